@@ -1,0 +1,45 @@
+"""The cluster token: who may reach stage control, transfer, media store and admin."""
+
+from __future__ import annotations
+
+import hmac
+import os
+import secrets
+from collections.abc import Iterable
+from pathlib import Path
+
+METADATA_KEY = "authorization"
+
+
+def new_token() -> str:
+    return secrets.token_urlsafe(32)
+
+
+def write_token(path: Path, token: str) -> None:
+    """Creates the file readable by its owner only (mode 0600)."""
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with os.fdopen(fd, "w") as file:
+        os.fchmod(fd, 0o600)
+        file.write(token + "\n")
+
+
+def read_token(path: Path) -> str:
+    """Raises FileNotFoundError, or ValueError if the file holds no token."""
+    token = path.read_text().strip()
+    if not token:
+        raise ValueError(f"{path}: holds no cluster token")
+    return token
+
+
+def token_metadata(token: str) -> tuple[tuple[str, str], ...]:
+    """gRPC metadata that proves the token."""
+    return ((METADATA_KEY, f"Bearer {token}"),)
+
+
+def has_token(metadata: Iterable[tuple[str, str | bytes]], token: str) -> bool:
+    """Whether invocation metadata proves the token (constant time per candidate)."""
+    expected = f"Bearer {token}"
+    return any(
+        key == METADATA_KEY and isinstance(value, str) and hmac.compare_digest(value.encode(), expected.encode())
+        for key, value in metadata
+    )
