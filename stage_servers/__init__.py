@@ -1,0 +1,1 @@
+"""The data plane: one process per instance, playing any set of the three roles."""

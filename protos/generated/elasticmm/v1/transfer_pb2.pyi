@@ -90,6 +90,7 @@ class OpenRequest(_message.Message):
     SENDER_HOST_ID_FIELD_NUMBER: _builtins.int
     TRANSPORTS_FIELD_NUMBER: _builtins.int
     RECEIVER_EPOCH_FIELD_NUMBER: _builtins.int
+    SENDER_PID_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     attempt: _builtins.int
     item_index: _builtins.int
@@ -99,6 +100,10 @@ class OpenRequest(_message.Message):
     sender_host_id: _builtins.str
     receiver_epoch: _builtins.int
     """Epoch of the receiver as the sender knows it; another one is refused."""
+    sender_pid: _builtins.int
+    """Process id of the sender on its host, 0 if it does not say: lets a receiver
+    on the same host take back a dead sender's blocks at once.
+    """
     @_builtins.property
     def layout(self) -> Global___PoolLayout: ...
     @_builtins.property
@@ -117,10 +122,11 @@ class OpenRequest(_message.Message):
         sender_host_id: _builtins.str = ...,
         transports: _abc.Iterable[_builtins.str] | None = ...,
         receiver_epoch: _builtins.int = ...,
+        sender_pid: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["layout", b"layout"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "item_index", b"item_index", "layout", b"layout", "num_tokens", b"num_tokens", "receiver_epoch", b"receiver_epoch", "request_id", b"request_id", "sender_host_id", b"sender_host_id", "sender_instance_id", b"sender_instance_id", "transports", b"transports"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "item_index", b"item_index", "layout", b"layout", "num_tokens", b"num_tokens", "receiver_epoch", b"receiver_epoch", "request_id", b"request_id", "sender_host_id", b"sender_host_id", "sender_instance_id", b"sender_instance_id", "sender_pid", b"sender_pid", "transports", b"transports"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

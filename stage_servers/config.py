@@ -1,0 +1,85 @@
+"""What one stage server is told at its start."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from core.stages import COUPLED, ModalityGroup, Roles, parse_roles, roles_name
+
+TRANSPORTS = ("auto", "shm", "grpc")
+DTYPES = ("auto", "float32", "bfloat16", "float16")
+
+
+@dataclass(frozen=True, slots=True)
+class StageConfig:
+    """One instance. Checked when built; ValueError names the field."""
+
+    model: Path  # Hugging Face folder
+    coordinator: str  # HOST:PORT
+    token: str  # cluster token
+    cluster: str = "default"  # names shared memory segments
+    instance_id: str = ""  # empty lets the coordinator choose
+    roles: Roles = COUPLED
+    group: ModalityGroup = ModalityGroup.SHARED
+    host: str = "127.0.0.1"
+    port: int = 0  # of the transfer service; 0 takes a free one
+    advertise: str | None = None  # host that peers reach it by, where not `host`
+    device: str = "cpu"
+    dtype: str = "auto"
+    attention: str = "auto"
+    transport: str = "auto"
+    cores: tuple[int, ...] | None = None  # CPU cores this instance may use; None: all
+    threads: int | None = None  # compute threads; None: one per core
+    block_tokens: int = 16
+    kv_blocks: int | None = None  # None: sized from the device's memory
+    embedding_blocks: int | None = None
+    chunk_tokens: int = 512  # most tokens of one engine step
+    max_sequences: int = 64  # most sequences of one decode batch
+    media_workers: int = 2  # threads that decode and preprocess pictures
+    log_level: str = "INFO"
+
+    def __post_init__(self) -> None:
+        _require(self.transport in TRANSPORTS, "transport", f"is one of {', '.join(TRANSPORTS)}")
+        _require(self.dtype in DTYPES, "dtype", f"is one of {', '.join(DTYPES)}")
+        _require(bool(self.roles), "roles", "names at least one stage")
+        _require(bool(self.token), "token", "is the cluster's token")
+        _require(0 <= self.port <= 65535, "port", "is between 0 and 65535")
+        for name in ("block_tokens", "chunk_tokens", "max_sequences", "media_workers"):
+            _require(getattr(self, name) >= 1, name, "is at least 1")
+        for name in ("kv_blocks", "embedding_blocks", "threads"):
+            value = getattr(self, name)
+            _require(value is None or value >= 1, name, "is at least 1")
+        _require(self.cores is None or len(self.cores) > 0, "cores", "names at least one core")
+
+    def to_json(self) -> dict[str, Any]:
+        """A JSON object that from_json takes back."""
+        values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        values |= {"model": str(self.model), "roles": roles_name(self.roles), "group": self.group.value}
+        values["cores"] = None if self.cores is None else list(self.cores)
+        return values
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> StageConfig:
+        """Raises ValueError naming a missing, unknown or bad field."""
+        known = {field.name for field in dataclasses.fields(cls)}
+        unknown = sorted(set(values) - known)
+        _require(not unknown, ", ".join(unknown), "is not a setting of a stage server")
+        for name in ("model", "coordinator", "token"):
+            _require(name in values, name, "is missing")
+        made: dict[str, Any] = dict(values) | {"model": Path(values["model"])}
+        if "roles" in made:
+            made["roles"] = parse_roles(made["roles"])
+        if "group" in made:
+            made["group"] = ModalityGroup(made["group"])
+        if made.get("cores") is not None:
+            made["cores"] = tuple(made["cores"])
+        return cls(**made)
+
+
+def _require(holds: bool, field: str, rule: str) -> None:
+    if not holds:
+        raise ValueError(f"{field}: {rule}")

@@ -1,0 +1,109 @@
+"""ENCODE: pull a media item, preprocess it off the engine thread, encode it, push the embedding on."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import grpc
+
+from core.sequence import MediaSpan
+from core.stages import Stage
+from kv_transfer.sender import PeerAddress, Sender
+from stage_servers.engine.media import MediaError
+from stage_servers.engine_thread import EngineThread
+from stage_servers.media_pull import MediaGone, MediaPuller, MediaSource
+from stage_servers.reports import Key, Reports
+
+if TYPE_CHECKING:
+    import torch
+
+    from stage_servers.engine.loader import Model
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class EncodeJob:
+    """One media item of one request, and the peer that prefills the request."""
+
+    key: Key
+    source: MediaSource
+    span: MediaSpan
+    prefill: PeerAddress
+
+
+class EncodeStage:
+    """Runs encode jobs as tasks; `deliver_locally` hands an embedding to this very instance."""
+
+    def __init__(
+        self,
+        model: Model,
+        thread: EngineThread,
+        sender: Sender,
+        puller: MediaPuller,
+        reports: Reports,
+        deliver_locally: Callable[[Key, int, torch.Tensor], None],
+        workers: ThreadPoolExecutor,
+    ) -> None:
+        self._model = model
+        self._thread = thread
+        self._sender = sender
+        self._puller = puller
+        self._reports = reports
+        self._deliver_locally = deliver_locally
+        self._workers = workers
+        self._waiting = 0
+
+    @property
+    def num_waiting(self) -> int:
+        """Items that are fetched or preprocessed, or wait for the device."""
+        return self._waiting + self._thread.num_encodes_waiting
+
+    async def run(self, job: EncodeJob, *, is_local: bool) -> None:
+        """One job from end to end; whatever goes wrong is reported, not raised."""
+        try:
+            await self._encode(job, is_local=is_local)
+        except MediaError as error:
+            self._fail(job, grpc.StatusCode.INVALID_ARGUMENT, str(error), field="image")
+        except MediaGone as error:
+            self._fail(job, grpc.StatusCode.UNAVAILABLE, str(error))
+        except Exception as error:
+            logger.warning("encoding item %d of %s failed: %s", job.span.item_index, job.key[0], error)
+            self._fail(job, grpc.StatusCode.UNAVAILABLE, f"encoding failed: {error}")
+
+    async def _encode(self, job: EncodeJob, *, is_local: bool) -> None:
+        start_ns = time.time_ns()
+        self._waiting += 1
+        try:
+            data = await self._puller.pull(job.source)
+            loop = asyncio.get_running_loop()
+            pixels = await loop.run_in_executor(self._workers, self._model.preprocess, data, job.span)
+        finally:
+            self._waiting -= 1
+        encoded = await self._thread.encode(pixels)
+        if is_local:
+            transport = "local"
+            self._deliver_locally(job.key, job.span.item_index, encoded.embedding)
+        else:
+            transport = await self._sender.send_embedding(
+                job.prefill, job.key, job.span.item_index, encoded.embedding
+            )
+        self._reports.stage_done(
+            job.key,
+            Stage.ENCODE,
+            start_ns=start_ns,
+            end_ns=time.time_ns(),
+            item_index=job.span.item_index,
+            transport=transport,
+        )
+
+    def _fail(self, job: EncodeJob, code: grpc.StatusCode, message: str, field: str = "") -> None:
+        self._reports.failed(
+            job.key, Stage.ENCODE, code, message, item_index=job.span.item_index, field=field
+        )

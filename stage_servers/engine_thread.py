@@ -1,0 +1,167 @@
+"""The one thread that owns the device: it takes calls between steps and runs whatever is runnable."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import queue
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import Future
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeVar
+
+if TYPE_CHECKING:
+    import torch
+
+    from stage_servers.engine.engine import Engine, StepOutput
+    from stage_servers.engine.loader import Model
+    from stage_servers.engine.media import PixelInput
+
+logger = logging.getLogger(__name__)
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Encoded:
+    """One media item's embedding, and when the device worked on it (Unix ns)."""
+
+    embedding: torch.Tensor  # [num_tokens, embedding_width]
+    start_ns: int
+    end_ns: int
+
+
+@dataclass(frozen=True, slots=True)
+class _EncodeJob:
+    pixels: PixelInput
+    done: Future[Encoded]
+
+
+class EngineThread:
+    """Runs steps and encode batches one after the other, never two at once.
+
+    Each turn: take the calls that came in, encode one batch of pictures,
+    run one step. `on_step` is called in this thread with every step's output
+    that holds news.
+    """
+
+    def __init__(
+        self, model: Model, engine: Engine, on_step: Callable[[StepOutput], None], max_encode_tokens: int
+    ) -> None:
+        self._model = model
+        self._engine = engine
+        self._on_step = on_step
+        self._max_encode_tokens = max_encode_tokens
+        self._calls: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
+        self._encodes: deque[_EncodeJob] = deque()
+        self._stopping = False
+        self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
+        self.num_encoding = 0
+
+    @property
+    def num_encodes_waiting(self) -> int:
+        return len(self._encodes)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Ends after the turn at hand; calls not yet taken are dropped."""
+        self._calls.put(None)
+        self._thread.join()
+
+    def post(self, call: Callable[[], None]) -> None:
+        """Runs `call` in the engine thread before its next step; from any thread."""
+        self._calls.put(call)
+
+    async def call(self, function: Callable[[], T]) -> T:
+        """Runs `function` in the engine thread and returns what it returns or raises."""
+        done: Future[T] = Future()
+
+        def run() -> None:
+            if done.set_running_or_notify_cancel():
+                _settle(done, function)
+
+        self.post(run)
+        return await asyncio.wrap_future(done)
+
+    async def encode(self, pixels: PixelInput) -> Encoded:
+        """One item's embedding; items that wait together are encoded as one batch.
+
+        Cancelling drops the item if its turn has not come.
+        """
+        job = _EncodeJob(pixels, Future())
+        self.post(lambda: self._encodes.append(job))
+        return await asyncio.wrap_future(job.done)
+
+    def _run(self) -> None:
+        while not self._stopping:
+            self._take_calls(block=not (self._encodes or self._engine.has_work))
+            if self._stopping:
+                break
+            if self._encodes:
+                self._encode_batch()
+            if self._engine.has_work:
+                self._step()
+
+    def _take_calls(self, *, block: bool) -> None:
+        while True:
+            try:
+                call = self._calls.get(block=block)
+            except queue.Empty:
+                return
+            if call is None:
+                self._stopping = True
+                return
+            try:
+                call()
+            except Exception:
+                logger.exception("a call in the engine thread failed")
+            block = False
+
+    def _step(self) -> None:
+        output = self._engine.step()
+        if output.tokens or output.failed:
+            self._on_step(output)
+
+    def _encode_batch(self) -> None:
+        batch = self._next_batch()
+        if not batch:
+            return
+        self.num_encoding = len(batch)
+        start_ns = time.time_ns()
+        try:
+            embeddings = self._model.encode([job.pixels for job in batch])
+        except Exception as error:
+            logger.exception("encoding %d media items failed", len(batch))
+            for job in batch:
+                job.done.set_exception(error)
+        else:
+            end_ns = time.time_ns()
+            for job, embedding in zip(batch, embeddings, strict=True):
+                job.done.set_result(Encoded(embedding, start_ns, end_ns))
+        finally:
+            self.num_encoding = 0
+
+    def _next_batch(self) -> list[_EncodeJob]:
+        """Waiting items in order of arrival up to the token bound; at least one."""
+        batch: list[_EncodeJob] = []
+        tokens = 0
+        while self._encodes:
+            job = self._encodes[0]
+            if batch and tokens + job.pixels.num_tokens > self._max_encode_tokens:
+                break
+            self._encodes.popleft()
+            if job.done.set_running_or_notify_cancel():
+                batch.append(job)
+                tokens += job.pixels.num_tokens
+        return batch
+
+
+def _settle(done: Future[T], function: Callable[[], T]) -> None:
+    try:
+        done.set_result(function())
+    except Exception as error:
+        done.set_exception(error)

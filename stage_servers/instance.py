@@ -1,0 +1,266 @@
+"""One instance: its roles over one engine, from commands in to reports out.
+
+                    commands                           reports
+    coordinator ──────────────► Instance ─────────────────────► coordinator
+                                 │    ▲ step outputs
+                        calls    ▼    │
+                              EngineThread
+                peers ◄── Sender      TransferReceiver ◄── peers
+
+Lives on the event loop; only what says so runs in the engine thread.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Coroutine
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import grpc
+
+from core.sequence import SequenceSpec
+from core.stages import Roles, Stage
+from elasticmm.v1 import stage_control_pb2, transfer_pb2
+from kv_transfer.pool import Pool
+from kv_transfer.receiver import TransferReceiver
+from kv_transfer.sender import PeerAddress, Sender
+from stage_servers.embeddings import EmbeddingShelf
+from stage_servers.encode_stage import EncodeJob, EncodeStage
+from stage_servers.engine_thread import EngineThread
+from stage_servers.expectations import Expectations
+from stage_servers.media_pull import MediaPuller
+from stage_servers.prefill_stage import PrefillStage
+from stage_servers.reports import Key, Reports
+from stage_servers.wire import finish_number, logprobs_to
+
+if TYPE_CHECKING:
+    import torch
+
+    from stage_servers.engine.engine import Engine, StepOutput, TokenOutput, WrittenChunk
+    from stage_servers.engine.loader import Model
+
+logger = logging.getLogger(__name__)
+
+
+class Instance:
+    """Implements TransferHost (for peers' pushes) and EngineListener (for written layers)."""
+
+    def __init__(
+        self,
+        model: Model,
+        kv: Pool,
+        embeddings: Pool,
+        sender: Sender,
+        token: str,
+        roles: Roles,
+        media_workers: int,
+    ) -> None:
+        self.instance_id = ""  # given by the coordinator
+        self.roles = roles
+        self.reports = Reports()
+        self._kv = kv
+        self._embedding_pool = embeddings
+        self._sender = sender
+        self._model = model
+        self._puller = MediaPuller(token)
+        self._workers = ThreadPoolExecutor(media_workers, thread_name_prefix="media")
+        self._shelf = EmbeddingShelf(embeddings)
+        self._to_prefill = Expectations()
+        self._to_decode = Expectations()
+        self._decoding: dict[Key, SequenceSpec] = {}
+        self._decode_start_ns: dict[Key, int] = {}
+        self._tasks: dict[Key, set[asyncio.Task[None]]] = {}
+
+    def start(self, engine: Engine, receiver: TransferReceiver, max_encode_tokens: int) -> None:
+        """Joins the parts that need this object to exist; call on the event loop."""
+        self._loop = asyncio.get_running_loop()
+        self._engine = engine
+        self._receiver = receiver
+        self._thread = EngineThread(self._model, engine, self._on_step, max_encode_tokens)
+        self._prefill = PrefillStage(engine, self._thread, self._kv, self._sender, self.reports)
+        self._encode = EncodeStage(
+            self._model, self._thread, self._sender, self._puller, self.reports, self._provide, self._workers
+        )
+        self._thread.start()
+
+    async def stop(self) -> None:
+        """Drops every request and ends the threads."""
+        await self.drop_all()
+        await asyncio.to_thread(self._thread.stop)
+        self._workers.shutdown(wait=True, cancel_futures=True)
+        await self._puller.close()
+
+    # Commands of the coordinator
+
+    def encode(self, job: EncodeJob) -> None:
+        is_local = job.prefill.instance_id == self.instance_id
+        self._spawn(job.key, self._encode.run(job, is_local=is_local))
+
+    def prefill(self, spec: SequenceSpec, decode: PeerAddress) -> None:
+        self._to_prefill.add(spec.key)
+        if decode.instance_id == self.instance_id:
+            self._decoding[spec.key] = spec
+            self._thread.post(lambda: self._engine.add_prefill(spec, hand_over=False))
+        else:
+            self._spawn(spec.key, self._prefill_away(spec, decode))
+
+    def decode(self, spec: SequenceSpec) -> None:
+        self._decoding[spec.key] = spec
+        self._to_decode.add(spec.key)
+
+    async def cancel(self, key: Key) -> None:
+        """Stops all work on one dispatch and frees what it holds; unknown keys are no error."""
+        tasks = self._tasks.pop(key, set())
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await self._thread.call(lambda: self._engine.abort(key))
+        self._receiver.release_request(key)
+        self._forget(key)
+
+    async def drop_all(self) -> None:
+        """Cancels everything: the coordinator that asked for it is gone."""
+        keys = set(self._tasks) | set(self._decoding)
+        await asyncio.gather(*(self.cancel(key) for key in keys))
+
+    # Pushes of peers (TransferHost)
+
+    async def expect(
+        self, key: Key, kind: transfer_pb2.PayloadKind, item_index: int | None, num_tokens: int
+    ) -> None:
+        """Waits until the coordinator's command for this request is here."""
+        is_kv = kind == transfer_pb2.PAYLOAD_KIND_KV
+        await (self._to_decode if is_kv else self._to_prefill).wait(key)
+
+    def on_kv(self, key: Key, block_ids: list[int], num_tokens: int, outputs: tuple[int, ...]) -> None:
+        """The KV of `num_tokens` tokens is in these blocks: decode on."""
+        spec = self._decoding.get(key)
+        if spec is None:
+            self._kv.allocator.release(block_ids)
+            return
+        self._decode_start_ns[key] = time.time_ns()
+        going_on = _with_outputs(spec, outputs)
+        self._thread.post(lambda: self._engine.add_decode(going_on, block_ids, num_tokens))
+
+    def on_embedding(self, key: Key, item_index: int, block_ids: list[int], num_tokens: int) -> None:
+        if key not in self._to_prefill:
+            self._embedding_pool.allocator.release(block_ids)
+            return
+        self._provide(key, item_index, self._shelf.keep(key, block_ids, num_tokens))
+
+    # What the engine does
+
+    def on_layer_written(self, layer: int, chunks: list[WrittenChunk]) -> None:
+        """EngineListener, in the engine thread."""
+        self._prefill.on_layer_written(layer, chunks)
+
+    def _on_step(self, output: StepOutput) -> None:
+        """In the engine thread."""
+        self._loop.call_soon_threadsafe(self._step_done, output, time.time_ns())
+
+    def _step_done(self, output: StepOutput, end_ns: int) -> None:
+        start_ns = end_ns - int(output.duration_s * 1e9)
+        for chunk in output.prefilled:
+            self._prefill.started_ns.setdefault(chunk.key, start_ns)
+        for failure in output.failed:
+            self._sequence_failed(failure.key, failure.message)
+        for token in output.tokens:
+            self._note(token, end_ns)
+        if output.tokens:
+            report = stage_control_pb2.StepReport(
+                sequences=[_sequence_tokens(token) for token in output.tokens], load=self.load()
+            )
+            self.reports.send(stage_control_pb2.StageMessage(step=report))
+        for token in output.tokens:
+            if token.finish is not None:
+                self._forget(token.key)
+
+    def _note(self, token: TokenOutput, now_ns: int) -> None:
+        """Reports the stages that this token ends."""
+        key = token.key
+        if token.handed_over:
+            self._prefill.first_token(token)
+            return
+        prefill_start_ns = self._prefill.started_ns.pop(key, None)
+        if prefill_start_ns is not None and key in self._to_prefill:
+            self.reports.stage_done(
+                key, Stage.PREFILL, start_ns=prefill_start_ns, end_ns=now_ns, transport="local"
+            )
+            self._decode_start_ns[key] = now_ns
+        if token.finish is not None:
+            start_ns = self._decode_start_ns.get(key, now_ns)
+            self.reports.stage_done(key, Stage.DECODE, start_ns=start_ns, end_ns=now_ns)
+
+    def _sequence_failed(self, key: Key, reason: str) -> None:
+        """The engine gave a sequence up; the coordinator dispatches it again."""
+        if self._prefill.failed(key, reason):
+            return
+        self.reports.failed(key, Stage.DECODE, grpc.StatusCode.ABORTED, reason)
+        self._forget(key)
+
+    def _provide(self, key: Key, item_index: int, embedding: torch.Tensor) -> None:
+        self._thread.post(lambda: self._engine.provide_embedding(key, item_index, embedding))
+
+    # Book-keeping
+
+    async def _prefill_away(self, spec: SequenceSpec, decode: PeerAddress) -> None:
+        try:
+            await self._prefill.run(spec, decode)
+        finally:
+            self._to_prefill.end(spec.key)
+            self._thread.post(lambda: self._loop.call_soon_threadsafe(self._shelf.release, spec.key))
+
+    def _forget(self, key: Key) -> None:
+        """The sequence has ended here; its embeddings go once the engine has let go of them."""
+        self._decoding.pop(key, None)
+        self._decode_start_ns.pop(key, None)
+        self._prefill.started_ns.pop(key, None)
+        self._to_prefill.end(key)
+        self._to_decode.end(key)
+        self._thread.post(lambda: self._loop.call_soon_threadsafe(self._shelf.release, key))
+
+    def _spawn(self, key: Key, work: Coroutine[None, None, None]) -> None:
+        task = asyncio.create_task(work)
+        tasks = self._tasks.setdefault(key, set())
+        tasks.add(task)
+        task.add_done_callback(lambda done: self._reap(key, done))
+
+    def _reap(self, key: Key, task: asyncio.Task[None]) -> None:
+        tasks = self._tasks.get(key)
+        if tasks is not None:
+            tasks.discard(task)
+            if not tasks:
+                del self._tasks[key]
+        if not task.cancelled() and (error := task.exception()) is not None:
+            logger.error("work on %s failed", key[0], exc_info=error)
+
+    def load(self) -> stage_control_pb2.Load:
+        return stage_control_pb2.Load(
+            encode_waiting=self._encode.num_waiting,
+            encode_running=self._thread.num_encoding,
+            prefill_waiting_tokens=self._engine.prefill_waiting_tokens,
+            sequences_prefilling=self._engine.num_prefilling,
+            sequences_decoding=self._engine.num_decoding,
+            free_kv_blocks=self._kv.allocator.num_free,
+            free_embedding_blocks=self._embedding_pool.allocator.num_free,
+            leases=self._receiver.num_leases,
+        )
+
+
+def _with_outputs(spec: SequenceSpec, outputs: tuple[int, ...]) -> SequenceSpec:
+    return replace(spec, outputs=outputs)
+
+
+def _sequence_tokens(token: TokenOutput) -> stage_control_pb2.SequenceTokens:
+    return stage_control_pb2.SequenceTokens(
+        request_id=token.key[0],
+        attempt=token.key[1],
+        first_index=token.index,
+        token_ids=[token.token_id],
+        logprobs=[logprobs_to(token.logprobs)] if token.logprobs is not None else [],
+        finish=finish_number(token.finish),
+    )

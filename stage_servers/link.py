@@ -1,0 +1,147 @@
+"""The stream to the coordinator: attach, obey commands, report, come back after a loss."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import AsyncIterator
+
+import grpc
+
+from core.access import token_metadata
+from core.stages import Stage, roles_name
+from elasticmm.v1 import stage_control_pb2, stage_control_pb2_grpc
+from stage_servers.encode_stage import EncodeJob
+from stage_servers.instance import Instance
+from stage_servers.media_pull import MediaSource
+from stage_servers.wire import peer_from, roles_from, sequence_from, span_from, stage_number
+
+logger = logging.getLogger(__name__)
+
+_RETRY_S = 0.5
+_REFUSED = frozenset(
+    {
+        grpc.StatusCode.INVALID_ARGUMENT,
+        grpc.StatusCode.FAILED_PRECONDITION,
+        grpc.StatusCode.UNAUTHENTICATED,
+        grpc.StatusCode.PERMISSION_DENIED,
+        grpc.StatusCode.ALREADY_EXISTS,
+    }
+)
+
+
+class Refused(RuntimeError):
+    """The coordinator does not take this instance; trying again would not help."""
+
+
+class CoordinatorLink:
+    """Keeps one Attach stream open until stopped by the coordinator or by the process."""
+
+    def __init__(
+        self, instance: Instance, address: str, token: str, registration: stage_control_pb2.Register
+    ) -> None:
+        self._instance = instance
+        self._address = address
+        self._metadata = token_metadata(token)
+        self._registration = registration
+        self._interval_s = 1.0
+        self._stopped = False
+        self.attached = asyncio.Event()
+
+    async def run(self) -> None:
+        """Serves until the coordinator says stop; raises Refused."""
+        options = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)]
+        async with grpc.aio.insecure_channel(self._address, options=options) as channel:
+            stub = stage_control_pb2_grpc.StageControlStub(channel)
+            while not self._stopped:
+                try:
+                    await self._attach(stub)
+                except grpc.aio.AioRpcError as error:
+                    if error.code() in _REFUSED:
+                        raise Refused(f"{error.code().name}: {error.details()}") from error
+                    logger.warning("coordinator lost: %s %s", error.code().name, error.details())
+                self.attached.clear()
+                await self._instance.drop_all()
+                self._instance.reports.clear()
+                if not self._stopped:
+                    await asyncio.sleep(_RETRY_S)
+
+    async def _attach(self, stub: stage_control_pb2_grpc.StageControlAsyncStub) -> None:
+        call = stub.Attach(self._messages(), metadata=self._metadata, wait_for_ready=True)
+        try:
+            async for message in call:
+                await self._obey(message)
+                if self._stopped:
+                    return
+        finally:
+            call.cancel()
+
+    async def _messages(self) -> AsyncIterator[stage_control_pb2.StageMessage]:
+        yield stage_control_pb2.StageMessage(register=self._registration)
+        await self.attached.wait()
+        while True:
+            try:
+                yield await asyncio.wait_for(self._instance.reports.next(), self._interval_s)
+            except TimeoutError:
+                yield self._heartbeat()
+
+    def _heartbeat(self) -> stage_control_pb2.StageMessage:
+        roles = [stage_number(stage) for stage in Stage if stage in self._instance.roles]
+        heartbeat = stage_control_pb2.Heartbeat(load=self._instance.load(), roles=roles)
+        return stage_control_pb2.StageMessage(heartbeat=heartbeat)
+
+    async def _obey(self, message: stage_control_pb2.CoordinatorMessage) -> None:
+        command = message.WhichOneof("message")
+        if command == "registered":
+            self._registered(message.registered)
+        elif command == "encode":
+            self._instance.encode(_encode_job(message.encode))
+        elif command == "prefill":
+            decode = peer_from(message.prefill.decode)
+            self._instance.prefill(sequence_from(message.prefill.sequence), decode)
+        elif command == "decode":
+            self._instance.decode(sequence_from(message.decode.sequence))
+        elif command == "cancel":
+            await self._instance.cancel((message.cancel.request_id, message.cancel.attempt))
+        elif command == "set_roles":
+            self._instance.roles = roles_from(list(message.set_roles.roles))
+            logger.info("now playing %s", roles_name(self._instance.roles))
+        elif command == "stop":
+            self._stopped = True
+
+    def _registered(self, registered: stage_control_pb2.Registered) -> None:
+        self._instance.instance_id = registered.instance_id
+        self._registration.instance_id = registered.instance_id
+        if registered.heartbeat_interval_ms:
+            self._interval_s = registered.heartbeat_interval_ms / 1000
+        self.attached.set()
+        logger.info("attached to %s as %s", self._address, registered.instance_id)
+
+
+def _encode_job(command: stage_control_pb2.EncodeCommand) -> EncodeJob:
+    media = command.media
+    return EncodeJob(
+        key=(command.request_id, command.attempt),
+        source=MediaSource(
+            digest=media.digest,
+            size_bytes=media.size_bytes,
+            endpoint=media.endpoint,
+            segment=media.segment,
+            host_id=media.host_id,
+        ),
+        span=span_from(command.span),
+        prefill=peer_from(command.prefill),
+    )
+
+
+async def run_until_stopped(link: CoordinatorLink, stop: asyncio.Event) -> None:
+    """Runs the link until it ends by itself or `stop` is set; raises what it raises."""
+    running = asyncio.create_task(link.run())
+    stopping = asyncio.create_task(stop.wait())
+    await asyncio.wait({running, stopping}, return_when=asyncio.FIRST_COMPLETED)
+    stopping.cancel()
+    if not running.done():
+        running.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await running

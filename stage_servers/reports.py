@@ -1,0 +1,77 @@
+"""What an instance tells the coordinator, collected on the event loop in order."""
+
+from __future__ import annotations
+
+import asyncio
+
+import grpc
+
+from core.stages import Stage
+from elasticmm.v1 import stage_control_pb2
+from stage_servers.wire import stage_number
+
+Key = tuple[str, int]
+
+
+class Reports:
+    """An outbox of StageMessages; the coordinator link drains it."""
+
+    def __init__(self) -> None:
+        self._outbox: asyncio.Queue[stage_control_pb2.StageMessage] = asyncio.Queue()
+
+    async def next(self) -> stage_control_pb2.StageMessage:
+        return await self._outbox.get()
+
+    def clear(self) -> None:
+        """Drops what was meant for a coordinator that is gone."""
+        while not self._outbox.empty():
+            self._outbox.get_nowait()
+
+    def send(self, message: stage_control_pb2.StageMessage) -> None:
+        self._outbox.put_nowait(message)
+
+    def stage_done(
+        self,
+        key: Key,
+        stage: Stage,
+        *,
+        start_ns: int,
+        end_ns: int,
+        item_index: int = 0,
+        transport: str = "",
+        cached_tokens: int = 0,
+    ) -> None:
+        """A stage of a request ended well; times are Unix nanoseconds."""
+        report = stage_control_pb2.StageReport(
+            request_id=key[0],
+            attempt=key[1],
+            stage=stage_number(stage),
+            item_index=item_index,
+            start_ns=start_ns,
+            end_ns=end_ns,
+            transport=transport,
+            cached_tokens=cached_tokens,
+        )
+        self.send(stage_control_pb2.StageMessage(stage=report))
+
+    def failed(
+        self,
+        key: Key,
+        stage: Stage,
+        code: grpc.StatusCode,
+        message: str,
+        *,
+        item_index: int = 0,
+        field: str = "",
+    ) -> None:
+        """A stage of a request failed; `field` names the request's part at fault, if it is at fault."""
+        report = stage_control_pb2.FailureReport(
+            request_id=key[0],
+            attempt=key[1],
+            stage=stage_number(stage),
+            item_index=item_index,
+            code=code.value[0],
+            message=message,
+            field=field,
+        )
+        self.send(stage_control_pb2.StageMessage(failure=report))

@@ -1,0 +1,101 @@
+"""Conversions between the wire's messages and the core records, in both directions."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from core.sampling import SamplingParams
+from core.sequence import FinishReason, MediaSpan, SequenceSpec, TokenLogprobs
+from core.stages import ModalityGroup, Roles, Stage
+from elasticmm.v1 import inference_pb2, stage_control_pb2
+from kv_transfer.sender import PeerAddress
+
+_STAGES = {
+    Stage.ENCODE: inference_pb2.STAGE_ENCODE,
+    Stage.PREFILL: inference_pb2.STAGE_PREFILL,
+    Stage.DECODE: inference_pb2.STAGE_DECODE,
+}
+_STAGES_BACK = {number: stage for stage, number in _STAGES.items()}
+_GROUPS = {
+    ModalityGroup.TEXT: stage_control_pb2.MODALITY_GROUP_TEXT,
+    ModalityGroup.MULTIMODAL: stage_control_pb2.MODALITY_GROUP_MULTIMODAL,
+    ModalityGroup.SHARED: stage_control_pb2.MODALITY_GROUP_SHARED,
+}
+_FINISH = {
+    FinishReason.STOP: inference_pb2.FINISH_REASON_STOP,
+    FinishReason.LENGTH: inference_pb2.FINISH_REASON_LENGTH,
+}
+
+
+def stage_number(stage: Stage) -> inference_pb2.Stage:
+    return _STAGES[stage]
+
+
+def group_number(group: ModalityGroup) -> stage_control_pb2.ModalityGroup:
+    return _GROUPS[group]
+
+
+def finish_number(finish: FinishReason | None) -> inference_pb2.FinishReason:
+    return inference_pb2.FINISH_REASON_UNSPECIFIED if finish is None else _FINISH[finish]
+
+
+def roles_from(numbers: list[inference_pb2.Stage]) -> Roles:
+    """Raises ValueError for a number that is no stage."""
+    unknown = [number for number in numbers if number not in _STAGES_BACK]
+    if unknown or not numbers:
+        raise ValueError(f"roles: {list(numbers)} are not stages")
+    return frozenset(_STAGES_BACK[number] for number in numbers)
+
+
+def peer_from(message: stage_control_pb2.Peer) -> PeerAddress:
+    return PeerAddress(
+        instance_id=message.instance_id,
+        endpoint=message.endpoint,
+        host_id=message.host_id,
+        epoch=message.epoch,
+    )
+
+
+def span_from(message: stage_control_pb2.MediaSpan) -> MediaSpan:
+    return MediaSpan(
+        item_index=message.item_index,
+        first_token=message.first_token,
+        num_tokens=message.num_tokens,
+        grid=tuple(message.grid),
+        digest=message.digest,
+    )
+
+
+def sequence_from(message: stage_control_pb2.Sequence) -> SequenceSpec:
+    return SequenceSpec(
+        request_id=message.request_id,
+        attempt=message.attempt,
+        prompt=tuple(np.frombuffer(message.prompt_token_ids, dtype="<u4").tolist()),
+        sampling=_sampling_from(message.sampling),
+        media=tuple(sorted(map(span_from, message.media), key=lambda span: span.first_token)),
+        outputs=tuple(message.output_token_ids),
+        stop_token_ids=frozenset(message.stop_token_ids),
+    )
+
+
+def _sampling_from(message: inference_pb2.SamplingParams) -> SamplingParams:
+    """The coordinator sends complete parameters: every field but logprobs is set."""
+    return SamplingParams(
+        max_tokens=message.max_tokens,
+        temperature=message.temperature,
+        top_p=message.top_p,
+        top_k=message.top_k,
+        min_p=message.min_p,
+        presence_penalty=message.presence_penalty,
+        frequency_penalty=message.frequency_penalty,
+        repetition_penalty=message.repetition_penalty,
+        seed=message.seed,
+        logprobs=message.logprobs if message.HasField("logprobs") else None,
+    )
+
+
+def logprobs_to(record: TokenLogprobs) -> inference_pb2.TokenLogprobs:
+    return inference_pb2.TokenLogprobs(
+        logprob=record.logprob,
+        top=[inference_pb2.Alternative(token_id=token, logprob=value) for token, value in record.top],
+    )
