@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+
+from kv_transfer.free_runs import FreeRuns
 
 
 class OutOfBlocks(RuntimeError):
@@ -23,22 +25,30 @@ class BlockAllocator:
             raise ValueError("num_blocks: a pool needs at least one block")
         self.num_blocks = num_blocks
         self._refs = [0] * num_blocks
-        self._free = list(range(num_blocks - 1, -1, -1))
+        self._free = FreeRuns(num_blocks)
         self._lock = threading.Lock()
+        self._on_free: list[Callable[[], None]] = []
 
     @property
     def num_free(self) -> int:
-        return len(self._free)
+        return self._free.num_free
 
-    def allocate(self, count: int) -> list[int]:
+    def call_on_free(self, callback: Callable[[], None]) -> None:
+        """`callback` is called, in the releasing thread, after blocks became free; it must not block."""
+        self._on_free.append(callback)
+
+    def allocate(self, count: int, after: int | None = None) -> list[int]:
         """Takes `count` free blocks with one reference each, or none at all.
+
+        Prefers the blocks that follow `after` (the last block of a growing
+        sequence), else the lowest run of consecutive blocks that is long enough.
 
         Raises OutOfBlocks.
         """
         with self._lock:
-            if count > len(self._free):
-                raise OutOfBlocks(f"{count} blocks wanted, {len(self._free)} of {self.num_blocks} free")
-            taken = [self._free.pop() for _ in range(count)]
+            if count > self._free.num_free:
+                raise OutOfBlocks(f"{count} blocks wanted, {self._free.num_free} of {self.num_blocks} free")
+            taken = self._free.take(count, after)
             for block in taken:
                 self._refs[block] = 1
             return taken
@@ -54,13 +64,18 @@ class BlockAllocator:
 
     def release(self, blocks: Sequence[int]) -> None:
         """Drops one reference per mention; raises ValueError, changing nothing, if that is too many."""
+        has_freed = False
         with self._lock:
             for block, count in Counter(blocks).items():
                 self._check_used(block, count)
             for block in blocks:
                 self._refs[block] -= 1
                 if self._refs[block] == 0:
-                    self._free.append(block)
+                    self._free.add(block)
+                    has_freed = True
+        if has_freed:
+            for callback in self._on_free:
+                callback()
 
     def references(self, block: int) -> int:
         return self._refs[block]
@@ -68,12 +83,14 @@ class BlockAllocator:
     def check_integrity(self) -> None:
         """Raises AssertionError if free list and reference counts disagree."""
         with self._lock:
-            free = set(self._free)
-            if len(free) != len(self._free):
+            free = [block for start, end in self._free for block in range(start, end)]
+            if len(set(free)) != len(free):
                 raise AssertionError("a block is free twice")
+            if len(free) != self._free.num_free:
+                raise AssertionError(f"{len(free)} blocks are free, {self._free.num_free} are counted")
             for block, refs in enumerate(self._refs):
-                if refs < 0 or (refs == 0) != (block in free):
-                    raise AssertionError(f"block {block}: {refs} references, free: {block in free}")
+                if refs < 0 or (refs == 0) != (block in self._free):
+                    raise AssertionError(f"block {block}: {refs} references, free: {block in self._free}")
 
     def _check_used(self, block: int, count: int = 1) -> None:
         if not 0 <= block < self.num_blocks or self._refs[block] < count:

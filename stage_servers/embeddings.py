@@ -28,7 +28,7 @@ class EmbeddingShelf:
         """Frees the sequence's blocks. Unknown keys are no error."""
         blocks = self._blocks.pop(key, None)
         if blocks:
-            self._pool.allocator.release(blocks)
+            self._pool.blocks.release(blocks)
 
     def check_idle(self) -> None:
         """Raises AssertionError if blocks are held."""

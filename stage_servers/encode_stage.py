@@ -17,13 +17,13 @@ from core.stages import Stage
 from kv_transfer.sender import PeerAddress, Sender
 from stage_servers.engine.media import MediaError
 from stage_servers.engine_thread import EngineThread
-from stage_servers.media_pull import MediaGone, MediaPuller, MediaSource
+from stage_servers.media_pull import MediaGoneError, MediaPuller, MediaSource
 from stage_servers.reports import Key, Reports
 
 if TYPE_CHECKING:
     import torch
 
-    from stage_servers.engine.loader import Model
+    from stage_servers.engine.model import Model
 
 logger = logging.getLogger(__name__)
 
@@ -43,6 +43,7 @@ class EncodeStage:
 
     def __init__(
         self,
+        *,
         model: Model,
         thread: EngineThread,
         sender: Sender,
@@ -71,7 +72,7 @@ class EncodeStage:
             await self._encode(job, is_local=is_local)
         except MediaError as error:
             self._fail(job, grpc.StatusCode.INVALID_ARGUMENT, str(error), field="image")
-        except MediaGone as error:
+        except MediaGoneError as error:
             self._fail(job, grpc.StatusCode.UNAVAILABLE, str(error))
         except Exception as error:
             logger.warning("encoding item %d of %s failed: %s", job.span.item_index, job.key[0], error)

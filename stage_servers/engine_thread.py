@@ -16,12 +16,15 @@ from typing import TYPE_CHECKING, TypeVar
 if TYPE_CHECKING:
     import torch
 
-    from stage_servers.engine.engine import Engine, StepOutput
-    from stage_servers.engine.loader import Model
-    from stage_servers.engine.media import PixelInput
+    from stage_servers.engine.engine import Engine
+    from stage_servers.engine.families.adapter import PixelInput
+    from stage_servers.engine.model import Model
+    from stage_servers.engine.records import StepOutput
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
+
+_STARVED_PAUSE_S = 0.001
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,17 +47,25 @@ class EngineThread:
 
     Each turn: take the calls that came in, encode one batch of pictures,
     run one step. `on_step` is called in this thread with every step's output
-    that holds news.
+    that holds news, `on_crash` if a step raises: then the thread is over, for
+    nobody knows what the engine holds.
     """
 
     def __init__(
-        self, model: Model, engine: Engine, on_step: Callable[[StepOutput], None], max_encode_tokens: int
+        self,
+        model: Model,
+        engine: Engine,
+        *,
+        on_step: Callable[[StepOutput], None],
+        on_crash: Callable[[Exception], object],
+        max_encode_tokens: int,
     ) -> None:
         self._model = model
         self._engine = engine
         self._on_step = on_step
+        self._on_crash = on_crash
         self._max_encode_tokens = max_encode_tokens
-        self._calls: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
+        self._calls: queue.SimpleQueue[Callable[[], object] | None] = queue.SimpleQueue()
         self._encodes: deque[_EncodeJob] = deque()
         self._stopping = False
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
@@ -72,7 +83,7 @@ class EngineThread:
         self._calls.put(None)
         self._thread.join()
 
-    def post(self, call: Callable[[], None]) -> None:
+    def post(self, call: Callable[[], object]) -> None:
         """Runs `call` in the engine thread before its next step; from any thread."""
         self._calls.put(call)
 
@@ -97,14 +108,21 @@ class EngineThread:
         return await asyncio.wrap_future(job.done)
 
     def _run(self) -> None:
+        try:
+            self._turn_until_stopped()
+        except Exception as error:
+            logger.exception("the engine crashed")
+            self._on_crash(error)
+
+    def _turn_until_stopped(self) -> None:
         while not self._stopping:
             self._take_calls(block=not (self._encodes or self._engine.has_work))
             if self._stopping:
                 break
             if self._encodes:
                 self._encode_batch()
-            if self._engine.has_work:
-                self._step()
+            if self._engine.has_work and not self._step():
+                time.sleep(_STARVED_PAUSE_S)
 
     def _take_calls(self, *, block: bool) -> None:
         while True:
@@ -121,10 +139,12 @@ class EngineThread:
                 logger.exception("a call in the engine thread failed")
             block = False
 
-    def _step(self) -> None:
+    def _step(self) -> bool:
+        """Whether anything ran; not so where what is ready waits for blocks that peers' leases hold."""
         output = self._engine.step()
-        if output.tokens or output.failed:
+        if output.tokens or output.failed or output.prefilled:
             self._on_step(output)
+        return output.num_tokens > 0
 
     def _encode_batch(self) -> None:
         batch = self._next_batch()

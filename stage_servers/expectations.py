@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import OrderedDict
 
-from kv_transfer.receiver import UnknownRequest
+from kv_transfer.errors import UnknownRequest
 from stage_servers.reports import Key
 
 _REMEMBERED = 4096

@@ -29,7 +29,7 @@ from typing import IO, TYPE_CHECKING, Any
 from stage_servers.config import StageConfig
 
 if TYPE_CHECKING:
-    from stage_servers.engine.loader import Model
+    from stage_servers.engine.model import Model
 
 
 @dataclass(slots=True)

@@ -12,7 +12,7 @@ from stage_servers.reports import Key
 
 if TYPE_CHECKING:
     from kv_transfer.sender import Outgoing
-    from stage_servers.engine.engine import TokenOutput
+    from stage_servers.engine.records import TokenOutput
 
 
 @dataclass(frozen=True, slots=True)

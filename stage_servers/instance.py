@@ -15,7 +15,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -24,7 +24,9 @@ import grpc
 
 from core.sequence import SequenceSpec
 from core.stages import Roles, Stage
-from elasticmm.v1 import stage_control_pb2, transfer_pb2
+from elasticmm.v1 import stage_control_pb2
+from kv_transfer.errors import UnknownRequest
+from kv_transfer.layout import PayloadKind
 from kv_transfer.pool import Pool
 from kv_transfer.receiver import TransferReceiver
 from kv_transfer.sender import PeerAddress, Sender
@@ -40,8 +42,9 @@ from stage_servers.wire import finish_number, logprobs_to
 if TYPE_CHECKING:
     import torch
 
-    from stage_servers.engine.engine import Engine, StepOutput, TokenOutput, WrittenChunk
-    from stage_servers.engine.loader import Model
+    from stage_servers.engine.engine import Engine
+    from stage_servers.engine.model import Model
+    from stage_servers.engine.records import SequenceFailure, StepOutput, TokenOutput, WrittenChunk
 
 logger = logging.getLogger(__name__)
 
@@ -51,6 +54,7 @@ class Instance:
 
     def __init__(
         self,
+        *,
         model: Model,
         kv: Pool,
         embeddings: Pool,
@@ -78,18 +82,33 @@ class Instance:
     def start(self, engine: Engine, receiver: TransferReceiver, max_encode_tokens: int) -> None:
         """Joins the parts that need this object to exist; call on the event loop."""
         self._loop = asyncio.get_running_loop()
+        self.crashed: asyncio.Future[None] = self._loop.create_future()
         self._engine = engine
         self._receiver = receiver
-        self._thread = EngineThread(self._model, engine, self._on_step, max_encode_tokens)
+        self._thread = EngineThread(
+            self._model,
+            engine,
+            on_step=self._on_step,
+            on_crash=lambda error: self._loop.call_soon_threadsafe(self._crash, error),
+            max_encode_tokens=max_encode_tokens,
+        )
         self._prefill = PrefillStage(engine, self._thread, self._kv, self._sender, self.reports)
         self._encode = EncodeStage(
-            self._model, self._thread, self._sender, self._puller, self.reports, self._provide, self._workers
+            model=self._model,
+            thread=self._thread,
+            sender=self._sender,
+            puller=self._puller,
+            reports=self.reports,
+            deliver_locally=self._provide,
+            workers=self._workers,
         )
         self._thread.start()
 
     async def stop(self) -> None:
         """Drops every request and ends the threads."""
-        await self.drop_all()
+        if not self.crashed.done():
+            await self.drop_all()
+        self.crashed.cancel()
         await asyncio.to_thread(self._thread.stop)
         self._workers.shutdown(wait=True, cancel_futures=True)
         await self._puller.close()
@@ -104,7 +123,7 @@ class Instance:
         self._to_prefill.add(spec.key)
         if decode.instance_id == self.instance_id:
             self._decoding[spec.key] = spec
-            self._thread.post(lambda: self._engine.add_prefill(spec, hand_over=False))
+            self._admit(spec.key, Stage.PREFILL, lambda: self._engine.add_prefill(spec, hand_over=False))
         else:
             self._spawn(spec.key, self._prefill_away(spec, decode))
 
@@ -130,31 +149,34 @@ class Instance:
     # Pushes of peers (TransferHost)
 
     async def expect(
-        self, key: Key, kind: transfer_pb2.PayloadKind, item_index: int | None, num_tokens: int
+        self,
+        key: Key,
+        kind: PayloadKind,
+        item_index: int | None,  # noqa: ARG002
+        num_tokens: int,  # noqa: ARG002
     ) -> None:
         """Waits until the coordinator's command for this request is here."""
-        is_kv = kind == transfer_pb2.PAYLOAD_KIND_KV
-        await (self._to_decode if is_kv else self._to_prefill).wait(key)
+        await (self._to_decode if kind is PayloadKind.KV else self._to_prefill).wait(key)
 
     def on_kv(self, key: Key, block_ids: list[int], num_tokens: int, outputs: tuple[int, ...]) -> None:
         """The KV of `num_tokens` tokens is in these blocks: decode on."""
         spec = self._decoding.get(key)
         if spec is None:
-            self._kv.allocator.release(block_ids)
-            return
+            raise UnknownRequest(f"request {key[0]} has ended here")
         self._decode_start_ns[key] = time.time_ns()
         going_on = _with_outputs(spec, outputs)
-        self._thread.post(lambda: self._engine.add_decode(going_on, block_ids, num_tokens))
+        self._admit(
+            key, Stage.DECODE, lambda: self._engine.add_decode(going_on, block_ids, num_tokens), block_ids
+        )
 
     def on_embedding(self, key: Key, item_index: int, block_ids: list[int], num_tokens: int) -> None:
         if key not in self._to_prefill:
-            self._embedding_pool.allocator.release(block_ids)
-            return
+            raise UnknownRequest(f"request {key[0]} has ended here")
         self._provide(key, item_index, self._shelf.keep(key, block_ids, num_tokens))
 
     # What the engine does
 
-    def on_layer_written(self, layer: int, chunks: list[WrittenChunk]) -> None:
+    def on_layer_written(self, layer: int, chunks: Sequence[WrittenChunk]) -> None:
         """EngineListener, in the engine thread."""
         self._prefill.on_layer_written(layer, chunks)
 
@@ -167,7 +189,7 @@ class Instance:
         for chunk in output.prefilled:
             self._prefill.started_ns.setdefault(chunk.key, start_ns)
         for failure in output.failed:
-            self._sequence_failed(failure.key, failure.message)
+            self._sequence_failed(failure)
         for token in output.tokens:
             self._note(token, end_ns)
         if output.tokens:
@@ -182,7 +204,7 @@ class Instance:
     def _note(self, token: TokenOutput, now_ns: int) -> None:
         """Reports the stages that this token ends."""
         key = token.key
-        if token.handed_over:
+        if key in self._prefill:
             self._prefill.first_token(token)
             return
         prefill_start_ns = self._prefill.started_ns.pop(key, None)
@@ -195,15 +217,36 @@ class Instance:
             start_ns = self._decode_start_ns.get(key, now_ns)
             self.reports.stage_done(key, Stage.DECODE, start_ns=start_ns, end_ns=now_ns)
 
-    def _sequence_failed(self, key: Key, reason: str) -> None:
-        """The engine gave a sequence up; the coordinator dispatches it again."""
-        if self._prefill.failed(key, reason):
+    def _sequence_failed(self, failure: SequenceFailure) -> None:
+        """The engine gave a sequence up; where it may go on elsewhere the coordinator dispatches it again."""
+        if self._prefill.failed(failure.key, failure.reason):
             return
-        self.reports.failed(key, Stage.DECODE, grpc.StatusCode.ABORTED, reason)
-        self._forget(key)
+        code = grpc.StatusCode.ABORTED if failure.is_retryable else grpc.StatusCode.INTERNAL
+        self.reports.failed(failure.key, Stage.DECODE, code, failure.reason)
+        self._forget(failure.key)
+
+    def _crash(self, error: Exception) -> None:
+        if not self.crashed.done():
+            self.crashed.set_exception(error)
 
     def _provide(self, key: Key, item_index: int, embedding: torch.Tensor) -> None:
         self._thread.post(lambda: self._engine.provide_embedding(key, item_index, embedding))
+
+    def _admit(self, key: Key, stage: Stage, add: Callable[[], None], block_ids: Sequence[int] = ()) -> None:
+        """Gives a sequence to the engine; a refusal is reported and its blocks go back."""
+
+        def run() -> None:
+            try:
+                add()
+            except ValueError as error:
+                self._kv.blocks.release(block_ids)
+                self._loop.call_soon_threadsafe(self._refused, key, stage, str(error))
+
+        self._thread.post(run)
+
+    def _refused(self, key: Key, stage: Stage, reason: str) -> None:
+        self.reports.failed(key, stage, grpc.StatusCode.INVALID_ARGUMENT, reason)
+        self._forget(key)
 
     # Book-keeping
 
@@ -245,9 +288,9 @@ class Instance:
             prefill_waiting_tokens=self._engine.prefill_waiting_tokens,
             sequences_prefilling=self._engine.num_prefilling,
             sequences_decoding=self._engine.num_decoding,
-            free_kv_blocks=self._kv.allocator.num_free,
-            free_embedding_blocks=self._embedding_pool.allocator.num_free,
-            leases=self._receiver.num_leases,
+            free_kv_blocks=self._kv.blocks.num_free,
+            free_embedding_blocks=self._embedding_pool.blocks.num_free,
+            leases=self._receiver.leases.num_open,
         )
 
 

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import AsyncIterator
+from typing import Any, cast
 
 import grpc
 
@@ -31,7 +32,7 @@ _REFUSED = frozenset(
 )
 
 
-class Refused(RuntimeError):
+class RefusedError(RuntimeError):
     """The coordinator does not take this instance; trying again would not help."""
 
 
@@ -50,16 +51,19 @@ class CoordinatorLink:
         self.attached = asyncio.Event()
 
     async def run(self) -> None:
-        """Serves until the coordinator says stop; raises Refused."""
+        """Serves until the coordinator says stop; raises RefusedError."""
         options = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)]
         async with grpc.aio.insecure_channel(self._address, options=options) as channel:
-            stub = stage_control_pb2_grpc.StageControlStub(channel)
+            stub = cast(
+                "stage_control_pb2_grpc.StageControlAsyncStub",
+                stage_control_pb2_grpc.StageControlStub(channel),
+            )
             while not self._stopped:
                 try:
                     await self._attach(stub)
                 except grpc.aio.AioRpcError as error:
                     if error.code() in _REFUSED:
-                        raise Refused(f"{error.code().name}: {error.details()}") from error
+                        raise RefusedError(f"{error.code().name}: {error.details()}") from error
                     logger.warning("coordinator lost: %s %s", error.code().name, error.details())
                 self.attached.clear()
                 await self._instance.drop_all()
@@ -105,7 +109,7 @@ class CoordinatorLink:
         elif command == "cancel":
             await self._instance.cancel((message.cancel.request_id, message.cancel.attempt))
         elif command == "set_roles":
-            self._instance.roles = roles_from(list(message.set_roles.roles))
+            self._instance.roles = roles_from(message.set_roles.roles)
             logger.info("now playing %s", roles_name(self._instance.roles))
         elif command == "stop":
             self._stopped = True
@@ -135,13 +139,21 @@ def _encode_job(command: stage_control_pb2.EncodeCommand) -> EncodeJob:
     )
 
 
-async def run_until_stopped(link: CoordinatorLink, stop: asyncio.Event) -> None:
-    """Runs the link until it ends by itself or `stop` is set; raises what it raises."""
+async def run_until_stopped(
+    link: CoordinatorLink, stop: asyncio.Event, crashed: asyncio.Future[None]
+) -> None:
+    """Runs the link until it ends by itself or `stop` is set.
+
+    Raises what the link raises, and what the engine crashed with.
+    """
     running = asyncio.create_task(link.run())
     stopping = asyncio.create_task(stop.wait())
-    await asyncio.wait({running, stopping}, return_when=asyncio.FIRST_COMPLETED)
+    ends: set[asyncio.Future[Any]] = {running, stopping, crashed}
+    await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
     stopping.cancel()
     if not running.done():
         running.cancel()
     with contextlib.suppress(asyncio.CancelledError):
         await running
+    if crashed.done():
+        crashed.result()

@@ -13,7 +13,7 @@ from core.ids import host_id
 from elasticmm.v1 import media_store_pb2, media_store_pb2_grpc
 
 
-class MediaGone(RuntimeError):
+class MediaGoneError(RuntimeError):
     """The gateway no longer has the item."""
 
 
@@ -36,7 +36,7 @@ class MediaPuller:
         self._channels: dict[str, grpc.aio.Channel] = {}
 
     async def pull(self, source: MediaSource) -> bytes:
-        """The item's bytes; raises MediaGone."""
+        """The item's bytes; raises MediaGoneError."""
         if source.segment and source.host_id == host_id():
             data = await asyncio.to_thread(_read_segment, source)
             if data is not None:
@@ -54,7 +54,9 @@ class MediaPuller:
         try:
             parts = [reply.data async for reply in stub.Pull(request, metadata=self._metadata)]
         except grpc.aio.AioRpcError as error:
-            raise MediaGone(f"the media gateway answers {error.code().name}: {error.details()}") from error
+            raise MediaGoneError(
+                f"the media gateway answers {error.code().name}: {error.details()}"
+            ) from error
         return b"".join(parts)
 
     def _channel(self, endpoint: str) -> grpc.aio.Channel:

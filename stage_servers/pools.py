@@ -10,7 +10,7 @@ from stage_servers.config import StageConfig
 from stage_servers.devices import available_memory_bytes
 
 if TYPE_CHECKING:
-    from stage_servers.engine.loader import Model
+    from stage_servers.engine.model import Model
 
 EMBEDDING_BLOCK_TOKENS = 16
 _CPU_SHARE = 0.05  # of the memory that is free; several instances live on one host

@@ -13,7 +13,7 @@ import grpc
 
 from core.sequence import SequenceSpec
 from core.stages import Stage
-from elasticmm.v1 import transfer_pb2
+from kv_transfer.layout import PayloadKind
 from kv_transfer.pool import Pool
 from kv_transfer.sender import Outgoing, PeerAddress, Sender
 from stage_servers.engine_thread import EngineThread
@@ -21,7 +21,8 @@ from stage_servers.hand_over import HandOver
 from stage_servers.reports import Key, Reports
 
 if TYPE_CHECKING:
-    from stage_servers.engine.engine import Engine, TokenOutput, WrittenChunk
+    from stage_servers.engine.engine import Engine
+    from stage_servers.engine.records import TokenOutput, WrittenChunk
 
 logger = logging.getLogger(__name__)
 
@@ -70,7 +71,6 @@ class PrefillStage:
         hand_over = HandOver(spec)
         self._hand_overs[spec.key] = hand_over
         try:
-            self._thread.post(lambda: self._engine.add_prefill(spec, hand_over=True))
             await self._hand_over(hand_over, decode)
         except (asyncio.CancelledError, ThreadCancelled):
             raise
@@ -87,10 +87,12 @@ class PrefillStage:
     async def _hand_over(self, hand_over: HandOver, decode: PeerAddress) -> None:
         spec = hand_over.spec
         num_tokens = len(spec.prompt) + len(spec.outputs)
-        outgoing = await self._sender.open(
-            decode, spec.key, transfer_pb2.PAYLOAD_KIND_KV, 0, num_tokens, self._kv
+        adding = asyncio.ensure_future(
+            self._thread.call(lambda: self._engine.add_prefill(spec, hand_over=True))
         )
+        outgoing = await self._sender.open(decode, spec.key, PayloadKind.KV, 0, num_tokens, self._kv)
         try:
+            await adding
             hand_over.granted(outgoing)
             token = await asyncio.wrap_future(hand_over.first_token)
             await self._finish(hand_over, outgoing, token, num_tokens)
@@ -117,6 +119,6 @@ class PrefillStage:
         if not self._engine.abort(key):
             self._engine.release(key)
 
-    @property
-    def num_handing_over(self) -> int:
-        return len(self._hand_overs)
+    def __contains__(self, key: Key) -> bool:
+        """Whether this sequence's prefill is handed over to another instance."""
+        return key in self._hand_overs

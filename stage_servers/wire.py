@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from core.sampling import SamplingParams
@@ -27,19 +29,19 @@ _FINISH = {
 }
 
 
-def stage_number(stage: Stage) -> inference_pb2.Stage:
+def stage_number(stage: Stage) -> inference_pb2.Stage.ValueType:
     return _STAGES[stage]
 
 
-def group_number(group: ModalityGroup) -> stage_control_pb2.ModalityGroup:
+def group_number(group: ModalityGroup) -> stage_control_pb2.ModalityGroup.ValueType:
     return _GROUPS[group]
 
 
-def finish_number(finish: FinishReason | None) -> inference_pb2.FinishReason:
+def finish_number(finish: FinishReason | None) -> inference_pb2.FinishReason.ValueType:
     return inference_pb2.FINISH_REASON_UNSPECIFIED if finish is None else _FINISH[finish]
 
 
-def roles_from(numbers: list[inference_pb2.Stage]) -> Roles:
+def roles_from(numbers: Sequence[inference_pb2.Stage.ValueType]) -> Roles:
     """Raises ValueError for a number that is no stage."""
     unknown = [number for number in numbers if number not in _STAGES_BACK]
     if unknown or not numbers:

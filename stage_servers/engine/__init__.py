@@ -1,0 +1,1 @@
+"""Model loading, paged KV, attention, batching and sampling: all that owns torch in a stage server."""

@@ -1,0 +1,52 @@
+"""Exit codes, and how failures become them."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import NoReturn
+
+import typer
+
+from elasticmm_client.errors import ElasticMMError, InvalidRequest, NotRunning, Overloaded
+
+FAILED = 1
+USAGE = 2
+UNREACHABLE = 3
+INTERRUPTED = 130
+
+
+@contextmanager
+def failures(*, as_json: bool = False) -> Iterator[None]:
+    """Prints a failed call and exits 1, or 3 where nobody answers."""
+    try:
+        yield
+    except ElasticMMError as error:
+        if as_json:
+            print_json({"error": describe(error)})
+        hint = " (is the cluster up? start one with: elasticmm up)" if isinstance(error, NotRunning) else ""
+        print(f"elasticmm: {error}{hint}", file=sys.stderr)
+        raise typer.Exit(UNREACHABLE if isinstance(error, NotRunning) else FAILED) from error
+
+
+def describe(error: ElasticMMError) -> dict[str, object]:
+    """The error as JSON: code, message, and field or retry_after_s where they apply."""
+    described: dict[str, object] = {"code": error.code, "message": error.message}
+    if isinstance(error, InvalidRequest):
+        described["field"] = error.field
+    if isinstance(error, Overloaded):
+        described["retry_after_s"] = error.retry_after_s
+    return described
+
+
+def fail(message: str, code: int = FAILED) -> NoReturn:
+    print(f"elasticmm: {message}", file=sys.stderr)
+    raise typer.Exit(code)
+
+
+def print_json(value: object) -> None:
+    """One object on one line."""
+    import json
+
+    print(json.dumps(value, ensure_ascii=False), flush=True)

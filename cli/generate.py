@@ -1,0 +1,119 @@
+"""elasticmm generate: ask a question, see the answer as it is made."""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from cli.exits import INTERRUPTED, USAGE, fail, failures, print_json
+from cli.options import AddressOption, JsonOption, NameOption, StateDirOption
+from cli.state import DEFAULT_NAME, find_state_dir
+
+if TYPE_CHECKING:
+    from elasticmm_client import GenerateOptions, GenerateResult, Stream
+
+
+def run(
+    prompt: Annotated[str, typer.Argument(help="The question. '-' reads it from the input.")],
+    *,
+    image: Annotated[
+        list[str] | None, typer.Option("--image", metavar="FILE", help="Picture file or URL; repeatable.")
+    ] = None,
+    system: Annotated[str | None, typer.Option(help="System message.")] = None,
+    max_tokens: Annotated[int | None, typer.Option(help="Most tokens of the answer.")] = None,
+    temperature: Annotated[float | None, typer.Option(help="0 (default) takes the best token.")] = None,
+    top_p: Annotated[float | None, typer.Option(help="Share of probability to draw from.")] = None,
+    top_k: Annotated[int | None, typer.Option(help="Tokens to draw from; 0 all.")] = None,
+    min_p: Annotated[float | None, typer.Option(help="Least share of the best token's probability.")] = None,
+    presence_penalty: Annotated[float | None, typer.Option(help="-2 to 2.")] = None,
+    frequency_penalty: Annotated[float | None, typer.Option(help="-2 to 2.")] = None,
+    repetition_penalty: Annotated[float | None, typer.Option(help="Above 0 to 10; 1 none.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Makes draws repeatable.")] = None,
+    logprobs: Annotated[
+        int | None, typer.Option(help="With --json: log probabilities with so many alternatives.")
+    ] = None,
+    stop: Annotated[list[str] | None, typer.Option(help="Ends the answer; repeatable.")] = None,
+    ignore_eos: Annotated[bool, typer.Option("--ignore-eos", help="Go on up to --max-tokens.")] = False,
+    request_id: Annotated[str | None, typer.Option(help="Idempotency key.")] = None,
+    tenant: Annotated[str | None, typer.Option(help="Whose request this is.")] = None,
+    priority: Annotated[int | None, typer.Option(help="-10 to 10, higher first.")] = None,
+    deadline: Annotated[float | None, typer.Option(metavar="S", help="Seconds until the last token.")] = None,
+    address: AddressOption = None,
+    as_json: JsonOption = False,
+    name: NameOption = DEFAULT_NAME,
+    state_dir: StateDirOption = None,
+) -> None:
+    """Streams the answer to PROMPT, about pictures if any are given."""
+    from cli.endpoint import find_endpoint
+    from elasticmm_client import Client, GenerateOptions
+
+    options = GenerateOptions(ignore_eos=ignore_eos)
+    given: dict[str, Any] = {
+        "max_tokens": max_tokens,
+        "temperature": temperature,
+        "top_p": top_p,
+        "top_k": top_k,
+        "min_p": min_p,
+        "presence_penalty": presence_penalty,
+        "frequency_penalty": frequency_penalty,
+        "repetition_penalty": repetition_penalty,
+        "seed": seed,
+        "logprobs": logprobs,
+        "stop": stop,
+        "request_id": request_id,
+        "tenant": tenant,
+        "priority": priority,
+        "deadline_s": deadline,
+    }
+    options.update({key: value for key, value in given.items() if value is not None})  # type: ignore[typeddict-item]
+    messages = build_messages(sys.stdin.read() if prompt == "-" else prompt, image or [], system)
+    endpoint = find_endpoint(find_state_dir(state_dir, name), address)
+    with failures(as_json=as_json), Client(endpoint.address) as client:
+        answer(client, messages, options, as_json=as_json)
+
+
+def build_messages(prompt: str, images: list[str], system: str | None) -> list[dict[str, Any]]:
+    """The chat; exits 2 where a picture file is missing."""
+    from elasticmm_client import user_message
+    from elasticmm_client.pictures import is_url
+
+    for image in images:
+        if not is_url(image) and not Path(image).is_file():
+            fail(f"--image: no such file: {image}", USAGE)
+    first = [{"role": "system", "content": system}] if system is not None else []
+    return [*first, user_message(prompt, *images)]
+
+
+def answer(client: Any, messages: list[dict[str, Any]], options: GenerateOptions, *, as_json: bool) -> None:
+    """Prints text as it comes, or the whole result as JSON. Ctrl-C cancels the request."""
+    try:
+        with client.generate(messages, **options) as stream:
+            if as_json:
+                print_json(result_json(stream.result()))
+            else:
+                print_text(stream)
+    except KeyboardInterrupt:
+        raise typer.Exit(INTERRUPTED) from None
+
+
+def print_text(stream: Stream) -> None:
+    has_text = False
+    for event in stream:
+        if event.text:
+            sys.stdout.write(event.text)
+            sys.stdout.flush()
+            has_text = True
+    if has_text:
+        print()
+
+
+def result_json(result: GenerateResult) -> dict[str, Any]:
+    """Everything known of the answer; log probabilities only where asked for."""
+    values = dataclasses.asdict(result)
+    if not result.logprobs:
+        del values["logprobs"]
+    return values

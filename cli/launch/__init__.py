@@ -1,0 +1,1 @@
+"""Starts a cluster's processes, watches over them and ends them."""

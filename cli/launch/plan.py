@@ -1,0 +1,123 @@
+"""What `up` is about to start, decided before anything runs."""
+
+from __future__ import annotations
+
+import dataclasses
+import secrets
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cli.cores import assign_cores
+from core.stages import Roles, roles_name
+from core.topology import Topology, parse_topology
+from stage_servers.config import StageConfig
+
+
+@dataclass(frozen=True, slots=True)
+class LaunchPlan:
+    """One cluster on this host. Checked when built; ValueError names the field."""
+
+    cluster: str  # unique among the clusters of this host
+    model: Path
+    topology: str = "auto"
+    num_instances: int | None = None
+    host: str = "127.0.0.1"
+    port: int = 0  # of the coordinator; 0 takes a free one
+    advertise: str | None = None
+    devices: tuple[str, ...] = ("cpu",)  # handed out in turn
+    cores: tuple[int, ...] = (0,)  # shared out among instances on the CPU
+    threads: int | None = None
+    dtype: str = "auto"
+    attention: str = "auto"
+    transport: str = "auto"
+    kv_blocks: int | None = None
+    embedding_blocks: int | None = None
+    chunk_tokens: int | None = None
+    allow_private_urls: bool = False
+    log_level: str = "INFO"
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.port <= 65535:
+            raise ValueError(f"port: {self.port} is not between 0 and 65535")
+        if not (self.model / "config.json").is_file():
+            raise ValueError(f"model: {self.model} is no model folder (config.json is missing)")
+        self.stage_configs("checked:0", "checked")
+
+    @property
+    def wanted(self) -> Topology:
+        return parse_topology(self.topology, self.num_instances)
+
+    @property
+    def instance_ids(self) -> tuple[str, ...]:
+        return name_instances(self.wanted.instances)
+
+    @property
+    def has_shared_cores(self) -> bool:
+        """Whether instances outnumber the cores they compute on."""
+        return "cpu" in self.devices and self.wanted.num_instances > len(self.cores)
+
+    def stage_configs(self, coordinator: str, token: str) -> list[StageConfig]:
+        """One per instance, in the topology's order."""
+        roles = self.wanted.instances
+        cores = assign_cores(self.cores, roles)
+        return [
+            StageConfig(
+                model=self.model,
+                coordinator=coordinator,
+                token=token,
+                cluster=self.cluster,
+                instance_id=instance_id,
+                roles=roles[index],
+                host=self.host,
+                advertise=self.advertise,
+                device=self.devices[index % len(self.devices)],
+                cores=cores[index],
+                **self._stage_settings(),
+            )
+            for index, instance_id in enumerate(self.instance_ids)
+        ]
+
+    def _stage_settings(self) -> dict[str, Any]:
+        """What all instances share; None leaves the stage server its default."""
+        names = (
+            "dtype",
+            "attention",
+            "transport",
+            "threads",
+            "kv_blocks",
+            "embedding_blocks",
+            "chunk_tokens",
+            "log_level",
+        )
+        settings = {name: getattr(self, name) for name in names}
+        return {name: value for name, value in settings.items() if value is not None}
+
+    def to_json(self) -> dict[str, Any]:
+        return dataclasses.asdict(self) | {"model": str(self.model)}
+
+    @classmethod
+    def from_json(cls, values: dict[str, Any]) -> LaunchPlan:
+        made = dict(values) | {"model": Path(values["model"])}
+        for name in ("devices", "cores"):
+            made[name] = tuple(made[name])
+        return cls(**made)
+
+
+def new_cluster_id(name: str) -> str:
+    """The cluster's name made unique, fit for file names."""
+    plain = "".join(letter if letter.isalnum() else "_" for letter in name)
+    return f"{plain}_{secrets.token_hex(4)}"
+
+
+def name_instances(instances: Sequence[Roles]) -> tuple[str, ...]:
+    """ "e-0", "p-0", "d-0", "d-1": role letters and a number each."""
+    seen: Counter[str] = Counter()
+    names = []
+    for roles in instances:
+        letters = roles_name(roles)
+        names.append(f"{letters}-{seen[letters]}")
+        seen[letters] += 1
+    return tuple(names)

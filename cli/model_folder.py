@@ -1,0 +1,23 @@
+"""Which model is served: the one named, else the bundled one."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+_RELATIVE = Path("models") / "demo" / "checkpoint"
+
+
+def model_folder(wanted: Path | None) -> Path:
+    """An absolute path. Raises ValueError where no model is named and none is bundled."""
+    return wanted.resolve() if wanted is not None else _demo_model()
+
+
+def _demo_model() -> Path:
+    """Of the source tree, else of the installed package."""
+    source = Path(__file__).resolve().parent.parent / _RELATIVE
+    installed = Path(sys.prefix) / "share" / "elasticmm" / _RELATIVE
+    for path in (source, installed):
+        if (path / "config.json").is_file():
+            return path
+    raise ValueError(f"model: no demo model at {source} or {installed}; name one with --model")

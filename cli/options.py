@@ -1,0 +1,56 @@
+"""Options that several commands share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+StateDirOption = Annotated[
+    Path | None, typer.Option("--state-dir", metavar="DIR", help="Folder that remembers the cluster.")
+]
+NameOption = Annotated[str, typer.Option("--name", help="Name of the cluster, if you run several.")]
+AddressOption = Annotated[
+    str | None,
+    typer.Option("--address", metavar="HOST:PORT", help="Coordinator. Default: the one started by 'up'."),
+]
+TokenFileOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--token-file", metavar="FILE", help="Cluster token. Default: $ELASTICMM_TOKEN, or what 'up' wrote."
+    ),
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
+ModelOption = Annotated[
+    Path | None, typer.Option("--model", metavar="DIR", help="Hugging Face folder. Default: the demo model.")
+]
+HostOption = Annotated[str, typer.Option("--host", help="Address to listen on.")]
+AdvertiseOption = Annotated[
+    str | None, typer.Option("--advertise", metavar="HOST", help="Name that others reach this host by.")
+]
+AllowPrivateOption = Annotated[
+    bool, typer.Option("--allow-private-urls", help="Fetch picture URLs of private and loopback addresses.")
+]
+DtypeOption = Annotated[str, typer.Option("--dtype", help="auto, float32, bfloat16 or float16.")]
+DeviceOption = Annotated[
+    str, typer.Option("--device", help="auto, cpu, cuda or cuda:N. auto: GPUs where there are.")
+]
+AttentionOption = Annotated[str, typer.Option("--attention", help="Attention backend; auto takes the best.")]
+TransportOption = Annotated[str, typer.Option("--transport", help="auto, shm or grpc.")]
+CoresOption = Annotated[
+    str | None, typer.Option("--cores", metavar="LIST", help="CPU cores to use, such as 0-3,6. Default: all.")
+]
+ThreadsOption = Annotated[
+    int | None, typer.Option("--threads", min=1, help="Compute threads per instance. Default: one per core.")
+]
+KvBlocksOption = Annotated[
+    int | None, typer.Option("--kv-blocks", min=1, help="KV blocks per instance. Default: by free memory.")
+]
+EmbeddingBlocksOption = Annotated[
+    int | None, typer.Option("--embedding-blocks", min=1, help="Embedding blocks per instance.")
+]
+ChunkTokensOption = Annotated[
+    int | None, typer.Option("--chunk-tokens", min=1, help="Most tokens of one engine step.")
+]
+LogLevelOption = Annotated[str, typer.Option("--log-level", help="DEBUG, INFO, WARNING or ERROR.")]

@@ -1,0 +1,105 @@
+"""elasticmm stage: one stage server in the foreground, for clusters over several machines."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from cli.exits import FAILED, USAGE, fail
+from cli.options import (
+    AdvertiseOption,
+    AttentionOption,
+    ChunkTokensOption,
+    CoresOption,
+    DeviceOption,
+    DtypeOption,
+    EmbeddingBlocksOption,
+    HostOption,
+    KvBlocksOption,
+    LogLevelOption,
+    ModelOption,
+    StateDirOption,
+    ThreadsOption,
+    TokenFileOption,
+    TransportOption,
+)
+from cli.state import DEFAULT_NAME, find_state_dir
+
+if TYPE_CHECKING:
+    from stage_servers.config import StageConfig
+
+
+def run(
+    *,
+    coordinator: Annotated[str, typer.Option(metavar="HOST:PORT", help="The coordinator to attach to.")],
+    roles: Annotated[str, typer.Option(help="Stages to play: letters of 'epd'.")] = "epd",
+    model: ModelOption = None,
+    token_file: TokenFileOption = None,
+    state_dir: StateDirOption = None,
+    instance_id: Annotated[
+        str, typer.Option("--id", help="Wanted name. Default: the coordinator chooses.")
+    ] = "",
+    cluster: Annotated[str, typer.Option(help="Cluster name, for shared memory files.")] = DEFAULT_NAME,
+    host: HostOption = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Of the transfer service; 0: any.")] = 0,
+    advertise: AdvertiseOption = None,
+    device: DeviceOption = "auto",
+    dtype: DtypeOption = "auto",
+    attention: AttentionOption = "auto",
+    transport: TransportOption = "auto",
+    cores: CoresOption = None,
+    threads: ThreadsOption = None,
+    kv_blocks: KvBlocksOption = None,
+    embedding_blocks: EmbeddingBlocksOption = None,
+    chunk_tokens: ChunkTokensOption = None,
+    log_level: LogLevelOption = "INFO",
+) -> None:
+    """Loads the model and serves its stages for one coordinator. Needs the cluster token."""
+    from cli.devices import choose_cores, choose_devices
+    from cli.endpoint import find_token
+    from cli.model_folder import model_folder
+    from core.stages import parse_roles
+    from stage_servers.config import StageConfig
+
+    optional = {
+        "threads": threads,
+        "kv_blocks": kv_blocks,
+        "embedding_blocks": embedding_blocks,
+        "chunk_tokens": chunk_tokens,
+    }
+    try:
+        token = find_token(token_file, find_state_dir(state_dir))
+        if token is None:
+            fail("no cluster token: name the file with --token-file or set ELASTICMM_TOKEN", USAGE)
+        config = StageConfig(
+            model=model_folder(model),
+            coordinator=coordinator,
+            token=token,
+            cluster=cluster,
+            instance_id=instance_id,
+            roles=parse_roles(roles),
+            host=host,
+            port=port,
+            advertise=advertise,
+            device=choose_devices(device)[0],
+            dtype=dtype,
+            attention=attention,
+            transport=transport,
+            cores=choose_cores(cores) if cores else None,
+            log_level=log_level.upper(),
+            **{key: value for key, value in optional.items() if value is not None},  # type: ignore[arg-type]
+        )
+    except ValueError as error:
+        fail(str(error), USAGE)
+    serve(config)
+
+
+def serve(config: StageConfig) -> None:
+    """Until a signal or the coordinator's stop; exits 1 with the reason if it cannot start."""
+    from stage_servers import server
+
+    try:
+        server.run(config, model=None, on_ready=lambda name: typer.echo(f"stage server {name} ready"))
+    except (ValueError, OSError, RuntimeError) as error:
+        fail(str(error), FAILED)

@@ -1,0 +1,111 @@
+"""elasticmm status: what runs, where, and how busy it is."""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from typing import TYPE_CHECKING
+
+from cli.exits import USAGE, fail, failures, print_json
+from cli.options import AddressOption, JsonOption, NameOption, StateDirOption, TokenFileOption
+from cli.state import DEFAULT_NAME, find_state_dir
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from elasticmm_client.status import ClusterStatus, InstanceStatus
+
+_PIPE_WIDTH = 250  # so that lines stay whole for other programs
+
+
+def run(
+    *,
+    address: AddressOption = None,
+    as_json: JsonOption = False,
+    name: NameOption = DEFAULT_NAME,
+    state_dir: StateDirOption = None,
+    token_file: TokenFileOption = None,
+) -> None:
+    """Shows the cluster's instances: id, group, roles, device, attention, load, free blocks, uptime."""
+    from cli.endpoint import find_endpoint
+    from elasticmm_client.admin import AdminClient
+
+    try:
+        endpoint = find_endpoint(find_state_dir(state_dir, name), address, token_file)
+    except ValueError as error:
+        fail(str(error), USAGE)
+    with failures(as_json=as_json), AdminClient(endpoint.address, endpoint.token) as admin:
+        status = admin.status(timeout_s=10)
+    if as_json:
+        print_json({"address": endpoint.address, **dataclasses.asdict(status)})
+    else:
+        show(endpoint.address, status)
+
+
+def show(address: str, status: ClusterStatus) -> None:
+    """Two lines on the cluster, then a table of its instances."""
+    from rich.console import Console
+
+    console = Console(highlight=False, width=None if sys.stdout.isatty() else _PIPE_WIDTH)
+    missing = f", {status.instances_missing} instances missing" if status.instances_missing else ""
+    console.print(
+        f"{status.model} at {address}, topology {status.topology}{missing}, up {duration(status.uptime_s)}"
+    )
+    console.print(
+        f"requests: {status.requests_running} running, {status.requests_waiting} waiting, "
+        f"{status.requests_finished} finished, {status.requests_failed} failed"
+    )
+    console.print(_table(status))
+
+
+def _table(status: ClusterStatus) -> Table:
+    from rich import box
+    from rich.table import Table
+
+    table = Table(box=box.SIMPLE, pad_edge=False)
+    for header in ("id", "group", "roles", "device", "dtype", "attention"):
+        table.add_column(header)
+    for header in ("requests", "load", "KV free", "emb. free", "uptime"):
+        table.add_column(header, justify="right")
+    for instance in status.instances:
+        table.add_row(*row(instance))
+    return table
+
+
+def row(instance: InstanceStatus) -> tuple[str, ...]:
+    """The cells of one instance."""
+    return (
+        instance.id,
+        instance.group,
+        "+".join(instance.roles),
+        instance.device,
+        instance.dtype,
+        instance.attention_backend,
+        str(instance.requests),
+        load(instance),
+        f"{instance.free_kv_blocks}/{instance.total_kv_blocks}",
+        f"{instance.free_embedding_blocks}/{instance.total_embedding_blocks}",
+        duration(instance.uptime_s),
+    )
+
+
+def load(instance: InstanceStatus) -> str:
+    """What is in work per stage it plays: "enc 1+2 pre 1 (512 tok) dec 8", "+" for waiting ones."""
+    parts = []
+    if "encode" in instance.roles:
+        parts.append(f"enc {instance.encode_running}+{instance.encode_waiting}")
+    if "prefill" in instance.roles:
+        parts.append(f"pre {instance.sequences_prefilling} ({instance.prefill_waiting_tokens} tok)")
+    if "decode" in instance.roles:
+        parts.append(f"dec {instance.sequences_decoding}")
+    return " ".join(parts)
+
+
+def duration(seconds: float) -> str:
+    """ "42s", "3m05s", "2h10m", "5d03h"."""
+    whole = int(seconds)
+    for unit, below, span in (("d", "h", 86400), ("h", "m", 3600), ("m", "s", 60)):
+        if whole >= span:
+            rest = (whole % span) // {"h": 3600, "m": 60, "s": 1}[below]
+            return f"{whole // span}{unit}{rest:02d}{below}"
+    return f"{whole}s"

@@ -1,0 +1,162 @@
+"""elasticmm up: a whole cluster on this host, with one command."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from cli.exits import FAILED, USAGE, fail, print_json
+from cli.options import (
+    AdvertiseOption,
+    AllowPrivateOption,
+    AttentionOption,
+    ChunkTokensOption,
+    CoresOption,
+    DeviceOption,
+    DtypeOption,
+    EmbeddingBlocksOption,
+    HostOption,
+    JsonOption,
+    KvBlocksOption,
+    LogLevelOption,
+    ModelOption,
+    NameOption,
+    StateDirOption,
+    ThreadsOption,
+    TransportOption,
+)
+from cli.state import DEFAULT_NAME, AlreadyUpError, StateDir, find_state_dir
+
+if TYPE_CHECKING:
+    from cli.launch.plan import LaunchPlan
+
+
+def run(
+    *,
+    model: ModelOption = None,
+    instances: Annotated[int | None, typer.Option(min=1, help="Number of stage servers.")] = None,
+    topology: Annotated[
+        str, typer.Option(help="auto, coupled, e1p1d1, e1p2d2, ep1d1, … : role letters and a count each.")
+    ] = "auto",
+    dtype: DtypeOption = "auto",
+    port: Annotated[
+        int, typer.Option(min=0, max=65535, help="Of the coordinator; 0 takes a free one.")
+    ] = 50051,
+    detach: Annotated[bool, typer.Option("--detach", help="Leave the cluster running.")] = False,
+    as_json: JsonOption = False,
+    host: HostOption = "127.0.0.1",
+    advertise: AdvertiseOption = None,
+    device: DeviceOption = "auto",
+    attention: AttentionOption = "auto",
+    transport: TransportOption = "auto",
+    cores: CoresOption = None,
+    threads: ThreadsOption = None,
+    kv_blocks: KvBlocksOption = None,
+    embedding_blocks: EmbeddingBlocksOption = None,
+    chunk_tokens: ChunkTokensOption = None,
+    allow_private_urls: AllowPrivateOption = False,
+    name: NameOption = DEFAULT_NAME,
+    state_dir: StateDirOption = None,
+    log_level: LogLevelOption = "INFO",
+) -> None:
+    """Starts a coordinator and stage servers here. Ctrl-C (or 'elasticmm down') ends them all."""
+    from cli.devices import choose_cores, choose_devices
+    from cli.launch.plan import LaunchPlan, new_cluster_id
+    from cli.model_folder import model_folder
+
+    try:
+        plan = LaunchPlan(
+            cluster=new_cluster_id(name),
+            model=model_folder(model),
+            topology=topology,
+            num_instances=instances,
+            host=host,
+            port=port,
+            advertise=advertise,
+            devices=choose_devices(device, instances),
+            cores=choose_cores(cores),
+            threads=threads,
+            dtype=dtype,
+            attention=attention,
+            transport=transport,
+            kv_blocks=kv_blocks,
+            embedding_blocks=embedding_blocks,
+            chunk_tokens=chunk_tokens,
+            allow_private_urls=allow_private_urls,
+            log_level=log_level.upper(),
+        )
+    except ValueError as error:
+        fail(str(error), USAGE)
+    _announce(plan)
+    state = find_state_dir(state_dir, name)
+    (_run_detached if detach else _run_here)(plan, state, as_json=as_json)
+
+
+def _announce(plan: LaunchPlan) -> None:
+    print(f"model {plan.model}, topology {plan.wanted.name}", file=sys.stderr)
+    if plan.has_shared_cores:
+        count = plan.wanted.num_instances
+        print(f"{count} instances share {len(plan.cores)} cores: fewer cores than instances", file=sys.stderr)
+
+
+def _run_here(plan: LaunchPlan, state: StateDir, *, as_json: bool) -> None:
+    from cli.launch.events import LaunchError
+    from cli.launch.progress import print_event, show_progress
+    from cli.launch.supervisor import Supervisor
+
+    try:
+        state.acquire()
+    except (AlreadyUpError, OSError) as error:
+        fail(str(error))
+    _end_on_signals()
+    supervisor = Supervisor(plan, state)
+    try:
+        with show_progress(supervisor.parts) as report:
+            cluster = supervisor.start(report)
+        _print_ready(cluster.to_json(), as_json=as_json)
+        reason = supervisor.wait(print_event)
+        print(f"elasticmm: {reason}", file=sys.stderr)
+    except LaunchError as error:
+        fail(str(error))
+    except KeyboardInterrupt:
+        print("ending the cluster", file=sys.stderr)
+    finally:
+        _ignore_signals()
+        for line in supervisor.stop():
+            print(line, file=sys.stderr)
+
+
+def _run_detached(plan: LaunchPlan, state: StateDir, *, as_json: bool) -> None:
+    from cli.launch.detached import start_detached
+    from cli.launch.events import LaunchError
+
+    try:
+        cluster = start_detached(plan, state)
+    except (LaunchError, OSError) as error:
+        fail(str(error))
+    except KeyboardInterrupt:
+        raise typer.Exit(FAILED) from None
+    _print_ready(cluster, as_json=as_json)
+
+
+def _print_ready(cluster: dict[str, Any], *, as_json: bool) -> None:
+    if as_json:
+        print_json(cluster)
+        return
+    print(f"ready at {cluster['address']}: {', '.join(each['id'] for each in cluster['instances'])}")
+    print(f'ask: elasticmm generate "…"   token and logs: {cluster["state_dir"]}', flush=True)
+
+
+def _end_on_signals() -> None:
+    """A closed terminal and a polite kill end the cluster as Ctrl-C does."""
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.default_int_handler)
+
+
+def _ignore_signals() -> None:
+    """The end is under way; a second Ctrl-C must not leave processes behind."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)

@@ -1,0 +1,76 @@
+"""Client of an ElasticMM cluster: chat with text and pictures, token streams back.
+
+    from elasticmm_client import Client
+
+    with Client("127.0.0.1:50051") as client:
+        for event in client.generate("Say hello", max_tokens=20):
+            print(event.text, end="", flush=True)
+
+`AsyncClient` is the same for asyncio. Failures are `ElasticMMError`s.
+"""
+
+from elasticmm_client.admin import AdminClient
+from elasticmm_client.async_client import AsyncClient
+from elasticmm_client.async_stream import AsyncStream
+from elasticmm_client.client import Client
+from elasticmm_client.errors import (
+    AccessDenied,
+    AlreadyRunning,
+    Cancelled,
+    DeadlineExceeded,
+    ElasticMMError,
+    InvalidRequest,
+    NotRunning,
+    Overloaded,
+    ServerError,
+    Unavailable,
+)
+from elasticmm_client.events import (
+    Accepted,
+    Alternative,
+    Event,
+    Finished,
+    StageSpan,
+    TokenLogprobs,
+    Tokens,
+    Usage,
+)
+from elasticmm_client.messages import user_message
+from elasticmm_client.model import Limits, Model
+from elasticmm_client.request import GenerateOptions
+from elasticmm_client.result import GenerateResult
+from elasticmm_client.status import ClusterStatus, InstanceStatus
+from elasticmm_client.stream import Stream
+
+__all__ = [
+    "Accepted",
+    "AccessDenied",
+    "AdminClient",
+    "AlreadyRunning",
+    "Alternative",
+    "AsyncClient",
+    "AsyncStream",
+    "Cancelled",
+    "Client",
+    "ClusterStatus",
+    "DeadlineExceeded",
+    "ElasticMMError",
+    "Event",
+    "Finished",
+    "GenerateOptions",
+    "GenerateResult",
+    "InstanceStatus",
+    "InvalidRequest",
+    "Limits",
+    "Model",
+    "NotRunning",
+    "Overloaded",
+    "ServerError",
+    "StageSpan",
+    "Stream",
+    "TokenLogprobs",
+    "Tokens",
+    "Unavailable",
+    "Usage",
+    "user_message",
+]

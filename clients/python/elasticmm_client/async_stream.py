@@ -1,0 +1,104 @@
+"""An answer as it arrives, for asyncio."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from types import TracebackType
+from typing import Protocol
+
+import grpc
+from elasticmm.v1 import inference_pb2 as pb
+
+from elasticmm_client.errors import Cancelled, error_from_call
+from elasticmm_client.events import Event, event_from_proto
+from elasticmm_client.result import Gatherer, GenerateResult
+
+
+class AsyncStreamCall(Protocol):
+    """The part of grpc.aio's stream call that is used here."""
+
+    def __aiter__(self) -> AsyncIterator[pb.GenerateEvent]: ...
+    def cancel(self) -> bool: ...
+
+
+class AsyncStream(AsyncIterator[Event]):
+    """Iterate it for events, or await `text()` or `result()`.
+
+    The request is sent at the first of these, or on entering `async with`, which
+    cancels on exit unless the answer is complete.
+    """
+
+    def __init__(self, start: Callable[[], Awaitable[AsyncStreamCall]]) -> None:
+        self._start = start
+        self._call: AsyncStreamCall | None = None
+        self._events: AsyncIterator[pb.GenerateEvent] | None = None
+        self._gathered = Gatherer(time.monotonic())
+        self._is_cancelled = False
+
+    async def __anext__(self) -> Event:
+        """The next event. Raises ElasticMMError; after `cancel()` it just ends."""
+        while True:
+            event = event_from_proto(await self._receive())
+            if event is not None:
+                self._gathered.take(event, time.monotonic())
+                return event
+
+    async def _receive(self) -> pb.GenerateEvent:
+        if self._is_cancelled:
+            raise StopAsyncIteration
+        events = await self._open()
+        try:
+            return await anext(events)
+        except StopAsyncIteration:
+            self._gathered.check_finished()
+            raise
+        except asyncio.CancelledError:
+            # grpc.aio raises it in whoever reads a cancelled call; only a cancelled task may pass it on
+            if self._is_cancelled and not _is_task_cancelled():
+                raise StopAsyncIteration from None
+            raise
+        except grpc.RpcError as error:
+            raise error_from_call(error) from error
+
+    async def _open(self) -> AsyncIterator[pb.GenerateEvent]:
+        if self._events is None:
+            self._gathered = Gatherer(time.monotonic())
+            self._call = await self._start()
+            self._events = aiter(self._call)
+        return self._events
+
+    def cancel(self) -> None:
+        """Stops the work on the server. Harmless after the end."""
+        self._is_cancelled = True
+        if self._call is not None:
+            self._call.cancel()
+
+    async def text(self) -> str:
+        """Reads to the end; the whole text, what was iterated before included."""
+        async for _ in self:
+            pass
+        return self._gathered.text
+
+    async def result(self) -> GenerateResult:
+        """Reads to the end; the whole answer. Raises Cancelled after `cancel()`."""
+        await self.text()
+        if self._is_cancelled and not self._gathered.is_finished:
+            raise Cancelled("the request was cancelled by this client", code="CANCELLED")
+        return self._gathered.result()
+
+    async def __aenter__(self) -> AsyncStream:
+        await self._open()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if not self._gathered.is_finished:
+            self.cancel()
+
+
+def _is_task_cancelled() -> bool:
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0

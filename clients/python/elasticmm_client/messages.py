@@ -1,0 +1,102 @@
+"""Chat messages as users write them, checked and made plain.
+
+A message is `{"role": "user", "content": …}` whose content is a string or a
+list of parts: `{"type": "text", "text": …}`, `{"type": "image", "image": …}`
+with bytes, a path or a PIL image, `{"type": "image", "url": …}`, or OpenAI's
+`{"type": "image_url", "image_url": {"url": …}}`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from elasticmm_client.errors import InvalidRequest
+from elasticmm_client.pictures import is_url, read_picture
+
+Messages = str | Sequence[Mapping[str, Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class TextPart:
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class ImageBytes:
+    """A picture file's bytes, to be uploaded or sent inline."""
+
+    data: bytes
+    field: str  # where it stood, for errors
+
+
+@dataclass(frozen=True, slots=True)
+class ImageUrl:
+    url: str
+
+
+Part = TextPart | ImageBytes | ImageUrl
+
+
+@dataclass(frozen=True, slots=True)
+class ChatMessage:
+    role: str
+    parts: tuple[Part, ...]
+
+
+def user_message(text: str, *images: Any) -> dict[str, Any]:
+    """A user's message: the pictures (bytes, path, PIL image or URL), then the text."""
+    pictures = [{"type": "image", "image": image} for image in images]
+    return {"role": "user", "content": [*pictures, {"type": "text", "text": text}]}
+
+
+def parse_messages(messages: Messages) -> list[ChatMessage]:
+    """Checks shape and reads picture files. A plain string is one user message.
+
+    Raises InvalidRequest naming the field. What is inside a picture is for the
+    server to judge.
+    """
+    if isinstance(messages, str):
+        messages = [{"role": "user", "content": messages}]
+    return [_message(message, f"messages[{index}]") for index, message in enumerate(messages)]
+
+
+def pictures_of(messages: Iterable[ChatMessage]) -> list[ImageBytes]:
+    """Every picture that is not a URL, in order."""
+    return [part for message in messages for part in message.parts if isinstance(part, ImageBytes)]
+
+
+def _message(message: Mapping[str, Any], field: str) -> ChatMessage:
+    if not isinstance(message, Mapping) or not isinstance(message.get("role"), str):
+        raise InvalidRequest("needs a role", field=f"{field}.role")
+    content = message.get("content")
+    if isinstance(content, str):
+        content = [{"type": "text", "text": content}]
+    if not isinstance(content, Sequence) or isinstance(content, bytes):
+        raise InvalidRequest("needs a content: a string or a list of parts", field=f"{field}.content")
+    parts = tuple(_part(part, f"{field}.parts[{index}]") for index, part in enumerate(content))
+    return ChatMessage(message["role"], parts)
+
+
+def _part(part: Any, field: str) -> Part:
+    if isinstance(part, str):
+        return TextPart(part)
+    kind = part.get("type") if isinstance(part, Mapping) else None
+    if kind == "text" and isinstance(part.get("text"), str):
+        return TextPart(part["text"])
+    if kind in ("image", "image_url"):
+        return _image(part, f"{field}.image")
+    raise InvalidRequest("is neither a text nor an image part", field=field)
+
+
+def _image(part: Mapping[str, Any], field: str) -> ImageBytes | ImageUrl:
+    named = [part[key] for key in ("image", "url", "image_url") if part.get(key) is not None]
+    if len(named) != 1:
+        raise InvalidRequest("needs one of 'image', 'url' and 'image_url'", field=field)
+    source = named[0]
+    if isinstance(source, Mapping):
+        source = source.get("url")
+    if isinstance(source, str) and (is_url(source) or "image" not in part):
+        return ImageUrl(source)
+    return ImageBytes(read_picture(source, field), field)

@@ -1,0 +1,102 @@
+"""The wire request from messages and options."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, TypedDict
+
+from elasticmm.v1 import inference_pb2 as pb
+
+from elasticmm_client.errors import InvalidRequest
+from elasticmm_client.messages import ChatMessage, ImageBytes, ImageUrl, Part, TextPart
+
+
+class GenerateOptions(TypedDict, total=False):
+    """Everything about a request but its messages. What is left out is the server's choice."""
+
+    model: str  # the served one if left out
+    max_tokens: int  # at least 1; up to the context length if left out
+    temperature: float  # 0 (default) is greedy, at most 5
+    top_p: float  # (0, 1]
+    top_k: int  # 0 keeps all
+    min_p: float  # [0, 1]
+    presence_penalty: float  # [-2, 2]
+    frequency_penalty: float  # [-2, 2]
+    repetition_penalty: float  # (0, 10]
+    seed: int  # 64 bits; Accepted.seed tells the one in use
+    logprobs: int  # alternatives per token, 0 to 20
+    stop: str | Sequence[str]  # the answer ends before the first of these
+    stop_token_ids: Sequence[int]  # the answer ends with one of these
+    ignore_eos: bool  # go on past the model's end token
+    request_id: str  # idempotency key
+    tenant: str  # tenants share no cache
+    priority: int  # higher goes first, [-10, 10]
+    deadline_s: float  # from arrival to the last token, kept by the server
+    timeout_s: float  # of the call, kept by both sides
+
+
+_SAMPLING = frozenset(field.name for field in pb.SamplingParams.DESCRIPTOR.fields)
+_PLAIN = frozenset({"model", "request_id", "tenant", "priority"})
+_STOP = {"stop": "strings", "stop_token_ids": "token_ids", "ignore_eos": "ignore_eos"}
+
+
+def build_request(
+    messages: Iterable[ChatMessage], options: GenerateOptions, uploaded: Mapping[bytes, bytes]
+) -> pb.GenerateRequest:
+    """The request; pictures in `uploaded` (bytes to digest) go by digest, others inline.
+
+    Raises InvalidRequest for a value that its field cannot hold, TypeError for
+    an unknown option.
+    """
+    request = pb.GenerateRequest(messages=[_message(message, uploaded) for message in messages])
+    for name, value in options.items():
+        if value is not None and name != "timeout_s":
+            _set_option(request, name, value)
+    return request
+
+
+def _set_option(request: pb.GenerateRequest, name: str, value: Any) -> None:
+    if name in _SAMPLING:
+        _assign(request.sampling, name, value, f"sampling.{name}")
+    elif name in _PLAIN:
+        _assign(request, name, value, name)
+    elif name in _STOP:
+        values = [value] if isinstance(value, str) else value
+        _assign(request.stop, _STOP[name], values, f"stop.{_STOP[name]}")
+    elif name == "deadline_s":
+        _set_deadline(request, value)
+    else:
+        raise TypeError(f"generate() got an unexpected option {name!r}")
+
+
+def _assign(target: Any, name: str, value: Any, field: str) -> None:
+    try:
+        if isinstance(value, bool) or not isinstance(value, Sequence) or isinstance(value, str):
+            setattr(target, name, value)
+        else:
+            getattr(target, name).extend(value)
+    except (TypeError, ValueError, AttributeError) as error:
+        raise InvalidRequest(str(error), field=field) from error
+
+
+def _set_deadline(request: pb.GenerateRequest, deadline_s: float) -> None:
+    try:
+        request.deadline.FromNanoseconds(int(deadline_s * 1e9))
+    except (TypeError, ValueError, OverflowError) as error:
+        raise InvalidRequest(str(error), field="deadline") from error
+
+
+def _message(message: ChatMessage, uploaded: Mapping[bytes, bytes]) -> pb.Message:
+    return pb.Message(role=message.role, parts=[_part(part, uploaded) for part in message.parts])
+
+
+def _part(part: Part, uploaded: Mapping[bytes, bytes]) -> pb.Part:
+    match part:
+        case TextPart(text):
+            return pb.Part(text=text)
+        case ImageUrl(url):
+            return pb.Part(image=pb.ImagePart(url=url))
+        case ImageBytes(data) if data in uploaded:
+            return pb.Part(image=pb.ImagePart(digest=uploaded[data]))
+        case ImageBytes(data):
+            return pb.Part(image=pb.ImagePart(data=data))

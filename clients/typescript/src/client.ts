@@ -1,0 +1,105 @@
+/** The client. */
+import { credentials, type CallOptions, type ServiceError } from "@grpc/grpc-js";
+
+import { errorFromCall } from "./errors.js";
+import { parseMessages, picturesOf, type Message, type Picture } from "./messages.js";
+import { buildRequest, type GenerateOptions } from "./request.js";
+import { GenerateStream, type WireCall } from "./stream.js";
+import { UploadCache, chunksOf } from "./uploads.js";
+import { CHANNEL_OPTIONS, Inference, Media, type InferenceClient, type MediaClient, type WireModel } from "./wire.js";
+
+const UNARY_TIMEOUT_MS = 30_000;
+
+/** What is served, and where media are uploaded ("" takes them inline only). */
+export interface Model {
+  name: string;
+  mediaEndpoint: string;
+  contextTokens: number;
+  mediaTtlMs: number;
+}
+
+export interface ClientOptions {
+  /** Credentials of the connection; plain text if left out. */
+  credentials?: ReturnType<typeof credentials.createInsecure>;
+}
+
+/** Talks to one cluster. `address`: HOST:PORT of the coordinator. */
+export class Client {
+  readonly #inference: InferenceClient;
+  readonly #credentials: ReturnType<typeof credentials.createInsecure>;
+  readonly #uploads = new UploadCache();
+  #media: MediaClient | undefined;
+  #model: Promise<Model> | undefined;
+
+  constructor(address: string, options: ClientOptions = {}) {
+    this.#credentials = options.credentials ?? credentials.createInsecure();
+    this.#inference = new Inference(address, this.#credentials, CHANNEL_OPTIONS);
+  }
+
+  /**
+   * The answer's stream of events. Nothing is sent before the stream is first used, and every error comes from
+   * there. Pictures given as bytes or path are uploaded first, each once.
+   */
+  generate(messages: string | Message[], options: GenerateOptions = {}): GenerateStream {
+    return new GenerateStream(() => this.#start(messages, options), options.signal);
+  }
+
+  /** What is served, and its limits; asked once. */
+  model(): Promise<Model> {
+    this.#model ??= this.#askModel().catch((error: unknown) => {
+      this.#model = undefined;
+      throw error;
+    });
+    return this.#model;
+  }
+
+  /** Ends every call of this client. */
+  close(): void {
+    this.#inference.close();
+    this.#media?.close();
+  }
+
+  async #start(messages: string | Message[], options: GenerateOptions): Promise<WireCall> {
+    const parsed = await parseMessages(messages);
+    const request = buildRequest(parsed, options, await this.#upload(picturesOf(parsed)));
+    const call: CallOptions = options.timeoutS === undefined ? {} : { deadline: Date.now() + options.timeoutS * 1e3 };
+    return this.#inference.generate(request, call);
+  }
+
+  async #askModel(): Promise<Model> {
+    const reply = await new Promise<WireModel>((resolve, reject) => {
+      const options = { deadline: Date.now() + UNARY_TIMEOUT_MS };
+      this.#inference.getModel({}, options, (error, reply) =>
+        reply ? resolve(reply) : reject(errorFromCall(error as ServiceError)),
+      );
+    });
+    const ttl = reply.limits?.mediaTtl;
+    return {
+      name: reply.model,
+      mediaEndpoint: reply.mediaEndpoint,
+      contextTokens: reply.limits?.contextTokens ?? 0,
+      mediaTtlMs: ttl ? Number(ttl.seconds) * 1e3 + ttl.nanos / 1e6 : 0,
+    };
+  }
+
+  /** Digest by bytes of what the gateway keeps; empty where there is no gateway. */
+  async #upload(pictures: Picture[]): Promise<Map<Buffer, Buffer>> {
+    if (pictures.length === 0) return new Map();
+    const { mediaEndpoint, mediaTtlMs } = await this.model();
+    if (!mediaEndpoint) return new Map();
+    this.#media ??= new Media(mediaEndpoint, this.#credentials, CHANNEL_OPTIONS);
+    const media = this.#media;
+    await Promise.all(this.#uploads.missing(pictures, Date.now(), mediaTtlMs).map((each) => uploadOne(media, each)));
+    return this.#uploads.use(pictures, Date.now());
+  }
+}
+
+function uploadOne(media: MediaClient, picture: Picture): Promise<void> {
+  return new Promise((resolve, reject) => {
+    const call = media.upload({ deadline: Date.now() + UNARY_TIMEOUT_MS }, (error) =>
+      error ? reject(errorFromCall(error, picture.field)) : resolve(),
+    );
+    for (const data of chunksOf(picture.data)) call.write({ data });
+    call.end();
+  });
+}

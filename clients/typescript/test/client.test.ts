@@ -1,0 +1,111 @@
+/** Runs against a cluster that echoes, at ELASTICMM_ADDRESS (see tests/clients/fake_cluster.py). */
+import assert from "node:assert/strict";
+import { mkdtempSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { after, before, test } from "node:test";
+
+import {
+  Cancelled,
+  Client,
+  DeadlineExceeded,
+  InvalidRequest,
+  NotRunning,
+  Overloaded,
+  userMessage,
+  type Event,
+} from "../src/index.js";
+
+const address = process.env["ELASTICMM_ADDRESS"] ?? "";
+let client: Client;
+before(() => {
+  assert.notEqual(address, "", "ELASTICMM_ADDRESS names no cluster");
+  client = new Client(address);
+});
+after(() => client.close());
+
+test("streams events in order", async () => {
+  const events: Event[] = [];
+  for await (const event of client.generate("hé!", { seed: 2n ** 64n - 1n })) events.push(event);
+  assert.deepEqual(
+    events.map((event) => event.kind),
+    ["accepted", "tokens", "tokens", "tokens", "finished"],
+  );
+  assert.equal(events.map((event) => event.text).join(""), "hé!");
+  assert.equal(events[0]?.kind === "accepted" && events[0].seed, 2n ** 64n - 1n);
+});
+
+test("gathers the result", async () => {
+  const result = await client.generate("abc", { logprobs: 1 }).result();
+  assert.deepEqual(result.tokenIds, [97, 98, 99]);
+  assert.deepEqual([result.text, result.finishReason, result.stopString], ["abc", "stop", "!"]);
+  assert.deepEqual(result.usage, { promptTokens: 7, completionTokens: 3, mediaTokens: 4, cachedTokens: 0 });
+  assert.deepEqual(result.stages, [
+    { stage: "prefill", instance: "p-0", startMs: 1.5, endMs: 9, transport: "shm" },
+  ]);
+  assert.deepEqual(
+    result.logprobs.map((each) => each.top[0]?.tokenId),
+    [97, 98, 99],
+  );
+  assert.ok(result.ttftMs !== undefined && result.tpotMs !== undefined);
+});
+
+test("sends options", async () => {
+  assert.equal(await client.generate("abcdef", { maxTokens: 2, temperature: 0.5, stop: "x", deadlineS: 9 }).text(), "ab");
+});
+
+test("uploads pictures by bytes and path, passes URLs on", async () => {
+  const path = join(mkdtempSync(join(tmpdir(), "elasticmm-")), "a.png");
+  writeFileSync(path, Buffer.alloc(3_000_000, 7));
+  const message = userMessage("x", path, new Uint8Array([1, 2, 3]), "https://example.com/a.png");
+  assert.equal(await client.generate([message]).text(), "x###");
+});
+
+test("names the field of a broken picture", async () => {
+  const stream = client.generate([userMessage("x"), userMessage("x", Buffer.from("broken"))]);
+  await assert.rejects(stream.text(), (error) => {
+    assert.ok(error instanceof InvalidRequest);
+    assert.equal(error.field, "messages[1].parts[0].image");
+    return true;
+  });
+  await assert.rejects(client.generate([userMessage("x", "/no/such.png")]).text(), InvalidRequest);
+});
+
+test("reads error details", async () => {
+  await assert.rejects(client.generate("refuse: field").text(), (error) => {
+    assert.ok(error instanceof InvalidRequest);
+    assert.equal(error.field, "sampling.temperature");
+    return true;
+  });
+  await assert.rejects(client.generate("refuse: overload").text(), (error) => {
+    assert.ok(error instanceof Overloaded);
+    assert.equal(error.retryAfterS, 3);
+    return true;
+  });
+});
+
+test("cancel ends the stream", async () => {
+  const stream = client.generate("endless");
+  for await (const event of stream) if (event.kind === "tokens") stream.cancel();
+  await assert.rejects(stream.result(), Cancelled);
+});
+
+test("leaving the loop cancels", async () => {
+  for await (const event of client.generate("endless")) if (event.kind === "tokens") break;
+});
+
+test("an aborted signal cancels", async () => {
+  const stream = client.generate("endless", { signal: AbortSignal.timeout(50) });
+  assert.match(await stream.text(), /^x*$/);
+});
+
+test("timeout of the call", async () => {
+  await assert.rejects(client.generate("endless", { timeoutS: 0.1 }).text(), DeadlineExceeded);
+});
+
+test("nobody listening is not running", async () => {
+  const nobody = new Client("127.0.0.1:1");
+  await assert.rejects(nobody.generate("x").text(), NotRunning);
+  nobody.close();
+});
+

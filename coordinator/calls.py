@@ -1,0 +1,74 @@
+"""A client's call as the domain sees it: what was asked, unset kept apart from zero."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True, slots=True)
+class ImageSource:
+    """Where a picture comes from; exactly one is set in a valid call."""
+
+    digest: bytes | None = None
+    data: bytes | None = field(default=None, repr=False)
+    url: str | None = None
+
+    @property
+    def kind(self) -> str | None:
+        """The name of the field that is set."""
+        for name in ("digest", "data", "url"):
+            if getattr(self, name) is not None:
+                return name
+        return None
+
+
+@dataclass(frozen=True, slots=True)
+class ChatPart:
+    """Text or a picture; neither is set where the client sent an empty part."""
+
+    text: str | None = None
+    image: ImageSource | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ChatMessage:
+    role: str
+    parts: tuple[ChatPart, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class SamplingWish:
+    """Sampling as asked for; None is "no opinion"."""
+
+    max_tokens: int | None = None
+    temperature: float | None = None
+    top_p: float | None = None
+    top_k: int | None = None
+    min_p: float | None = None
+    presence_penalty: float | None = None
+    frequency_penalty: float | None = None
+    repetition_penalty: float | None = None
+    seed: int | None = None
+    logprobs: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class StopWish:
+    strings: tuple[str, ...] = ()
+    token_ids: tuple[int, ...] = ()
+    ignore_eos: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class GenerateCall:
+    """One Generate call, unchecked."""
+
+    messages: tuple[ChatMessage, ...]
+    request_id: str = ""
+    model: str = ""
+    sampling: SamplingWish = SamplingWish()
+    stop: StopWish = StopWish()
+    tenant: str = ""
+    priority: int = 0
+    deadline_s: float | None = None
+    size_bytes: int = 0  # of the whole message

@@ -1,0 +1,197 @@
+"""The instances' side of the coordinator: attach, report, vanish; and what the cluster is now."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, replace
+
+from coordinator.dispatcher import Dispatcher, needed_stages
+from coordinator.errors import InstanceRefusedError, UnavailableError
+from coordinator.registry import Instance, Registry
+from coordinator.stage_messages import (
+    FailureReport,
+    HeartbeatReport,
+    InstanceInfo,
+    InstanceLoad,
+    RegisteredCommand,
+    Report,
+    SetRolesCommand,
+    StageReport,
+    StepReport,
+    StopCommand,
+)
+from core.clock import Clock
+from core.stages import COUPLED, Roles, Stage
+from core.topology import Topology
+
+log = logging.getLogger(__name__)
+
+_RETRY_AFTER_S = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class InstanceStatus:
+    """One instance as admins see it."""
+
+    info: InstanceInfo  # with the roles it plays now
+    load: InstanceLoad
+    uptime_s: float
+    last_heartbeat_s: float
+    num_requests: int
+
+
+class Cluster:
+    """Owns the registry; tells the dispatcher what came and went.
+
+    `on_readiness` is told whether all three stages are played.
+    """
+
+    def __init__(
+        self,
+        registry: Registry,
+        dispatcher: Dispatcher,
+        clock: Clock,
+        *,
+        wanted: Topology | None,
+        heartbeat_interval_s: float,
+        on_readiness: Callable[[bool], None],
+    ) -> None:
+        self._registry = registry
+        self._dispatcher = dispatcher
+        self._clock = clock
+        self._wanted = wanted
+        self._heartbeat_interval_s = heartbeat_interval_s
+        self._on_readiness = on_readiness
+        self._is_empty = asyncio.Event()
+        self._is_empty.set()
+
+    def attach(self, info: InstanceInfo) -> Instance:
+        """Raises InstanceRefusedError naming the field of Register that does not fit."""
+        info, is_assigned = self._complete(info)
+        self._replace_earlier_life(info)
+        instance = self._registry.attach(info, self._clock.now_s())
+        instance.send(RegisteredCommand(info.instance_id, round(self._heartbeat_interval_s * 1000)))
+        if is_assigned:
+            instance.send(SetRolesCommand(info.roles))
+        log.info("instance %s: attached as %s, %s", info.instance_id, _roles_text(info.roles), info.endpoint)
+        self._note_change()
+        return instance
+
+    def take(self, instance: Instance, report: Report) -> None:
+        """One message of an attached instance; those of an instance given up are dropped."""
+        if not instance.is_attached:
+            return
+        instance.note_heard(self._clock.now_s())
+        match report:
+            case StepReport():
+                self._dispatcher.take_step(instance, report)
+            case StageReport():
+                self._dispatcher.take_stage(instance, report)
+            case FailureReport():
+                self._dispatcher.take_failure(instance, report)
+            case HeartbeatReport():
+                self._take_heartbeat(instance, report)
+
+    def detach(self, instance: Instance, cause: str) -> None:
+        """The instance is gone; its requests go on elsewhere. Nothing if it was gone before."""
+        instance.end(cause)
+        if self._registry.detach(instance):
+            log.warning("instance %s: gone, %s", instance.instance_id, instance.end_cause)
+            self._dispatcher.lose_instance(instance, instance.end_cause)
+            self._note_change()
+
+    def watch(self) -> None:
+        """Called once per heartbeat interval: gives up the silent, fails what waits in vain."""
+        for instance in self._registry.silent(self._clock.now_s()):
+            self.detach(instance, "missed its heartbeats")
+        self._dispatcher.expire()
+
+    async def watch_forever(self) -> None:
+        while True:
+            await asyncio.sleep(self._heartbeat_interval_s)
+            self.watch()
+
+    async def stop_instances(self, grace_s: float) -> None:
+        """Tells all to stop and waits for them to go, at most `grace_s`."""
+        for instance in self._registry:
+            instance.send(StopCommand())
+        with suppress(TimeoutError):
+            async with asyncio.timeout(grace_s):
+                await self._is_empty.wait()
+
+    def check_can_serve(self, has_media: bool) -> None:
+        """Raises UnavailableError naming the stages that nobody plays."""
+        lacking = needed_stages(has_media) - self._registry.played()
+        if lacking:
+            names = ", ".join(stage.name for stage in Stage if stage in lacking)
+            raise UnavailableError(f"no instance plays {names} yet", retry_after_s=_RETRY_AFTER_S)
+
+    @property
+    def is_ready(self) -> bool:
+        return self._registry.played() == COUPLED
+
+    @property
+    def num_instances(self) -> int:
+        return len(self._registry)
+
+    @property
+    def num_missing(self) -> int:
+        """Instances still to come: of the wanted topology, else one per stage that nobody plays."""
+        if self._wanted is None:
+            return len(COUPLED - self._registry.played())
+        return self._wanted.missing([instance.roles for instance in self._registry])
+
+    def status(self) -> tuple[InstanceStatus, ...]:
+        now_s = self._clock.now_s()
+        return tuple(
+            InstanceStatus(
+                info=replace(instance.info, roles=instance.roles),
+                load=instance.load,
+                uptime_s=now_s - instance.attached_s,
+                last_heartbeat_s=now_s - instance.last_heard_s,
+                num_requests=self._dispatcher.num_requests_on(instance.instance_id),
+            )
+            for instance in self._registry
+        )
+
+    def _complete(self, info: InstanceInfo) -> tuple[InstanceInfo, bool]:
+        """Fills in roles and name where the instance left them to us; whether roles were."""
+        roles = info.roles or self._open_slot()
+        name = info.instance_id or self._registry.free_name(roles)
+        return replace(info, roles=roles, instance_id=name), not info.roles
+
+    def _open_slot(self) -> Roles:
+        if self._wanted is None:
+            raise InstanceRefusedError("register.roles", "none given, and no topology says which are wanted")
+        present = [instance.roles for instance in self._registry]
+        for slot in self._wanted.instances:
+            if slot not in present:
+                return slot
+            present.remove(slot)
+        raise InstanceRefusedError("register.roles", "none given, and the topology is complete")
+
+    def _replace_earlier_life(self, info: InstanceInfo) -> None:
+        earlier = self._registry.get(info.instance_id)
+        if earlier is not None and earlier.info.epoch != info.epoch:
+            self.detach(earlier, "was started anew")
+
+    def _take_heartbeat(self, instance: Instance, report: HeartbeatReport) -> None:
+        roles = instance.roles
+        instance.note_heartbeat(report)
+        if instance.roles != roles:
+            self._note_change()
+
+    def _note_change(self) -> None:
+        if len(self._registry):
+            self._is_empty.clear()
+        else:
+            self._is_empty.set()
+        self._on_readiness(self.is_ready)
+        self._dispatcher.tick()
+
+
+def _roles_text(roles: Roles) -> str:
+    return "+".join(stage.name for stage in Stage if stage in roles)

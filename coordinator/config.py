@@ -1,0 +1,90 @@
+"""The one frozen configuration of a coordinator process."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from core.topology import Topology, parse_topology
+
+
+@dataclass(frozen=True, slots=True)
+class MediaLimits:
+    """What the media gateway takes in, and how long it keeps it."""
+
+    media_bytes: int = 20 * 2**20  # of one item
+    media_pixels: int = 40_000_000  # of one item, width times height
+    store_bytes: int = 2 * 2**30  # of all items together
+    media_ttl_s: float = 600.0  # from an item's last use
+    url_timeout_s: float = 10.0  # of one fetch, redirects included
+    url_redirects: int = 3
+    allow_private_urls: bool = False
+
+    def __post_init__(self) -> None:
+        _check_positive(self, "media_bytes", "media_pixels", "store_bytes", "media_ttl_s", "url_timeout_s")
+
+
+@dataclass(frozen=True, slots=True)
+class CoordinatorConfig:
+    """Built whole at start, checked here, passed down, never written to.
+
+    Raises ValueError naming the setting that is out of range.
+    """
+
+    model_path: Path
+    cluster_token: str = field(repr=False)
+    model_name: str = ""  # empty: the model folder's name
+    host: str = "127.0.0.1"
+    port: int = 0  # 0: any free one
+    advertise_host: str = ""  # what clients are told of the gateway; empty: host
+    topology: str | None = None  # wanted instances; None: whoever registers
+    num_instances: int | None = None  # for topology names that leave the number open
+    policy: str = "fcfs"
+    max_waiting: int = 256  # requests accepted and not dispatched
+    message_bytes: int = 32 * 2**20
+    media_per_request: int = 16
+    prefill_token_budget: int = 8192  # prompt tokens in work per prefill instance
+    default_output_tokens: int = 256  # reserved for an answer until lengths are known
+    heartbeat_interval_s: float = 1.0
+    heartbeat_timeout_s: float = 10.0
+    instance_wait_s: float = 30.0  # a request waits this long for a stage nobody plays
+    report_grace_s: float = 0.25  # Finished waits this long for late stage reports
+    stalled_reader_s: float = 60.0  # a client that reads nothing for so long is dropped
+    shutdown_grace_s: float = 2.0
+    start_gateway: bool = True
+    media: MediaLimits = field(default_factory=MediaLimits)
+
+    def __post_init__(self) -> None:
+        if not self.cluster_token:
+            raise ValueError("cluster_token: is empty")
+        if not 0 <= self.port <= 65535:
+            raise ValueError(f"port: {self.port} is not between 0 and 65535")
+        if self.heartbeat_timeout_s <= self.heartbeat_interval_s:
+            raise ValueError("heartbeat_timeout_s: must be longer than heartbeat_interval_s")
+        _check_positive(
+            self,
+            "max_waiting",
+            "message_bytes",
+            "prefill_token_budget",
+            "heartbeat_interval_s",
+            "stalled_reader_s",
+        )
+        _ = self.wanted
+
+    @property
+    def wanted(self) -> Topology | None:
+        return parse_topology(self.topology, self.num_instances) if self.topology else None
+
+    @property
+    def served_name(self) -> str:
+        return self.model_name or self.model_path.resolve().name
+
+    @property
+    def public_host(self) -> str:
+        return self.advertise_host or self.host
+
+
+def _check_positive(record: object, *names: str) -> None:
+    for name in names:
+        if getattr(record, name) <= 0:
+            raise ValueError(f"{name}: must be above 0, not {getattr(record, name)}")

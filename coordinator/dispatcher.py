@@ -1,0 +1,379 @@
+"""Acts on the policy's decisions: sends commands, takes reports, ends and repeats requests."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Iterable
+from itertools import count
+
+from coordinator.errors import InternalFailureError, InvalidFieldError, ServiceError, UnavailableError
+from coordinator.events import FinishedEvent, StageSpan, Usage
+from coordinator.policy.expectation import OutputExpectation
+from coordinator.policy.view import ClusterView, InstanceView, Placement, Policy, WaitingView
+from coordinator.registry import Instance, Registry
+from coordinator.request import Request
+from coordinator.stage_messages import (
+    CancelCommand,
+    DecodeCommand,
+    EncodeCommand,
+    FailureReport,
+    PrefillCommand,
+    StageReport,
+    StepReport,
+    TokenRun,
+)
+from core.clock import Clock
+from core.lifecycle import RequestState
+from core.stages import Stage
+
+log = logging.getLogger(__name__)
+
+MAX_ATTEMPTS = 3  # the first dispatch and two more
+
+# gRPC status numbers after which another dispatch may succeed.
+_DEADLINE_EXCEEDED, _RESOURCE_EXHAUSTED, _ABORTED, _UNAVAILABLE = 4, 8, 10, 14
+_RETRYABLE = frozenset({_DEADLINE_EXCEEDED, _RESOURCE_EXHAUSTED, _ABORTED, _UNAVAILABLE})
+_RETRY_DELAY_S = 0.2
+
+
+class Dispatcher:
+    """Holds every accepted request from submit to its end. Runs on one event loop; nothing here waits."""
+
+    def __init__(
+        self,
+        registry: Registry,
+        policy: Policy,
+        expectation: OutputExpectation,
+        clock: Clock,
+        *,
+        report_grace_s: float,
+        instance_wait_s: float,
+    ) -> None:
+        self._registry = registry
+        self._policy = policy
+        self._expectation = expectation
+        self._clock = clock
+        self._report_grace_s = report_grace_s
+        self._instance_wait_s = instance_wait_s
+        self._requests: dict[str, Request] = {}
+        self._closing: dict[str, asyncio.TimerHandle] = {}  # finished, some stage's report still to come
+        # Dispatches are numbered over all requests and, nearly, over all coordinators: stage servers
+        # remember ended dispatches, and a client may use a request id again.
+        self._dispatch_numbers = count(time.time_ns() // 10**9 % 2**31)
+        self.num_finished = 0
+        self.num_failed = 0
+
+    # what the door and the servicers call
+
+    def submit(self, request: Request) -> None:
+        request.queued_s = self._clock.now_s()
+        self._requests[request.request_id] = request
+        self.tick()
+
+    def cancel(self, request: Request) -> None:
+        """Stops a request wherever it is; nothing if it has ended."""
+        if request.is_final:
+            self._close(request)
+            return
+        self._recall(request)
+        request.advance(RequestState.CANCELLED)
+        self._forget(request)
+        self.tick()
+
+    def take_step(self, instance: Instance, report: StepReport) -> None:
+        if report.load is not None:
+            instance.load = report.load
+        for run in report.runs:
+            self._take_run(instance, run)
+
+    def take_stage(self, instance: Instance, report: StageReport) -> None:
+        request = self._requests.get(report.request_id)
+        if request is None or request.attempt != report.attempt:
+            return
+        if not request.has_stage(report.stage, instance.instance_id):
+            return
+        request.note_stage(report, instance.instance_id)
+        if request.state is RequestState.ENCODING and len(request.encoded) == len(request.media):
+            request.advance(RequestState.PREFILLING)
+        if request.state is RequestState.FINISHED and request.has_all_reports:
+            self._close(request)
+        self.tick()
+
+    def take_failure(self, instance: Instance, failure: FailureReport) -> None:
+        request = self._requests.get(failure.request_id)
+        if request is None or request.attempt != failure.attempt or not request.is_running:
+            return
+        cause = f"{instance.instance_id}: {failure.message}"
+        if failure.field:
+            self._fail(request, InvalidFieldError(_blamed_field(request, failure), failure.message))
+        elif failure.code in _RETRYABLE:
+            if failure.code == _RESOURCE_EXHAUSTED:
+                request.reserve_tokens = request.sampling.max_tokens
+            self._repeat(request, cause, delay_s=_RETRY_DELAY_S * 4 ** (request.num_attempts - 1))
+        else:
+            self._fail(request, InternalFailureError(cause))
+        self.tick()
+
+    def lose_instance(self, instance: Instance, cause: str) -> None:
+        """Its requests are dispatched again, from the prompt plus the tokens already sent."""
+        for request in tuple(self._requests.values()):
+            if not request.is_final and request.needs(instance.instance_id):
+                self._repeat(request, f"{instance.instance_id} was lost ({cause})")
+        self.tick()
+
+    def tick(self) -> None:
+        """Dispatches what the policy would have dispatched now."""
+        now_s = self._clock.now_s()
+        waiting = [r for r in self._requests.values() if self._is_waiting(r) and r.not_before_s <= now_s]
+        if not waiting:
+            return
+        view = ClusterView(
+            instances=self.instance_views(), waiting=tuple(_waiting_view(request) for request in waiting)
+        )
+        for placement in self._policy.place(view):
+            self._dispatch(self._requests[placement.request_id], placement)
+
+    def expire(self) -> None:
+        """Fails requests that waited too long for a stage that no instance plays."""
+        played = self._registry.played()
+        now_s = self._clock.now_s()
+        for request in tuple(self._requests.values()):
+            lacking = needed_stages(bool(request.media)) - played
+            if self._is_waiting(request) and lacking and now_s - request.queued_s > self._instance_wait_s:
+                self._fail(request, UnavailableError(_lacking_text(lacking, request.last_loss)))
+        self.tick()
+
+    def fail_all(self, error: ServiceError) -> None:
+        """Ends every request, at shutdown."""
+        for request in tuple(self._requests.values()):
+            if not request.is_final:
+                self._fail(request, error)
+
+    # what others ask
+
+    @property
+    def num_waiting(self) -> int:
+        return sum(self._is_waiting(request) for request in self._requests.values())
+
+    @property
+    def num_running(self) -> int:
+        return sum(r.is_running for r in self._requests.values())
+
+    def num_requests_on(self, instance_id: str) -> int:
+        return sum(not r.is_final and r.needs(instance_id) for r in self._requests.values())
+
+    def instance_views(self) -> tuple[InstanceView, ...]:
+        dispatched = [r for r in self._requests.values() if r.is_running]
+        return tuple(_instance_view(instance, dispatched) for instance in self._registry)
+
+    def expected_tokens(self, max_tokens: int) -> int:
+        return self._expectation.expected_tokens(max_tokens)
+
+    def check_integrity(self) -> None:
+        """Raises AssertionError if something of an ended request is held; called when idle and by tests."""
+        for request in self._requests.values():
+            held = request.is_final and request.request_id not in self._closing
+            assert not held, f"{request.request_id}: {request.state.value} and still held"
+        assert self._closing.keys() <= self._requests.keys(), "closing: unknown requests"
+        if not self._requests:
+            promised = [view.promised_kv_blocks for view in self.instance_views()]
+            assert not any(promised), f"promised blocks without requests: {promised}"
+
+    # verbs
+
+    def _is_waiting(self, request: Request) -> bool:
+        return request.state is RequestState.QUEUED
+
+    def _dispatch(self, request: Request, placement: Placement) -> None:
+        instances = {name: self._registry.get(name) for name in placement.instance_ids}
+        if any(instance is None for instance in instances.values()):
+            return
+        request.placement = placement
+        request.attempt = next(self._dispatch_numbers) % 2**32
+        request.num_attempts += 1
+        request.outputs_at_dispatch = request.num_outputs
+        request.advance(RequestState.ENCODING if request.media else RequestState.PREFILLING)
+        self._send_work(request, placement, {k: v for k, v in instances.items() if v is not None})
+
+    def _send_work(self, request: Request, placement: Placement, instances: dict[str, Instance]) -> None:
+        """To all stages at once: the decoder knows the request before its KV comes."""
+        prefill, decode = instances[placement.prefill], instances[placement.decode]
+        sequence = request.sequence()
+        if decode is not prefill:
+            decode.send(DecodeCommand(sequence, prefill.peer))
+        prefill.send(PrefillCommand(sequence, decode.peer))
+        for media, name in zip(request.media, placement.encode, strict=True):
+            instances[name].send(
+                EncodeCommand(request.request_id, request.attempt, media.item, media.span, prefill.peer)
+            )
+
+    def _take_run(self, instance: Instance, run: TokenRun) -> None:
+        request = self._requests.get(run.request_id)
+        if request is None or request.attempt != run.attempt or not request.is_running:
+            return
+        makes_tokens = (
+            request.has_stage(stage, instance.instance_id) for stage in (Stage.PREFILL, Stage.DECODE)
+        )
+        if not any(makes_tokens):
+            return
+        frees_room = not request.is_handed_over
+        if request.output.push(run):
+            request.first_token_s = request.first_token_s or self._clock.now_s()
+            request.advance(RequestState.DECODING)
+        if request.output.finish is not None:
+            self._finish(request, reporter=instance if run.finish else None)
+        elif frees_room:
+            self.tick()  # the prefill instance has budget again, or blocks
+
+    def _finish(self, request: Request, reporter: Instance | None) -> None:
+        request.advance(RequestState.FINISHED)
+        self._cancel_others(request, reporter)
+        self._expectation.record(request.num_outputs)
+        self.num_finished += 1
+        loop = asyncio.get_running_loop()
+        self._closing[request.request_id] = loop.call_later(self._report_grace_s, self._close, request)
+        if request.has_all_reports:
+            self._close(request)
+        self.tick()
+
+    def _cancel_others(self, request: Request, reporter: Instance | None) -> None:
+        """Stages that do not know that the answer has ended; late reports of it are still welcome."""
+        assert request.placement is not None
+        for name in request.placement.instance_ids:
+            instance = self._registry.get(name)
+            if instance is not None and instance is not reporter and request.needs(name):
+                instance.send(CancelCommand(request.request_id, request.attempt))
+
+    def _close(self, request: Request) -> None:
+        """Tells the client that it is finished; the end of the request's life here."""
+        timer = self._closing.pop(request.request_id, None)
+        if timer is None:
+            return
+        timer.cancel()
+        request.output.stream.close(_finished_event(request, self._clock.now_s()))
+        self._forget(request)
+
+    def _repeat(self, request: Request, cause: str, delay_s: float = 0.0) -> None:
+        request.last_loss = cause
+        if request.num_attempts >= MAX_ATTEMPTS:
+            self._fail(
+                request, UnavailableError(f"gave up after {MAX_ATTEMPTS} attempts; the last ended as {cause}")
+            )
+            return
+        log.warning("request %s: dispatched again, %s", request.request_id, cause)
+        self._recall(request)
+        request.advance(RequestState.QUEUED)
+        request.placement = None
+        request.encoded.clear()
+        request.is_prefilled = False
+        request.output.restart()
+        request.queued_s = self._clock.now_s()
+        request.not_before_s = request.queued_s + delay_s
+        if delay_s:
+            asyncio.get_running_loop().call_later(delay_s, self.tick)
+
+    def _fail(self, request: Request, error: ServiceError) -> None:
+        self._recall(request)
+        request.advance(RequestState.FAILED)
+        self.num_failed += 1
+        request.output.stream.close(error)
+        self._forget(request)
+
+    def _recall(self, request: Request) -> None:
+        """Cancels the present dispatch everywhere."""
+        if request.placement is None:
+            return
+        for name in request.placement.instance_ids:
+            if (instance := self._registry.get(name)) is not None:
+                instance.send(CancelCommand(request.request_id, request.attempt))
+
+    def _forget(self, request: Request) -> None:
+        self._requests.pop(request.request_id, None)
+        _log_end(request, self._clock.now_s())
+
+
+def needed_stages(has_media: bool) -> frozenset[Stage]:
+    return frozenset(Stage) if has_media else frozenset({Stage.PREFILL, Stage.DECODE})
+
+
+def _blamed_field(request: Request, failure: FailureReport) -> str:
+    """Stages know the item's index; the client knows where it put it."""
+    if failure.stage is Stage.ENCODE and failure.item_index < len(request.media):
+        return request.media[failure.item_index].field
+    return failure.field
+
+
+def _lacking_text(lacking: Iterable[Stage], last_loss: str) -> str:
+    names = ", ".join(sorted(stage.name for stage in lacking))
+    return f"no instance plays {names}" + (f"; {last_loss}" if last_loss else "")
+
+
+def _waiting_view(request: Request) -> WaitingView:
+    return WaitingView(
+        request_id=request.request_id,
+        arrival_s=request.arrival_s,
+        prompt_tokens=len(request.prompt) + request.num_outputs,
+        reserve_tokens=max(1, request.reserved_outputs - request.num_outputs),
+        media_tokens=request.media_tokens,
+        priority=request.priority,
+    )
+
+
+def _instance_view(instance: Instance, dispatched: list[Request]) -> InstanceView:
+    name, info = instance.instance_id, instance.info
+
+    def total(count: Callable[[Request], int]) -> int:
+        return sum(count(request) for request in dispatched)
+
+    return InstanceView(
+        instance_id=name,
+        roles=instance.roles,
+        block_tokens=info.block_tokens,
+        total_kv_blocks=info.total_kv_blocks,
+        promised_kv_blocks=total(lambda r: r.promised_kv_blocks(name, info.block_tokens)),
+        total_embedding_blocks=info.total_embedding_blocks or None,
+        promised_embedding_blocks=total(lambda r: r.promised_embedding_blocks(name)),
+        encode_tokens=total(lambda r: r.open_encode_tokens(name)),
+        prefill_tokens=total(lambda r: r.open_prefill_tokens(name)),
+        sequences=total(lambda r: int(r.has_stage(Stage.DECODE, name))),
+    )
+
+
+def _finished_event(request: Request, now_s: float) -> FinishedEvent:
+    assert request.output.finish is not None
+    return FinishedEvent(
+        reason=request.output.finish,
+        stop_string=request.output.stop_string,
+        usage=Usage(
+            prompt_tokens=len(request.prompt),
+            completion_tokens=request.num_outputs,
+            media_tokens=sum(request.media_tokens),
+            cached_tokens=request.cached_tokens,
+        ),
+        stages=_stage_story(request, now_s),
+    )
+
+
+def _stage_story(request: Request, now_s: float) -> tuple[StageSpan, ...]:
+    """In order of start; the decode span as seen from here where its report is still under way."""
+    stages = list(request.stages)
+    decoded = request.num_outputs - request.outputs_at_dispatch > 1
+    if decoded and not any(span.stage is Stage.DECODE for span in stages) and request.placement is not None:
+        assert request.first_token_s is not None
+        start_ms, end_ms = ((moment - request.arrival_s) * 1e3 for moment in (request.first_token_s, now_s))
+        stages.append(StageSpan(Stage.DECODE, request.placement.decode, start_ms, end_ms))
+    return tuple(sorted(stages, key=lambda span: span.start_ms))
+
+
+def _log_end(request: Request, now_s: float) -> None:
+    log.info(
+        "request %s: %s, %d prompt and %d output tokens, %.1f ms, dispatched %d times",
+        request.request_id,
+        request.state.value,
+        len(request.prompt),
+        request.num_outputs,
+        (now_s - request.arrival_s) * 1e3,
+        request.num_attempts,
+    )

@@ -1,0 +1,179 @@
+"""A client's call from the door to its last event."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from typing import Protocol
+
+from coordinator.admission import Admission, DoorLimits, check_call, fill_sampling, fit_max_tokens
+from coordinator.calls import GenerateCall, ImageSource
+from coordinator.cluster import Cluster
+from coordinator.dispatcher import Dispatcher
+from coordinator.errors import DeadlinePassedError, InvalidFieldError, UnavailableError
+from coordinator.events import AcceptedEvent, Event
+from coordinator.fanout import RequestOutput
+from coordinator.model import ServedModel
+from coordinator.policy.capacity import cluster_capacity
+from coordinator.prompt.builder import PromptBuilder
+from coordinator.request import PlacedMedia, Request
+from coordinator.stage_messages import MediaItem
+from core.clock import Clock
+from core.families import MediaLayout
+from core.ids import new_request_id
+
+Emit = Callable[[Event], Awaitable[None]]
+
+
+class MediaKeeper(Protocol):
+    """The media gateway as the door uses it."""
+
+    async def resolve(self, request_id: str, source: ImageSource, field: str) -> MediaItem:
+        """Makes the item ready and leases it to the request; errors name `field`."""
+        ...
+
+    def release(self, request_id: str) -> None:
+        """Ends the request's leases, some time soon."""
+        ...
+
+
+class Door:
+    """Checks, prepares and follows every Generate call."""
+
+    def __init__(
+        self,
+        *,
+        model: ServedModel,
+        prompts: PromptBuilder,
+        media: MediaKeeper,
+        cluster: Cluster,
+        dispatcher: Dispatcher,
+        admission: Admission,
+        limits: DoorLimits,
+        clock: Clock,
+    ) -> None:
+        self._model = model
+        self._prompts = prompts
+        self._media = media
+        self._cluster = cluster
+        self._dispatcher = dispatcher
+        self._admission = admission
+        self._limits = limits
+        self._clock = clock
+        self._is_closed = False
+
+    async def generate(self, call: GenerateCall, emit: Emit) -> None:
+        """Hands every event to `emit`, in order. Raises ServiceError; cancelling the task stops the work."""
+        if self._is_closed:
+            raise UnavailableError("the cluster is shutting down")
+        check_call(call, self._limits)
+        request_id = call.request_id or new_request_id()
+        has_media = any(part.image is not None for message in call.messages for part in message.parts)
+        self._cluster.check_can_serve(has_media)
+        with self._admission.enter(request_id, self._dispatcher.num_running):
+            try:
+                async with asyncio.timeout(call.deadline_s) as deadline:
+                    await self._run(call, request_id, emit)
+            except TimeoutError as error:
+                if not deadline.expired():
+                    raise
+                raise DeadlinePassedError(f"deadline of {call.deadline_s:g} s passed") from error
+            finally:
+                if has_media:
+                    self._media.release(request_id)
+
+    def close(self) -> None:
+        """No new requests from now on."""
+        self._is_closed = True
+
+    @property
+    def num_waiting(self) -> int:
+        return self._admission.num_waiting(self._dispatcher.num_running)
+
+    async def _run(self, call: GenerateCall, request_id: str, emit: Emit) -> None:
+        request = await self._prepare(call, request_id)
+        try:
+            await emit(
+                AcceptedEvent(request_id, self._model.name, request.sampling.seed, len(request.prompt))
+            )
+            self._dispatcher.submit(request)
+            while (event := await request.output.stream.next()) is not None:
+                await emit(event)
+        finally:
+            self._dispatcher.cancel(request)
+
+    async def _prepare(self, call: GenerateCall, request_id: str) -> Request:
+        arrival_s, arrival_ns = self._clock.now_s(), time.time_ns()
+        token_ids, (items, fields) = await asyncio.gather(
+            self._prompts.build(call.messages), self._resolve_media(call, request_id)
+        )
+        layouts = [self._layout(item, field) for item, field in zip(items, fields, strict=True)]
+        digests = [item.digest for item in items]
+        try:
+            prompt, spans = self._model.family.expand_placeholders(
+                token_ids, list(zip(digests, layouts, strict=True))
+            )
+        except ValueError as error:
+            raise InvalidFieldError("messages", str(error)) from error
+        return self._build(
+            call,
+            request_id=request_id,
+            arrival_s=arrival_s,
+            arrival_ns=arrival_ns,
+            prompt=prompt,
+            media=tuple(map(PlacedMedia, items, spans, fields)),
+        )
+
+    def _build(
+        self,
+        call: GenerateCall,
+        *,
+        request_id: str,
+        arrival_s: float,
+        arrival_ns: int,
+        prompt: tuple[int, ...],
+        media: tuple[PlacedMedia, ...],
+    ) -> Request:
+        capacity = cluster_capacity(self._dispatcher.instance_views())
+        max_tokens = fit_max_tokens(
+            call.sampling.max_tokens, len(prompt), self._model.context_tokens, capacity
+        )
+        if not capacity.fits_media(item.span.num_tokens for item in media):
+            raise InvalidFieldError("messages", "the media do not fit a prefill instance's embedding pool")
+        eos = frozenset() if call.stop.ignore_eos else self._model.family.eos_token_ids
+        stop_ids = eos | frozenset(call.stop.token_ids)
+        return Request(
+            request_id=request_id,
+            arrival_s=arrival_s,
+            arrival_ns=arrival_ns,
+            prompt=prompt,
+            sampling=fill_sampling(call.sampling, max_tokens),
+            stop_token_ids=stop_ids,
+            output=RequestOutput(self._prompts.tokenizer.decode, call.stop.strings, stop_ids),
+            reserve_tokens=self._dispatcher.expected_tokens(max_tokens),
+            media=media,
+            priority=call.priority,
+            tenant=call.tenant or "default",
+        )
+
+    async def _resolve_media(self, call: GenerateCall, request_id: str) -> tuple[list[MediaItem], list[str]]:
+        """All items at once; the first that fails ends the others' waiting."""
+        wanted = [
+            (part.image, f"messages[{i}].parts[{j}].image")
+            for i, message in enumerate(call.messages)
+            for j, part in enumerate(message.parts)
+            if part.image is not None
+        ]
+        try:
+            async with asyncio.TaskGroup() as group:
+                tasks = [group.create_task(self._media.resolve(request_id, *source)) for source in wanted]
+        except ExceptionGroup as errors:
+            raise errors.exceptions[0] from None
+        return [task.result() for task in tasks], [field for _, field in wanted]
+
+    def _layout(self, item: MediaItem, field: str) -> MediaLayout:
+        try:
+            return self._model.family.layout(item.width, item.height)
+        except ValueError as error:
+            raise InvalidFieldError(field, str(error)) from error

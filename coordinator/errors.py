@@ -1,0 +1,71 @@
+"""What can go wrong with a request; an interceptor turns these into gRPC statuses."""
+
+from __future__ import annotations
+
+
+class ServiceError(Exception):
+    """Base of all; `str()` is what the client reads."""
+
+
+class FieldError(ServiceError):
+    """A field of the request is at fault.
+
+    `field` is its path in the message: "messages[0].parts[1].image.url".
+    """
+
+    def __init__(self, field: str, reason: str) -> None:
+        super().__init__(f"{field}: {reason}")
+        self.field = field
+        self.reason = reason
+
+
+class InvalidFieldError(FieldError):
+    """Out of range, malformed, or asking for what could never be served."""
+
+
+class NotFoundError(FieldError):
+    """Names something that is not here: a model, a media item."""
+
+
+class TooLargeError(FieldError):
+    """Over a size limit of the door."""
+
+
+class AlreadyRunningError(FieldError):
+    """A request of this id is running."""
+
+
+class InstanceRefusedError(FieldError):
+    """A stage server does not fit this cluster."""
+
+
+class OverloadedError(ServiceError):
+    """A bounded queue or store is full; try again after `retry_after_s`."""
+
+    def __init__(self, reason: str, retry_after_s: float) -> None:
+        super().__init__(reason)
+        self.retry_after_s = retry_after_s
+
+
+class UnavailableError(ServiceError):
+    """A part of the cluster that this needs is not there, or was lost too often."""
+
+    def __init__(self, reason: str, retry_after_s: float | None = None) -> None:
+        super().__init__(reason)
+        self.retry_after_s = retry_after_s
+
+
+class DeadlinePassedError(ServiceError):
+    """The request's own deadline passed."""
+
+
+class StalledReaderError(ServiceError):
+    """The client took no event for too long."""
+
+
+class InternalFailureError(ServiceError):
+    """A stage failed in a way that trying again would not mend."""
+
+
+class UnauthenticatedError(ServiceError):
+    """The call does not carry the cluster token."""

@@ -1,0 +1,56 @@
+"""What a client is told while its request runs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from core.sequence import FinishReason, TokenLogprobs
+from core.stages import Stage
+
+
+@dataclass(frozen=True, slots=True)
+class AcceptedEvent:
+    request_id: str
+    model: str
+    seed: int
+    prompt_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class TokensEvent:
+    """Consecutive tokens from `first_index` on, and the text they complete."""
+
+    first_index: int
+    token_ids: tuple[int, ...]
+    text: str
+    logprobs: tuple[TokenLogprobs, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class StageSpan:
+    """Which instance did what when; milliseconds since the request's arrival."""
+
+    stage: Stage
+    instance_id: str
+    start_ms: float
+    end_ms: float
+    transport: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    prompt_tokens: int
+    completion_tokens: int
+    media_tokens: int
+    cached_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class FinishedEvent:
+    reason: FinishReason
+    stop_string: str
+    usage: Usage
+    stages: tuple[StageSpan, ...]
+
+
+Event = AcceptedEvent | TokensEvent | FinishedEvent

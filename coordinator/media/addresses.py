@@ -1,0 +1,60 @@
+"""Which network addresses a URL may lead to: the public ones."""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import socket
+from collections.abc import Awaitable, Callable
+
+from coordinator.errors import InvalidFieldError
+
+IpAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
+Resolve = Callable[[str, int], Awaitable[list[str]]]
+
+_NAT64 = ipaddress.ip_network("64:ff9b::/96")
+
+
+def is_public(address: IpAddress) -> bool:
+    """False for private, loopback, link-local, multicast, reserved and unspecified addresses,
+
+    also where an IPv6 address carries such an IPv4 one (mapped, 6to4, Teredo, NAT64).
+    """
+    if not address.is_global or address.is_multicast or address.is_reserved:
+        return False
+    return all(is_public(inner) for inner in _carried(address))
+
+
+def _carried(address: IpAddress) -> list[ipaddress.IPv4Address]:
+    if isinstance(address, ipaddress.IPv4Address):
+        return []
+    carried = [address.ipv4_mapped, address.sixtofour, *(address.teredo or ())]
+    if address in _NAT64:
+        carried.append(ipaddress.IPv4Address(int(address) & 0xFFFFFFFF))
+    return [inner for inner in carried if inner is not None]
+
+
+async def resolve_host(host: str, port: int) -> list[str]:
+    """The host's addresses as the system finds them."""
+    loop = asyncio.get_running_loop()
+    found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    return [str(sockaddr[0]) for *_, sockaddr in found]
+
+
+async def checked_address(
+    host: str, port: int, *, allow_private: bool, resolve: Resolve = resolve_host
+) -> str:
+    """The one address to connect to, resolved once, so that no second answer can differ.
+
+    Raises InvalidFieldError("url") if the host has no address, or any that is not public.
+    """
+    try:
+        found = await resolve(host, port)
+    except (OSError, UnicodeError) as error:
+        raise InvalidFieldError("url", f"host {host!r} does not resolve ({error})") from error
+    addresses = [ipaddress.ip_address(text.partition("%")[0]) for text in found]
+    if not addresses:
+        raise InvalidFieldError("url", f"host {host!r} does not resolve")
+    if not allow_private and not all(map(is_public, addresses)):
+        raise InvalidFieldError("url", f"host {host!r} leads to an address that is not public")
+    return str(addresses[0])

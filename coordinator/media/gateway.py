@@ -1,0 +1,127 @@
+"""The media gateway process: `python -m coordinator.media.gateway`, started by the coordinator.
+
+Settings come as one JSON line on stdin, which stays open: its end means that the
+coordinator is gone, and the gateway goes too. When it serves it prints one JSON
+line with its port.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import signal
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import grpc
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+
+from coordinator.interceptors import StatusInterceptor, TokenInterceptor
+from coordinator.media.fetch import UrlFetcher
+from coordinator.media.intake import Intake
+from coordinator.media.resolver import Resolver
+from coordinator.media.segments import SegmentFolder
+from coordinator.media.servicer import MediaServicer, MediaStoreServicer
+from coordinator.media.settings import GatewaySettings, parse_settings
+from coordinator.media.store import MediaStore
+from core.clock import MonotonicClock
+from elasticmm.v1 import inference_pb2, inference_pb2_grpc, media_store_pb2, media_store_pb2_grpc
+
+log = logging.getLogger(__name__)
+
+MEDIA_SERVICE = inference_pb2.DESCRIPTOR.services_by_name["Media"].full_name
+STORE_SERVICE = media_store_pb2.DESCRIPTOR.services_by_name["MediaStore"].full_name
+
+_SWEEP_INTERVAL_S = 5.0
+_STOP_GRACE_S = 0.5
+
+
+@asynccontextmanager
+async def serving(settings: GatewaySettings) -> AsyncIterator[int]:
+    """A gateway on the running loop; gives its port. Leaves no segment behind."""
+    limits = settings.limits
+    segments = SegmentFolder()
+    if reaped := segments.reap():
+        log.warning("media gateway: removed %d segments that dead gateways had left", reaped)
+    store = MediaStore(limits.store_bytes, limits.media_ttl_s, MonotonicClock())
+    intake = Intake(store, segments, limits)
+    fetcher = UrlFetcher(limits)
+    resolver = Resolver(store, intake, fetcher, limits)
+    server = _make_server(settings)
+    port = server.add_insecure_port(f"{settings.host}:{settings.port}")
+    endpoint = f"{settings.public_host}:{port}"
+    inference_pb2_grpc.add_MediaServicer_to_server(MediaServicer(intake), server)
+    media_store_pb2_grpc.add_MediaStoreServicer_to_server(
+        MediaStoreServicer(resolver, store, endpoint), server
+    )
+    await _add_standard_services(server)
+    await server.start()
+    sweeper = asyncio.create_task(_sweep_forever(store))
+    try:
+        yield port
+    finally:
+        sweeper.cancel()
+        await server.stop(_STOP_GRACE_S)
+        await resolver.close()
+        await fetcher.close()
+        intake.close()
+        segments.remove_own()
+
+
+def _make_server(settings: GatewaySettings) -> grpc.aio.Server:
+    return grpc.aio.server(
+        interceptors=(TokenInterceptor(settings.cluster_token, {STORE_SERVICE}), StatusInterceptor()),
+        options=(("grpc.max_receive_message_length", settings.message_bytes),),
+    )
+
+
+async def _add_standard_services(server: grpc.aio.Server) -> None:
+    servicer = health.aio.HealthServicer()
+    for name in ("", MEDIA_SERVICE, STORE_SERVICE):
+        await servicer.set(name, health_pb2.HealthCheckResponse.SERVING)
+    health_pb2_grpc.add_HealthServicer_to_server(servicer, server)
+    names = (MEDIA_SERVICE, STORE_SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME)
+    reflection.enable_server_reflection(names, server)
+
+
+async def _sweep_forever(store: MediaStore) -> None:
+    while True:
+        await asyncio.sleep(_SWEEP_INTERVAL_S)
+        store.sweep()
+
+
+async def _run() -> None:
+    stdin = await _open_stdin()
+    settings = parse_settings(await stdin.readline())
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    async with serving(settings) as port:
+        print(json.dumps({"port": port}), flush=True)
+        ends = {asyncio.create_task(stop.wait()), asyncio.create_task(stdin.read())}
+        _, waiting = await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+        for task in waiting:
+            task.cancel()
+
+
+async def _open_stdin() -> asyncio.StreamReader:
+    reader = asyncio.StreamReader()
+    await asyncio.get_running_loop().connect_read_pipe(
+        lambda: asyncio.StreamReaderProtocol(reader), sys.stdin
+    )
+    return reader
+
+
+def main() -> None:
+    import uvloop
+
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    logging.getLogger("httpx").setLevel(logging.WARNING)  # its lines would hold clients' URLs
+    uvloop.run(_run())
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,102 @@
+"""Runs the gateway process beside the coordinator: starts it, notices its end, starts it again."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+
+from coordinator.media.settings import GatewaySettings
+
+log = logging.getLogger(__name__)
+
+_FIRST_DELAY_S = 0.1
+_MAX_DELAY_S = 5.0
+_STOP_TIMEOUT_S = 3.0
+
+
+class GatewayProcess:
+    """`on_state(port)` is called with the port when the gateway serves, with None when it does not."""
+
+    def __init__(self, settings: GatewaySettings, on_state: Callable[[int | None], None]) -> None:
+        self._settings = settings
+        self._on_state = on_state
+        self._process: subprocess.Popen[bytes] | None = None
+        self._watcher: asyncio.Task[None] | None = None
+
+    async def start(self) -> int:
+        """The port of the first gateway; raises RuntimeError if it does not come up."""
+        output, port = await self._launch()
+        # A gateway that comes later takes the same port, which clients may remember.
+        self._settings = replace(self._settings, port=port)
+        self._watcher = asyncio.create_task(self._watch(output))
+        return port
+
+    @property
+    def pid(self) -> int | None:
+        return self._process.pid if self._process else None
+
+    async def stop(self) -> None:
+        if self._watcher is not None:
+            self._watcher.cancel()
+        await asyncio.to_thread(self._end_process)
+
+    async def _watch(self, output: asyncio.StreamReader) -> None:
+        delay_s = _FIRST_DELAY_S
+        while True:
+            await output.read()
+            self._on_state(None)
+            log.error("media gateway: process %s ended, starting another", self.pid)
+            await asyncio.to_thread(self._end_process)
+            await asyncio.sleep(delay_s)
+            try:
+                output, _ = await self._launch()
+                delay_s = _FIRST_DELAY_S
+            except RuntimeError as error:
+                log.error("media gateway: %s", error)
+                delay_s = min(delay_s * 2, _MAX_DELAY_S)
+
+    async def _launch(self) -> tuple[asyncio.StreamReader, int]:
+        process = self._process = _spawn(self._settings)
+        output = await _read_pipe(process)
+        line = await output.readline()
+        if not line:
+            raise RuntimeError("process did not start")
+        port = int(json.loads(line)["port"])
+        self._on_state(port)
+        return output, port
+
+    def _end_process(self) -> None:
+        process, self._process = self._process, None
+        if process is None:
+            return
+        process.terminate()
+        try:
+            process.wait(_STOP_TIMEOUT_S)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+        if process.stdin is not None:
+            process.stdin.close()
+
+
+def _spawn(settings: GatewaySettings) -> subprocess.Popen[bytes]:
+    """By Popen rather than the loop's own way, which forks this process with its gRPC threads."""
+    command = [sys.executable, "-m", "coordinator.media.gateway"]
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    assert process.stdin is not None
+    process.stdin.write(settings.to_line())
+    process.stdin.flush()
+    return process
+
+
+async def _read_pipe(process: subprocess.Popen[bytes]) -> asyncio.StreamReader:
+    reader = asyncio.StreamReader()
+    await asyncio.get_running_loop().connect_read_pipe(
+        lambda: asyncio.StreamReaderProtocol(reader), process.stdout
+    )
+    return reader

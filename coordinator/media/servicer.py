@@ -1,0 +1,91 @@
+"""The gateway's two services: uploads by anyone, the store for those with the cluster token."""
+
+# ruff: noqa: ARG002  (gRPC dictates the signatures)
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+import grpc
+
+from coordinator.calls import ImageSource
+from coordinator.errors import InvalidFieldError
+from coordinator.media.intake import Intake, of_file
+from coordinator.media.resolver import Resolver
+from coordinator.media.store import MediaStore, StoredItem
+from core.ids import host_id
+from elasticmm.v1 import inference_pb2, inference_pb2_grpc
+from elasticmm.v1 import media_store_pb2 as pb
+from elasticmm.v1 import media_store_pb2_grpc as pb_grpc
+
+_MAX_PIECE_BYTES = 1 << 20
+
+
+class MediaServicer(inference_pb2_grpc.MediaServicer):
+    def __init__(self, intake: Intake) -> None:
+        self._intake = intake
+
+    async def Upload(
+        self, requests: AsyncIterator[inference_pb2.UploadRequest], context: grpc.aio.ServicerContext
+    ) -> inference_pb2.UploadResponse:
+        item = await self._intake.take(_upload_pieces(requests), "data")
+        return inference_pb2.UploadResponse(
+            digest=item.digest,
+            size_bytes=item.size_bytes,
+            width=item.header.width,
+            height=item.header.height,
+            media_type=item.header.media_type,
+        )
+
+
+class MediaStoreServicer(pb_grpc.MediaStoreServicer):
+    def __init__(self, resolver: Resolver, store: MediaStore, endpoint: str) -> None:
+        self._resolver = resolver
+        self._store = store
+        self._endpoint = endpoint
+
+    async def Resolve(
+        self, request: pb.ResolveRequest, context: grpc.aio.ServicerContext
+    ) -> pb.ResolveResponse:
+        item = await self._resolver.resolve(request.request_id, _to_source(request))
+        return pb.ResolveResponse(item=self._from_item(item))
+
+    async def Pull(  # type: ignore[override]
+        self, request: pb.PullRequest, context: grpc.aio.ServicerContext
+    ) -> None:
+        async for piece in of_file(self._store.get(request.digest).path):
+            await context.write(pb.PullResponse(data=piece))
+
+    async def Release(
+        self, request: pb.ReleaseRequest, context: grpc.aio.ServicerContext
+    ) -> pb.ReleaseResponse:
+        self._store.release(request.request_id)
+        return pb.ReleaseResponse()
+
+    def _from_item(self, item: StoredItem) -> pb.MediaItem:
+        return pb.MediaItem(
+            digest=item.digest,
+            size_bytes=item.size_bytes,
+            width=item.header.width,
+            height=item.header.height,
+            media_type=item.header.media_type,
+            endpoint=self._endpoint,
+            segment=str(item.path),
+            host_id=host_id(),
+        )
+
+
+async def _upload_pieces(requests: AsyncIterator[inference_pb2.UploadRequest]) -> AsyncIterator[bytes]:
+    async for request in requests:
+        if len(request.data) > _MAX_PIECE_BYTES:
+            raise InvalidFieldError("data", f"piece of {len(request.data)} bytes, limit {_MAX_PIECE_BYTES}")
+        yield request.data
+
+
+def _to_source(request: pb.ResolveRequest) -> ImageSource:
+    kind = request.WhichOneof("source")
+    return ImageSource(
+        digest=request.digest if kind == "digest" else None,
+        data=request.data if kind == "data" else None,
+        url=request.url if kind == "url" else None,
+    )

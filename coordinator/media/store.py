@@ -1,0 +1,102 @@
+"""The media items in keeping: leased to requests, else the least recently used goes first."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from coordinator.errors import NotFoundError, OverloadedError
+from coordinator.media.picture import PictureHeader
+from core.clock import Clock
+
+_RETRY_AFTER_S = 1.0
+
+
+@dataclass(slots=True, eq=False)
+class StoredItem:
+    digest: bytes
+    size_bytes: int
+    header: PictureHeader
+    path: Path
+    used_s: float
+    leases: set[str] = field(default_factory=set)  # request ids
+
+
+class MediaStore:
+    """Bytes on their way in count as well, so that the bound holds at every moment."""
+
+    def __init__(self, max_bytes: int, ttl_s: float, clock: Clock) -> None:
+        self._max_bytes = max_bytes
+        self._ttl_s = ttl_s
+        self._clock = clock
+        self._items: dict[bytes, StoredItem] = {}  # least recently used first
+        self._incoming_bytes = 0
+
+    @property
+    def num_bytes(self) -> int:
+        return self._incoming_bytes + sum(item.size_bytes for item in self._items.values())
+
+    @property
+    def num_leases(self) -> int:
+        return sum(len(item.leases) for item in self._items.values())
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+    def reserve(self, num_bytes: int) -> None:
+        """Makes room for bytes on their way in. Raises OverloadedError if all others are leased."""
+        for item in list(self._items.values()):
+            if self.num_bytes + num_bytes <= self._max_bytes:
+                break
+            if not item.leases:
+                self._drop(item)
+        if self.num_bytes + num_bytes > self._max_bytes:
+            raise OverloadedError("the media store is full of items in use", _RETRY_AFTER_S)
+        self._incoming_bytes += num_bytes
+
+    def unreserve(self, num_bytes: int) -> None:
+        """The bytes are an item now, or did not come."""
+        self._incoming_bytes -= num_bytes
+
+    def add(self, digest: bytes, size_bytes: int, header: PictureHeader, path: Path) -> StoredItem:
+        """Takes the file over; where the item is here already, the new file goes."""
+        present = self._items.get(digest)
+        if present is not None:
+            path.unlink(missing_ok=True)
+            self._touch(present)
+            return present
+        item = StoredItem(digest, size_bytes, header, path, self._clock.now_s())
+        self._items[digest] = item
+        return item
+
+    def get(self, digest: bytes) -> StoredItem:
+        """Raises NotFoundError("digest")."""
+        item = self._items.get(digest)
+        if item is None:
+            raise NotFoundError("digest", f"{digest.hex()[:16]}… is not in the store (uploaded items expire)")
+        return item
+
+    def lease(self, item: StoredItem, request_id: str) -> None:
+        item.leases.add(request_id)
+        self._touch(item)
+
+    def release(self, request_id: str) -> None:
+        for item in self._items.values():
+            if request_id in item.leases:
+                item.leases.remove(request_id)
+                item.used_s = self._clock.now_s()
+
+    def sweep(self) -> None:
+        """Drops items without lease that nobody used for the time to live."""
+        oldest_s = self._clock.now_s() - self._ttl_s
+        for item in list(self._items.values()):
+            if not item.leases and item.used_s < oldest_s:
+                self._drop(item)
+
+    def _touch(self, item: StoredItem) -> None:
+        item.used_s = self._clock.now_s()
+        self._items[item.digest] = self._items.pop(item.digest)
+
+    def _drop(self, item: StoredItem) -> None:
+        del self._items[item.digest]
+        item.path.unlink(missing_ok=True)

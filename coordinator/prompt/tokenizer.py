@@ -1,0 +1,61 @@
+"""Text to token ids and back, without letting a user's text spell control tokens."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from tokenizers import Tokenizer
+
+
+class PromptTokenizer:
+    """The model's tokenizer.json, once as it is and once without its added tokens.
+
+    The second encodes text in which a control token's name is only a name.
+    """
+
+    def __init__(self, definition: str) -> None:
+        self._tokenizer = Tokenizer.from_str(definition)
+        self._tokenizer.no_truncation()
+        self._tokenizer.no_padding()
+        added = self._tokenizer.get_added_tokens_decoder()
+        self.added_tokens: dict[str, int] = {token.content: token_id for token_id, token in added.items()}
+        self._plain = _without_added_tokens(definition)
+        longest_first = sorted(self.added_tokens, key=len, reverse=True)
+        self._added_pattern = re.compile("|".join(map(re.escape, longest_first)) or r"(?!)")
+
+    def encode(self, text: str) -> list[int]:
+        """As the model's own tools do it: names of control tokens become control tokens."""
+        return list(self._tokenizer.encode(text, add_special_tokens=False).ids)
+
+    def encode_plain(self, text: str) -> list[int]:
+        """Names of control tokens are text like any other."""
+        return list(self._plain.encode(text, add_special_tokens=False).ids) if text else []
+
+    def decode(self, token_ids: Sequence[int]) -> str:
+        """Text without control tokens; ids outside the vocabulary are nothing."""
+        return str(self._tokenizer.decode(token_ids, skip_special_tokens=True))
+
+    def find_added(self, text: str) -> list[re.Match[str]]:
+        """Where the text spells added tokens, from left to right, the longest at each place."""
+        return list(self._added_pattern.finditer(text))
+
+
+def load_tokenizer(folder: Path) -> PromptTokenizer:
+    """Raises ValueError naming the file that is missing or broken."""
+    path = folder / "tokenizer.json"
+    if not path.is_file():
+        raise ValueError(f"{folder}: lacks tokenizer.json")
+    try:
+        return PromptTokenizer(path.read_text())
+    except Exception as error:  # the library raises bare Exception
+        raise ValueError(f"{path}: {error}") from error
+
+
+def _without_added_tokens(definition: str) -> Tokenizer:
+    plain = json.loads(definition)
+    plain["added_tokens"] = []
+    plain["post_processor"] = None
+    return Tokenizer.from_str(json.dumps(plain))

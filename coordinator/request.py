@@ -1,0 +1,179 @@
+"""One accepted request: what it is, how far it is, and where it runs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from coordinator.events import StageSpan
+from coordinator.fanout import RequestOutput
+from coordinator.policy.view import Placement, embedding_blocks, num_blocks
+from coordinator.stage_messages import MediaItem, StageReport
+from core.lifecycle import RequestState, is_final, move
+from core.sampling import SamplingParams
+from core.sequence import MediaSpan, SequenceSpec
+from core.stages import Stage
+
+_ON_THE_WAY = (RequestState.QUEUED, RequestState.ENCODING, RequestState.PREFILLING, RequestState.DECODING)
+
+
+@dataclass(frozen=True, slots=True)
+class PlacedMedia:
+    """A media item of the request, its place in the prompt and in the client's message."""
+
+    item: MediaItem
+    span: MediaSpan
+    field: str  # "messages[0].parts[1].image"
+
+
+@dataclass(slots=True, eq=False)
+class Request:
+    """Changed by the dispatcher only."""
+
+    request_id: str
+    arrival_s: float  # on the coordinator's clock
+    arrival_ns: int  # Unix time
+    prompt: tuple[int, ...]
+    sampling: SamplingParams
+    stop_token_ids: frozenset[int]
+    output: RequestOutput
+    reserve_tokens: int  # output tokens to reserve blocks for, at most max_tokens
+    media: tuple[PlacedMedia, ...] = ()
+    priority: int = 0
+    tenant: str = "default"
+
+    state: RequestState = RequestState.QUEUED
+    attempt: int = 0  # names the present dispatch on the wire
+    num_attempts: int = 0  # dispatches so far
+    outputs_at_dispatch: int = 0
+    placement: Placement | None = None
+    encoded: set[int] = field(default_factory=set)  # items whose embedding is delivered
+    is_prefilled: bool = False  # the KV is with the decoder
+    first_token_s: float | None = None
+    not_before_s: float = 0.0  # no dispatch earlier, on the coordinator's clock
+    queued_s: float = 0.0  # since when it waits, on the coordinator's clock
+    stages: list[StageSpan] = field(default_factory=list)
+    cached_tokens: int = 0
+    last_loss: str = ""  # why the last attempt ended
+
+    def advance(self, wanted: RequestState) -> None:
+        """Moves along the life cycle, through the states a fast report skipped."""
+        if self.state in _ON_THE_WAY and wanted in (RequestState.DECODING, RequestState.FINISHED):
+            if self.state is RequestState.ENCODING:
+                self.state = move(self.state, RequestState.PREFILLING)
+            if self.state is RequestState.DECODING and wanted is RequestState.DECODING:
+                return
+        self.state = move(self.state, wanted)
+
+    @property
+    def is_final(self) -> bool:
+        return is_final(self.state)
+
+    @property
+    def is_running(self) -> bool:
+        """Dispatched and not at its end."""
+        return self.placement is not None and not self.is_final
+
+    @property
+    def media_tokens(self) -> tuple[int, ...]:
+        return tuple(media.span.num_tokens for media in self.media)
+
+    @property
+    def num_outputs(self) -> int:
+        return len(self.output.token_ids)
+
+    @property
+    def reserved_outputs(self) -> int:
+        """Output tokens that blocks are promised for now; grows with an answer longer than expected."""
+        return min(self.sampling.max_tokens, max(self.reserve_tokens, self.num_outputs + 1))
+
+    def sequence(self) -> SequenceSpec:
+        return SequenceSpec(
+            request_id=self.request_id,
+            attempt=self.attempt,
+            prompt=self.prompt,
+            sampling=self.sampling,
+            media=tuple(media.span for media in self.media),
+            outputs=tuple(self.output.token_ids),
+            stop_token_ids=self.stop_token_ids,
+        )
+
+    def has_stage(self, stage: Stage, instance_id: str) -> bool:
+        """Whether the present dispatch gives this stage to the instance."""
+        return instance_id in self._players(stage)
+
+    def _players(self, stage: Stage) -> tuple[str, ...]:
+        if self.placement is None:
+            return ()
+        if stage is Stage.ENCODE:
+            return self.placement.encode
+        return (self.placement.prefill if stage is Stage.PREFILL else self.placement.decode,)
+
+    def needs(self, instance_id: str) -> bool:
+        """Whether work of the present dispatch is still to come from the instance."""
+        if self.placement is None:
+            return False
+        encodes = any(
+            encoder == instance_id and index not in self.encoded
+            for index, encoder in enumerate(self.placement.encode)
+        )
+        prefills = self.placement.prefill == instance_id and not self.is_handed_over
+        return encodes or prefills or self.placement.decode == instance_id
+
+    @property
+    def is_handed_over(self) -> bool:
+        """Whether the decoder has shown a token, and so holds the KV."""
+        return self.num_outputs > self.outputs_at_dispatch + 1
+
+    def open_encode_tokens(self, instance_id: str) -> int:
+        if self.placement is None:
+            return 0
+        return sum(
+            media.span.num_tokens
+            for index, media in enumerate(self.media)
+            if index not in self.encoded and self.placement.encode[index] == instance_id
+        )
+
+    def open_prefill_tokens(self, instance_id: str) -> int:
+        """Prompt tokens in work on the instance: until the first token of this dispatch."""
+        is_waiting = self.num_outputs == self.outputs_at_dispatch
+        if self.placement is None or self.placement.prefill != instance_id or not is_waiting:
+            return 0
+        return len(self.prompt) + self.outputs_at_dispatch
+
+    def promised_kv_blocks(self, instance_id: str, block_tokens: int) -> int:
+        if self.placement is None:
+            return 0
+        if self.placement.decode == instance_id:
+            return num_blocks(len(self.prompt) + self.reserved_outputs, block_tokens)
+        if self.placement.prefill == instance_id and not self.is_handed_over:
+            return num_blocks(len(self.prompt) + self.outputs_at_dispatch, block_tokens)
+        return 0
+
+    def promised_embedding_blocks(self, instance_id: str) -> int:
+        """Until the KV has gone to the decoder; to the end where the instance decodes itself."""
+        if self.placement is None or self.placement.prefill != instance_id:
+            return 0
+        is_done = self.is_handed_over and self.placement.decode != instance_id
+        return 0 if is_done else embedding_blocks(self.media_tokens)
+
+    def note_stage(self, report: StageReport, instance_id: str) -> None:
+        """Takes a stage's time into the story of the request."""
+        if report.stage is Stage.ENCODE:
+            self.encoded.add(report.item_index)
+        if report.stage is Stage.PREFILL:
+            self.is_prefilled = True
+            self.cached_tokens = report.cached_tokens
+        self.stages.append(
+            StageSpan(
+                stage=report.stage,
+                instance_id=instance_id,
+                start_ms=(report.start_ns - self.arrival_ns) / 1e6,
+                end_ms=(report.end_ns - self.arrival_ns) / 1e6,
+                transport=report.transport,
+            )
+        )
+
+    @property
+    def has_all_reports(self) -> bool:
+        """Whether every stage that must be done before the last token has been reported."""
+        return self.is_prefilled and len(self.encoded) == len(self.media)

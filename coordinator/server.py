@@ -1,0 +1,256 @@
+"""The coordinator process: everything built, served until told to stop, and taken down in order."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import metadata
+
+import grpc
+
+from coordinator.admission import Admission, DoorLimits
+from coordinator.cluster import Cluster
+from coordinator.config import CoordinatorConfig
+from coordinator.dispatcher import Dispatcher
+from coordinator.door import Door
+from coordinator.errors import UnavailableError
+from coordinator.health import HealthBoard
+from coordinator.interceptors import StatusInterceptor, TokenInterceptor
+from coordinator.media.client import GatewayClient
+from coordinator.media.process import GatewayProcess
+from coordinator.media.settings import GatewaySettings
+from coordinator.model import ServedModel, load_model
+from coordinator.policy import POLICIES
+from coordinator.policy.expectation import OutputExpectation
+from coordinator.prompt.builder import load_builder
+from coordinator.registry import Registry
+from coordinator.servicers.admin import AdminServicer
+from coordinator.servicers.inference import InferenceServicer
+from coordinator.servicers.stage_control import StageControlServicer
+from coordinator.state import CoordinatorState, ServedDescription
+from core.clock import MonotonicClock
+from elasticmm.v1 import (
+    admin_pb2,
+    admin_pb2_grpc,
+    inference_pb2,
+    inference_pb2_grpc,
+    stage_control_pb2,
+    stage_control_pb2_grpc,
+)
+
+log = logging.getLogger(__name__)
+
+INFERENCE = inference_pb2.DESCRIPTOR.services_by_name["Inference"].full_name
+MEDIA = inference_pb2.DESCRIPTOR.services_by_name["Media"].full_name
+STAGE_CONTROL = stage_control_pb2.DESCRIPTOR.services_by_name["StageControl"].full_name
+ADMIN = admin_pb2.DESCRIPTOR.services_by_name["Admin"].full_name
+
+# Messages over the limit by less than this get a status that names the field; gRPC cuts off the rest.
+_MESSAGE_SLACK_BYTES = 4 << 20
+_RESOLVE_SLACK_S = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """Where a coordinator serves; given to `on_ready`."""
+
+    port: int
+    endpoint: str
+    media_endpoint: str
+
+
+OnReady = Callable[[Ready], None]
+
+
+class Coordinator:
+    """All parts of one coordinator, wired. Built inside a running event loop."""
+
+    def __init__(self, config: CoordinatorConfig) -> None:
+        """Raises ValueError naming what the model folder lacks."""
+        self.config = config
+        self.clock = MonotonicClock()
+        self.model: ServedModel = load_model(config.model_path, config.served_name)
+        self.health = HealthBoard()
+        self.stopping = asyncio.Event()
+        self._started_s = self.clock.now_s()
+        self._media_port: int | None = None
+        self.registry = Registry(self.model.family.fingerprint, config.heartbeat_timeout_s)
+        self.dispatcher = self._make_dispatcher()
+        self.cluster = self._make_cluster()
+        self.media = GatewayClient(
+            config.cluster_token, self._max_message_bytes, config.media.url_timeout_s + _RESOLVE_SLACK_S
+        )
+        self.gateway = GatewayProcess(self.gateway_settings(), self.note_gateway)
+        self.door = self._make_door()
+        self.server = self._make_server()
+        self.port = 0
+
+    async def start(self) -> Ready:
+        """Raises OSError if the address cannot be bound, RuntimeError if the gateway does not start."""
+        for service in ("", STAGE_CONTROL, ADMIN):
+            self.health.note(service, True)
+        self.health.note(INFERENCE, self.cluster.is_ready)
+        self.health.note(MEDIA, False)
+        self.port = _bind(self.server, f"{self.config.host}:{self.config.port}")
+        if self.config.start_gateway:
+            await self.gateway.start()
+        await self.server.start()
+        self._watcher = asyncio.create_task(self.cluster.watch_forever())
+        log.info("coordinator: %s on %s:%d", self.model.name, self.config.host, self.port)
+        return Ready(self.port, f"{self.config.public_host}:{self.port}", self.media_endpoint)
+
+    async def stop(self) -> None:
+        """Requests end with UNAVAILABLE, instances are told to stop, the gateway goes last."""
+        self.door.close()
+        await self.health.leave()
+        self.dispatcher.fail_all(UnavailableError("the cluster is shutting down"))
+        await self.cluster.stop_instances(self.config.shutdown_grace_s)
+        self._watcher.cancel()
+        await self.server.stop(self.config.shutdown_grace_s)
+        await self.media.close()
+        await self.gateway.stop()
+        log.info("coordinator: stopped")
+
+    @property
+    def media_endpoint(self) -> str:
+        return "" if self._media_port is None else f"{self.config.public_host}:{self._media_port}"
+
+    def describe(self) -> ServedDescription:
+        return ServedDescription(
+            model=self.model.name,
+            media_endpoint=self.media_endpoint,
+            context_tokens=self.model.context_tokens,
+            message_bytes=self.config.message_bytes,
+            media_bytes=self.config.media.media_bytes,
+            media_pixels=self.config.media.media_pixels,
+            media_per_request=self.config.media_per_request,
+            media_ttl_s=self.config.media.media_ttl_s,
+        )
+
+    def state(self) -> CoordinatorState:
+        return CoordinatorState(
+            model=self.model.name,
+            version=metadata.version("elasticmm"),
+            uptime_s=self.clock.now_s() - self._started_s,
+            num_waiting=self.door.num_waiting,
+            num_running=self.dispatcher.num_running,
+            num_finished=self.dispatcher.num_finished,
+            num_failed=self.dispatcher.num_failed,
+            instances=self.cluster.status(),
+            topology=self.config.wanted.name if self.config.wanted else "any",
+            num_missing=self.cluster.num_missing,
+        )
+
+    @property
+    def _max_message_bytes(self) -> int:
+        return self.config.message_bytes + _MESSAGE_SLACK_BYTES
+
+    def _make_dispatcher(self) -> Dispatcher:
+        return Dispatcher(
+            self.registry,
+            POLICIES[self.config.policy](self.config.prefill_token_budget),
+            OutputExpectation(self.config.default_output_tokens),
+            self.clock,
+            report_grace_s=self.config.report_grace_s,
+            instance_wait_s=self.config.instance_wait_s,
+        )
+
+    def _make_cluster(self) -> Cluster:
+        return Cluster(
+            self.registry,
+            self.dispatcher,
+            self.clock,
+            wanted=self.config.wanted,
+            heartbeat_interval_s=self.config.heartbeat_interval_s,
+            on_readiness=lambda is_ready: self.health.note(INFERENCE, is_ready),
+        )
+
+    def _make_door(self) -> Door:
+        limits = DoorLimits(
+            model_name=self.model.name,
+            vocab_size=self.model.family.vocab_size,
+            message_bytes=self.config.message_bytes,
+            media_per_request=self.config.media_per_request,
+            media_bytes=self.config.media.media_bytes,
+        )
+        return Door(
+            model=self.model,
+            prompts=load_builder(self.config.model_path),
+            media=self.media,
+            cluster=self.cluster,
+            dispatcher=self.dispatcher,
+            admission=Admission(self.config.max_waiting),
+            limits=limits,
+            clock=self.clock,
+        )
+
+    def _make_server(self) -> grpc.aio.Server:
+        server = grpc.aio.server(
+            interceptors=(
+                TokenInterceptor(self.config.cluster_token, {STAGE_CONTROL, ADMIN}),
+                StatusInterceptor(),
+            ),
+            options=(("grpc.max_receive_message_length", self._max_message_bytes),),
+        )
+        inference = InferenceServicer(self.door, self.describe, self.config.stalled_reader_s)
+        inference_pb2_grpc.add_InferenceServicer_to_server(inference, server)
+        stage_control_pb2_grpc.add_StageControlServicer_to_server(StageControlServicer(self.cluster), server)
+        admin_pb2_grpc.add_AdminServicer_to_server(AdminServicer(self.state, self.stopping.set), server)
+        self.health.add_to(server, (INFERENCE, STAGE_CONTROL, ADMIN))
+        return server
+
+    def gateway_settings(self) -> GatewaySettings:
+        return GatewaySettings(
+            cluster_token=self.config.cluster_token,
+            host=self.config.host,
+            port=0,
+            public_host=self.config.public_host,
+            message_bytes=self._max_message_bytes,
+            limits=self.config.media,
+        )
+
+    def note_gateway(self, port: int | None) -> None:
+        self._media_port = port
+        self.health.note(MEDIA, port is not None)
+        if port is None:
+            self.media.disconnect()
+        else:
+            self.media.connect(self.media_endpoint)
+
+
+async def serve(config: CoordinatorConfig, *, on_ready: OnReady | None = None) -> None:
+    """Serves until SIGTERM, SIGINT or Admin.Shutdown."""
+    coordinator = Coordinator(config)
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, coordinator.stopping.set)
+    try:
+        ready = await coordinator.start()
+        if on_ready is not None:
+            on_ready(ready)
+        await coordinator.stopping.wait()
+    finally:
+        await coordinator.stop()
+
+
+def run(config: CoordinatorConfig, *, on_ready: OnReady | None = None) -> None:
+    """Blocks until the coordinator has stopped; `on_ready` is called on its loop and must be quick.
+
+    Raises ValueError naming what the model folder lacks, OSError if the port is taken.
+    """
+    import uvloop
+
+    uvloop.run(serve(config, on_ready=on_ready))
+
+
+def _bind(server: grpc.aio.Server, address: str) -> int:
+    try:
+        port = int(server.add_insecure_port(address))
+    except RuntimeError as error:
+        raise OSError(f"cannot listen on {address}: {error}") from error
+    if not port:
+        raise OSError(f"cannot listen on {address}")
+    return port

@@ -1,0 +1,1 @@
+"""gRPC servicers: each method converts, makes one domain call, converts back."""

@@ -1,0 +1,174 @@
+"""What stage servers and the dispatcher say to each other, as plain records."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from core.sequence import FinishReason, MediaSpan, SequenceSpec, TokenLogprobs
+from core.stages import ModalityGroup, Roles, Stage
+
+
+@dataclass(frozen=True, slots=True)
+class InstanceInfo:
+    """How an instance introduced itself."""
+
+    instance_id: str
+    epoch: int
+    roles: Roles
+    group: ModalityGroup
+    endpoint: str
+    host_id: str
+    pid: int
+    model_fingerprint: str
+    dtype: str
+    device: str
+    attention_backend: str
+    block_tokens: int
+    total_kv_blocks: int
+    total_embedding_blocks: int
+    transports: tuple[str, ...] = ()
+    kv_bytes_per_token: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class InstanceLoad:
+    encode_waiting: int = 0
+    encode_running: int = 0
+    prefill_waiting_tokens: int = 0
+    sequences_prefilling: int = 0
+    sequences_decoding: int = 0
+    free_kv_blocks: int = 0
+    free_embedding_blocks: int = 0
+    leases: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class HeartbeatReport:
+    load: InstanceLoad
+    roles: Roles
+
+
+@dataclass(frozen=True, slots=True)
+class TokenRun:
+    """Consecutive tokens of one sequence; `finish` comes with the last of the answer."""
+
+    request_id: str
+    attempt: int
+    first_index: int
+    token_ids: tuple[int, ...]
+    logprobs: tuple[TokenLogprobs, ...] = ()
+    finish: FinishReason | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class StepReport:
+    runs: tuple[TokenRun, ...]
+    load: InstanceLoad | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class StageReport:
+    """A stage of a request is done; Unix time in nanoseconds."""
+
+    request_id: str
+    attempt: int
+    stage: Stage
+    item_index: int
+    start_ns: int
+    end_ns: int
+    transport: str = ""
+    cached_tokens: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class FailureReport:
+    """A stage of a request failed; `field` is set where the request is at fault."""
+
+    request_id: str
+    attempt: int
+    stage: Stage | None
+    item_index: int
+    code: int
+    message: str
+    field: str = ""
+
+
+Report = HeartbeatReport | StepReport | StageReport | FailureReport
+
+
+@dataclass(frozen=True, slots=True)
+class Peer:
+    """Where an instance is reached by others."""
+
+    instance_id: str
+    endpoint: str
+    host_id: str
+    epoch: int
+
+
+@dataclass(frozen=True, slots=True)
+class MediaItem:
+    """One media item in a gateway's keeping."""
+
+    digest: bytes
+    size_bytes: int
+    width: int
+    height: int
+    media_type: str
+    endpoint: str
+    segment: str
+    host_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class RegisteredCommand:
+    instance_id: str
+    heartbeat_interval_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class EncodeCommand:
+    request_id: str
+    attempt: int
+    media: MediaItem
+    span: MediaSpan
+    prefill: Peer
+
+
+@dataclass(frozen=True, slots=True)
+class PrefillCommand:
+    sequence: SequenceSpec
+    decode: Peer
+
+
+@dataclass(frozen=True, slots=True)
+class DecodeCommand:
+    sequence: SequenceSpec
+    prefill: Peer
+
+
+@dataclass(frozen=True, slots=True)
+class CancelCommand:
+    request_id: str
+    attempt: int
+
+
+@dataclass(frozen=True, slots=True)
+class SetRolesCommand:
+    roles: Roles
+
+
+@dataclass(frozen=True, slots=True)
+class StopCommand:
+    pass
+
+
+Command = (
+    RegisteredCommand
+    | EncodeCommand
+    | PrefillCommand
+    | DecodeCommand
+    | CancelCommand
+    | SetRolesCommand
+    | StopCommand
+)

@@ -1,0 +1,195 @@
+"""The client contract: calls in, events out."""
+
+from __future__ import annotations
+
+from typing import TypeVar
+
+from google.protobuf.message import Message as ProtoMessage
+
+from coordinator.calls import (
+    ChatMessage,
+    ChatPart,
+    GenerateCall,
+    ImageSource,
+    SamplingWish,
+    StopWish,
+)
+from coordinator.events import AcceptedEvent, Event, FinishedEvent, StageSpan, TokensEvent
+from coordinator.state import ServedDescription
+from core.sampling import SamplingParams
+from core.sequence import FinishReason, TokenLogprobs
+from core.stages import Stage
+from elasticmm.v1 import inference_pb2 as pb
+
+V = TypeVar("V")
+
+_STAGES = {
+    Stage.ENCODE: pb.STAGE_ENCODE,
+    Stage.PREFILL: pb.STAGE_PREFILL,
+    Stage.DECODE: pb.STAGE_DECODE,
+}
+_STAGES_BACK = {value: stage for stage, value in _STAGES.items()}
+_FINISHES = {FinishReason.STOP: pb.FINISH_REASON_STOP, FinishReason.LENGTH: pb.FINISH_REASON_LENGTH}
+_FINISHES_BACK = {value: reason for reason, value in _FINISHES.items()}
+
+
+def to_call(message: pb.GenerateRequest) -> GenerateCall:
+    return GenerateCall(
+        messages=tuple(_to_chat_message(each) for each in message.messages),
+        request_id=message.request_id,
+        model=message.model,
+        sampling=to_sampling_wish(message.sampling),
+        stop=StopWish(tuple(message.stop.strings), tuple(message.stop.token_ids), message.stop.ignore_eos),
+        tenant=message.tenant,
+        priority=message.priority,
+        deadline_s=message.deadline.ToNanoseconds() / 1e9 if message.HasField("deadline") else None,
+        size_bytes=message.ByteSize(),
+    )
+
+
+def to_sampling_wish(message: pb.SamplingParams) -> SamplingWish:
+    return SamplingWish(
+        max_tokens=_opinion(message, "max_tokens", message.max_tokens),
+        temperature=_opinion(message, "temperature", message.temperature),
+        top_p=_opinion(message, "top_p", message.top_p),
+        top_k=_opinion(message, "top_k", message.top_k),
+        min_p=_opinion(message, "min_p", message.min_p),
+        presence_penalty=_opinion(message, "presence_penalty", message.presence_penalty),
+        frequency_penalty=_opinion(message, "frequency_penalty", message.frequency_penalty),
+        repetition_penalty=_opinion(message, "repetition_penalty", message.repetition_penalty),
+        seed=_opinion(message, "seed", message.seed),
+        logprobs=_opinion(message, "logprobs", message.logprobs),
+    )
+
+
+def from_sampling(params: SamplingParams) -> pb.SamplingParams:
+    """Complete, so that nothing is left to the other side's defaults; unset logprobs report none."""
+    return pb.SamplingParams(
+        max_tokens=params.max_tokens,
+        temperature=params.temperature,
+        top_p=params.top_p,
+        top_k=params.top_k,
+        min_p=params.min_p,
+        presence_penalty=params.presence_penalty,
+        frequency_penalty=params.frequency_penalty,
+        repetition_penalty=params.repetition_penalty,
+        seed=params.seed,
+        logprobs=params.logprobs,
+    )
+
+
+def from_event(event: Event) -> pb.GenerateEvent:
+    match event:
+        case AcceptedEvent():
+            return pb.GenerateEvent(accepted=_from_accepted(event))
+        case TokensEvent():
+            return pb.GenerateEvent(tokens=_from_tokens(event))
+        case FinishedEvent():
+            return pb.GenerateEvent(finished=_from_finished(event))
+
+
+def from_description(description: ServedDescription) -> pb.GetModelResponse:
+    limits = pb.Limits(
+        context_tokens=description.context_tokens,
+        message_bytes=description.message_bytes,
+        media_bytes=description.media_bytes,
+        media_pixels=description.media_pixels,
+        media_per_request=description.media_per_request,
+    )
+    limits.media_ttl.FromNanoseconds(round(description.media_ttl_s * 1e9))
+    return pb.GetModelResponse(
+        model=description.model, media_endpoint=description.media_endpoint, limits=limits
+    )
+
+
+def from_stage(stage: Stage) -> pb.Stage.ValueType:
+    return _STAGES[stage]
+
+
+def to_stage(value: pb.Stage.ValueType) -> Stage | None:
+    """None for an unspecified stage, or one that this version does not know."""
+    return _STAGES_BACK.get(value)
+
+
+def from_finish(reason: FinishReason | None) -> pb.FinishReason.ValueType:
+    return pb.FINISH_REASON_UNSPECIFIED if reason is None else _FINISHES[reason]
+
+
+def to_finish(value: pb.FinishReason.ValueType) -> FinishReason | None:
+    return _FINISHES_BACK.get(value)
+
+
+def from_logprobs(logprobs: TokenLogprobs) -> pb.TokenLogprobs:
+    top = [pb.Alternative(token_id=token_id, logprob=logprob) for token_id, logprob in logprobs.top]
+    return pb.TokenLogprobs(logprob=logprobs.logprob, top=top)
+
+
+def to_logprobs(message: pb.TokenLogprobs) -> TokenLogprobs:
+    return TokenLogprobs(message.logprob, tuple((each.token_id, each.logprob) for each in message.top))
+
+
+def _to_chat_message(message: pb.Message) -> ChatMessage:
+    return ChatMessage(message.role, tuple(_to_part(part) for part in message.parts))
+
+
+def _to_part(part: pb.Part) -> ChatPart:
+    match part.WhichOneof("content"):
+        case "text":
+            return ChatPart(text=part.text)
+        case "image":
+            return ChatPart(image=_to_source(part.image))
+        case _:
+            return ChatPart()
+
+
+def _to_source(image: pb.ImagePart) -> ImageSource:
+    kind = image.WhichOneof("source")
+    return ImageSource(
+        digest=image.digest if kind == "digest" else None,
+        data=image.data if kind == "data" else None,
+        url=image.url if kind == "url" else None,
+    )
+
+
+def _from_accepted(event: AcceptedEvent) -> pb.Accepted:
+    return pb.Accepted(
+        request_id=event.request_id, model=event.model, seed=event.seed, prompt_tokens=event.prompt_tokens
+    )
+
+
+def _from_tokens(event: TokensEvent) -> pb.Tokens:
+    return pb.Tokens(
+        first_index=event.first_index,
+        token_ids=event.token_ids,
+        text=event.text,
+        logprobs=[from_logprobs(each) for each in event.logprobs],
+    )
+
+
+def _from_finished(event: FinishedEvent) -> pb.Finished:
+    usage = pb.Usage(
+        prompt_tokens=event.usage.prompt_tokens,
+        completion_tokens=event.usage.completion_tokens,
+        media_tokens=event.usage.media_tokens,
+        cached_tokens=event.usage.cached_tokens,
+    )
+    return pb.Finished(
+        reason=from_finish(event.reason),
+        stop_string=event.stop_string,
+        usage=usage,
+        stages=[_from_span(span) for span in event.stages],
+    )
+
+
+def _from_span(span: StageSpan) -> pb.StageSpan:
+    return pb.StageSpan(
+        stage=from_stage(span.stage),
+        instance_id=span.instance_id,
+        start_ms=span.start_ms,
+        end_ms=span.end_ms,
+        transport=span.transport,
+    )
+
+
+def _opinion(message: ProtoMessage, name: str, value: V) -> V | None:
+    return value if message.HasField(name) else None

@@ -1,0 +1,293 @@
+"""Stage control: reports in, commands out."""
+
+from __future__ import annotations
+
+import array
+import sys
+from collections.abc import Iterable
+
+from coordinator.cluster import InstanceStatus
+from coordinator.errors import InvalidFieldError
+from coordinator.stage_messages import (
+    CancelCommand,
+    Command,
+    DecodeCommand,
+    EncodeCommand,
+    FailureReport,
+    HeartbeatReport,
+    InstanceInfo,
+    InstanceLoad,
+    MediaItem,
+    Peer,
+    PrefillCommand,
+    RegisteredCommand,
+    Report,
+    SetRolesCommand,
+    StageReport,
+    StepReport,
+    StopCommand,
+    TokenRun,
+)
+from coordinator.wire.inference import from_sampling, from_stage, to_finish, to_logprobs, to_stage
+from core.sequence import MediaSpan, SequenceSpec
+from core.stages import ModalityGroup, Roles, Stage
+from elasticmm.v1 import admin_pb2, media_store_pb2
+from elasticmm.v1 import inference_pb2 as inference
+from elasticmm.v1 import stage_control_pb2 as pb
+
+_GROUPS = {
+    ModalityGroup.TEXT: pb.MODALITY_GROUP_TEXT,
+    ModalityGroup.MULTIMODAL: pb.MODALITY_GROUP_MULTIMODAL,
+    ModalityGroup.SHARED: pb.MODALITY_GROUP_SHARED,
+}
+_GROUPS_BACK = {value: group for group, value in _GROUPS.items()}
+
+
+def to_info(message: pb.Register) -> InstanceInfo:
+    """An unspecified group is SHARED; no roles are an empty set."""
+    return InstanceInfo(
+        instance_id=message.instance_id,
+        epoch=message.epoch,
+        roles=_to_roles(message.roles),
+        group=_GROUPS_BACK.get(message.group, ModalityGroup.SHARED),
+        endpoint=message.endpoint,
+        host_id=message.host_id,
+        pid=message.pid,
+        model_fingerprint=message.model_fingerprint,
+        dtype=message.dtype,
+        device=message.device,
+        attention_backend=message.attention_backend,
+        block_tokens=message.block_tokens,
+        total_kv_blocks=message.total_kv_blocks,
+        total_embedding_blocks=message.total_embedding_blocks,
+        transports=tuple(message.transports),
+        kv_bytes_per_token=message.kv_bytes_per_token,
+    )
+
+
+def from_info(info: InstanceInfo) -> pb.Register:
+    return pb.Register(
+        instance_id=info.instance_id,
+        epoch=info.epoch,
+        roles=_from_roles(info.roles),
+        group=_GROUPS[info.group],
+        endpoint=info.endpoint,
+        host_id=info.host_id,
+        pid=info.pid,
+        model_fingerprint=info.model_fingerprint,
+        dtype=info.dtype,
+        device=info.device,
+        attention_backend=info.attention_backend,
+        block_tokens=info.block_tokens,
+        total_kv_blocks=info.total_kv_blocks,
+        total_embedding_blocks=info.total_embedding_blocks,
+        transports=info.transports,
+        kv_bytes_per_token=info.kv_bytes_per_token,
+    )
+
+
+def to_report(message: pb.StageMessage) -> Report:
+    """Raises InvalidFieldError for a message that is no report."""
+    match message.WhichOneof("message"):
+        case "heartbeat":
+            return HeartbeatReport(to_load(message.heartbeat.load), _to_roles(message.heartbeat.roles))
+        case "step":
+            return _to_step(message.step)
+        case "stage":
+            return _to_stage_report(message.stage)
+        case "failure":
+            return _to_failure(message.failure)
+        case other:
+            raise InvalidFieldError("message", f"{other or 'nothing'} is no report of an attached instance")
+
+
+def from_command(command: Command) -> pb.CoordinatorMessage:  # noqa: PLR0911 (one per kind)
+    match command:
+        case RegisteredCommand():
+            registered = pb.Registered(
+                instance_id=command.instance_id, heartbeat_interval_ms=command.heartbeat_interval_ms
+            )
+            return pb.CoordinatorMessage(registered=registered)
+        case EncodeCommand():
+            return pb.CoordinatorMessage(encode=_from_encode(command))
+        case PrefillCommand():
+            prefill = pb.PrefillCommand(
+                sequence=from_sequence(command.sequence), decode=_from_peer(command.decode)
+            )
+            return pb.CoordinatorMessage(prefill=prefill)
+        case DecodeCommand():
+            decode = pb.DecodeCommand(
+                sequence=from_sequence(command.sequence), prefill=_from_peer(command.prefill)
+            )
+            return pb.CoordinatorMessage(decode=decode)
+        case CancelCommand():
+            cancel = pb.CancelCommand(request_id=command.request_id, attempt=command.attempt)
+            return pb.CoordinatorMessage(cancel=cancel)
+        case SetRolesCommand():
+            return pb.CoordinatorMessage(set_roles=pb.SetRolesCommand(roles=_from_roles(command.roles)))
+        case StopCommand():
+            return pb.CoordinatorMessage(stop=pb.StopCommand())
+
+
+def from_sequence(sequence: SequenceSpec) -> pb.Sequence:
+    return pb.Sequence(
+        request_id=sequence.request_id,
+        attempt=sequence.attempt,
+        prompt_token_ids=pack_token_ids(sequence.prompt),
+        output_token_ids=sequence.outputs,
+        media=[from_media_span(span) for span in sequence.media],
+        sampling=from_sampling(sequence.sampling),
+        stop_token_ids=sorted(sequence.stop_token_ids),
+    )
+
+
+def pack_token_ids(token_ids: Iterable[int]) -> bytes:
+    """Little-endian uint32 each."""
+    packed = array.array("I", token_ids)
+    if sys.byteorder == "big":
+        packed.byteswap()
+    return packed.tobytes()
+
+
+def from_media_span(span: MediaSpan) -> pb.MediaSpan:
+    return pb.MediaSpan(
+        item_index=span.item_index,
+        first_token=span.first_token,
+        num_tokens=span.num_tokens,
+        grid=span.grid,
+        digest=span.digest,
+    )
+
+
+def from_media_item(item: MediaItem) -> media_store_pb2.MediaItem:
+    return media_store_pb2.MediaItem(
+        digest=item.digest,
+        size_bytes=item.size_bytes,
+        width=item.width,
+        height=item.height,
+        media_type=item.media_type,
+        endpoint=item.endpoint,
+        segment=item.segment,
+        host_id=item.host_id,
+    )
+
+
+def to_media_item(message: media_store_pb2.MediaItem) -> MediaItem:
+    return MediaItem(
+        digest=message.digest,
+        size_bytes=message.size_bytes,
+        width=message.width,
+        height=message.height,
+        media_type=message.media_type,
+        endpoint=message.endpoint,
+        segment=message.segment,
+        host_id=message.host_id,
+    )
+
+
+def to_load(message: pb.Load) -> InstanceLoad:
+    return InstanceLoad(
+        encode_waiting=message.encode_waiting,
+        encode_running=message.encode_running,
+        prefill_waiting_tokens=message.prefill_waiting_tokens,
+        sequences_prefilling=message.sequences_prefilling,
+        sequences_decoding=message.sequences_decoding,
+        free_kv_blocks=message.free_kv_blocks,
+        free_embedding_blocks=message.free_embedding_blocks,
+        leases=message.leases,
+    )
+
+
+def from_load(load: InstanceLoad) -> pb.Load:
+    return pb.Load(
+        encode_waiting=load.encode_waiting,
+        encode_running=load.encode_running,
+        prefill_waiting_tokens=load.prefill_waiting_tokens,
+        sequences_prefilling=load.sequences_prefilling,
+        sequences_decoding=load.sequences_decoding,
+        free_kv_blocks=load.free_kv_blocks,
+        free_embedding_blocks=load.free_embedding_blocks,
+        leases=load.leases,
+    )
+
+
+def from_status(status: InstanceStatus) -> admin_pb2.InstanceStatus:
+    return admin_pb2.InstanceStatus(
+        info=from_info(status.info),
+        load=from_load(status.load),
+        uptime_s=status.uptime_s,
+        last_heartbeat_s=status.last_heartbeat_s,
+        requests=status.num_requests,
+    )
+
+
+def _to_step(message: pb.StepReport) -> StepReport:
+    load = to_load(message.load) if message.HasField("load") else None
+    return StepReport(tuple(_to_run(sequence) for sequence in message.sequences), load)
+
+
+def _to_run(message: pb.SequenceTokens) -> TokenRun:
+    if message.logprobs and len(message.logprobs) != len(message.token_ids):
+        raise InvalidFieldError("step.sequences.logprobs", "must be one per token, or none")
+    return TokenRun(
+        request_id=message.request_id,
+        attempt=message.attempt,
+        first_index=message.first_index,
+        token_ids=tuple(message.token_ids),
+        logprobs=tuple(to_logprobs(each) for each in message.logprobs),
+        finish=to_finish(message.finish),
+    )
+
+
+def _to_stage_report(message: pb.StageReport) -> StageReport:
+    stage = to_stage(message.stage)
+    if stage is None:
+        raise InvalidFieldError("stage.stage", "is not specified")
+    return StageReport(
+        request_id=message.request_id,
+        attempt=message.attempt,
+        stage=stage,
+        item_index=message.item_index,
+        start_ns=message.start_ns,
+        end_ns=message.end_ns,
+        transport=message.transport,
+        cached_tokens=message.cached_tokens,
+    )
+
+
+def _to_failure(message: pb.FailureReport) -> FailureReport:
+    return FailureReport(
+        request_id=message.request_id,
+        attempt=message.attempt,
+        stage=to_stage(message.stage),
+        item_index=message.item_index,
+        code=message.code,
+        message=message.message,
+        field=message.field,
+    )
+
+
+def _from_encode(command: EncodeCommand) -> pb.EncodeCommand:
+    return pb.EncodeCommand(
+        request_id=command.request_id,
+        attempt=command.attempt,
+        item_index=command.span.item_index,
+        media=from_media_item(command.media),
+        span=from_media_span(command.span),
+        prefill=_from_peer(command.prefill),
+    )
+
+
+def _from_peer(peer: Peer) -> pb.Peer:
+    return pb.Peer(
+        instance_id=peer.instance_id, endpoint=peer.endpoint, host_id=peer.host_id, epoch=peer.epoch
+    )
+
+
+def _to_roles(values: Iterable[inference.Stage.ValueType]) -> Roles:
+    stages = (to_stage(value) for value in values)
+    return frozenset(stage for stage in stages if stage is not None)
+
+
+def _from_roles(roles: Roles) -> list[inference.Stage.ValueType]:
+    return [from_stage(stage) for stage in Stage if stage in roles]

@@ -1,0 +1,69 @@
+"""Domain exceptions as gRPC statuses with google.rpc details, and back."""
+
+from __future__ import annotations
+
+import grpc
+from google.protobuf import any_pb2, duration_pb2
+from google.rpc import error_details_pb2, status_pb2
+
+from coordinator import errors
+
+# Sent as trailing metadata, where every gRPC library looks for google.rpc.Status.
+DETAILS_KEY = "grpc-status-details-bin"
+
+_CODES: tuple[tuple[type[errors.ServiceError], grpc.StatusCode], ...] = (
+    (errors.InvalidFieldError, grpc.StatusCode.INVALID_ARGUMENT),
+    (errors.NotFoundError, grpc.StatusCode.NOT_FOUND),
+    (errors.TooLargeError, grpc.StatusCode.RESOURCE_EXHAUSTED),
+    (errors.AlreadyRunningError, grpc.StatusCode.ALREADY_EXISTS),
+    (errors.InstanceRefusedError, grpc.StatusCode.FAILED_PRECONDITION),
+    (errors.OverloadedError, grpc.StatusCode.RESOURCE_EXHAUSTED),
+    (errors.UnavailableError, grpc.StatusCode.UNAVAILABLE),
+    (errors.DeadlinePassedError, grpc.StatusCode.DEADLINE_EXCEEDED),
+    (errors.StalledReaderError, grpc.StatusCode.ABORTED),
+    (errors.InternalFailureError, grpc.StatusCode.INTERNAL),
+    (errors.UnauthenticatedError, grpc.StatusCode.UNAUTHENTICATED),
+)
+
+
+def code_of(error: errors.ServiceError) -> grpc.StatusCode:
+    for kind, code in _CODES:
+        if isinstance(error, kind):
+            return code
+    return grpc.StatusCode.UNKNOWN
+
+
+def details_of(error: errors.ServiceError) -> bytes:
+    """A google.rpc.Status: BadRequest names the field, RetryInfo says when to come back."""
+    status = status_pb2.Status(code=code_of(error).value[0], message=str(error))
+    if isinstance(error, errors.FieldError):
+        violation = error_details_pb2.BadRequest.FieldViolation(field=error.field, description=error.reason)
+        _add(status, error_details_pb2.BadRequest(field_violations=[violation]))
+    retry_after_s = getattr(error, "retry_after_s", None)
+    if retry_after_s is not None:
+        delay = duration_pb2.Duration()
+        delay.FromMilliseconds(round(retry_after_s * 1000))
+        _add(status, error_details_pb2.RetryInfo(retry_delay=delay))
+    return bytes(status.SerializeToString())
+
+
+def violation_of(error: grpc.aio.AioRpcError) -> tuple[str, str] | None:
+    """The (field, description) that a status of another of our processes names."""
+    metadata = error.trailing_metadata() or ()
+    packed = next((value for key, value in metadata if key == DETAILS_KEY), None)
+    if packed is None:
+        return None
+    for detail in status_pb2.Status.FromString(packed).details:
+        bad_request = error_details_pb2.BadRequest()
+        if detail.Unpack(bad_request) and bad_request.field_violations:
+            violation = bad_request.field_violations[0]
+            return violation.field, violation.description
+    return None
+
+
+def _add(
+    status: status_pb2.Status, detail: error_details_pb2.BadRequest | error_details_pb2.RetryInfo
+) -> None:
+    packed = any_pb2.Any()
+    packed.Pack(detail)
+    status.details.append(packed)

@@ -1,0 +1,53 @@
+"""What the coordinator and the engine both need to know of a served model, without torch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from core.families.media import MediaLayout, PatchLayout
+from core.sequence import MediaSpan
+
+
+@dataclass(frozen=True, slots=True)
+class Family:
+    """One model of a known architecture; made by `load_family`."""
+
+    architecture: str  # architectures[0] of config.json
+    fingerprint: str  # SHA-256 in hex of the folder, see core.families.folder
+    context_tokens: int
+    vocab_size: int
+    eos_token_ids: frozenset[int]
+    placeholder_token_id: (
+        int  # stands for a picture: once in the template's output, num_tokens times in a prompt
+    )
+    media_token_ids: frozenset[
+        int
+    ]  # every token that stands for or frames media; none may come from a user's text
+    patches: PatchLayout
+
+    def layout(self, width: int, height: int) -> MediaLayout:
+        """The grid and token count of a picture of this many pixels; raises ValueError if it is refused."""
+        return self.patches.of(width, height)
+
+    def expand_placeholders(
+        self, token_ids: Sequence[int], items: Sequence[tuple[bytes, MediaLayout]]
+    ) -> tuple[tuple[int, ...], tuple[MediaSpan, ...]]:
+        """The prompt with each picture's placeholder repeated, and where each picture lies.
+
+        `items` are (digest, layout) in order of their placeholders. Raises
+        ValueError if there are more or fewer placeholders than items.
+        """
+        found = sum(token == self.placeholder_token_id for token in token_ids)
+        if found != len(items):
+            raise ValueError(f"the prompt has {found} media placeholders for {len(items)} media items")
+        prompt: list[int] = []
+        spans: list[MediaSpan] = []
+        for token in token_ids:
+            if token != self.placeholder_token_id:
+                prompt.append(token)
+                continue
+            digest, layout = items[len(spans)]
+            spans.append(MediaSpan(len(spans), len(prompt), layout.num_tokens, layout.grid, digest))
+            prompt.extend([token] * layout.num_tokens)
+        return tuple(prompt), tuple(spans)

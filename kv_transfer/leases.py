@@ -1,0 +1,247 @@
+"""Who may write into which blocks of this instance, until when: the receiver's lease table.
+
+    GRANTED ──► WRITING ──► COMMITTED         blocks passed on to the receiver's engine
+       │           │
+       └───────────┴──► ABORTED, EXPIRED ──► FREED     blocks went back to the pool
+
+ABORTED and EXPIRED are the quarantine: the lease is over, but where the sender
+writes into this memory itself (shared memory), its blocks are not used again
+until it confirms that it stopped, is known to be dead, or a grace period is over.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections import Counter, OrderedDict
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from enum import Enum
+
+from core.clock import Clock
+from kv_transfer.blocks import BlockAllocator
+from kv_transfer.layout import PayloadKind
+from kv_transfer.processes import ProcessIdentity
+
+Key = tuple[str, int]  # request id, attempt
+
+_REMEMBERED_ENDS = 4096
+
+
+class LeaseState(Enum):
+    GRANTED = "granted"  # the sender was told its blocks
+    WRITING = "writing"  # something of it was heard since
+    COMMITTED = "committed"  # all arrived, the blocks belong to the engine
+    ABORTED = "aborted"  # given up by either end; blocks in quarantine
+    EXPIRED = "expired"  # not heard of in time; blocks in quarantine
+    FREED = "freed"  # blocks are back in the pool
+
+
+_S = LeaseState
+
+LEGAL_MOVES: dict[LeaseState, frozenset[LeaseState]] = {
+    _S.GRANTED: frozenset({_S.WRITING, _S.COMMITTED, _S.ABORTED, _S.EXPIRED}),
+    _S.WRITING: frozenset({_S.COMMITTED, _S.ABORTED, _S.EXPIRED}),
+    _S.ABORTED: frozenset({_S.FREED}),
+    _S.EXPIRED: frozenset({_S.FREED}),
+    _S.COMMITTED: frozenset(),
+    _S.FREED: frozenset(),
+}
+
+OPEN_STATES = frozenset({_S.GRANTED, _S.WRITING})
+QUARANTINE = frozenset({_S.ABORTED, _S.EXPIRED})
+
+
+class IllegalLeaseMove(RuntimeError):
+    """A lease was moved along no edge of the table."""
+
+
+class LeaseGone(LookupError):
+    """No open lease has this id; says what became of it."""
+
+
+@dataclass(slots=True, kw_only=True)
+class Lease:
+    """One grant. Changed by its table only."""
+
+    lease_id: int
+    key: Key
+    kind: PayloadKind
+    item_index: int  # of an embedding; 0 for KV
+    num_tokens: int
+    block_ids: tuple[int, ...]
+    transport: str
+    sender_instance_id: str
+    sender: ProcessIdentity | None  # None: on another host, or it did not say
+    is_written_directly: bool  # by the sender into this memory, past this process
+    num_planes: int
+    expires_at_s: float
+    state: LeaseState = LeaseState.GRANTED
+    reason: str = ""  # why it ended
+    quarantined_until_s: float | None = None
+    written: list[int] = field(default_factory=list)  # tokens per plane that came through this process
+
+    @property
+    def item(self) -> tuple[Key, PayloadKind, int]:
+        """What is transferred; one open lease each."""
+        return self.key, self.kind, self.item_index
+
+
+class LeaseTable:
+    """Used on one thread (the transfer service's loop).
+
+    A granted lease holds one reference to each of its blocks. It expires `lease_s`
+    after it was last heard of; quarantine lasts at most `grace_s`.
+    """
+
+    def __init__(
+        self, pools: dict[PayloadKind, BlockAllocator], clock: Clock, *, lease_s: float, grace_s: float
+    ) -> None:
+        self.lease_s = lease_s
+        self.grace_s = grace_s
+        self._pools = pools
+        self._clock = clock
+        self._leases: dict[int, Lease] = {}  # open or in quarantine
+        self._ends: OrderedDict[int, tuple[LeaseState, str]] = OrderedDict()
+        self._next_id = secrets.randbits(42) << 20  # an id of an earlier life means nothing here
+
+    def __iter__(self) -> Iterator[Lease]:
+        return iter(self._leases.values())
+
+    @property
+    def num_open(self) -> int:
+        return sum(lease.state in OPEN_STATES for lease in self)
+
+    @property
+    def num_quarantined_blocks(self) -> int:
+        return sum(len(lease.block_ids) for lease in self if lease.state in QUARANTINE)
+
+    def grant(
+        self,
+        key: Key,
+        kind: PayloadKind,
+        item_index: int,
+        num_tokens: int,
+        block_ids: tuple[int, ...],
+        *,
+        num_planes: int,
+        transport: str,
+        is_written_directly: bool,
+        sender_instance_id: str,
+        sender: ProcessIdentity | None,
+    ) -> Lease:
+        """Takes over one reference to each of the blocks. An open lease for the same item ends."""
+        for other in list(self):
+            if other.item == (key, kind, item_index) and other.state in OPEN_STATES:
+                self.abort(other, "the sender opened the same transfer again", is_confirmed=False)
+        lease = Lease(
+            lease_id=self._next_id,
+            key=key,
+            kind=kind,
+            item_index=item_index,
+            num_tokens=num_tokens,
+            block_ids=block_ids,
+            transport=transport,
+            sender_instance_id=sender_instance_id,
+            sender=sender,
+            is_written_directly=is_written_directly,
+            num_planes=num_planes,
+            expires_at_s=self._clock.now_s() + self.lease_s,
+            written=[0] * num_planes,
+        )
+        self._next_id += 1
+        self._leases[lease.lease_id] = lease
+        return lease
+
+    def open_lease(self, lease_id: int) -> Lease:
+        """Raises LeaseGone if it is not open."""
+        lease = self._leases.get(lease_id)
+        if lease is not None and lease.state in OPEN_STATES:
+            return lease
+        if lease is not None:
+            raise LeaseGone(f"lease {lease_id} is {lease.state.value}: {lease.reason}")
+        if lease_id in self._ends:
+            state, reason = self._ends[lease_id]
+            raise LeaseGone(f"lease {lease_id} is {state.value}: {reason}")
+        raise LeaseGone(f"lease {lease_id} is not known")
+
+    def was_committed(self, lease_id: int) -> bool:
+        """Whether it ended well, as far as that is remembered."""
+        return self._ends.get(lease_id, (None, ""))[0] is LeaseState.COMMITTED
+
+    def heard_of(self, lease: Lease) -> None:
+        """Its sender gave a sign of life: the expiry moves on."""
+        if lease.state is LeaseState.GRANTED:
+            self._move(lease, LeaseState.WRITING)
+        lease.expires_at_s = self._clock.now_s() + self.lease_s
+
+    def commit(self, lease: Lease) -> tuple[int, ...]:
+        """The caller takes over the lease's references to its blocks."""
+        self._move(lease, LeaseState.COMMITTED)
+        self._forget(lease, "all arrived")
+        return lease.block_ids
+
+    def abort(self, lease: Lease, reason: str, *, is_confirmed: bool) -> None:
+        """Ends an open lease. `is_confirmed`: the sender surely writes no more."""
+        lease.reason = reason
+        self._end(lease, LeaseState.ABORTED, is_confirmed)
+
+    def confirm_stopped(self, lease_id: int) -> None:
+        """The sender writes no more: quarantine ends. Unknown leases are no error."""
+        lease = self._leases.get(lease_id)
+        if lease is not None and lease.state in QUARANTINE:
+            self._free(lease)
+
+    def of_request(self, key: Key) -> list[Lease]:
+        """Its open leases."""
+        return [lease for lease in self if lease.key == key and lease.state in OPEN_STATES]
+
+    def sweep(self) -> None:
+        """Ends what is overdue or whose sender died, and frees what needs no quarantine any more."""
+        now_s = self._clock.now_s()
+        for lease in list(self):
+            is_dead = lease.sender is not None and not lease.sender.is_alive
+            if lease.state in OPEN_STATES:
+                if is_dead:
+                    self.abort(lease, "the sender's process died", is_confirmed=True)
+                elif now_s >= lease.expires_at_s:
+                    lease.reason = f"nothing was heard of it for {self.lease_s:g} s"
+                    self._end(lease, LeaseState.EXPIRED, False)
+            elif is_dead or (lease.quarantined_until_s is not None and now_s >= lease.quarantined_until_s):
+                self._free(lease)
+
+    def check_integrity(self) -> None:
+        """Raises AssertionError if a block has two leases, or a lease's block nobody holds."""
+        for kind, blocks in self._pools.items():
+            leased = Counter(block for lease in self if lease.kind is kind for block in lease.block_ids)
+            for block, count in leased.items():
+                if count > 1:
+                    raise AssertionError(f"{kind.name} block {block} is in {count} leases")
+                if blocks.references(block) < 1:
+                    raise AssertionError(f"{kind.name} block {block} is leased and free")
+        for lease in self:
+            if lease.state not in OPEN_STATES | QUARANTINE:
+                raise AssertionError(f"lease {lease.lease_id} is {lease.state.value} and still in the table")
+
+    def _end(self, lease: Lease, state: LeaseState, is_confirmed: bool) -> None:
+        self._move(lease, state)
+        if is_confirmed or not lease.is_written_directly:
+            self._free(lease)
+        else:
+            lease.quarantined_until_s = self._clock.now_s() + self.grace_s
+
+    def _free(self, lease: Lease) -> None:
+        ended_as = lease.state
+        self._move(lease, LeaseState.FREED)
+        self._forget(lease, f"{ended_as.value}, {lease.reason}")
+        self._pools[lease.kind].release(lease.block_ids)
+
+    def _forget(self, lease: Lease, reason: str) -> None:
+        del self._leases[lease.lease_id]
+        self._ends[lease.lease_id] = lease.state, reason
+        while len(self._ends) > _REMEMBERED_ENDS:
+            self._ends.popitem(last=False)
+
+    def _move(self, lease: Lease, wanted: LeaseState) -> None:
+        if wanted not in LEGAL_MOVES[lease.state]:
+            raise IllegalLeaseMove(f"a lease cannot go from {lease.state.name} to {wanted.name}")
+        lease.state = wanted

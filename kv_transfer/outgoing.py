@@ -1,0 +1,165 @@
+"""One transfer as its sender holds it: push, then commit or abort."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Sequence
+from enum import Enum
+from typing import Protocol
+
+from core.clock import Clock
+from kv_transfer.errors import TransferError
+from kv_transfer.stats import TransferStats
+from kv_transfer.transports.base import PeerAddress, Transfer, Writer
+
+
+class OutgoingState(Enum):
+    OPEN = "open"
+    COMMITTED = "committed"  # the receiver acknowledged
+    ENDED = "ended"  # aborted or failed; nothing is written any more
+
+
+class LeaseCalls(Protocol):
+    """What an Outgoing asks of its sender."""
+
+    async def commit_lease(
+        self, peer: PeerAddress, lease_id: int, num_tokens: int, outputs: tuple[int, ...]
+    ) -> None:
+        """Raises TransferError."""
+
+    async def abort_lease(self, peer: PeerAddress, lease_id: int, reason: str) -> None:
+        """Tells the receiver that nothing is written any more, if it can be reached; raises nothing."""
+
+    def ended(self, outgoing: Outgoing) -> None:
+        """The lease is over at this end."""
+
+
+class Outgoing:
+    """Ends with `commit` or `abort`, whatever happens; a failed commit has cleaned up.
+
+    `push` is for the engine thread, the rest for the sender's loop. Source blocks
+    must keep their content until `commit` or `abort` returned.
+    """
+
+    def __init__(
+        self, transfer: Transfer, writer: Writer, calls: LeaseCalls, stats: TransferStats, clock: Clock
+    ) -> None:
+        self.state = OutgoingState.OPEN
+        self.transfer = transfer
+        self._writer = writer
+        self._calls = calls
+        self._stats = stats
+        self._clock = clock
+        self._granted_at_s = clock.now_s()
+        stats.in_flight += 1
+
+    @property
+    def peer(self) -> PeerAddress:
+        return self.transfer.peer
+
+    @property
+    def lease_id(self) -> int:
+        return self.transfer.grant.lease_id
+
+    @property
+    def transport(self) -> str:
+        """Name of the transport in use."""
+        return self.transfer.grant.transport
+
+    @property
+    def error(self) -> Exception | None:
+        """Why `commit` will fail, as soon as that is known."""
+        return self.transfer.error
+
+    def push(self, first_token: int, num_tokens: int, planes: range, source_blocks: Sequence[int]) -> None:
+        """Tokens of some planes are in the source and may leave. Returns at once; any one thread.
+
+        Every plane starts at token 0 and has no gaps; tokens that were pushed
+        before (a sequence computed again) are sent again. `source_blocks` are the
+        sequence's blocks from token 0 on. After the end this does nothing.
+
+        Raises ValueError for tokens outside the lease or after a gap.
+        """
+        if self.state is not OutgoingState.OPEN or self.error is not None:
+            return
+        transfer = self.transfer
+        transfer.backlog.push(first_token, num_tokens, planes, source_blocks, transfer.source.fence())
+        self._writer.wake()
+
+    async def commit(self, num_tokens: int, outputs: Sequence[int] = ()) -> None:
+        """Waits until all that was pushed is written, then hands it over.
+
+        Raises TransferError; then the lease is given up and this end is clean.
+        """
+        self._check_open()
+        try:
+            size_bytes = await self._write_rest(num_tokens)
+            self._check_open()
+            await self._calls.commit_lease(self.peer, self.lease_id, num_tokens, tuple(outputs))
+            self._check_open()
+        except BaseException as error:
+            await self._give_up(f"the sender failed: {error}", _cause(error))
+            raise
+        self._end(OutgoingState.COMMITTED)
+        self._stats.committed += 1
+        self._stats.size_bytes += size_bytes
+        self._stats.seconds += self._clock.now_s() - self._granted_at_s
+
+    async def abort(self, reason: str) -> None:
+        """Stops writing and gives the lease up. Does nothing after the end; raises nothing."""
+        if self.state is OutgoingState.OPEN:
+            await self._give_up(reason, None)
+
+    async def _write_rest(self, num_tokens: int) -> int:
+        missing = self.transfer.backlog.missing(num_tokens)
+        if missing:
+            raise TransferError("INCOMPLETE", f"num_tokens: {missing}")
+        if self.error is not None:
+            raise _as_transfer_error(self.error)
+        try:
+            return await self._writer.drain()
+        except TransferError:
+            raise
+        except Exception as error:
+            raise _as_transfer_error(error) from error
+
+    async def _give_up(self, reason: str, cause: str | None) -> None:
+        """Ends the transfer even where the caller is being cancelled."""
+        if self.state is not OutgoingState.OPEN:
+            return  # by `abort`, while a commit was under way
+        self._end(OutgoingState.ENDED)
+        if cause is None:
+            self._stats.aborted += 1
+        else:
+            self._stats.failures[cause] += 1
+        await _finish(self._stop_and_tell(reason))
+
+    async def _stop_and_tell(self, reason: str) -> None:
+        await self._writer.stop()
+        await self._calls.abort_lease(self.peer, self.lease_id, reason)
+
+    def _check_open(self) -> None:
+        if self.state is not OutgoingState.OPEN:
+            raise TransferError("ENDED", f"the transfer is {self.state.value} already")
+
+    def _end(self, state: OutgoingState) -> None:
+        self.state = state
+        self._stats.in_flight -= 1
+        self._calls.ended(self)
+
+
+async def _finish(work: Awaitable[None]) -> None:
+    """Waits for `work`; a caller that is cancelled meanwhile leaves it running."""
+    await asyncio.shield(asyncio.ensure_future(work))
+
+
+def _as_transfer_error(error: Exception) -> TransferError:
+    if isinstance(error, TransferError):
+        return error
+    return TransferError("INTERNAL", f"writing failed: {error!r}")
+
+
+def _cause(error: BaseException) -> str:
+    if isinstance(error, TransferError):
+        return error.cause
+    return "CANCELLED" if isinstance(error, asyncio.CancelledError) else "INTERNAL"

@@ -1,0 +1,290 @@
+"""The receiving end: grants leases on this instance's blocks, takes bytes in, hands them to the owner."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+from core.clock import Clock, MonotonicClock
+from kv_transfer.errors import LayoutMismatch, UnknownRequest
+from kv_transfer.layout import PayloadKind, PoolLayout
+from kv_transfer.leases import Key, Lease, LeaseTable
+from kv_transfer.processes import identify
+from kv_transfer.room import Room
+
+if TYPE_CHECKING:
+    from kv_transfer.pool import Pool
+
+__all__ = ["OpenOffer", "TransferHost", "TransferReceiver", "UnknownRequest"]
+
+logger = logging.getLogger(__name__)
+
+SWEEP_INTERVAL_S = 0.5
+
+
+class TransferHost(Protocol):
+    """The owner of the pools. Called on the transfer service's loop; none of it may block."""
+
+    async def expect(self, key: Key, kind: PayloadKind, item_index: int | None, num_tokens: int) -> None:
+        """Waits until the request is known here; cancelled at the caller's deadline.
+
+        `item_index` is None for KV. Raises UnknownRequest if the request will not be known.
+        """
+
+    def on_kv(self, key: Key, block_ids: list[int], num_tokens: int, outputs: tuple[int, ...]) -> None:
+        """All KV of the first `num_tokens` tokens is in these blocks, which are the owner's from here on.
+
+        Raises UnknownRequest if the request is gone: then the blocks stay the receiver's.
+        """
+
+    def on_embedding(self, key: Key, item_index: int, block_ids: list[int], num_tokens: int) -> None:
+        """As on_kv, for one media item."""
+
+
+class TransferUnavailable(RuntimeError):
+    """No transport that the sender offers can be served."""
+
+
+class NoSuchPool(ValueError):
+    """This instance holds no payload of that kind."""
+
+
+class TooLarge(ValueError):
+    """The whole pool could not hold the payload."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OpenOffer:
+    """What a sender asks for."""
+
+    key: Key
+    item_index: int
+    num_tokens: int
+    layout: PoolLayout
+    receiver_epoch: int
+    sender_instance_id: str
+    sender_host_id: str
+    sender_pid: int
+    transports: tuple[str, ...]  # best first
+
+
+class TransferReceiver:
+    """One per instance, used on one loop; `start` before the first call, `close` at the end."""
+
+    def __init__(
+        self,
+        pools: Mapping[PayloadKind, Pool],
+        host: TransferHost,
+        *,
+        epoch: int,
+        host_id: str,
+        clock: Clock | None = None,
+        lease_s: float = 30.0,
+        grace_s: float = 60.0,
+    ) -> None:
+        self.pools = dict(pools)
+        self.epoch = epoch
+        self._host = host
+        self._host_id = host_id
+        allocators = {kind: pool.blocks for kind, pool in self.pools.items()}
+        self.leases = LeaseTable(allocators, clock or MonotonicClock(), lease_s=lease_s, grace_s=grace_s)
+        self.rooms: dict[PayloadKind, Room] = {}
+        self._opening: defaultdict[Key, set[asyncio.Task[Lease]]] = defaultdict(set)
+        self._sweeper: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        self.rooms = {kind: Room(pool.blocks) for kind, pool in self.pools.items()}
+        self._sweeper = asyncio.create_task(self._sweep_for_ever(), name="kv-lease-sweep")
+
+    async def close(self) -> None:
+        """Ends all that waits and every lease. Blocks in quarantine are given up with the pool."""
+        for tasks in list(self._opening.values()):
+            for task in list(tasks):
+                task.cancel()
+        if self._sweeper is not None:
+            self._sweeper.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._sweeper
+        for key in {lease.key for lease in self.leases}:
+            self.release_request(key, "this instance shuts down")
+
+    async def open(self, offer: OpenOffer) -> Lease:
+        """Waits until the request is known here and blocks are free; the caller bounds the time.
+
+        Raises LayoutMismatch, NoSuchPool, TooLarge, TransferUnavailable, UnknownRequest.
+        """
+        self._check(offer)
+        task = asyncio.create_task(self._admit(offer))
+        tasks = self._opening[offer.key]
+        tasks.add(task)
+        try:
+            return await asyncio.shield(task)
+        except asyncio.CancelledError:
+            if task.cancelled():  # by release_request or close, not by this caller
+                raise UnknownRequest(
+                    f"request {offer.key[0]} (dispatch {offer.key[1]}) has ended here"
+                ) from None
+            task.cancel()
+            task.add_done_callback(self._drop_unheard)
+            raise
+        finally:
+            tasks.discard(task)
+            if not tasks:
+                self._opening.pop(offer.key, None)
+
+    def write(self, lease_id: int, plane: int, first_token: int, data: bytes) -> Lease:
+        """Bytes of consecutive tokens of one plane; without data a sign of life.
+
+        Raises LeaseGone, ValueError naming the field.
+        """
+        lease = self.leases.open_lease(lease_id)
+        if data:
+            self._write(lease, plane, first_token, data)
+        self.leases.heard_of(lease)
+        return lease
+
+    def commit(self, lease_id: int, num_tokens: int, outputs: tuple[int, ...]) -> None:
+        """Hands what arrived to the host. A repeated commit does nothing.
+
+        Raises LeaseGone, UnknownRequest, ValueError if tokens are missing; then the lease is over.
+        """
+        if self.leases.was_committed(lease_id):
+            return
+        self.leases.confirm_stopped(lease_id)
+        lease = self.leases.open_lease(lease_id)
+        problem = _commit_problem(lease, num_tokens)
+        if problem:
+            self.leases.abort(lease, problem, is_confirmed=True)
+            raise ValueError(problem)
+        try:
+            self._deliver(lease, num_tokens, outputs)
+        except BaseException as error:
+            self.leases.abort(lease, f"the receiver refused it: {error}", is_confirmed=True)
+            raise
+
+    def abort(self, lease_id: int, reason: str) -> None:
+        """The sender gave up and writes no more. Unknown leases are no error."""
+        self.leases.confirm_stopped(lease_id)
+        for lease in self.leases:
+            if lease.lease_id == lease_id:
+                self.leases.abort(lease, reason, is_confirmed=True)
+                return
+
+    def lost_stream(self, lease_ids: set[int]) -> None:
+        """The call that carried these leases' bytes broke off."""
+        for lease in list(self.leases):
+            if lease.lease_id in lease_ids and not lease.is_written_directly:
+                self.abort(lease.lease_id, "the sender's stream broke off")
+
+    def release_request(self, key: Key, reason: str = "the request ended here") -> None:
+        """Ends all leases of a cancelled request, and whatever waits for one."""
+        for task in self._opening.get(key, ()):
+            task.cancel()
+        for lease in self.leases.of_request(key):
+            self.leases.abort(lease, reason, is_confirmed=False)
+
+    def check_integrity(self) -> None:
+        """Raises AssertionError if leases and blocks disagree."""
+        self.leases.check_integrity()
+        for pool in self.pools.values():
+            pool.blocks.check_integrity()
+
+    def _check(self, offer: OpenOffer) -> None:
+        if offer.receiver_epoch != self.epoch:
+            raise LayoutMismatch(f"receiver_epoch: {offer.receiver_epoch} is not this life of the instance")
+        pool = self.pools.get(offer.layout.kind)
+        if pool is None:
+            raise NoSuchPool(f"layout.kind: this instance takes no {offer.layout.kind.name}")
+        difference = pool.layout.difference(offer.layout)
+        if difference:
+            raise LayoutMismatch(f"layout: {difference}")
+        if offer.num_tokens < 1:
+            raise ValueError("num_tokens: at least 1")
+        if offer.num_tokens > pool.num_tokens:
+            raise TooLarge(f"num_tokens: {offer.num_tokens}, the whole pool holds {pool.num_tokens}")
+        self._choose_transport(offer)
+
+    async def _admit(self, offer: OpenOffer) -> Lease:
+        kind = offer.layout.kind
+        pool = self.pools[kind]
+        item_index = None if kind is PayloadKind.KV else offer.item_index
+        await self._host.expect(offer.key, kind, item_index, offer.num_tokens)
+        blocks = await self.rooms[kind].take(pool.blocks_for(offer.num_tokens))
+        transport = self._choose_transport(offer)
+        is_local = offer.sender_host_id == self._host_id
+        return self.leases.grant(
+            offer.key,
+            kind,
+            offer.item_index,
+            offer.num_tokens,
+            tuple(blocks),
+            num_planes=pool.layout.num_planes,
+            transport=transport,
+            is_written_directly=transport != "grpc",
+            sender_instance_id=offer.sender_instance_id,
+            sender=identify(offer.sender_pid) if is_local else None,
+        )
+
+    def _choose_transport(self, offer: OpenOffer) -> str:
+        """The first that both ends can do."""
+        has_segment = self.pools[offer.layout.kind].segment is not None
+        can_share = has_segment and offer.sender_host_id == self._host_id
+        for name in offer.transports:
+            if name == "grpc" or (name == "shm" and can_share):
+                return name
+        raise TransferUnavailable(
+            f"transports: none of {', '.join(offer.transports) or 'nothing'} works here"
+        )
+
+    def _drop_unheard(self, task: asyncio.Task[Lease]) -> None:
+        """The caller left while its lease was granted."""
+        if not task.cancelled() and task.exception() is None:
+            self.abort(task.result().lease_id, "the sender left before it was told")
+
+    def _write(self, lease: Lease, plane: int, first_token: int, data: bytes) -> None:
+        pool = self.pools[lease.kind]
+        if not 0 <= plane < lease.num_planes:
+            raise ValueError(f"plane: {plane} is not within {lease.num_planes}")
+        num_tokens, rest = divmod(len(data), pool.layout.token_bytes)
+        if rest:
+            raise ValueError(f"data: {len(data)} bytes are not whole tokens of {pool.layout.token_bytes}")
+        end = first_token + num_tokens
+        if first_token > lease.written[plane] or end > lease.num_tokens:
+            present = f"plane {plane} has {lease.written[plane]} of {lease.num_tokens}"
+            raise ValueError(f"first_token: {first_token} to {end} does not fit, {present}")
+        pool.write_bytes(plane, lease.block_ids, first_token, data)
+        lease.written[plane] = max(lease.written[plane], end)
+
+    def _deliver(self, lease: Lease, num_tokens: int, outputs: tuple[int, ...]) -> None:
+        """Blocks that hold none of the tokens go back to the pool."""
+        pool = self.pools[lease.kind]
+        used = list(lease.block_ids[: pool.blocks_for(num_tokens)])
+        surplus = lease.block_ids[len(used) :]
+        if lease.kind is PayloadKind.KV:
+            self._host.on_kv(lease.key, used, num_tokens, outputs)
+        else:
+            self._host.on_embedding(lease.key, lease.item_index, used, num_tokens)
+        self.leases.commit(lease)
+        pool.blocks.release(surplus)
+
+    async def _sweep_for_ever(self) -> None:
+        while True:
+            await asyncio.sleep(SWEEP_INTERVAL_S)
+            try:
+                self.leases.sweep()
+            except Exception:
+                logger.exception("sweeping leases failed")
+
+
+def _commit_problem(lease: Lease, num_tokens: int) -> str:
+    if not 1 <= num_tokens <= lease.num_tokens:
+        return f"num_tokens: {num_tokens} is not within 1 to {lease.num_tokens}"
+    if lease.is_written_directly:
+        return ""  # the sender vouches for what it wrote itself
+    short = [plane for plane, count in enumerate(lease.written) if count < num_tokens]
+    return f"num_tokens: {num_tokens}, but {len(short)} planes have fewer" if short else ""

@@ -1,0 +1,271 @@
+"""The sending end: asks peers for room and carries pool contents and embeddings there."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import grpc
+
+from core.clock import Clock, MonotonicClock
+from elasticmm.v1 import transfer_pb2
+from kv_transfer.blocks import blocks_for
+from kv_transfer.channels import Channels, code_name
+from kv_transfer.errors import AttachError, TransferError
+from kv_transfer.layout import PayloadKind, PoolLayout
+from kv_transfer.leases import Key
+from kv_transfer.outgoing import Outgoing
+from kv_transfer.pool import Pool, embedding_layout
+from kv_transfer.source import PlaneSource, TensorSource
+from kv_transfer.stats import StatsTable
+from kv_transfer.transports.backlog import Backlog
+from kv_transfer.transports.base import Grant, LeaseDeadline, PeerAddress, Transfer, Transport
+from kv_transfer.transports.grpc_stream import GrpcTransport
+from kv_transfer.transports.shm import ShmTransport
+from kv_transfer.wire import layout_to
+
+if TYPE_CHECKING:
+    import torch
+
+__all__ = ["TRANSPORTS", "Outgoing", "PeerAddress", "Sender"]
+
+CALL_TIMEOUT_S = 10.0  # commit, heartbeat
+ABORT_TIMEOUT_S = 2.0
+HEARTBEAT_INTERVAL_S = 1.0
+
+# Best first: what a pair uses where nothing is forced.
+TRANSPORTS: Mapping[str, Callable[[str, Channels], Transport]] = {
+    "shm": lambda host_id, _channels: ShmTransport(host_id),
+    "grpc": lambda _host_id, channels: GrpcTransport(channels),
+}
+
+_T = TypeVar("_T")
+
+
+class Sender:
+    """One per stage server; everything but Outgoing.push is for its loop.
+
+    `transports` names what may be used, best first; None means all.
+    Raises ValueError for an unknown transport.
+    """
+
+    def __init__(
+        self,
+        *,
+        model_fingerprint: str,
+        instance_id: str,
+        host_id: str,
+        token: str,
+        transports: Sequence[str] | None = None,
+        open_timeout_s: float = 120.0,
+        clock: Clock | None = None,
+    ) -> None:
+        names = tuple(TRANSPORTS if transports is None else transports)
+        unknown = [name for name in names if name not in TRANSPORTS]
+        if unknown or not names:
+            raise ValueError(f"transports: {', '.join(unknown) or 'none'}; known are {', '.join(TRANSPORTS)}")
+        self.stats = StatsTable()
+        self._model_fingerprint = model_fingerprint
+        self._instance_id = instance_id
+        self._host_id = host_id
+        self._open_timeout_s = open_timeout_s
+        self._clock = clock or MonotonicClock()
+        self._channels = Channels(token)
+        self._transports = {name: TRANSPORTS[name](host_id, self._channels) for name in names}
+        self._unreachable: set[tuple[PeerAddress, str]] = set()  # found out when attaching
+        self._outgoing: set[Outgoing] = set()
+        self._background: set[asyncio.Task[Any]] = set()
+        self._heartbeat: asyncio.Task[None] | None = None
+
+    async def open(  # noqa: PLR0917 - where to, what, from where
+        self,
+        peer: PeerAddress,
+        key: Key,
+        kind: PayloadKind,
+        item_index: int,
+        num_tokens: int,
+        source: Pool,
+    ) -> Outgoing:
+        """Waits until the peer knows the request and has room for `num_tokens` tokens.
+
+        Raises TransferError: refused, unreachable or not granted in time.
+        """
+        if source.layout.kind != kind:
+            raise ValueError(f"kind: {kind!r}, the source holds {source.layout.kind.name}")
+        return await self._open(peer, key, item_index, num_tokens, TensorSource.of_pool(source))
+
+    async def send_embedding(
+        self, peer: PeerAddress, key: Key, item_index: int, embedding: torch.Tensor
+    ) -> str:
+        """Sends one media item's embedding [num_tokens, width]; returns the transport's name.
+
+        Raises TransferError.
+        """
+        num_tokens, width = embedding.shape
+        layout = embedding_layout(self._model_fingerprint, embedding.dtype, width=width)
+        source = TensorSource(embedding.detach().contiguous()[None], layout)
+        outgoing = await self._open(peer, key, item_index, num_tokens, source)
+        try:
+            blocks = range(blocks_for(num_tokens, layout.block_tokens))
+            outgoing.push(0, num_tokens, range(1), blocks)
+            await outgoing.commit(num_tokens)
+        finally:
+            await outgoing.abort("sending the embedding was given up")
+        return outgoing.transport
+
+    def forget(self, instance_id: str) -> None:
+        """The peer is gone: drops connections and mappings; what is in flight to it fails."""
+        self._unreachable = {pair for pair in self._unreachable if pair[0].instance_id != instance_id}
+        self._channels.forget(instance_id)
+        for transport in self._transports.values():
+            transport.forget(instance_id)
+
+    async def close(self) -> None:
+        """Aborts what is in flight and closes channels, mappings and threads."""
+        if self._heartbeat is not None:
+            self._heartbeat.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._heartbeat
+        await asyncio.gather(*(outgoing.abort("the sender shuts down") for outgoing in list(self._outgoing)))
+        await asyncio.gather(*self._background, return_exceptions=True)
+        for transport in self._transports.values():
+            await transport.close()
+        await self._channels.close()
+
+    async def commit_lease(
+        self, peer: PeerAddress, lease_id: int, num_tokens: int, outputs: tuple[int, ...]
+    ) -> None:
+        request = transfer_pb2.CommitRequest(
+            lease_id=lease_id, num_tokens=num_tokens, output_token_ids=outputs
+        )
+        await _call(self._channels.stub(peer).Commit(request, **self._options()), "commit")
+
+    async def abort_lease(self, peer: PeerAddress, lease_id: int, reason: str) -> None:
+        request = transfer_pb2.AbortRequest(lease_id=lease_id, reason=reason)
+        with contextlib.suppress(
+            TransferError
+        ):  # a peer that is gone needs no telling; else the lease expires
+            await _call(self._channels.stub(peer).Abort(request, **self._options(ABORT_TIMEOUT_S)), "abort")
+
+    def ended(self, outgoing: Outgoing) -> None:
+        self._outgoing.discard(outgoing)
+
+    async def _open(
+        self, peer: PeerAddress, key: Key, item_index: int, num_tokens: int, source: PlaneSource
+    ) -> Outgoing:
+        while True:
+            names = [
+                name
+                for name, transport in self._transports.items()
+                if transport.can_reach(peer) and (peer, name) not in self._unreachable
+            ]
+            request = self._open_request(peer, key, source.layout, names)
+            request.item_index, request.num_tokens = item_index, num_tokens
+            try:
+                grant = await self._ask(peer, request)
+            except TransferError as error:
+                self.stats.of(peer.instance_id, "").failures[error.cause] += 1
+                raise
+            try:
+                return self._start(peer, grant, num_tokens, source)
+            except AttachError as error:
+                self._unreachable.add((peer, grant.transport))
+                await self.abort_lease(peer, grant.lease_id, str(error))
+                if len(names) == 1:
+                    raise TransferError("ATTACH", str(error)) from error
+
+    def _open_request(
+        self, peer: PeerAddress, key: Key, layout: PoolLayout, transports: Sequence[str]
+    ) -> transfer_pb2.OpenRequest:
+        return transfer_pb2.OpenRequest(
+            request_id=key[0],
+            attempt=key[1],
+            layout=layout_to(layout),
+            sender_instance_id=self._instance_id,
+            sender_host_id=self._host_id,
+            transports=transports,
+            receiver_epoch=peer.epoch,
+            sender_pid=os.getpid(),
+        )
+
+    async def _ask(self, peer: PeerAddress, request: transfer_pb2.OpenRequest) -> Grant:
+        """A caller that is cancelled leaves no lease behind, even if it was granted at that moment."""
+        asked_at_s = self._clock.now_s()
+        self._channels.forget(peer.instance_id, but=peer)  # an earlier life
+        call = self._channels.stub(peer).Open(
+            request, metadata=self._channels.metadata, timeout=self._open_timeout_s
+        )
+        asking = asyncio.ensure_future(_call(call, "open"))
+        try:
+            response = await asyncio.shield(asking)
+        except asyncio.CancelledError:
+            call.cancel()
+            self._spawn(self._give_back(peer, asking))
+            raise
+        deadline = LeaseDeadline(self._clock, asked_at_s, response.expires_in_ms / 1000)
+        return Grant(
+            lease_id=response.lease_id,
+            transport=response.transport,
+            block_ids=tuple(response.block_ids),
+            num_pool_blocks=response.num_pool_blocks,
+            segment=response.segment,
+            deadline=deadline,
+        )
+
+    async def _give_back(self, peer: PeerAddress, asking: asyncio.Future[transfer_pb2.OpenResponse]) -> None:
+        with contextlib.suppress(TransferError, asyncio.CancelledError):
+            response = await asking
+            await self.abort_lease(peer, response.lease_id, "the sender left while asking")
+
+    def _start(self, peer: PeerAddress, grant: Grant, num_tokens: int, source: PlaneSource) -> Outgoing:
+        """Raises AttachError."""
+        transport = self._transports[grant.transport]
+        backlog = Backlog(source.layout, num_tokens)
+        transfer = Transfer(peer, grant, source, backlog)
+        writer = transport.open_writer(transfer)
+        stats = self.stats.of(peer.instance_id, grant.transport)
+        outgoing = Outgoing(transfer, writer, self, stats, self._clock)
+        self._outgoing.add(outgoing)
+        if self._heartbeat is None:
+            self._heartbeat = asyncio.create_task(self._beat(), name="kv-lease-heartbeat")
+        return outgoing
+
+    async def _beat(self) -> None:
+        """Renews leases held for long; a short transfer never gets here."""
+        while True:
+            await asyncio.sleep(HEARTBEAT_INTERVAL_S)
+            due = [o for o in self._outgoing if o.transfer.grant.deadline.is_renewal_due]
+            await asyncio.gather(*(self._renew(outgoing) for outgoing in due))
+
+    async def _renew(self, outgoing: Outgoing) -> None:
+        asked_at_s = self._clock.now_s()
+        beat = transfer_pb2.WriteRequest(lease_id=outgoing.lease_id)
+        call = self._channels.stub(outgoing.peer).Write(iter((beat,)), **self._options())
+        try:
+            await _call(call, "heartbeat")
+        except TransferError as error:
+            if error.cause == "FAILED_PRECONDITION":  # the receiver ended the lease
+                outgoing.transfer.fail(error)
+        else:
+            outgoing.transfer.grant.deadline.renew(asked_at_s)
+
+    def _options(self, timeout_s: float = CALL_TIMEOUT_S) -> dict[str, Any]:
+        return {"metadata": self._channels.metadata, "timeout": timeout_s}
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
+        self._background.add(task)
+        task.add_done_callback(self._background.discard)
+
+
+async def _call(call: Any, verb: str) -> Any:
+    """Awaits a gRPC call; raises TransferError."""
+    try:
+        return await call
+    except grpc.RpcError as error:
+        raise TransferError(
+            code_name(error), f"{verb} refused: {code_name(error)}: {error.details()}"
+        ) from error

@@ -1,0 +1,146 @@
+"""The Transfer service: converts, calls the receiver, converts back."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Iterator
+from typing import Any
+
+import grpc
+
+from core.access import has_token
+from elasticmm.v1 import transfer_pb2, transfer_pb2_grpc
+from kv_transfer.blocks import OutOfBlocks
+from kv_transfer.errors import LayoutMismatch, UnknownRequest
+from kv_transfer.leases import LeaseGone
+from kv_transfer.receiver import NoSuchPool, OpenOffer, TooLarge, TransferReceiver, TransferUnavailable
+from kv_transfer.wire import layout_from
+
+MAX_OPEN_WAIT_S = 600.0  # where the caller sets no deadline
+
+# First match wins.
+_STATUS: tuple[tuple[type[Exception], grpc.StatusCode], ...] = (
+    (UnknownRequest, grpc.StatusCode.NOT_FOUND),
+    (LeaseGone, grpc.StatusCode.FAILED_PRECONDITION),
+    (LayoutMismatch, grpc.StatusCode.FAILED_PRECONDITION),
+    (NoSuchPool, grpc.StatusCode.FAILED_PRECONDITION),
+    (TransferUnavailable, grpc.StatusCode.FAILED_PRECONDITION),
+    (TooLarge, grpc.StatusCode.RESOURCE_EXHAUSTED),
+    (OutOfBlocks, grpc.StatusCode.RESOURCE_EXHAUSTED),
+    (TimeoutError, grpc.StatusCode.DEADLINE_EXCEEDED),
+    (ValueError, grpc.StatusCode.INVALID_ARGUMENT),
+)
+
+
+class _Refused(Exception):
+    def __init__(self, code: grpc.StatusCode, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+class TransferServicer(transfer_pb2_grpc.TransferServicer):
+    """Checks the cluster token itself; `token` None leaves that to an interceptor."""
+
+    def __init__(self, receiver: TransferReceiver, token: str | None) -> None:
+        self._receiver = receiver
+        self._token = token
+
+    async def Open(
+        self, request: transfer_pb2.OpenRequest, context: grpc.aio.ServicerContext[Any, Any]
+    ) -> transfer_pb2.OpenResponse:
+        await self._check_token(context)
+        try:
+            with _statuses():
+                offer = _offer_from(request)
+                async with asyncio.timeout(context.time_remaining() or MAX_OPEN_WAIT_S):
+                    lease = await self._receiver.open(offer)
+        except _Refused as refused:
+            await context.abort(refused.code, str(refused))
+        pool = self._receiver.pools[lease.kind]
+        return transfer_pb2.OpenResponse(
+            lease_id=lease.lease_id,
+            transport=lease.transport,
+            block_ids=lease.block_ids,
+            num_pool_blocks=pool.num_blocks,
+            segment="" if pool.segment is None else str(pool.segment.path),
+            expires_in_ms=round(self._receiver.leases.lease_s * 1000),
+        )
+
+    async def Write(
+        self,
+        request_iterator: AsyncIterator[transfer_pb2.WriteRequest],
+        context: grpc.aio.ServicerContext[Any, Any],
+    ) -> transfer_pb2.WriteResponse:
+        await self._check_token(context)
+        received_bytes = 0
+        lease_ids: set[int] = set()
+        try:
+            with _statuses():
+                async for request in request_iterator:
+                    self._receiver.write(request.lease_id, request.plane, request.first_token, request.data)
+                    if request.data:  # else a heartbeat, whose call may break off
+                        lease_ids.add(request.lease_id)
+                    received_bytes += len(request.data)
+        except _Refused as refused:
+            self._receiver.lost_stream(lease_ids)
+            await context.abort(refused.code, str(refused))
+        except BaseException:
+            self._receiver.lost_stream(lease_ids)
+            raise
+        return transfer_pb2.WriteResponse(received_bytes=received_bytes)
+
+    async def Commit(
+        self, request: transfer_pb2.CommitRequest, context: grpc.aio.ServicerContext[Any, Any]
+    ) -> transfer_pb2.CommitResponse:
+        await self._check_token(context)
+        try:
+            with _statuses():
+                self._receiver.commit(request.lease_id, request.num_tokens, tuple(request.output_token_ids))
+        except _Refused as refused:
+            await context.abort(refused.code, str(refused))
+        return transfer_pb2.CommitResponse()
+
+    async def Abort(
+        self, request: transfer_pb2.AbortRequest, context: grpc.aio.ServicerContext[Any, Any]
+    ) -> transfer_pb2.AbortResponse:
+        await self._check_token(context)
+        self._receiver.abort(request.lease_id, request.reason)
+        return transfer_pb2.AbortResponse()
+
+    async def _check_token(self, context: grpc.aio.ServicerContext[Any, Any]) -> None:
+        if self._token is not None and not has_token(context.invocation_metadata() or (), self._token):
+            await context.abort(grpc.StatusCode.UNAUTHENTICATED, "the cluster token is missing or wrong")
+
+
+def add_transfer_service(server: grpc.aio.Server, receiver: TransferReceiver, token: str | None) -> None:
+    """`token` None: an interceptor of the server checks it."""
+    transfer_pb2_grpc.add_TransferServicer_to_server(TransferServicer(receiver, token), server)
+
+
+@contextlib.contextmanager
+def _statuses() -> Iterator[None]:
+    """Turns the receiver's exceptions into refusals with a gRPC status."""
+    try:
+        yield
+    except tuple(kind for kind, _ in _STATUS) as error:
+        code = next(code for kind, code in _STATUS if isinstance(error, kind))
+        message = str(error) or "the deadline passed before the request was known here and blocks were free"
+        raise _Refused(code, message) from error
+
+
+def _offer_from(request: transfer_pb2.OpenRequest) -> OpenOffer:
+    """Raises ValueError naming the field."""
+    if not request.request_id:
+        raise ValueError("request_id: is missing")
+    return OpenOffer(
+        key=(request.request_id, request.attempt),
+        item_index=request.item_index,
+        num_tokens=request.num_tokens,
+        layout=layout_from(request.layout),
+        receiver_epoch=request.receiver_epoch,
+        sender_instance_id=request.sender_instance_id,
+        sender_host_id=request.sender_host_id,
+        sender_pid=request.sender_pid,
+        transports=tuple(request.transports),
+    )

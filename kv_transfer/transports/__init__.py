@@ -1,0 +1,1 @@
+"""The ways in which bytes get from a sender into leased blocks."""

@@ -1,0 +1,113 @@
+"""What was pushed of one transfer and is not yet written: bounded, whatever the speeds."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from kv_transfer.layout import PoolLayout
+from kv_transfer.runs import BlockTable
+from kv_transfer.source import Fence
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """The same tokens of consecutive planes, to be read from the source blocks of `source`."""
+
+    planes: range
+    first_token: int
+    num_tokens: int
+    source: BlockTable
+    fence: Fence | None
+
+
+class Backlog:
+    """Two marks per plane: tokens pushed, tokens taken by the writer.
+
+    Pushes name memory, they carry none, so a slow writer finds more tokens and
+    more planes to take at once instead of a longer queue. `push` is called in
+    the engine thread, `take` by one writer.
+    """
+
+    def __init__(self, layout: PoolLayout, num_tokens: int) -> None:
+        """`layout` is that of the source."""
+        self.num_tokens = num_tokens
+        self._layout = layout
+        self._pushed = [0] * layout.num_planes
+        self._taken = [0] * layout.num_planes
+        self._source_blocks: tuple[int, ...] = ()
+        self._table: BlockTable | None = None  # of the source blocks, made when they are read
+        self._fence: Fence | None = None
+        self._lock = threading.Lock()
+
+    def push(
+        self,
+        first_token: int,
+        num_tokens: int,
+        planes: range,
+        source_blocks: Sequence[int],
+        fence: Fence | None,
+    ) -> None:
+        """Tokens of some planes are ready. Tokens that were pushed before are written again.
+
+        `source_blocks` are the sequence's blocks from its first token on. Raises
+        ValueError where tokens would be left out, or do not fit the lease.
+        """
+        end = first_token + num_tokens
+        if end > len(source_blocks) * self._layout.block_tokens:
+            raise ValueError(f"{len(source_blocks)} source_blocks do not hold tokens up to {end}")
+        if num_tokens < 1 or first_token < 0 or end > self.num_tokens:
+            raise ValueError(
+                f"tokens {first_token} to {end} are not within the {self.num_tokens} of the lease"
+            )
+        if planes.step != 1 or not 0 <= planes.start < planes.stop <= len(self._pushed):
+            raise ValueError(f"{planes} is not within {len(self._pushed)} planes")
+        with self._lock:
+            if any(first_token > self._pushed[plane] for plane in planes):
+                raise ValueError(f"tokens before {first_token} were not pushed for all of {planes}")
+            for plane in planes:
+                self._taken[plane] = min(self._taken[plane], first_token)
+                self._pushed[plane] = max(self._pushed[plane], end)
+            self._fence = fence
+            blocks = tuple(source_blocks)  # the caller's list may change
+            if blocks != self._source_blocks:
+                self._source_blocks = blocks
+                self._table = None
+
+    def take(self, max_bytes: int) -> Batch | None:
+        """The next tokens to write, at least one token and about `max_bytes` at most; None if none wait."""
+        with self._lock:
+            first = next((p for p, end in enumerate(self._pushed) if self._taken[p] < end), None)
+            if first is None:
+                return None
+            span = self._taken[first], self._pushed[first]
+            stop = first + 1
+            size_bytes = (span[1] - span[0]) * self._layout.token_bytes
+            while (
+                stop < len(self._pushed)
+                and (self._taken[stop], self._pushed[stop]) == span
+                and (stop - first + 1) * size_bytes <= max_bytes
+            ):
+                stop += 1
+            count = span[1] - span[0]
+            if stop == first + 1:
+                count = max(1, min(count, max_bytes // self._layout.token_bytes))
+            for plane in range(first, stop):
+                self._taken[plane] = span[0] + count
+            if self._table is None:
+                self._table = BlockTable(self._source_blocks, self._layout.block_tokens)
+            return Batch(range(first, stop), span[0], count, self._table, self._fence)
+
+    @property
+    def has_work(self) -> bool:
+        return any(taken < pushed for taken, pushed in zip(self._taken, self._pushed, strict=True))
+
+    def missing(self, num_tokens: int) -> str:
+        """What keeps the first `num_tokens` tokens from being complete, in words; empty if nothing does."""
+        short = [plane for plane, end in enumerate(self._pushed) if end < num_tokens]
+        if not short:
+            return ""
+        return (
+            f"{len(short)} planes lack tokens, plane {short[0]} has {self._pushed[short[0]]} of {num_tokens}"
+        )

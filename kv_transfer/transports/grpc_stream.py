@@ -1,0 +1,136 @@
+"""The gRPC stream: always works, two copies and the wire."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import grpc
+import numpy as np
+
+from elasticmm.v1 import transfer_pb2
+from kv_transfer.channels import Channels, code_name
+from kv_transfer.errors import TransferError
+from kv_transfer.transports.backlog import Batch
+from kv_transfer.transports.base import PeerAddress, Transfer, Writer
+
+CHUNK_BYTES = 1 << 20  # most data of one message
+
+
+class GrpcTransport:
+    """Any peer. The stream's own flow control is the back-pressure."""
+
+    name = "grpc"
+
+    def __init__(self, channels: Channels) -> None:
+        self._channels = channels
+
+    def can_reach(self, peer: PeerAddress) -> bool:
+        return bool(peer.endpoint)
+
+    def open_writer(self, transfer: Transfer) -> Writer:
+        return GrpcWriter(self._channels, transfer)
+
+    def forget(self, instance_id: str) -> None:
+        self._channels.forget(instance_id)
+
+    async def close(self) -> None:
+        """The channels belong to the sender."""
+
+
+class GrpcWriter:
+    """One Write call, fed by a task on the sender's loop."""
+
+    def __init__(self, channels: Channels, transfer: Transfer) -> None:
+        self._call = channels.stub(transfer.peer).Write(metadata=channels.metadata)
+        self._transfer = transfer
+        self._grant = transfer.grant
+        self._source = transfer.source
+        self._backlog = transfer.backlog
+        self._loop = asyncio.get_running_loop()
+        self._woken = asyncio.Event()
+        self._is_last = False
+        self._size_bytes = 0
+        self._task = self._loop.create_task(self._run())
+
+    def wake(self) -> None:
+        self._loop.call_soon_threadsafe(self._woken.set)
+
+    async def drain(self) -> int:
+        self._is_last = True
+        self._woken.set()
+        try:
+            return await asyncio.shield(self._task)
+        except asyncio.CancelledError:
+            if self._task.cancelled():
+                raise TransferError("ENDED", "the transfer was stopped while it was written") from None
+            raise
+        except grpc.RpcError as error:
+            raise _transfer_error(error) from error
+
+    async def stop(self) -> None:
+        self._call.cancel()
+        self._task.cancel()
+        await asyncio.gather(self._task, return_exceptions=True)
+
+    async def _run(self) -> int:
+        try:
+            return await self._write_all()
+        except grpc.RpcError as error:
+            self._transfer.fail(_transfer_error(error))
+            raise
+        except Exception as error:
+            self._call.cancel()
+            self._transfer.fail(error)
+            raise
+
+    async def _write_all(self) -> int:
+        while True:
+            self._woken.clear()
+            while (batch := self._backlog.take(CHUNK_BYTES)) is not None:
+                async for message in self._messages(batch):
+                    await self._write(message)
+            if self._is_last and not self._backlog.has_work:
+                break
+            await self._woken.wait()
+        await self._call.done_writing()
+        received = (await self._call).received_bytes
+        if received != self._size_bytes:
+            raise TransferError("LOST_BYTES", f"{self._size_bytes} bytes were sent, {received} arrived")
+        return self._size_bytes
+
+    async def _write(self, message: transfer_pb2.WriteRequest) -> None:
+        try:
+            await self._call.write(message)
+        except asyncio.InvalidStateError:
+            await self._call  # the receiver ended the call early: raises its status
+            raise
+        self._size_bytes += len(message.data)
+
+    async def _messages(self, batch: Batch) -> AsyncIterator[transfer_pb2.WriteRequest]:
+        step = max(1, CHUNK_BYTES // self._source.layout.token_bytes)
+        end = batch.first_token + batch.num_tokens
+        for plane in batch.planes:
+            for first in range(batch.first_token, end, step):
+                count = min(step, end - first)
+                if self._source.is_on_device:
+                    data = await asyncio.to_thread(self._read, batch, plane, first, count)
+                else:
+                    data = self._read(batch, plane, first, count)
+                yield transfer_pb2.WriteRequest(
+                    lease_id=self._grant.lease_id, plane=plane, first_token=first, data=data
+                )
+
+    def _read(self, batch: Batch, plane: int, first_token: int, num_tokens: int) -> bytes:
+        """Consecutive tokens of one plane, gathered from their blocks."""
+        if batch.fence is not None:
+            batch.fence.synchronize()
+        runs = batch.source.runs(first_token, num_tokens)
+        parts = [
+            self._source.read(range(plane, plane + 1), run.first_slot, run.num_tokens)[0] for run in runs
+        ]
+        return (parts[0] if len(parts) == 1 else np.concatenate(parts)).tobytes()
+
+
+def _transfer_error(error: grpc.RpcError) -> TransferError:
+    return TransferError(code_name(error), f"writing failed: {error.details()}")

@@ -1,0 +1,40 @@
+"""Conversions between the transfer protocol's messages and our records."""
+
+from __future__ import annotations
+
+from elasticmm.v1 import transfer_pb2
+from kv_transfer.layout import PayloadKind, PoolLayout
+
+_KINDS = {
+    PayloadKind.KV: transfer_pb2.PAYLOAD_KIND_KV,
+    PayloadKind.EMBEDDING: transfer_pb2.PAYLOAD_KIND_EMBEDDING,
+}
+_KINDS_BACK = {number: kind for kind, number in _KINDS.items()}
+
+
+def layout_to(layout: PoolLayout) -> transfer_pb2.PoolLayout:
+    return transfer_pb2.PoolLayout(
+        kind=_KINDS[layout.kind],
+        model_fingerprint=layout.model_fingerprint,
+        dtype=layout.dtype,
+        num_planes=layout.num_planes,
+        block_tokens=layout.block_tokens,
+        token_bytes=layout.token_bytes,
+    )
+
+
+def layout_from(message: transfer_pb2.PoolLayout) -> PoolLayout:
+    """Raises ValueError naming a field that is unset or makes no sense."""
+    if message.kind not in _KINDS_BACK:
+        raise ValueError(f"layout.kind: {message.kind} is no kind of payload")
+    try:
+        return PoolLayout(
+            kind=_KINDS_BACK[message.kind],
+            model_fingerprint=message.model_fingerprint,
+            dtype=message.dtype,
+            num_planes=message.num_planes,
+            block_tokens=message.block_tokens,
+            token_bytes=message.token_bytes,
+        )
+    except ValueError as error:
+        raise ValueError(f"layout.{error}") from None

@@ -1,0 +1,68 @@
+"""Where the rows of a packed step lie in the pool."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """The rows of one sequence in a packed step."""
+
+    first_row: int
+    num_rows: int
+    num_context: int  # tokens with KV once this step's rows are written
+    blocks: tuple[int, ...]
+
+    @property
+    def first_token(self) -> int:
+        return self.num_context - self.num_rows
+
+
+@dataclass(frozen=True)
+class PackedBatch:
+    """Rows of several sequences behind one another; decodes (one row each) come first."""
+
+    segments: Sequence[Segment]
+    num_decodes: int
+    block_tokens: int
+    device: torch.device
+
+    @property
+    def num_rows(self) -> int:
+        last = self.segments[-1]
+        return last.first_row + last.num_rows
+
+    @cached_property
+    def slots(self) -> torch.Tensor:
+        """[rows] token slot in the pool (block * block_tokens + offset) of every row."""
+        size = self.block_tokens
+        slots = [
+            segment.blocks[token // size] * size + token % size
+            for segment in self.segments
+            for token in range(segment.first_token, segment.num_context)
+        ]
+        return torch.tensor(slots, dtype=torch.int64, device=self.device)
+
+    @cached_property
+    def block_table(self) -> torch.Tensor:
+        """[segments, most blocks] int32 block ids, zero behind a segment's last block."""
+        width = max(len(segment.blocks) for segment in self.segments)
+        rows = [[*segment.blocks, *[0] * (width - len(segment.blocks))] for segment in self.segments]
+        return torch.tensor(rows, dtype=torch.int32, device=self.device)
+
+    @cached_property
+    def context_lengths(self) -> torch.Tensor:
+        """[segments] int32."""
+        lengths = [segment.num_context for segment in self.segments]
+        return torch.tensor(lengths, dtype=torch.int32, device=self.device)
+
+    @cached_property
+    def row_bounds(self) -> torch.Tensor:
+        """[segments + 1] int32 first row of every segment, and the end."""
+        bounds = [*(segment.first_row for segment in self.segments), self.num_rows]
+        return torch.tensor(bounds, dtype=torch.int32, device=self.device)

@@ -1,0 +1,146 @@
+"""Which rows run in the next step: decodes first, then prefill chunks in order of arrival."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from collections.abc import Sequence as Seq
+from dataclasses import dataclass
+
+from kv_transfer.blocks import BlockAllocator, OutOfBlocks, blocks_for
+from stage_servers.engine.records import EngineConfig
+from stage_servers.engine.sequence import Sequence
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """Consecutive tokens of one sequence that run in a step."""
+
+    sequence: Sequence
+    first_token: int
+    num_tokens: int
+
+    @property
+    def end_token(self) -> int:
+        return self.first_token + self.num_tokens
+
+    @property
+    def is_last(self) -> bool:
+        """Whether the step gives the sequence a new token."""
+        return self.end_token == len(self.sequence.tokens)
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """Rows of the next step, and who must give way for them."""
+
+    decodes: tuple[Chunk, ...] = ()
+    prefills: tuple[Chunk, ...] = ()
+    preempted: tuple[Sequence, ...] = ()
+    starved: tuple[Sequence, ...] = ()  # cannot get a block, and no one can give way
+
+    @property
+    def chunks(self) -> tuple[Chunk, ...]:
+        return self.decodes + self.prefills
+
+
+class Batcher:
+    """Chooses chunks and takes the blocks they need; the engine calls it once per step."""
+
+    def __init__(self, config: EngineConfig, blocks: BlockAllocator) -> None:
+        self._config = config
+        self._blocks = blocks
+
+    def select(self, sequences: Iterable[Sequence]) -> Selection:
+        """`sequences` in order of arrival; blocks of preempted ones are given back at once."""
+        live = [sequence for sequence in sequences if not sequence.is_parked]
+        preempted: list[Sequence] = []
+        starved: list[Sequence] = []
+        decodes = self._select_decodes(live, preempted, starved)
+        gone = {id(sequence) for sequence in (*preempted, *starved)}
+        waiting = [s for s in live if not s.is_decoding and id(s) not in gone]
+        prefills = self._select_prefills(waiting, len(decodes), is_short=bool(gone))
+        return Selection(tuple(decodes), tuple(prefills), tuple(preempted), tuple(starved))
+
+    def can_run(self, sequences: Iterable[Sequence]) -> bool:
+        """Whether `select` would choose a row or let a sequence fail; changes nothing."""
+        live = [sequence for sequence in sequences if not sequence.is_parked]
+        if any(s.is_decoding or (s.blocks and s.num_ready > 0) for s in live):
+            return True
+        first = next((s for s in live if not s.blocks and s.num_ready > 0), None)
+        num_started = sum(bool(s.blocks) for s in live)
+        if first is None or num_started >= self._config.max_sequences:
+            return False
+        return blocks_for(len(first.tokens), self._config.block_tokens) <= self._blocks.num_free
+
+    def _select_decodes(
+        self, live: Seq[Sequence], preempted: list[Sequence], starved: list[Sequence]
+    ) -> list[Chunk]:
+        chosen: list[Sequence] = []
+        room = min(self._config.max_sequences, self._config.max_batch_tokens)
+        for sequence in [sequence for sequence in live if sequence.is_decoding]:
+            if len(chosen) == room or sequence in preempted:
+                continue
+            while not self._take(sequence, sequence.num_computed + 1):
+                victim = self._victim(live, preempted)
+                if victim is None:
+                    starved.append(sequence)
+                    break
+                self._blocks.release(victim.forget_kv())
+                preempted.append(victim)
+                if victim in chosen:
+                    chosen.remove(victim)
+                if victim is sequence:
+                    break
+            else:
+                chosen.append(sequence)
+        return [Chunk(sequence, sequence.num_computed, 1) for sequence in chosen]
+
+    def _select_prefills(self, waiting: Seq[Sequence], num_decodes: int, *, is_short: bool) -> list[Chunk]:
+        chunks: list[Chunk] = []
+        budget = self._config.max_batch_tokens - num_decodes
+        started = num_decodes + sum(bool(sequence.blocks) for sequence in waiting)
+        for sequence in waiting:
+            num_tokens = min(sequence.num_ready, budget)
+            if num_tokens <= 0:
+                continue
+            if not sequence.blocks:
+                # Strictly in order: a later, smaller prompt must not keep a large one waiting for ever.
+                is_short = is_short or started >= self._config.max_sequences
+                if is_short or not self._admit(sequence, num_decodes):
+                    is_short = True
+                    continue
+                started += 1
+            chunks.append(Chunk(sequence, sequence.num_computed, num_tokens))
+            budget -= num_tokens
+        return chunks
+
+    def _admit(self, sequence: Sequence, num_decodes: int) -> bool:
+        """Takes blocks for a whole new prompt, but leaves each running decode one to grow into."""
+        needed = blocks_for(len(sequence.tokens), self._config.block_tokens)
+        return needed + num_decodes <= self._blocks.num_free and self._take(sequence, len(sequence.tokens))
+
+    def _take(self, sequence: Sequence, num_tokens: int) -> bool:
+        """Gives the sequence blocks for its first `num_tokens` tokens, or nothing at all."""
+        missing = blocks_for(num_tokens, self._config.block_tokens) - len(sequence.blocks)
+        if missing <= 0:
+            return True
+        try:
+            sequence.blocks += self._blocks.allocate(missing)
+        except OutOfBlocks:
+            return False
+        return True
+
+    def _victim(self, live: Seq[Sequence], preempted: Seq[Sequence]) -> Sequence | None:
+        """The latest arrival that holds blocks and can be computed again.
+
+        Hand-overs are spared: chunks of theirs are on their way to a peer.
+        """
+        for sequence in reversed(live):
+            if (
+                sequence.blocks
+                and sequence.can_recompute
+                and not sequence.hand_over
+                and sequence not in preempted
+            ):
+                return sequence
+        return None

@@ -1,0 +1,241 @@
+"""The engine: sequences in, one packed step at a time, tokens out."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+
+import torch
+
+from core.sequence import SequenceSpec
+from kv_transfer.blocks import BlockAllocator, blocks_for
+from stage_servers.engine.batching import Batcher, Chunk, Selection
+from stage_servers.engine.model import Model
+from stage_servers.engine.records import (
+    EngineConfig,
+    EngineListener,
+    Key,
+    PrefillChunk,
+    SequenceFailure,
+    StepOutput,
+    TokenOutput,
+)
+from stage_servers.engine.runner import Runner
+from stage_servers.engine.sampler import Drawn, SampleRow, sample
+from stage_servers.engine.sequence import Sequence
+
+
+class Engine:
+    """Continuous batching over one block pool. Every method is called from one thread, the engine's.
+
+    The pool is [2 * layers, blocks, block_tokens, kv_heads * head_dim] and belongs to the caller.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        kv: torch.Tensor,
+        blocks: BlockAllocator,
+        config: EngineConfig,
+        listener: EngineListener | None = None,
+    ) -> None:
+        wanted = (model.kv_planes, blocks.num_blocks, config.block_tokens, model.kv_token_elements)
+        if tuple(kv.shape) != wanted or kv.dtype != model.dtype:
+            raise ValueError(
+                f"kv: {tuple(kv.shape)} of {kv.dtype}, the model wants {wanted} of {model.dtype}"
+            )
+        self._model = model
+        self._blocks = blocks
+        self._config = config
+        self._batcher = Batcher(config, blocks)
+        self._runner = Runner(model, kv, config.block_tokens, listener)
+        self._sequences: dict[Key, Sequence] = {}  # in order of arrival
+        self._num_arrived = 0
+
+    # -- what comes in
+
+    def add_prefill(self, spec: SequenceSpec, *, hand_over: bool) -> None:
+        """Starts a sequence; with `hand_over` it stops after one token and keeps its blocks until `release`.
+
+        Raises ValueError naming the field if it could never run here.
+        """
+        self._check(spec)
+        self._add(spec, hand_over=hand_over)
+
+    def add_decode(self, spec: SequenceSpec, block_ids: list[int], num_cached_tokens: int) -> None:
+        """Goes on with a sequence whose KV lies in `block_ids`; they belong to the engine unless this raises.
+
+        Raises ValueError if the blocks do not hold exactly all tokens but the newest.
+        """
+        self._check(spec)
+        if not spec.outputs or num_cached_tokens != len(spec.prompt) + len(spec.outputs) - 1:
+            raise ValueError(f"num_cached_tokens: {num_cached_tokens} is not all tokens but the newest")
+        if len(block_ids) < blocks_for(num_cached_tokens, self._config.block_tokens):
+            raise ValueError(f"block_ids: {len(block_ids)} blocks do not hold {num_cached_tokens} tokens")
+        sequence = self._add(spec, hand_over=False)
+        sequence.blocks = list(block_ids)
+        sequence.num_computed = num_cached_tokens
+
+    def provide_embedding(self, key: Key, item_index: int, embedding: torch.Tensor) -> bool:
+        """Gives a sequence one item's embedding [num_tokens, embedding_width]; False if the key is gone."""
+        sequence = self._sequences.get(key)
+        if sequence is None:
+            return False
+        spans = [span for span in sequence.spec.media if span.item_index == item_index]
+        if not spans:
+            raise ValueError(f"item_index: the sequence has no media item {item_index}")
+        wanted = (spans[0].num_tokens, self._model.embedding_width)
+        if tuple(embedding.shape) != wanted:
+            raise ValueError(f"embedding: {tuple(embedding.shape)}, item {item_index} wants {wanted}")
+        sequence.embeddings[item_index] = embedding.to(self._model.device, self._model.dtype)
+        return True
+
+    def abort(self, key: Key) -> bool:
+        """Ends a sequence and frees all it holds; False if it is unknown."""
+        sequence = self._sequences.pop(key, None)
+        if sequence is None:
+            return False
+        self._blocks.release(sequence.forget_kv())
+        return True
+
+    def release(self, key: Key) -> bool:
+        """Ends a handed-over sequence whose KV was sent; False if it is unknown."""
+        return self.abort(key)
+
+    # -- what can be asked
+
+    def block_ids(self, key: Key) -> list[int]:
+        """The blocks of a sequence in order of tokens; raises KeyError if it is unknown."""
+        return list(self._sequences[key].blocks)
+
+    @property
+    def has_work(self) -> bool:
+        """Whether a step could run something now. Blocks that others free may change it."""
+        return self._batcher.can_run(self._sequences.values())
+
+    @property
+    def num_prefilling(self) -> int:
+        return sum(not s.is_parked and not s.is_decoding for s in self._sequences.values())
+
+    @property
+    def num_decoding(self) -> int:
+        return sum(not s.is_parked and s.is_decoding for s in self._sequences.values())
+
+    @property
+    def prefill_waiting_tokens(self) -> int:
+        """Tokens that wait for prefill, those without embeddings included."""
+        return sum(s.num_pending for s in self._sequences.values() if not s.is_parked and not s.is_decoding)
+
+    def check_integrity(self) -> None:
+        """Raises AssertionError if blocks and sequences disagree."""
+        self._blocks.check_integrity()
+        held = [block for sequence in self._sequences.values() for block in sequence.blocks]
+        for block in set(held):
+            if self._blocks.references(block) < held.count(block):
+                raise AssertionError(
+                    f"block {block} is held {held.count(block)} times and counted less often"
+                )
+        for sequence in self._sequences.values():
+            room = len(sequence.blocks) * self._config.block_tokens
+            if not 0 <= sequence.num_computed <= min(room, len(sequence.tokens)):
+                raise AssertionError(
+                    f"{sequence.key}: {sequence.num_computed} tokens computed, room for {room}"
+                )
+
+    # -- the step
+
+    @torch.inference_mode()
+    def step(self) -> StepOutput:
+        """Runs one packed batch; an empty output if nothing could run."""
+        started_s = time.perf_counter()
+        selection = self._batcher.select(self._sequences.values())
+        failed = [self._fail_starved(sequence) for sequence in selection.starved]
+        tokens: list[TokenOutput] = []
+        if selection.chunks:
+            logits = self._runner.run(selection)
+            for chunk in selection.chunks:
+                chunk.sequence.num_computed = chunk.end_token
+            tokens = self._advance([chunk for chunk in selection.chunks if chunk.is_last], logits, failed)
+        return _report(selection, tokens, failed, time.perf_counter() - started_s)
+
+    def _advance(
+        self, ending: list[Chunk], logits: torch.Tensor, failed: list[SequenceFailure]
+    ) -> list[TokenOutput]:
+        """Draws a token for every chunk that reached its sequence's end."""
+        if not ending:
+            return []
+        tokens: list[TokenOutput] = []
+        for chunk, drawn in zip(
+            ending, sample(logits, [_row(chunk.sequence) for chunk in ending]), strict=True
+        ):
+            sequence = chunk.sequence
+            if drawn is None:
+                self.abort(sequence.key)
+                failed.append(SequenceFailure(sequence.key, "the model's logits are no numbers", False))
+            else:
+                tokens.append(self._append(sequence, drawn))
+        return tokens
+
+    def _append(self, sequence: Sequence, drawn: Drawn) -> TokenOutput:
+        index = sequence.num_outputs
+        sequence.tokens.append(drawn.token_id)
+        finish = sequence.finish_reason(drawn.token_id, self._model.context_tokens)
+        if finish is not None:
+            self.abort(sequence.key)
+        sequence.is_parked = sequence.hand_over
+        handed_over = sequence.hand_over and finish is None
+        return TokenOutput(sequence.key, index, drawn.token_id, drawn.logprobs, finish, handed_over)
+
+    def _fail_starved(self, sequence: Sequence) -> SequenceFailure:
+        self.abort(sequence.key)
+        return SequenceFailure(sequence.key, "no block is free and no sequence can be recomputed here", True)
+
+    def _check(self, spec: SequenceSpec) -> None:
+        if spec.key in self._sequences:
+            raise ValueError(f"request_id: {spec.request_id!r} attempt {spec.attempt} is here already")
+        if not spec.prompt:
+            raise ValueError("prompt: is empty")
+        num_tokens = len(spec.prompt) + len(spec.outputs)
+        if num_tokens >= self._model.context_tokens:
+            raise ValueError(
+                f"prompt: {num_tokens} tokens leave no room in a context of {self._model.context_tokens}"
+            )
+        if len(spec.outputs) >= spec.sampling.max_tokens:
+            raise ValueError("outputs: the sequence has reached max_tokens already")
+        room = self._blocks.num_blocks * self._config.block_tokens
+        if num_tokens > room:
+            raise ValueError(f"prompt: {num_tokens} tokens, the block pool holds {room}")
+        if any(
+            not 0 <= token < self._model.description.vocab_size for token in (*spec.prompt, *spec.outputs)
+        ):
+            raise ValueError("prompt: holds a token id outside the vocabulary")
+
+    def _add(self, spec: SequenceSpec, *, hand_over: bool) -> Sequence:
+        positions, delta = self._model.family.positions(len(spec.prompt), spec.media)
+        sequence = Sequence(spec, self._num_arrived, positions, delta, hand_over)
+        self._num_arrived += 1
+        self._sequences[spec.key] = sequence
+        return sequence
+
+
+def _row(sequence: Sequence) -> SampleRow:
+    num_prompt = len(sequence.spec.prompt)
+    outputs = sequence.tokens[num_prompt:] if sequence.spec.sampling.has_penalties else ()
+    return SampleRow(sequence.spec.sampling, sequence.num_outputs, sequence.spec.prompt, outputs)
+
+
+def _report(
+    selection: Selection, tokens: Iterable[TokenOutput], failed: Iterable[SequenceFailure], duration_s: float
+) -> StepOutput:
+    return StepOutput(
+        tokens=tuple(tokens),
+        failed=tuple(failed),
+        prefilled=tuple(
+            PrefillChunk(c.sequence.key, c.first_token, c.num_tokens) for c in selection.prefills
+        ),
+        preempted=tuple(sequence.key for sequence in selection.preempted),
+        num_decode_tokens=len(selection.decodes),
+        num_prefill_tokens=sum(chunk.num_tokens for chunk in selection.prefills),
+        num_context_tokens=sum(chunk.end_token for chunk in selection.chunks),
+        duration_s=duration_s,
+    )

@@ -1,0 +1,130 @@
+"""The Qwen-VL families: three-dimensional rotary positions, and in the later one per-layer extras."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from PIL import Image
+
+from core.sequence import MediaSpan
+from stage_servers.engine.attention.backend import PagedStep
+from stage_servers.engine.families.adapter import FamilyAdapter, MediaRows, PixelInput
+
+
+class Qwen25VLAdapter(FamilyAdapter):
+    """Pictures enter at the embedding layer only."""
+
+    # Checkpoints keep the names of before the text model became a submodule.
+    renames: ClassVar[tuple[tuple[str, str], ...]] = (
+        (r"^visual\.", "model.visual."),
+        (r"^model\.(?!language_model\.|visual\.)", "model.language_model."),
+    )
+
+    @classmethod
+    def build(cls, folder: Path) -> Any:
+        from transformers.models.qwen2_5_vl.configuration_qwen2_5_vl import Qwen2_5_VLConfig
+        from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import Qwen2_5_VLForConditionalGeneration
+
+        return Qwen2_5_VLForConditionalGeneration(Qwen2_5_VLConfig.from_pretrained(folder))
+
+    @classmethod
+    def image_processor(cls, folder: Path) -> Any:
+        from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
+
+        return Qwen2VLImageProcessorPil.from_pretrained(folder)
+
+    @property
+    def text_model(self) -> Any:
+        return self.model.model.language_model
+
+    @property
+    def vision_model(self) -> Any:
+        return self.model.model.visual
+
+    def preprocess(self, processor: Any, image: Image.Image) -> tuple[torch.Tensor, tuple[int, ...]]:
+        found = processor(images=[image])
+        pixels = torch.as_tensor(found["pixel_values"], dtype=torch.float32)
+        return pixels, tuple(int(size) for size in found["image_grid_thw"][0])
+
+    def encode(self, inputs: Sequence[PixelInput]) -> list[torch.Tensor]:
+        features = self._features(inputs)
+        return list(torch.split(features, [item.num_tokens for item in inputs]))
+
+    def _features(self, inputs: Sequence[PixelInput]) -> torch.Tensor:
+        pooled: torch.Tensor = self._run_vision(inputs).pooler_output
+        return pooled
+
+    def _run_vision(self, inputs: Sequence[PixelInput]) -> Any:
+        vision = self.vision_model
+        pixels = torch.cat([item.pixels for item in inputs]).to(vision.device, vision.dtype)
+        grids = torch.tensor([item.grid for item in inputs], device=vision.device)
+        return vision(pixels, grid_thw=grids)
+
+    def positions(self, num_tokens: int, spans: Sequence[MediaSpan]) -> tuple[torch.Tensor, int]:
+        merge = self.model.config.vision_config.spatial_merge_size
+        parts: list[torch.Tensor] = []
+        token, position = 0, 0
+        for span in spans:
+            parts.append(_text_positions(position, span.first_token - token))
+            position += span.first_token - token
+            time, rows, columns = span.grid[0], span.grid[1] // merge, span.grid[2] // merge
+            parts.append(position + torch.cartesian_prod(*map(torch.arange, (time, rows, columns))).T)
+            position += max(rows, columns)
+            token = span.end_token
+        parts.append(_text_positions(position, num_tokens - token))
+        return torch.cat(parts, dim=1), position - token
+
+    def forward_text(
+        self, token_ids: torch.Tensor, positions: torch.Tensor, media: MediaRows | None, paged: PagedStep
+    ) -> torch.Tensor:
+        embeds = self.text_model.embed_tokens(token_ids)
+        if media is not None:
+            embeds = embeds.index_copy(0, media.rows, media.values[:, : embeds.shape[1]])
+        out = self.text_model(
+            inputs_embeds=embeds[None],
+            position_ids=positions[:, None],
+            # A mapping rather than None: transformers then builds no mask, the attention knows its own.
+            attention_mask={"full_attention": None, "sliding_attention": None},
+            use_cache=False,
+            paged=paged,
+            **self._extras(media, len(token_ids)),
+        )
+        hidden: torch.Tensor = out.last_hidden_state[0]
+        return hidden
+
+    def _extras(self, media: MediaRows | None, num_rows: int) -> dict[str, Any]:  # noqa: ARG002
+        return {}
+
+
+class Qwen3VLAdapter(Qwen25VLAdapter):
+    """Each embedding carries one more tensor for each of the first text layers."""
+
+    @classmethod
+    def build(cls, folder: Path) -> Any:
+        from transformers.models.qwen3_vl.configuration_qwen3_vl import Qwen3VLConfig
+        from transformers.models.qwen3_vl.modeling_qwen3_vl import Qwen3VLForConditionalGeneration
+
+        return Qwen3VLForConditionalGeneration(Qwen3VLConfig.from_pretrained(folder))
+
+    @property
+    def num_extras(self) -> int:
+        return len(self.model.config.vision_config.deepstack_visual_indexes)
+
+    def _features(self, inputs: Sequence[PixelInput]) -> torch.Tensor:
+        found = self._run_vision(inputs)
+        return torch.cat([found.pooler_output, *found.deepstack_features], dim=1)
+
+    def _extras(self, media: MediaRows | None, num_rows: int) -> dict[str, Any]:
+        if media is None:
+            return {}
+        mask = torch.zeros(1, num_rows, dtype=torch.bool, device=media.rows.device)
+        mask[0, media.rows] = True
+        _, *extras = media.values.chunk(1 + self.num_extras, dim=1)
+        return {"visual_pos_masks": mask, "deepstack_visual_embeds": extras}
+
+
+def _text_positions(first: int, count: int) -> torch.Tensor:
+    return torch.arange(first, first + count).expand(3, count)

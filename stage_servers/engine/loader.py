@@ -1,0 +1,105 @@
+"""From a model folder to a Model; weights stay in the page cache, shared by all processes of the host."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import torch
+
+from core.families import ModelError, load_family
+from core.families.folder import weight_files
+from stage_servers.engine.attention import registry
+from stage_servers.engine.attention.backend import INTERFACE_NAME, register
+from stage_servers.engine.converted import share_converted
+from stage_servers.engine.families import adapter_for
+from stage_servers.engine.model import Model
+from stage_servers.engine.weights import (
+    MappedFiles,
+    Tensors,
+    assign,
+    map_weights,
+    rename,
+    restore_buffers,
+    stored_dtype,
+)
+
+__all__ = ["ModelError", "load_model"]
+
+_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+_log = logging.getLogger(__name__)
+
+
+def load_model(path: Path, *, dtype: str = "auto", device: str = "cpu", attention: str = "auto") -> Model:
+    """The model of a folder, ready to run.
+
+    dtype "auto" is that of the files. Raises ModelError naming a missing file or
+    weight, an unknown architecture, or a dtype, device or attention backend that
+    is not to be had.
+    """
+    description = load_family(path)
+    chosen = _device(device)
+    adapter = adapter_for(description)
+    with torch.device("meta"):
+        model = adapter.build(path).eval()
+    restore_buffers(model)
+    tensors = rename(map_weights(weight_files(path)), adapter.renames)
+    wanted = _dtype(dtype, tensors)
+    files = MappedFiles()
+    assign(model, _converted(tensors, wanted, chosen, description.fingerprint, files), path)
+    model.to(chosen)
+    family = adapter(model)
+    register()
+    family.text_config._attn_implementation = INTERFACE_NAME
+    backend = registry.choose(attention, chosen, wanted)
+    return Model(
+        path=path,
+        description=description,
+        family=family,
+        processor=adapter.image_processor(path),
+        device=chosen,
+        dtype=wanted,
+        attention_backend=backend,
+        files=files,
+    )
+
+
+def _device(name: str) -> torch.device:
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise ModelError(f"device: {name!r} is no device") from None
+    if device.type not in ("cpu", "cuda"):
+        raise ModelError(f"device: {name!r} is not supported (cpu, cuda:N)")
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise ModelError(f"device: {name} is not here")
+    return device
+
+
+def _dtype(name: str, tensors: Tensors) -> torch.dtype:
+    if name == "auto":
+        stored = stored_dtype(tensors)
+        if stored not in _DTYPES.values():
+            raise ModelError(f"dtype: weights stored as {stored} are not supported")
+        return stored
+    if name not in _DTYPES:
+        raise ModelError(f"dtype: {name!r} is not supported (auto, {', '.join(_DTYPES)})")
+    return _DTYPES[name]
+
+
+def _converted(
+    tensors: Tensors, dtype: torch.dtype, device: torch.device, fingerprint: str, files: MappedFiles
+) -> Tensors:
+    """Tensors in `dtype`: those of the files, or on the CPU a copy that the host's processes share."""
+    if all(tensor.dtype == dtype for tensor in tensors.values()):
+        return tensors
+    if device.type != "cpu":
+        return {name: tensor.to(device, dtype) for name, tensor in tensors.items()}
+    try:
+        shared = share_converted(f"{fingerprint}-{str(dtype).removeprefix('torch.')}", tensors, dtype)
+    except OSError as error:
+        _log.warning("weights are converted for this process alone: shared memory has no room (%s)", error)
+        return {name: tensor.to(dtype) for name, tensor in tensors.items()}
+    files.hold(shared)
+    return map_weights([shared.path])

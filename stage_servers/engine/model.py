@@ -1,0 +1,112 @@
+"""A loaded model: weights, shape and the calls that need no KV."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from core.families import Family
+from core.sequence import MediaSpan
+from stage_servers.engine.attention import registry
+from stage_servers.engine.attention.backend import AttentionBackend, AttentionShape
+from stage_servers.engine.families.adapter import FamilyAdapter, PixelInput
+from stage_servers.engine.media import MediaError, decode_picture
+from stage_servers.engine.weights import MappedFiles
+
+
+class Model:
+    """Made by `load_model`. `preprocess` may be called from any thread, the rest from the engine's."""
+
+    def __init__(
+        self,
+        *,
+        path: Path,
+        description: Family,
+        family: FamilyAdapter,
+        processor: Any,
+        device: torch.device,
+        dtype: torch.dtype,
+        attention_backend: str,
+        files: MappedFiles,
+    ) -> None:
+        self.path = path
+        self.description = description
+        self.family = family
+        self.device = device
+        self.dtype = dtype
+        self.attention_backend = attention_backend
+        self._processor = processor
+        self._files = files
+
+    @property
+    def config(self) -> Any:
+        return self.family.model.config
+
+    @property
+    def fingerprint(self) -> str:
+        return self.description.fingerprint
+
+    @property
+    def context_tokens(self) -> int:
+        return self.description.context_tokens
+
+    @property
+    def eos_token_ids(self) -> frozenset[int]:
+        return self.description.eos_token_ids
+
+    @property
+    def num_layers(self) -> int:
+        return int(self.family.text_config.num_hidden_layers)
+
+    @property
+    def num_heads(self) -> int:
+        return int(self.family.text_config.num_attention_heads)
+
+    @property
+    def num_kv_heads(self) -> int:
+        return int(self.family.text_config.num_key_value_heads)
+
+    @property
+    def hidden_size(self) -> int:
+        return int(self.family.text_config.hidden_size)
+
+    @property
+    def head_dim(self) -> int:
+        return int(getattr(self.family.text_config, "head_dim", None) or self.hidden_size // self.num_heads)
+
+    @property
+    def embedding_width(self) -> int:
+        """Values per media token: the hidden size, once more for every per-layer extra."""
+        return self.hidden_size * (1 + self.family.num_extras)
+
+    @property
+    def kv_planes(self) -> int:
+        return 2 * self.num_layers
+
+    @property
+    def kv_token_elements(self) -> int:
+        """Values per token in one plane of the pool."""
+        return self.num_kv_heads * self.head_dim
+
+    def preprocess(self, data: bytes, span: MediaSpan) -> PixelInput:
+        """Decodes and normalises a picture file; raises MediaError if broken or not what the span says."""
+        pixels, grid = self.family.preprocess(self._processor, decode_picture(data))
+        if grid != span.grid:
+            raise MediaError(f"picture: its patch grid is {grid}, the prompt has room for {span.grid}")
+        return PixelInput(pixels, grid, span.num_tokens)
+
+    def encode(self, inputs: Sequence[PixelInput]) -> list[torch.Tensor]:
+        """One [num_tokens, embedding_width] per input, from one vision forward."""
+        with torch.inference_mode():
+            return self.family.encode(inputs)
+
+    def make_attention(self) -> AttentionBackend:
+        shape = AttentionShape(self.num_heads, self.num_kv_heads, self.head_dim, self.head_dim**-0.5)
+        return registry.make(self.attention_backend, shape)
+
+    def close(self) -> None:
+        """Gives up this process's hold on converted weights; the model stays usable."""
+        self._files.close()

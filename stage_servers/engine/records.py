@@ -1,0 +1,83 @@
+"""What goes into an engine and what a step of it gives back."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from core.sequence import FinishReason, TokenLogprobs
+
+Key = tuple[str, int]  # SequenceSpec.key
+
+
+@dataclass(frozen=True, slots=True)
+class EngineConfig:
+    """Limits of one engine; raises ValueError naming a field that makes no sense."""
+
+    max_batch_tokens: int = 512  # rows of one step, decodes and prefill chunks together
+    max_sequences: int = 64  # sequences that hold blocks and run at a time
+    block_tokens: int = 16
+
+    def __post_init__(self) -> None:
+        for name in ("max_batch_tokens", "max_sequences", "block_tokens"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}: must be at least 1")
+
+
+@dataclass(frozen=True, slots=True)
+class TokenOutput:
+    """One new token; read by the stage runtime."""
+
+    key: Key
+    index: int  # over all outputs, spec.outputs included
+    token_id: int
+    logprobs: TokenLogprobs | None = None
+    finish: FinishReason | None = None
+    handed_over: bool = False  # blocks are kept for the transfer until release(key)
+
+
+@dataclass(frozen=True, slots=True)
+class SequenceFailure:
+    """A sequence that cannot go on here; everything of it is freed."""
+
+    key: Key
+    reason: str
+    is_retryable: bool  # it could go on elsewhere, or later
+
+
+@dataclass(frozen=True, slots=True)
+class PrefillChunk:
+    """Prompt tokens whose KV this step computed."""
+
+    key: Key
+    first_token: int
+    num_tokens: int
+
+
+# What a listener is told of: the hand-over chunks of a step.
+WrittenChunk = PrefillChunk
+
+
+@dataclass(frozen=True, slots=True)
+class StepOutput:
+    tokens: tuple[TokenOutput, ...] = ()
+    failed: tuple[SequenceFailure, ...] = ()
+    prefilled: tuple[PrefillChunk, ...] = ()
+    preempted: tuple[Key, ...] = ()
+    num_decode_tokens: int = 0
+    num_prefill_tokens: int = 0
+    num_context_tokens: int = 0  # sum over the batch of tokens attended to
+    duration_s: float = 0.0
+
+    @property
+    def num_tokens(self) -> int:
+        return self.num_decode_tokens + self.num_prefill_tokens
+
+
+class EngineListener(Protocol):
+    """Told of KV while a step runs, on the engine thread."""
+
+    def on_layer_written(self, layer: int, chunks: Sequence[WrittenChunk]) -> None:
+        """K and V of `layer` for the step's hand-over chunks are in the pool; called once per layer."""
+        ...

@@ -1,0 +1,99 @@
+"""Runs the chosen chunks as one packed batch through the model."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence as Seq
+
+import torch
+
+from stage_servers.engine.attention.backend import PagedStep
+from stage_servers.engine.attention.batch import PackedBatch, Segment
+from stage_servers.engine.batching import Chunk, Selection
+from stage_servers.engine.families.adapter import MediaRows
+from stage_servers.engine.model import Model
+from stage_servers.engine.records import EngineListener, WrittenChunk
+
+
+class Runner:
+    """From chunks to logits; writes their KV into the pool."""
+
+    def __init__(
+        self, model: Model, pool: torch.Tensor, block_tokens: int, listener: EngineListener | None
+    ) -> None:
+        self._model = model
+        self._pool = pool
+        self._block_tokens = block_tokens
+        self._listener = listener
+        self._attention = model.make_attention()
+
+    def run(self, selection: Selection) -> torch.Tensor:
+        """Logits [chunks that end their sequence, vocabulary], in order of chunks."""
+        chunks = selection.chunks
+        batch = self._pack(chunks, len(selection.decodes))
+        self._attention.begin(self._pool, batch)
+        device = self._model.device
+        token_ids = torch.tensor([token for chunk in chunks for token in _tokens(chunk)], device=device)
+        hidden = self._model.family.forward_text(
+            token_ids, _positions(chunks).to(device), self._media(chunks), self._paged(selection.prefills)
+        )
+        rows = [
+            segment.first_row + segment.num_rows - 1
+            for chunk, segment in zip(chunks, batch.segments, strict=True)
+            if chunk.is_last
+        ]
+        if len(rows) < batch.num_rows:
+            hidden = hidden[torch.tensor(rows, dtype=torch.int64, device=device)]
+        return self._model.family.logits(hidden)
+
+    def _pack(self, chunks: Seq[Chunk], num_decodes: int) -> PackedBatch:
+        segments: list[Segment] = []
+        row = 0
+        for chunk in chunks:
+            segments.append(Segment(row, chunk.num_tokens, chunk.end_token, tuple(chunk.sequence.blocks)))
+            row += chunk.num_tokens
+        return PackedBatch(segments, num_decodes, self._block_tokens, self._model.device)
+
+    def _media(self, chunks: Seq[Chunk]) -> MediaRows | None:
+        rows: list[torch.Tensor] = []
+        values: list[torch.Tensor] = []
+        first_row = 0
+        for chunk in chunks:
+            for span in chunk.sequence.spans_between(chunk.first_token, chunk.end_token):
+                first = max(span.first_token, chunk.first_token)
+                end = min(span.end_token, chunk.end_token)
+                embedding = chunk.sequence.embeddings[span.item_index]
+                values.append(embedding[first - span.first_token : end - span.first_token])
+                rows.append(torch.arange(first, end) + (first_row - chunk.first_token))
+            first_row += chunk.num_tokens
+        if not rows:
+            return None
+        return MediaRows(torch.cat(rows).to(self._model.device), torch.cat(values))
+
+    def _paged(self, prefills: Seq[Chunk]) -> PagedStep:
+        listener = self._listener
+        chunks = tuple(
+            WrittenChunk(chunk.sequence.key, chunk.first_token, chunk.num_tokens)
+            for chunk in prefills
+            if chunk.sequence.hand_over
+        )
+        if listener is None or not chunks:
+            return PagedStep(self._attention)
+        return PagedStep(self._attention, lambda layer: listener.on_layer_written(layer, chunks))
+
+
+def _tokens(chunk: Chunk) -> list[int]:
+    return chunk.sequence.tokens[chunk.first_token : chunk.end_token]
+
+
+def _positions(chunks: Seq[Chunk]) -> torch.Tensor:
+    """[3, rows] rotary positions."""
+    parts: list[torch.Tensor] = []
+    for chunk in chunks:
+        sequence = chunk.sequence
+        num_prompt = len(sequence.spec.prompt)
+        if chunk.first_token < num_prompt:
+            parts.append(sequence.positions[:, chunk.first_token : chunk.end_token])
+        if chunk.end_token > num_prompt:
+            first = max(chunk.first_token, num_prompt) + sequence.position_delta
+            parts.append(torch.arange(first, chunk.end_token + sequence.position_delta).expand(3, -1))
+    return torch.cat(parts, dim=1)

@@ -1,0 +1,136 @@
+"""From logits to tokens: greedy for whole batches, and draws that depend on (seed, token index) only."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence as Seq
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from core.sampling import SamplingParams
+from core.sequence import TokenLogprobs
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+_FIRST_CANDIDATES = 2048  # sorted first for top-p; the whole vocabulary only where these do not suffice
+_MASK_64 = (1 << 64) - 1
+
+
+@dataclass(frozen=True, slots=True)
+class SampleRow:
+    """One row of logits to draw from; index is that of the token to be drawn."""
+
+    params: SamplingParams
+    index: int
+    prompt: Seq[int]
+    outputs: Seq[int]
+
+
+@dataclass(frozen=True, slots=True)
+class Drawn:
+    token_id: int
+    logprobs: TokenLogprobs | None
+
+
+def sample(logits: torch.Tensor, rows: Seq[SampleRow]) -> list[Drawn | None]:
+    """One token per row of `logits` [len(rows), vocabulary]; None where the logits are not numbers."""
+    best, greedy = logits.max(dim=-1)
+    is_number, tokens = torch.isfinite(best).tolist(), greedy.tolist()
+    drawn: list[Drawn | None] = []
+    for place, row in enumerate(rows):
+        if not is_number[place]:
+            drawn.append(None)
+            continue
+        token, params = tokens[place], row.params
+        raw = None
+        if params.logprobs is not None or params.has_penalties or not params.is_greedy:
+            raw = logits[place].double().cpu().numpy()
+            token = _choose(raw, row) if params.has_penalties or not params.is_greedy else token
+        drawn.append(Drawn(token, _logprobs(raw, token, params.logprobs)))
+    return drawn
+
+
+def uniform(seed: int, index: int) -> float:
+    """A number in [0, 1), a function of its arguments alone."""
+    key = np.array([seed & _MASK_64, index], dtype=np.uint64)
+    return float(np.random.Generator(np.random.Philox(key=key)).random())
+
+
+def _choose(logits: Array, row: SampleRow) -> int:
+    params = row.params
+    if params.has_penalties:
+        logits = penalised(logits, row)
+    if params.is_greedy:
+        return int(logits.argmax())
+    tokens, probs = candidates(logits, params)
+    cdf = np.cumsum(probs)
+    place = int(np.searchsorted(cdf, uniform(params.seed, row.index) * cdf[-1], side="right"))
+    return int(tokens[min(place, len(tokens) - 1)])
+
+
+def penalised(logits: Array, row: SampleRow) -> Array:
+    """Repetition counts prompt and outputs, presence and frequency the outputs only."""
+    params, logits = row.params, logits.copy()
+    if params.repetition_penalty != 1.0:
+        seen = np.unique(np.array([*row.prompt, *row.outputs], dtype=np.int64))
+        values = logits[seen]
+        logits[seen] = np.where(
+            values > 0, values / params.repetition_penalty, values * params.repetition_penalty
+        )
+    if row.outputs and (params.presence_penalty or params.frequency_penalty):
+        seen, counts = np.unique(np.array(row.outputs, dtype=np.int64), return_counts=True)
+        logits[seen] -= params.presence_penalty + params.frequency_penalty * counts
+    return logits
+
+
+def candidates(logits: Array, params: SamplingParams) -> tuple[Array, Array]:
+    """Token ids in ascending order and their probabilities (not summing to one) under the filters.
+
+    In this order: temperature, top-k, top-p, min-p; each filter sees what the one before left.
+    """
+    scaled = logits / params.temperature
+    weights = np.exp(scaled - scaled.max())
+    tokens = np.arange(len(weights))
+    if 0 < params.top_k < len(weights):
+        tokens = np.sort(_largest(weights, params.top_k))
+        weights = weights[tokens]
+    if params.top_p < 1.0:
+        kept = np.sort(_nucleus(weights, params.top_p))
+        tokens, weights = tokens[kept], weights[kept]
+    if params.min_p > 0.0:
+        kept = np.flatnonzero(weights >= params.min_p * weights.max())
+        tokens, weights = tokens[kept], weights[kept]
+    return tokens, weights
+
+
+def _largest(weights: Array, count: int) -> Array:
+    """Places of the `count` largest, largest first, equals in order of place."""
+    if count >= len(weights):
+        return np.argsort(-weights, kind="stable")
+    floor = np.partition(weights, len(weights) - count)[len(weights) - count]
+    places = np.flatnonzero(weights >= floor)
+    return places[np.argsort(-weights[places], kind="stable")][:count]
+
+
+def _nucleus(weights: Array, top_p: float) -> Array:
+    """Places of the fewest largest weights that hold top_p of the sum."""
+    wanted = top_p * weights.sum()
+    for count in (min(_FIRST_CANDIDATES, len(weights)), len(weights)):
+        places = _largest(weights, count)
+        held = np.cumsum(weights[places])
+        if held[-1] >= wanted:
+            break
+    return places[: int(np.searchsorted(held, wanted, side="left")) + 1]
+
+
+def _logprobs(logits: Array | None, token: int, num_top: int | None) -> TokenLogprobs | None:
+    """Under the model's own distribution, before penalties and temperature."""
+    if logits is None or num_top is None:
+        return None
+    total = logits.max() + np.log(np.exp(logits - logits.max()).sum())
+    best = _largest(logits, num_top) if num_top > 0 else ()
+    return TokenLogprobs(
+        float(logits[token] - total), tuple((int(t), float(logits[t] - total)) for t in best)
+    )

@@ -1,0 +1,85 @@
+"""One running sequence: its tokens, and how far their KV has been computed."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from dataclasses import dataclass, field
+
+import torch
+
+from core.sequence import FinishReason, MediaSpan, SequenceSpec
+from stage_servers.engine.records import Key
+
+
+@dataclass(slots=True, eq=False)
+class Sequence:
+    """Engine-side state. A sequence decodes when only its newest token lacks KV, else it prefills.
+
+    tokens   p p p p p p o o o        p prompt, o outputs
+    KV       k k k k . . . . .        num_computed = 4: prefilling
+    KV       k k k k k k k k .        num_computed = len(tokens) - 1: decoding
+    """
+
+    spec: SequenceSpec
+    arrival: int  # order of arrival at this engine
+    positions: torch.Tensor  # [3, len(prompt)] rotary positions, on the CPU
+    position_delta: int  # position of token i >= len(prompt) is i + position_delta
+    hand_over: bool = False
+    tokens: list[int] = field(default_factory=list)
+    blocks: list[int] = field(default_factory=list)
+    num_computed: int = 0
+    embeddings: dict[int, torch.Tensor] = field(default_factory=dict)
+    is_parked: bool = False  # handed over, its blocks wait for release
+
+    def __post_init__(self) -> None:
+        self.tokens = [*self.spec.prompt, *self.spec.outputs]
+
+    @property
+    def key(self) -> Key:
+        return self.spec.key
+
+    @property
+    def num_outputs(self) -> int:
+        return len(self.tokens) - len(self.spec.prompt)
+
+    @property
+    def num_pending(self) -> int:
+        """Tokens whose KV is still to be computed."""
+        return len(self.tokens) - self.num_computed
+
+    @property
+    def is_decoding(self) -> bool:
+        return self.num_pending == 1 and self.num_outputs > 0 and self.num_computed > 0 and not self.hand_over
+
+    @property
+    def num_ready(self) -> int:
+        """Pending tokens up to the first one whose embedding has not arrived."""
+        for span in self.spec.media:
+            if span.end_token > self.num_computed and span.item_index not in self.embeddings:
+                return max(0, span.first_token - self.num_computed)
+        return self.num_pending
+
+    @property
+    def can_recompute(self) -> bool:
+        """Whether its KV could be made again here."""
+        return all(span.item_index in self.embeddings for span in self.spec.media)
+
+    def forget_kv(self) -> list[int]:
+        """Goes back to before the first token; returns the blocks it held."""
+        blocks, self.blocks = self.blocks, []
+        self.num_computed = 0
+        return blocks
+
+    def finish_reason(self, token_id: int, context_tokens: int) -> FinishReason | None:
+        """Why the sequence ends with this token, its newest, if it does."""
+        if token_id in self.spec.stop_token_ids:
+            return FinishReason.STOP
+        if self.num_outputs >= self.spec.sampling.max_tokens or len(self.tokens) >= context_tokens:
+            return FinishReason.LENGTH
+        return None
+
+    def spans_between(self, first: int, end: int) -> list[MediaSpan]:
+        """The media spans that overlap tokens first..end-1."""
+        media = self.spec.media
+        start = max(0, bisect_right(media, first, key=lambda span: span.first_token) - 1)
+        return [span for span in media[start:] if span.first_token < end and span.end_token > first]

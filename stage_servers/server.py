@@ -1,0 +1,205 @@
+"""Builds one stage server from its config and runs it until it is told to stop."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+
+import grpc
+import grpc.aio
+import torch
+import uvloop
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+
+from core.ids import host_id, new_epoch
+from core.stages import Stage
+from elasticmm.v1 import stage_control_pb2, transfer_pb2
+from kv_transfer.layout import PayloadKind
+from kv_transfer.pool import Pool, embedding_layout, kv_layout
+from kv_transfer.receiver import TransferReceiver
+from kv_transfer.segment import SegmentOwner, reap_segments
+from kv_transfer.sender import Sender
+from kv_transfer.servicer import add_transfer_service
+from stage_servers.config import StageConfig
+from stage_servers.devices import available_cores, device_name
+from stage_servers.engine.engine import Engine
+from stage_servers.engine.loader import load_model
+from stage_servers.engine.model import Model
+from stage_servers.engine.records import EngineConfig
+from stage_servers.instance import Instance
+from stage_servers.link import CoordinatorLink, run_until_stopped
+from stage_servers.pools import pool_sizes
+from stage_servers.wire import group_number, stage_number
+
+logger = logging.getLogger(__name__)
+
+MAX_ENCODE_TOKENS = 4096  # language-model tokens of one vision batch
+_MESSAGE_OPTIONS = [
+    ("grpc.max_receive_message_length", 16 << 20),
+    ("grpc.max_send_message_length", 16 << 20),
+    ("grpc.so_reuseport", 0),
+]
+
+OnReady = Callable[[str], None]
+
+
+def run(config: StageConfig, *, model: Model | None = None, on_ready: OnReady = lambda _: None) -> None:
+    """Serves until SIGTERM, SIGINT or the coordinator's word; blocks.
+
+    `model` is one that was loaded before a fork; without it the folder is
+    loaded here. `on_ready` gets the instance id once the coordinator knows it.
+    Raises ModelError, SegmentTooLarge, RefusedError, OSError for a port that is taken.
+    """
+    logging.basicConfig(level=config.log_level, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    _take_cores(config)
+    if model is None or not _fits(model, config):
+        model = load_model(config.model, dtype=config.dtype, device=config.device, attention=config.attention)
+    uvloop.run(_serve(config, model, on_ready))
+
+
+def _take_cores(config: StageConfig) -> None:
+    if config.cores is not None:
+        os.sched_setaffinity(0, config.cores)
+    torch.set_num_threads(config.threads or len(available_cores()))
+
+
+def _fits(model: Model, config: StageConfig) -> bool:
+    """Whether a model loaded before the fork is what this config asks for."""
+    dtype = str(model.dtype).removeprefix("torch.")
+    return config.device == "cpu" and config.dtype in ("auto", dtype) and model.path == config.model
+
+
+@dataclass(frozen=True, slots=True)
+class _Parts:
+    """What one instance is made of."""
+
+    instance: Instance
+    kv: Pool
+    embeddings: Pool
+    sender: Sender
+    receiver: TransferReceiver
+    epoch: int
+
+
+async def _serve(config: StageConfig, model: Model, on_ready: OnReady) -> None:
+    async with _parts(config, model) as parts, _transfer_server(config, parts.receiver) as port:
+        endpoint = f"{config.advertise or config.host}:{port}"
+        registration = _registration(config, model, parts, endpoint)
+        link = CoordinatorLink(parts.instance, config.coordinator, config.token, registration)
+        stop = asyncio.Event()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            asyncio.get_running_loop().add_signal_handler(number, stop.set)
+        telling = asyncio.create_task(_tell_ready(link, parts.instance, on_ready))
+        try:
+            await run_until_stopped(link, stop, parts.instance.crashed)
+        finally:
+            telling.cancel()
+
+
+async def _tell_ready(link: CoordinatorLink, instance: Instance, on_ready: OnReady) -> None:
+    await link.attached.wait()
+    on_ready(instance.instance_id)
+
+
+@contextlib.asynccontextmanager
+async def _parts(config: StageConfig, model: Model) -> AsyncIterator[_Parts]:
+    reap_segments(config.cluster)
+    epoch = new_epoch()
+    name = config.instance_id or f"pid{os.getpid()}"
+    owner = SegmentOwner(config.cluster, name, epoch) if config.transport != "grpc" else None
+    kv, embeddings = _make_pools(config, model, owner)
+    transports = None if config.transport == "auto" else [config.transport]
+    sender = Sender(
+        model_fingerprint=model.fingerprint,
+        instance_id=name,
+        host_id=host_id(),
+        token=config.token,
+        transports=transports,
+    )
+    instance = Instance(
+        model=model,
+        kv=kv,
+        embeddings=embeddings,
+        sender=sender,
+        token=config.token,
+        roles=config.roles,
+        media_workers=config.media_workers,
+    )
+    receiver = TransferReceiver(
+        {PayloadKind.KV: kv, PayloadKind.EMBEDDING: embeddings}, instance, epoch=epoch, host_id=host_id()
+    )
+    limits = EngineConfig(config.chunk_tokens, config.max_sequences, config.block_tokens)
+    engine = Engine(model, kv.tensor, kv.blocks, limits, instance)
+    await receiver.start()
+    instance.start(engine, receiver, MAX_ENCODE_TOKENS)
+    try:
+        yield _Parts(instance, kv, embeddings, sender, receiver, epoch)
+    finally:
+        await instance.stop()
+        await sender.close()
+        await receiver.close()
+        kv.close()
+        embeddings.close()
+        model.close()
+
+
+def _make_pools(config: StageConfig, model: Model, owner: SegmentOwner | None) -> tuple[Pool, Pool]:
+    sizes = pool_sizes(model, config)
+    layout = kv_layout(
+        model.fingerprint,
+        model.dtype,
+        num_layers=model.num_layers,
+        token_elements=model.kv_token_elements,
+        block_tokens=config.block_tokens,
+    )
+    kv = Pool(layout, sizes.kv_blocks, device=model.device, owner=owner)
+    shelf = embedding_layout(model.fingerprint, model.dtype, width=model.embedding_width)
+    return kv, Pool(shelf, sizes.embedding_blocks, device=model.device, owner=owner)
+
+
+@contextlib.asynccontextmanager
+async def _transfer_server(config: StageConfig, receiver: TransferReceiver) -> AsyncIterator[int]:
+    """Transfer, health and reflection on the instance's own port; yields the port."""
+    server = grpc.aio.server(options=_MESSAGE_OPTIONS)
+    add_transfer_service(server, receiver, config.token)
+    services = health.aio.HealthServicer()
+    health_pb2_grpc.add_HealthServicer_to_server(services, server)
+    names = [transfer_pb2.DESCRIPTOR.services_by_name["Transfer"].full_name, health.SERVICE_NAME]
+    reflection.enable_server_reflection([*names, reflection.SERVICE_NAME], server)
+    for name in ("", *names):
+        await services.set(name, health_pb2.HealthCheckResponse.SERVING)
+    port = server.add_insecure_port(f"{config.host}:{config.port}")
+    await server.start()
+    try:
+        yield port
+    finally:
+        await server.stop(grace=None)
+
+
+def _registration(
+    config: StageConfig, model: Model, parts: _Parts, endpoint: str
+) -> stage_control_pb2.Register:
+    return stage_control_pb2.Register(
+        instance_id=config.instance_id,
+        epoch=parts.epoch,
+        roles=[stage_number(stage) for stage in Stage if stage in config.roles],
+        group=group_number(config.group),
+        endpoint=endpoint,
+        host_id=host_id(),
+        pid=os.getpid(),
+        model_fingerprint=model.fingerprint,
+        dtype=str(model.dtype).removeprefix("torch."),
+        device=device_name(config.device, available_cores()),
+        attention_backend=model.attention_backend,
+        block_tokens=config.block_tokens,
+        total_kv_blocks=parts.kv.num_blocks,
+        total_embedding_blocks=parts.embeddings.num_blocks,
+        transports=["shm", "grpc"] if config.transport == "auto" else [config.transport],
+        kv_bytes_per_token=model.kv_planes * model.kv_token_elements * model.dtype.itemsize,
+    )

@@ -1,0 +1,75 @@
+import json
+from pathlib import Path
+
+import grpc
+
+from tests.cli.conftest import RunCli
+from tests.clients.fake_cluster import FakeCluster, refuse
+
+
+def test_streams_text(run_cli: RunCli, cluster: FakeCluster) -> None:
+    result = run_cli("generate", "hello", "--address", cluster.address)
+    assert (result.exit_code, result.stdout) == (0, "hello\n")
+
+
+def test_json_is_the_whole_result(run_cli: RunCli, cluster: FakeCluster) -> None:
+    result = run_cli("generate", "hi", "--json", "--address", cluster.address)
+    values = json.loads(result.stdout)
+    assert (values["text"], values["token_ids"], values["finish_reason"]) == ("hi", [104, 105], "stop")
+    assert values["usage"] == {
+        "prompt_tokens": 7,
+        "completion_tokens": 2,
+        "media_tokens": 4,
+        "cached_tokens": 0,
+    }
+    assert values["stages"] == [
+        {"stage": "prefill", "instance": "p-0", "start_ms": 1.5, "end_ms": 9.0, "transport": "shm"}
+    ]
+    assert {"ttft_ms", "tpot_ms"} < set(values)
+
+
+def test_sends_pictures_and_options(run_cli: RunCli, cluster: FakeCluster, tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(b"picture")
+    words = ("--image", tmp_path / "a.png", "--image", "https://example.com/b.png", "--system", "be brief")
+    options = (
+        "--max-tokens",
+        5,
+        "--temperature",
+        0.5,
+        "--seed",
+        3,
+        "--stop",
+        "x",
+        "--stop",
+        "y",
+        "--ignore-eos",
+    )
+    result = run_cli("generate", "hello", *words, *options, "--address", cluster.address)
+    assert result.exit_code == 0
+    request = cluster.requests[0]
+    assert [message.role for message in request.messages] == ["system", "user"]
+    assert request.messages[1].parts[1].image.url == "https://example.com/b.png"
+    assert cluster.uploads == [b"picture"]
+    assert (request.sampling.max_tokens, request.sampling.temperature, request.sampling.seed) == (5, 0.5, 3)
+    assert (list(request.stop.strings), request.stop.ignore_eos) == (["x", "y"], True)
+
+
+def test_a_missing_picture_is_wrong_usage(run_cli: RunCli) -> None:
+    result = run_cli("generate", "x", "--image", "/no/such.png")
+    assert result.exit_code == 2
+    assert "/no/such.png" in result.stderr
+
+
+def test_a_refused_request_names_the_field(run_cli: RunCli, cluster: FakeCluster) -> None:
+    cluster.answer = lambda _, context: iter(
+        [refuse(context, grpc.StatusCode.INVALID_ARGUMENT, "too hot", field="sampling.temperature")]  # type: ignore[list-item]
+    )
+    result = run_cli("generate", "x", "--json", "--address", cluster.address)
+    assert result.exit_code == 1
+    error = json.loads(result.stdout)["error"]
+    assert (error["code"], error["field"]) == ("INVALID_ARGUMENT", "sampling.temperature")
+    assert "sampling.temperature: too hot" in result.stderr
+
+
+def test_nobody_there(run_cli: RunCli) -> None:
+    assert run_cli("generate", "x", "--address", "127.0.0.1:1").exit_code == 3

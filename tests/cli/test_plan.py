@@ -1,0 +1,61 @@
+import json
+from pathlib import Path
+
+import pytest
+
+from cli.launch.plan import LaunchPlan, name_instances, new_cluster_id
+from core.topology import parse_topology
+
+
+def test_names_instances_by_roles() -> None:
+    instances = parse_topology("e1pd2").instances
+    assert name_instances(instances) == ("e-0", "pd-0", "pd-1")
+
+
+def test_cluster_ids_differ_and_fit_file_names() -> None:
+    assert new_cluster_id("a b-c") != new_cluster_id("a b-c")
+    assert new_cluster_id("a b-c").startswith("a_b_c_")
+
+
+def test_stage_configs_take_what_was_given_and_else_the_defaults(model: Path) -> None:
+    plan = LaunchPlan("c", model, "e1p1d1", cores=(0, 1, 2), threads=1, kv_blocks=7)
+    configs = plan.stage_configs("host:1", "secret")
+    assert [config.cores for config in configs] == [(0,), (1,), (2,)]
+    assert {config.kv_blocks for config in configs} == {7}
+    assert {config.chunk_tokens for config in configs} == {512}
+    assert {(config.coordinator, config.token, config.cluster) for config in configs} == {
+        ("host:1", "secret", "c")
+    }
+
+
+def test_hands_devices_out_in_turn(model: Path) -> None:
+    plan = LaunchPlan("c", model, "coupled", 3, devices=("cuda:0", "cuda:1"))
+    assert [config.device for config in plan.stage_configs("h:1", "t")] == ["cuda:0", "cuda:1", "cuda:0"]
+    assert not plan.has_shared_cores
+
+
+def test_tells_when_cores_are_shared(model: Path) -> None:
+    assert LaunchPlan("c", model, "e1p1d1", cores=(0, 1)).has_shared_cores
+    assert not LaunchPlan("c", model, "e1p1d1", cores=(0, 1, 2)).has_shared_cores
+
+
+def test_json_round_trip(model: Path) -> None:
+    plan = LaunchPlan("c", model, "ep1d1", cores=(3, 4), dtype="bfloat16", allow_private_urls=True)
+    assert LaunchPlan.from_json(json.loads(json.dumps(plan.to_json()))) == plan
+
+
+@pytest.mark.parametrize(
+    ("values", "field"),
+    [
+        ({"topology": "e1"}, "topology"),
+        ({"topology": "e1p1d1", "num_instances": 2}, "instances"),
+        ({"port": 70_000}, "port"),
+        ({"dtype": "int3"}, "dtype"),
+        ({"transport": "pigeon"}, "transport"),
+        ({"threads": 0}, "threads"),
+        ({"model": Path("/no/such")}, "model"),
+    ],
+)
+def test_bad_settings_are_named(model: Path, values: dict[str, object], field: str) -> None:
+    with pytest.raises(ValueError, match=f"^{field}: "):
+        LaunchPlan(**{"cluster": "c", "model": model, **values})  # type: ignore[arg-type]

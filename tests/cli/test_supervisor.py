@@ -1,0 +1,106 @@
+"""Launching, with small programs in place of coordinator and stage servers."""
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from cli.launch.events import COORDINATOR, STAGES, LaunchError, LaunchEvent, PartState
+from cli.launch.plan import LaunchPlan
+from cli.launch.remains import living, record_process
+from cli.launch.supervisor import Programs, Supervisor
+from cli.state import StateDir
+
+SAY = "import json, sys, time\ndef say(**values): print(json.dumps(values), flush=True)\n"
+READY = SAY + "say(event='ready', message='127.0.0.1:7')\ntime.sleep(60)"
+FORKS = (
+    SAY
+    + """
+import os
+from stage_servers.forkserver import die_with_parent
+first, pids = sys.stdin.readline(), []
+say(event='preloaded')
+for index, line in enumerate(sys.stdin):
+    config = json.loads(line)
+    pid = os.fork()
+    if pid == 0:
+        die_with_parent()
+        time.sleep(60)
+    say(event='started', index=index, pid=pid)
+    say(event='ready', index=index, pid=pid, message=config['instance_id'])
+"""
+)
+
+
+def program(text: str) -> tuple[str, ...]:
+    return (sys.executable, "-c", text)
+
+
+@pytest.fixture
+def events() -> list[LaunchEvent]:
+    return []
+
+
+@pytest.fixture
+def launch(tmp_path: Path, model: Path) -> Iterator[object]:
+    made: list[Supervisor] = []
+
+    def launch(stages: str = FORKS, coordinator: str = READY) -> Supervisor:
+        state = StateDir(tmp_path / "state")
+        state.acquire()
+        plan = LaunchPlan("test_cluster", model, "e1p1d1")
+        made.append(Supervisor(plan, state, Programs(program(stages), program(coordinator))))
+        return made[-1]
+
+    yield launch
+    for supervisor in made:
+        supervisor.stop()
+
+
+def test_starts_reports_and_ends_everything(launch, events, tmp_path) -> None:
+    supervisor = launch()
+    cluster = supervisor.start(events.append)
+    assert cluster.address == "127.0.0.1:7"
+    assert [instance.id for instance in cluster.instances] == ["e-0", "p-0", "d-0"]
+    assert StateDir(tmp_path / "state").read_record() == cluster.record
+    assert {event.part for event in events} == set(supervisor.parts)
+    assert len(living(cluster.record.processes)) == 6
+
+    Path("/dev/shm/elasticmm-test_cluster-left-1").touch()
+    assert any("elasticmm-test_cluster-left-1 was removed" in line for line in supervisor.stop())
+    assert [process.name for process in living(cluster.record.processes)] == ["up"]
+    assert StateDir(tmp_path / "state").read_record() is None
+    assert not (tmp_path / "state" / "token").exists()
+
+
+@pytest.mark.parametrize(
+    ("broken", "part", "message"),
+    [
+        (
+            {"stages": SAY + "say(event='failed', index=None, message='no weights'); time.sleep(60)"},
+            STAGES,
+            "no weights",
+        ),
+        ({"stages": SAY + "sys.stdin.readline(); sys.exit('cannot import')"}, STAGES, "cannot import"),
+        ({"coordinator": SAY + "say(event='failed', message='port taken')"}, COORDINATOR, "port taken"),
+        ({"coordinator": "raise OSError('bug')"}, COORDINATOR, "OSError: bug"),
+        ({"stages": FORKS.replace("'ready'", "'failed'")}, "e-0", "e-0 failed"),
+    ],
+)
+def test_a_part_that_fails_is_named_with_its_reason(launch, events, broken, part, message) -> None:
+    supervisor = launch(**broken)
+    with pytest.raises(LaunchError, match=message) as caught:
+        supervisor.start(events.append)
+    assert str(caught.value).startswith(part)
+    pids = [event.pid for event in events if event.pid is not None]
+    supervisor.stop()
+    assert not [pid for pid in pids if record_process("", pid) is not None]
+
+
+def test_waits_until_the_coordinator_ends(launch, events) -> None:
+    supervisor = launch(coordinator=SAY + "say(event='ready', message='h:7'); sys.stdin.read()")
+    supervisor.start(events.append)
+    supervisor._coordinator.terminate()
+    assert supervisor.wait(events.append) == "the coordinator ended"
+    assert events[-1].state is PartState.EXITED

@@ -1,0 +1,188 @@
+"""A coordinator and media gateway that echo, for tests of what speaks to them.
+
+The answer to a request is the text of its last message, one character a token
+(its id the code point), followed by one "#" per picture.
+"""
+
+# ruff: noqa: ARG001, ARG002  (gRPC dictates the signatures)
+from __future__ import annotations
+
+import hashlib
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent import futures
+from typing import Any
+
+import grpc
+from google.protobuf import any_pb2, duration_pb2
+from google.rpc import error_details_pb2, status_pb2
+from grpc_status import rpc_status
+
+from core.access import has_token
+from elasticmm.v1 import admin_pb2, admin_pb2_grpc, stage_control_pb2
+from elasticmm.v1 import inference_pb2 as pb
+from elasticmm.v1 import inference_pb2_grpc as rpc
+
+TOKEN = "a-cluster-token"
+
+Answer = Callable[[pb.GenerateRequest, grpc.ServicerContext], Iterator[pb.GenerateEvent]]
+
+
+class FakeCluster(rpc.InferenceServicer, rpc.MediaServicer, admin_pb2_grpc.AdminServicer):
+    """Everything on one port. `answer` may be replaced; what arrived is kept."""
+
+    def __init__(self) -> None:
+        self.answer: Answer = echo
+        self.requests: list[pb.GenerateRequest] = []
+        self.uploads: list[bytes] = []
+        self.started = threading.Event()  # a Generate call arrived
+        self.num_active = 0  # Generate calls that have not come to their end
+        self.ended = threading.Event()  # a Generate call came to its end, of any kind
+        self.is_shut_down = False
+        self.has_gateway = True
+        self.media_ttl_s = 600
+        self._server = grpc.server(futures.ThreadPoolExecutor(8))
+        rpc.add_InferenceServicer_to_server(self, self._server)
+        rpc.add_MediaServicer_to_server(self, self._server)
+        admin_pb2_grpc.add_AdminServicer_to_server(self, self._server)
+        self.address = f"127.0.0.1:{self._server.add_insecure_port('127.0.0.1:0')}"
+        self._server.start()
+
+    def stop(self) -> None:
+        self._server.stop(None).wait()
+
+    def Generate(
+        self, request: pb.GenerateRequest, context: grpc.ServicerContext
+    ) -> Iterator[pb.GenerateEvent]:
+        self.requests.append(request)
+        self.num_active += 1
+        self.started.set()
+        context.add_callback(self._note_end)
+        yield from self.answer(request, context)
+
+    def _note_end(self) -> None:
+        self.num_active -= 1
+        self.ended.set()
+
+    def GetModel(self, request: pb.GetModelRequest, context: grpc.ServicerContext) -> pb.GetModelResponse:
+        limits = pb.Limits(context_tokens=512, media_ttl=duration_pb2.Duration(seconds=self.media_ttl_s))
+        endpoint = self.address if self.has_gateway else ""
+        return pb.GetModelResponse(model="echo", media_endpoint=endpoint, limits=limits)
+
+    def Upload(
+        self, requests: Iterator[pb.UploadRequest], context: grpc.ServicerContext
+    ) -> pb.UploadResponse:
+        data = b"".join(request.data for request in requests)
+        if data.startswith(b"broken"):
+            refuse(context, grpc.StatusCode.INVALID_ARGUMENT, "not a picture", field="data")
+        self.uploads.append(data)
+        return pb.UploadResponse(digest=hashlib.sha256(data).digest(), size_bytes=len(data))
+
+    def GetStatus(
+        self, request: admin_pb2.GetStatusRequest, context: grpc.ServicerContext
+    ) -> admin_pb2.GetStatusResponse:
+        check_token(context)
+        return admin_pb2.GetStatusResponse(
+            model="echo",
+            topology="e1pd1",
+            requests_running=2,
+            instances=[instance("pd-0", [2, 3]), instance("e-0", [1])],
+        )
+
+    def Shutdown(
+        self, request: admin_pb2.ShutdownRequest, context: grpc.ServicerContext
+    ) -> admin_pb2.ShutdownResponse:
+        check_token(context)
+        self.is_shut_down = True
+        return admin_pb2.ShutdownResponse()
+
+
+def check_token(context: grpc.ServicerContext) -> None:
+    if not has_token(context.invocation_metadata(), TOKEN):
+        context.abort(grpc.StatusCode.UNAUTHENTICATED, "the cluster token is missing or wrong")
+
+
+def instance(name: str, stages: list[Any]) -> admin_pb2.InstanceStatus:
+    info = stage_control_pb2.Register(
+        instance_id=name,
+        roles=stages,
+        group=stage_control_pb2.MODALITY_GROUP_SHARED,
+        device="cpu:0",
+        attention_backend="sdpa",
+        total_kv_blocks=100,
+        pid=4711,
+    )
+    load = stage_control_pb2.Load(free_kv_blocks=90, sequences_decoding=1)
+    return admin_pb2.InstanceStatus(info=info, load=load, uptime_s=61, requests=1)
+
+
+def echo(request: pb.GenerateRequest, context: grpc.ServicerContext) -> Iterator[pb.GenerateEvent]:
+    parts = request.messages[-1].parts
+    text = "".join(part.text for part in parts) + "#" * sum(part.HasField("image") for part in parts)
+    text = text[: request.sampling.max_tokens or None]
+    yield accepted(request.request_id or "req-1", seed=request.sampling.seed)
+    for index, character in enumerate(text):
+        yield tokens(index, character, with_logprobs=request.sampling.HasField("logprobs"))
+    yield finished(len(text))
+
+
+def endless(request: pb.GenerateRequest, context: grpc.ServicerContext) -> Iterator[pb.GenerateEvent]:
+    """One token a millisecond until the call ends."""
+    yield accepted("req-1")
+    index = 0
+    while context.is_active():
+        yield tokens(index, "x")
+        index += 1
+        time.sleep(0.001)
+
+
+def accepted(request_id: str, seed: int = 0) -> pb.GenerateEvent:
+    return pb.GenerateEvent(
+        accepted=pb.Accepted(request_id=request_id, model="echo", seed=seed, prompt_tokens=7)
+    )
+
+
+def tokens(index: int, text: str, with_logprobs: bool = False) -> pb.GenerateEvent:
+    logprob = pb.TokenLogprobs(logprob=-0.5, top=[pb.Alternative(token_id=ord(text[0]), logprob=-0.5)])
+    return pb.GenerateEvent(
+        tokens=pb.Tokens(
+            first_index=index,
+            token_ids=[ord(character) for character in text],
+            text=text,
+            logprobs=[logprob] if with_logprobs else [],
+        )
+    )
+
+
+def finished(num_tokens: int) -> pb.GenerateEvent:
+    usage = pb.Usage(prompt_tokens=7, completion_tokens=num_tokens, media_tokens=4, cached_tokens=0)
+    span = pb.StageSpan(stage=pb.STAGE_PREFILL, instance_id="p-0", start_ms=1.5, end_ms=9.0, transport="shm")
+    return pb.GenerateEvent(
+        finished=pb.Finished(reason=pb.FINISH_REASON_STOP, stop_string="!", usage=usage, stages=[span])
+    )
+
+
+def refuse(
+    context: grpc.ServicerContext,
+    code: grpc.StatusCode,
+    message: str,
+    *,
+    field: str | None = None,
+    retry_after_s: int | None = None,
+) -> None:
+    """Ends the call with google.rpc details."""
+    status = status_pb2.Status(code=code.value[0], message=message)
+    if field is not None:
+        violation = error_details_pb2.BadRequest.FieldViolation(field=field, description=message)
+        status.details.append(pack(error_details_pb2.BadRequest(field_violations=[violation])))
+    if retry_after_s is not None:
+        delay = duration_pb2.Duration(seconds=retry_after_s)
+        status.details.append(pack(error_details_pb2.RetryInfo(retry_delay=delay)))
+    context.abort_with_status(rpc_status.to_status(status))
+
+
+def pack(message: Any) -> any_pb2.Any:
+    packed = any_pb2.Any()
+    packed.Pack(message)
+    return packed

@@ -1,0 +1,84 @@
+"""Builds the TypeScript client and runs its own tests and its example against a fake cluster."""
+
+import os
+import shutil
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import grpc
+import pytest
+
+from elasticmm.v1 import inference_pb2 as pb
+from tests.clients.fake_cluster import FakeCluster, echo, endless, refuse
+
+FOLDER = Path(__file__).parents[2] / "clients" / "typescript"
+
+pytestmark = pytest.mark.skipif(shutil.which("node") is None, reason="needs Node")
+
+
+def scripted(request: pb.GenerateRequest, context: grpc.ServicerContext) -> Iterator[pb.GenerateEvent]:
+    """Echoes, but for three prompts."""
+    match request.messages[-1].parts[-1].text:
+        case "endless":
+            yield from endless(request, context)
+        case "refuse: field":
+            refuse(context, grpc.StatusCode.INVALID_ARGUMENT, "too hot", field="sampling.temperature")
+        case "refuse: overload":
+            refuse(context, grpc.StatusCode.RESOURCE_EXHAUSTED, "full", retry_after_s=3)
+        case _:
+            yield from echo(request, context)
+
+
+@pytest.fixture(scope="module")
+def built() -> Path:
+    """The compiled client; packages are installed if they are not."""
+    if not (FOLDER / "node_modules").is_dir():
+        subprocess.run(["npm", "ci", "--prefer-offline"], cwd=FOLDER, check=True, capture_output=True)
+    done = subprocess.run(["npm", "run", "build"], cwd=FOLDER, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout
+    return FOLDER / "dist"
+
+
+def node(*words: object, address: str) -> subprocess.CompletedProcess[str]:
+    environment = os.environ | {"ELASTICMM_ADDRESS": address}
+    command = ["node", *(str(word) for word in words)]
+    return subprocess.run(
+        command, cwd=FOLDER, env=environment, capture_output=True, text=True, check=False, timeout=60
+    )
+
+
+def wait_until(is_so: Callable[[], bool], timeout_s: float = 10) -> bool:
+    end_s = time.monotonic() + timeout_s
+    while not is_so() and time.monotonic() < end_s:
+        time.sleep(0.02)
+    return is_so()
+
+
+def test_its_own_tests(built: Path, cluster: FakeCluster) -> None:
+    cluster.answer = scripted
+    done = node("--test", built / "test", address=cluster.address)
+    assert done.returncode == 0, done.stdout
+    assert "\n# pass 11\n" in done.stdout or "\nℹ pass 11\n" in done.stdout, done.stdout
+    assert sorted(len(data) for data in cluster.uploads) == [3, 3_000_000]
+    assert wait_until(lambda: cluster.num_active == 0), "endless answers were not cancelled"
+
+
+def test_example(built: Path, cluster: FakeCluster, tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(b"picture")
+    words = ("--address", cluster.address, "--image", tmp_path / "a.png", "What is it?")
+    done = node(built / "example.js", *words, address="")
+    assert (done.returncode, done.stdout) == (0, "What is it?#\n")
+    assert "prefill on p-0: 1.5 to 9.0 ms" in done.stderr
+    assert cluster.uploads == [b"picture"]
+
+
+def test_example_fails_with_a_word(built: Path) -> None:
+    done = node(built / "example.js", "--address", "127.0.0.1:1", address="")
+    assert done.returncode == 1
+    assert done.stderr.startswith("NotRunning: ")
+
+
+def test_the_lock_file_names_no_registry() -> None:
+    assert '"resolved"' not in (FOLDER / "package-lock.json").read_text()

@@ -1,0 +1,212 @@
+"""A stage server without an engine: speaks StageControl over loopback and "generates" seeded tokens."""
+
+from __future__ import annotations
+
+import asyncio
+import struct
+import time
+from collections import defaultdict
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, field
+
+import grpc
+
+from core.access import token_metadata
+from elasticmm.v1 import inference_pb2, stage_control_pb2_grpc
+from elasticmm.v1 import stage_control_pb2 as pb
+
+E, P, D = inference_pb2.STAGE_ENCODE, inference_pb2.STAGE_PREFILL, inference_pb2.STAGE_DECODE
+STAGES = {"e": E, "p": P, "d": D}
+
+Key = tuple[str, int]
+
+
+def fake_token(seed: int, index: int) -> int:
+    """Any id of ordinary text in the demo tokenizer, from seed and index only."""
+    return 33 + (seed * 31 + index * 7) % 60
+
+
+@dataclass
+class World:
+    """What the fake stages of one cluster hand over to each other."""
+
+    encoded: dict[tuple[Key, int], asyncio.Event] = field(default_factory=lambda: defaultdict(asyncio.Event))
+    prefilled: dict[Key, asyncio.Event] = field(default_factory=lambda: defaultdict(asyncio.Event))
+
+
+class FakeStage:
+    """Attach with `async with`; `jobs` are what it still works on."""
+
+    def __init__(
+        self,
+        world: World,
+        address: str,
+        token: str,
+        roles: str,
+        *,
+        fingerprint: str,
+        name: str = "",
+        blocks: int = 1000,
+        make_token: Callable[[int, int], int] = fake_token,
+    ) -> None:
+        self.world = world
+        self.roles = roles
+        self.name = name
+        self.blocks = blocks
+        self.fingerprint = fingerprint
+        self.dtype = "float32"
+        self.epoch = time.time_ns() % 2**62
+        self.make_token = make_token
+        self.jobs: dict[tuple[Key, str], asyncio.Task[None]] = {}
+        self.commands: list[pb.CoordinatorMessage] = []
+        self.pause_at: int | None = None  # decoding waits for ever before this index
+        self.hold_first = asyncio.Event()  # prefill reports its token once this is set
+        self.hold_first.set()
+        self.failure: Callable[[str, Key], pb.FailureReport | None] = lambda kind, key: None
+        self.is_mute = False
+        self._address = address
+        self._token = token
+        self._outbox: asyncio.Queue[pb.StageMessage] = asyncio.Queue()
+
+    async def __aenter__(self) -> FakeStage:
+        self._channel = grpc.aio.insecure_channel(self._address)
+        stub = stage_control_pb2_grpc.StageControlStub(self._channel)
+        self._call = stub.Attach(metadata=token_metadata(self._token))
+        await self._call.write(pb.StageMessage(register=self._register()))
+        registered = await self._call.read()
+        assert registered.WhichOneof("message") == "registered"
+        self.name = registered.registered.instance_id
+        self._tasks = [asyncio.create_task(self._send()), asyncio.create_task(self._receive())]
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.crash()
+
+    async def crash(self) -> None:
+        """Gone without a word, with all it held."""
+        for task in (*self._tasks, *self.jobs.values()):
+            task.cancel()
+        self._call.cancel()
+        await self._channel.close()
+        await asyncio.gather(*self._tasks, *self.jobs.values(), return_exceptions=True)
+
+    def kinds(self) -> list[str]:
+        return [command.WhichOneof("message") or "" for command in self.commands]
+
+    def _register(self) -> pb.Register:
+        return pb.Register(
+            instance_id=self.name,
+            epoch=self.epoch,
+            roles=[STAGES[letter] for letter in self.roles],
+            group=pb.MODALITY_GROUP_SHARED,
+            endpoint="127.0.0.1:1",
+            host_id="here",
+            model_fingerprint=self.fingerprint,
+            dtype=self.dtype,
+            block_tokens=16,
+            total_kv_blocks=self.blocks,
+        )
+
+    async def _send(self) -> None:
+        while True:
+            await self._call.write(await self._outbox.get())
+
+    async def _receive(self) -> None:
+        while (command := await self._call.read()) is not grpc.aio.EOF:
+            self.commands.append(command)
+            self._obey(command)
+
+    def _obey(self, command: pb.CoordinatorMessage) -> None:
+        match command.WhichOneof("message"):
+            case "encode":
+                self._start("encode", _key(command.encode), self._encode(command.encode))
+            case "prefill":
+                self._start("prefill", _key(command.prefill.sequence), self._prefill(command.prefill))
+            case "decode":
+                self._start("decode", _key(command.decode.sequence), self._decode(command.decode.sequence))
+            case "cancel":
+                for job in [job for job in self.jobs if job[0] == _key(command.cancel)]:
+                    self.jobs[job].cancel()
+
+    def _start(self, kind: str, key: Key, work: AsyncIterator[pb.StageMessage]) -> None:
+        job = (key, f"{kind}{len(self.commands)}")
+        self.jobs[job] = asyncio.create_task(self._work(kind, key, work))
+        self.jobs[job].add_done_callback(lambda _: self.jobs.pop(job, None))
+
+    async def _work(self, kind: str, key: Key, work: AsyncIterator[pb.StageMessage]) -> None:
+        if (failure := self.failure(kind, key)) is not None:
+            self._outbox.put_nowait(pb.StageMessage(failure=failure))
+            return
+        async for message in work:
+            self._outbox.put_nowait(message)
+
+    async def _encode(self, command: pb.EncodeCommand) -> AsyncIterator[pb.StageMessage]:
+        assert command.media.segment and command.span.num_tokens
+        self.world.encoded[_key(command), command.item_index].set()
+        yield _done(_key(command), E, item_index=command.item_index, transport="shm")
+
+    async def _prefill(self, command: pb.PrefillCommand) -> AsyncIterator[pb.StageMessage]:
+        sequence = command.sequence
+        for span in sequence.media:
+            await self.world.encoded[_key(sequence), span.item_index].wait()
+        first = len(sequence.output_token_ids)
+        is_whole = command.decode.instance_id == self.name
+        self.world.prefilled[_key(sequence)].set()
+        await self.hold_first.wait()
+        yield self._tokens(sequence, first)
+        yield _done(_key(sequence), P, transport="local" if is_whole else "shm")
+        if is_whole:
+            async for message in self._go_on(sequence, first + 1):
+                yield message
+
+    async def _decode(self, sequence: pb.Sequence) -> AsyncIterator[pb.StageMessage]:
+        await self.world.prefilled[_key(sequence)].wait()
+        async for message in self._go_on(sequence, len(sequence.output_token_ids) + 1):
+            yield message
+
+    async def _go_on(self, sequence: pb.Sequence, first: int) -> AsyncIterator[pb.StageMessage]:
+        for index in range(first, sequence.sampling.max_tokens):
+            if self.pause_at is not None and index >= self.pause_at:
+                await asyncio.Event().wait()
+            message = self._tokens(sequence, index)
+            if message.step.sequences[0].finish:
+                yield _done(_key(sequence), D)
+            yield message
+            if message.step.sequences[0].finish:
+                return
+            await asyncio.sleep(0)
+
+    def _tokens(self, sequence: pb.Sequence, index: int) -> pb.StageMessage:
+        token = self.make_token(sequence.sampling.seed, index)
+        finish = inference_pb2.FINISH_REASON_UNSPECIFIED
+        if index + 1 == sequence.sampling.max_tokens:
+            finish = inference_pb2.FINISH_REASON_LENGTH
+        if token in sequence.stop_token_ids:
+            finish = inference_pb2.FINISH_REASON_STOP
+        run = pb.SequenceTokens(
+            request_id=sequence.request_id,
+            attempt=sequence.attempt,
+            first_index=index,
+            token_ids=[token],
+            finish=finish,
+        )
+        if sequence.sampling.HasField("logprobs"):
+            run.logprobs.add(logprob=-1.0)
+        return pb.StageMessage(step=pb.StepReport(sequences=[run]))
+
+
+def prompt_of(sequence: pb.Sequence) -> list[int]:
+    packed = sequence.prompt_token_ids
+    return list(struct.unpack(f"<{len(packed) // 4}I", packed))
+
+
+def _key(message: pb.EncodeCommand | pb.Sequence | pb.CancelCommand) -> Key:
+    return message.request_id, message.attempt
+
+
+def _done(key: Key, stage: inference_pb2.Stage.ValueType, **fields: int | str) -> pb.StageMessage:
+    now_ns = time.time_ns()
+    report = pb.StageReport(
+        request_id=key[0], attempt=key[1], stage=stage, start_ns=now_ns, end_ns=now_ns, **fields
+    )
+    return pb.StageMessage(stage=report)

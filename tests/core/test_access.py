@@ -1,0 +1,34 @@
+"""The cluster token: file mode, and who has it."""
+
+from __future__ import annotations
+
+import stat
+from pathlib import Path
+
+import pytest
+
+from core.access import has_token, new_token, read_token, token_metadata, write_token
+
+
+def test_token_file_is_private_even_where_it_existed_openly(tmp_path: Path) -> None:
+    path = tmp_path / "token"
+    path.write_text("old")
+    path.chmod(0o644)
+    token = new_token()
+    write_token(path, token)
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert read_token(path) == token
+
+
+def test_empty_token_file_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "token"
+    path.write_text("\n")
+    with pytest.raises(ValueError, match="holds no cluster token"):
+        read_token(path)
+
+
+def test_only_the_right_token_counts() -> None:
+    assert has_token(token_metadata("right"), "right")
+    assert not has_token(token_metadata("wrong"), "right")
+    assert not has_token((), "right")
+    assert not has_token((("authorization", "right"),), "right")

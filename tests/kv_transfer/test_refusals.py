@@ -1,0 +1,206 @@
+"""What does not fit is refused with a status and the field's name, and nothing is held."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import grpc
+import pytest
+import torch
+
+from core.access import token_metadata
+from elasticmm.v1 import transfer_pb2, transfer_pb2_grpc
+from kv_transfer.errors import TransferError
+from kv_transfer.layout import PayloadKind
+from kv_transfer.pool import Pool
+from kv_transfer.wire import layout_to
+from tests.kv_transfer.loopback import EMBEDDING, KEY, KV, TOKEN, MakeSender, Receive, Receiving
+
+GOOD = {
+    "request_id": KEY[0],
+    "num_tokens": 8,
+    "layout": layout_to(KV),
+    "receiver_epoch": 7,
+    "sender_instance_id": "raw",
+    "transports": ["grpc"],
+}
+
+
+class Raw:
+    """Calls as another implementation would make them."""
+
+    def __init__(self, peer: Receiving, token: str = TOKEN) -> None:
+        self.channel = grpc.aio.insecure_channel(peer.address.endpoint)
+        self.stub = transfer_pb2_grpc.TransferStub(self.channel)
+        self.metadata = token_metadata(token)
+
+    async def __aenter__(self) -> Raw:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.channel.close()
+
+    async def open(self, **fields: object) -> transfer_pb2.OpenResponse:
+        request = transfer_pb2.OpenRequest(**(GOOD | fields))
+        return await self.stub.Open(request, metadata=self.metadata, timeout=5)
+
+    async def write(self, *requests: transfer_pb2.WriteRequest) -> transfer_pb2.WriteResponse:
+        return await self.stub.Write(iter(requests), metadata=self.metadata, timeout=5)
+
+    async def commit(self, lease_id: int, num_tokens: int) -> transfer_pb2.CommitResponse:
+        request = transfer_pb2.CommitRequest(lease_id=lease_id, num_tokens=num_tokens)
+        return await self.stub.Commit(request, metadata=self.metadata, timeout=5)
+
+    async def abort(self, lease_id: int) -> transfer_pb2.AbortResponse:
+        return await self.stub.Abort(transfer_pb2.AbortRequest(lease_id=lease_id), metadata=self.metadata)
+
+
+def refused(code: grpc.StatusCode, words: str) -> pytest.RaisesExc[grpc.aio.AioRpcError]:
+    return pytest.RaisesExc(grpc.aio.AioRpcError, check=lambda e: e.code() is code and words in e.details())
+
+
+BAD_OPENS = [
+    ({"receiver_epoch": 8}, "FAILED_PRECONDITION", "receiver_epoch"),
+    (
+        {"layout": layout_to(replace(KV, model_fingerprint="x"))},
+        "FAILED_PRECONDITION",
+        "model_fingerprint: f00d",
+    ),
+    (
+        {"layout": layout_to(replace(KV, dtype="float16"))},
+        "FAILED_PRECONDITION",
+        "dtype: float32 here, float16",
+    ),
+    ({"layout": layout_to(replace(KV, num_planes=8))}, "FAILED_PRECONDITION", "num_planes: 6 here, 8 there"),
+    (
+        {"layout": layout_to(replace(KV, token_bytes=64))},
+        "FAILED_PRECONDITION",
+        "token_bytes: 32 here, 64 there",
+    ),
+    ({"transports": []}, "FAILED_PRECONDITION", "transports"),
+    ({"transports": ["shm", "carrier pigeon"]}, "FAILED_PRECONDITION", "shm, carrier pigeon"),
+    ({"num_tokens": 65}, "RESOURCE_EXHAUSTED", "num_tokens: 65, the whole pool holds 64"),
+    ({"num_tokens": 0}, "INVALID_ARGUMENT", "num_tokens"),
+    ({"request_id": ""}, "INVALID_ARGUMENT", "request_id"),
+    ({"layout": None}, "INVALID_ARGUMENT", "layout.kind"),
+    ({"layout": transfer_pb2.PoolLayout(kind=1, num_planes=6)}, "INVALID_ARGUMENT", "layout.block_tokens"),
+]
+
+
+@pytest.mark.parametrize(("fields", "code", "words"), BAD_OPENS, ids=lambda value: str(value)[:30])
+async def test_open(receive: Receive, fields: dict[str, object], code: str, words: str) -> None:
+    peer = await receive()
+    async with Raw(peer) as raw:
+        with refused(grpc.StatusCode[code], words):
+            await raw.open(**fields)
+    peer.assert_nothing_is_held()
+    assert peer.host.expected == []
+
+
+async def test_every_call_needs_the_token(receive: Receive) -> None:
+    peer = await receive()
+    async with Raw(peer, "wrong") as raw:
+        for call in (raw.open(), raw.write(), raw.commit(1, 1), raw.abort(1)):
+            with refused(grpc.StatusCode.UNAUTHENTICATED, "token"):
+                await call
+
+
+BAD_WRITES = [
+    ({"plane": 6}, "plane: 6 is not within 6"),
+    ({"data": b"x" * 33}, "data: 33 bytes are not whole tokens of 32"),
+    ({"first_token": 1}, "first_token: 1 to 2 does not fit, plane 0 has 0 of 8"),
+    ({"data": b"x" * 32 * 9}, "first_token: 0 to 9 does not fit"),
+]
+
+
+@pytest.mark.parametrize(("fields", "words"), BAD_WRITES, ids=lambda value: str(value)[:30])
+async def test_write(receive: Receive, fields: dict[str, object], words: str) -> None:
+    peer = await receive()
+    async with Raw(peer) as raw:
+        lease_id = (await raw.open()).lease_id
+        good = {"lease_id": lease_id, "data": b"x" * 32}
+        with refused(grpc.StatusCode.INVALID_ARGUMENT, words):
+            await raw.write(transfer_pb2.WriteRequest(**(good | fields)))
+        await raw.abort(lease_id)
+    peer.assert_nothing_is_held()
+
+
+async def test_a_broken_write_call_ends_its_lease(receive: Receive) -> None:
+    peer = await receive()
+    async with Raw(peer) as raw:
+        lease_id = (await raw.open()).lease_id
+        good = transfer_pb2.WriteRequest(lease_id=lease_id, data=b"x" * 32)
+        bad = transfer_pb2.WriteRequest(lease_id=lease_id, plane=9, data=b"x" * 32)
+        with refused(grpc.StatusCode.INVALID_ARGUMENT, "plane"):
+            await raw.write(good, bad)
+        peer.assert_nothing_is_held()
+        with refused(grpc.StatusCode.FAILED_PRECONDITION, "stream broke off"):
+            await raw.write(good)
+
+
+@pytest.mark.parametrize(
+    ("num_tokens", "words"), [(1, "6 planes have fewer"), (0, "within 1 to 8"), (9, "to 8")]
+)
+async def test_commit_of_what_did_not_come(receive: Receive, num_tokens: int, words: str) -> None:
+    peer = await receive()
+    async with Raw(peer) as raw:
+        lease_id = (await raw.open()).lease_id
+        with refused(grpc.StatusCode.INVALID_ARGUMENT, words):
+            await raw.commit(lease_id, num_tokens)
+    peer.assert_nothing_is_held()
+    assert peer.host.kv == []
+
+
+async def test_commit_twice_delivers_once(receive: Receive) -> None:
+    peer = await receive()
+    async with Raw(peer) as raw:
+        lease_id = (await raw.open(num_tokens=1)).lease_id
+        await raw.write(
+            *(transfer_pb2.WriteRequest(lease_id=lease_id, plane=plane, data=b"x" * 32) for plane in range(6))
+        )
+        await raw.commit(lease_id, 1)
+        await raw.commit(lease_id, 1)
+        with refused(grpc.StatusCode.FAILED_PRECONDITION, "is committed"):
+            await raw.write(transfer_pb2.WriteRequest(lease_id=lease_id, data=b"x" * 32))
+    assert len(peer.host.kv) == 1
+
+
+async def test_unknown_leases(receive: Receive) -> None:
+    peer = await receive()
+    async with Raw(peer) as raw:
+        await raw.abort(5)
+        with refused(grpc.StatusCode.FAILED_PRECONDITION, "lease 5 is not known"):
+            await raw.commit(5, 1)
+        with refused(grpc.StatusCode.FAILED_PRECONDITION, "lease 5 is not known"):
+            await raw.write(transfer_pb2.WriteRequest(lease_id=5))
+
+
+async def test_opening_the_same_again_ends_the_first(receive: Receive) -> None:
+    peer = await receive()
+    async with Raw(peer) as raw:
+        first, second = await raw.open(), await raw.open()
+        assert [lease.lease_id for lease in peer.receiver.leases] == [second.lease_id]
+        with refused(grpc.StatusCode.FAILED_PRECONDITION, "opened the same transfer again"):
+            await raw.commit(first.lease_id, 1)
+        await raw.abort(second.lease_id)
+    peer.assert_nothing_is_held()
+
+
+async def test_sender_is_told_what_differs(receive: Receive, sender_with: MakeSender) -> None:
+    peer = await receive()
+    sender = sender_with()
+    with pytest.raises(TransferError, match="dtype: bfloat16 here, float32 there") as caught:
+        await sender.send_embedding(peer.address, KEY, 0, torch.zeros(3, 24))
+    assert caught.value.cause == "FAILED_PRECONDITION"
+    assert sender.stats.of("receiver", "").failures == {"FAILED_PRECONDITION": 1}
+
+
+async def test_kind_and_source_agree(receive: Receive, sender_with: MakeSender) -> None:
+    peer = await receive()
+    with pytest.raises(ValueError, match="the source holds EMBEDDING"):
+        await sender_with().open(peer.address, KEY, PayloadKind.KV, 0, 1, Pool(EMBEDDING, 1))
+
+
+async def test_an_unknown_transport_is_refused(sender_with: MakeSender) -> None:
+    with pytest.raises(ValueError, match="transports: pigeon; known are shm, grpc"):
+        sender_with("pigeon")

@@ -1,0 +1,42 @@
+"""float32 answers equal those of transformers, however the work is cut up."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.exactness import Tally, make_spec
+from tests.stage_servers.engine.conftest import Pair
+from tests.stage_servers.engine.harness import Bench, answer_all
+
+NUM_TOKENS = 128
+SHAPES = (
+    {"num_text": 40},
+    {"num_text": 20, "pictures": [(112, 112)]},
+    {"num_text": 30, "pictures": [(200, 90), (60, 130), (150, 150)]},
+    {"num_text": 1},
+)
+
+
+def run_mixed(pair: Pair, **engine: int) -> Bench:
+    questions = [pair.question(seed, **shape) for seed, shape in enumerate(SHAPES)]
+    family = pair.oracle.family
+    specs = [make_spec(family, q, f"r{i}", max_tokens=NUM_TOKENS) for i, q in enumerate(questions)]
+    bench, tally = Bench(pair.model, **engine), Tally()
+    answer_all(bench, specs, questions)
+    for spec, question in zip(specs, questions, strict=True):
+        pair.oracle.compare(question, bench.tokens[spec.key], tally)
+    assert tally.num_tokens == NUM_TOKENS * len(SHAPES)
+    tally.check()
+    return bench
+
+
+@pytest.mark.parametrize("chunk", [16, 23, 64, 512])
+def test_chunk_sizes(pair: Pair, chunk: int) -> None:
+    bench = run_mixed(pair, max_batch_tokens=chunk, max_sequences=8)
+    chunks = [part for step in bench.steps for part in step.prefilled]
+    assert (len(chunks) > len(SHAPES)) == (chunk < 512)
+
+
+@pytest.mark.parametrize("block_tokens", [1, 5, 32])
+def test_block_sizes(pair: Pair, block_tokens: int) -> None:
+    run_mixed(pair, block_tokens=block_tokens, num_blocks=4096 // block_tokens)

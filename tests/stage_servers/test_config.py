@@ -1,0 +1,55 @@
+"""A stage server's settings survive JSON, and bad ones are named."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from core.stages import ModalityGroup, Stage
+from stage_servers.config import StageConfig
+
+MINIMAL: dict[str, Any] = {"model": "/models/m", "coordinator": "127.0.0.1:1", "token": "t"}
+
+
+def test_round_trip() -> None:
+    config = StageConfig(
+        model=Path("/models/m"),
+        coordinator="127.0.0.1:1",
+        token="t",
+        roles=frozenset({Stage.ENCODE, Stage.DECODE}),
+        group=ModalityGroup.TEXT,
+        cores=(0, 1),
+        kv_blocks=7,
+    )
+    assert StageConfig.from_json(config.to_json()) == config
+
+
+def test_defaults_are_the_coupled_server() -> None:
+    assert StageConfig.from_json(MINIMAL).roles == frozenset(Stage)
+
+
+@pytest.mark.parametrize(
+    ("change", "field"),
+    [
+        ({"token": ""}, "token"),
+        ({"roles": "xyz"}, "roles"),
+        ({"transport": "pigeon"}, "transport"),
+        ({"dtype": "int3"}, "dtype"),
+        ({"chunk_tokens": 0}, "chunk_tokens"),
+        ({"kv_blocks": 0}, "kv_blocks"),
+        ({"cores": []}, "cores"),
+        ({"port": 70000}, "port"),
+        ({"speed": "fast"}, "speed"),
+    ],
+)
+def test_bad_settings_are_named(change: dict[str, Any], field: str) -> None:
+    with pytest.raises(ValueError, match=f"^{field}:"):
+        StageConfig.from_json(MINIMAL | change)
+
+
+@pytest.mark.parametrize("field", ["model", "coordinator", "token"])
+def test_missing_settings_are_named(field: str) -> None:
+    with pytest.raises(ValueError, match=f"^{field}: is missing"):
+        StageConfig.from_json({name: value for name, value in MINIMAL.items() if name != field})

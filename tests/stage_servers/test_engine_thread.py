@@ -1,0 +1,124 @@
+"""The engine thread takes calls between steps and encodes what waits together."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from stage_servers.engine_thread import EngineThread
+
+
+@dataclass
+class FakeModel:
+    """Encodes numbers by doubling them; remembers the batches."""
+
+    batches: list[list[int]] = field(default_factory=list)
+
+    def encode(self, inputs: list[Any]) -> list[int]:
+        if any(item.value < 0 for item in inputs):
+            raise RuntimeError("a negative picture")
+        self.batches.append([item.value for item in inputs])
+        return [2 * item.value for item in inputs]
+
+
+@dataclass
+class FakeEngine:
+    """Has work for a number of steps."""
+
+    steps_left: int = 0
+    threads: set[str] = field(default_factory=set)
+
+    @property
+    def has_work(self) -> bool:
+        return self.steps_left > 0
+
+    def step(self) -> Any:
+        if self.steps_left == 13:
+            raise RuntimeError("an unlucky step")
+        self.steps_left -= 1
+        self.threads.add(threading.current_thread().name)
+        return SimpleNamespace(tokens=(self.steps_left,), failed=(), prefilled=(), num_tokens=1)
+
+
+@pytest.fixture
+async def thread() -> AsyncIterator[Any]:
+    outputs: list[Any] = []
+    crashes: list[Exception] = []
+    made: Any = EngineThread(
+        FakeModel(),  # type: ignore[arg-type]
+        FakeEngine(),  # type: ignore[arg-type]
+        on_step=outputs.append,
+        on_crash=crashes.append,
+        max_encode_tokens=10,
+    )
+    made.outputs = outputs
+    made.crashes = crashes
+    yield made
+    if made._thread.is_alive():
+        await asyncio.to_thread(made.stop)
+
+
+def pixels(value: int, num_tokens: int = 4) -> Any:
+    return SimpleNamespace(value=value, num_tokens=num_tokens)
+
+
+async def test_steps_run_in_the_engine_thread_until_the_work_is_done(thread: Any) -> None:
+    thread.start()
+    engine = thread._engine
+
+    def begin() -> None:
+        engine.steps_left = 3
+
+    await thread.call(begin)
+    while engine.steps_left:
+        await asyncio.sleep(0.001)
+    await thread.call(lambda: None)
+    assert [output.tokens for output in thread.outputs] == [(2,), (1,), (0,)]
+    assert engine.threads == {"engine"}
+
+
+async def test_waiting_items_are_encoded_together_within_the_token_bound(thread: Any) -> None:
+    jobs = [asyncio.create_task(thread.encode(pixels(value))) for value in (1, 2, 3)]
+    await asyncio.sleep(0)
+    thread.start()
+    assert [encoded.embedding for encoded in await asyncio.gather(*jobs)] == [2, 4, 6]
+    assert thread._model.batches == [[1, 2], [3]]
+
+
+async def test_an_oversize_item_is_encoded_alone(thread: Any) -> None:
+    thread.start()
+    encoded = await thread.encode(pixels(7, num_tokens=99))
+    assert encoded.embedding == 14
+
+
+async def test_errors_reach_the_caller_and_the_thread_lives_on(thread: Any) -> None:
+    thread.start()
+    with pytest.raises(RuntimeError, match="negative"):
+        await thread.encode(pixels(-1))
+    with pytest.raises(ZeroDivisionError):
+        await thread.call(lambda: 1 / 0)
+    assert await thread.call(lambda: "still here") == "still here"
+
+
+async def test_a_step_that_raises_is_a_crash(thread: Any) -> None:
+    thread._engine.steps_left = 13
+    thread.start()
+    await asyncio.to_thread(thread._thread.join)
+    assert [str(error) for error in thread.crashes] == ["an unlucky step"]
+
+
+async def test_a_cancelled_item_is_not_encoded(thread: Any) -> None:
+    first = asyncio.create_task(thread.encode(pixels(1)))
+    second = asyncio.create_task(thread.encode(pixels(2)))
+    await asyncio.sleep(0)
+    first.cancel()
+    await asyncio.gather(first, return_exceptions=True)
+    thread.start()
+    await second
+    assert thread._model.batches == [[2]]
