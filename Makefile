@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test check format protos protos-check bench gpu clean
+.PHONY: demo test check format protos protos-check gpu gpu-wheels clean
 
 $(VENV)/.installed: pyproject.toml requirements.txt
 	$(PYTHON) -m venv $(VENV)
@@ -36,10 +36,23 @@ protos: $(VENV)/.installed
 protos-check: $(VENV)/.installed
 	$(BIN)/python protos/generate.py --check
 
-# Every GPU test and benchmark, offline, on the Python that is there.
+# Every GPU test and benchmark, offline, on the Python that is there. What that Python lacks is carried as
+# wheels: `make gpu-wheels` fetches them where there is a package index.
+GPU_SITE := build/gpu-site
+GPU_PATH := .:protos/generated:clients/python:$(GPU_SITE)
+GPU_WHEELS := build/gpu-wheels
+
 gpu:
-	PYTHONPATH=.:protos/generated:clients/python $(PYTHON) -m pytest -q -m gpu
-	PYTHONPATH=.:protos/generated:clients/python $(PYTHON) -m benchmarks.gpu
+	rm -rf $(GPU_SITE)
+	if ls $(GPU_WHEELS)/*.whl >/dev/null 2>&1; then $(PYTHON) -m pip install --quiet --no-index --no-deps \
+	  --target $(GPU_SITE) $(GPU_WHEELS)/*.whl; fi
+	PYTHONPATH=$(GPU_PATH) $(PYTHON) -m pytest -q -m gpu
+	PYTHONPATH=$(GPU_PATH) $(PYTHON) -m benchmarks.gpu
+
+gpu-wheels:
+	$(PYTHON) -m pip download --quiet --no-deps --only-binary=:all: -d $(GPU_WHEELS) \
+	  grpcio-health-checking==1.81.1 grpcio-reflection==1.81.1 grpcio-status==1.81.1 \
+	  googleapis-common-protos==1.76.0 pytest-asyncio==1.5.0
 
 clean:
-	rm -rf $(VENV) clients/typescript/node_modules .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) clients/typescript/node_modules build .mypy_cache .pytest_cache .ruff_cache
