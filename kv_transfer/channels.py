@@ -11,9 +11,13 @@ from elasticmm.v1 import transfer_pb2_grpc
 from kv_transfer.transports.base import PeerAddress
 
 MAX_MESSAGE_BYTES = 8 << 20
-CHANNEL_OPTIONS = (
+MESSAGE_OPTIONS = (  # for the transfer service's server, too
     ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
     ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
+    ("grpc.http2.max_frame_size", (1 << 24) - 1),  # the largest there is: fewer, longer frames
+)
+CHANNEL_OPTIONS = (
+    *MESSAGE_OPTIONS,
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.max_reconnect_backoff_ms", 1000),
     ("grpc.use_local_subchannel_pool", 1),  # a restarted peer does not inherit a dead connection's backoff

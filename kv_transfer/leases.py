@@ -23,6 +23,7 @@ from kv_transfer.layout import PayloadKind
 from kv_transfer.processes import ProcessIdentity
 
 Key = tuple[str, int]  # request id, attempt
+Item = tuple[Key, PayloadKind, int]  # with the index of the media item, 0 for KV
 
 _REMEMBERED_ENDS = 4096
 
@@ -81,7 +82,7 @@ class Lease:
     written: list[int] = field(default_factory=list)  # tokens per plane that came through this process
 
     @property
-    def item(self) -> tuple[Key, PayloadKind, int]:
+    def item(self) -> Item:
         """What is transferred; one open lease each."""
         return self.key, self.kind, self.item_index
 

@@ -110,18 +110,25 @@ class Outgoing:
         if self.state is OutgoingState.OPEN:
             await self._give_up(reason, None)
 
+    async def lose(self, error: TransferError) -> None:
+        """The lease is lost: writing stops, and `commit` raises this."""
+        if self.state is OutgoingState.OPEN:
+            self.transfer.fail(error)
+            await self._writer.stop()
+
     async def _write_rest(self, num_tokens: int) -> int:
         missing = self.transfer.backlog.missing(num_tokens)
         if missing:
             raise TransferError("INCOMPLETE", f"num_tokens: {missing}")
-        if self.error is not None:
-            raise _as_transfer_error(self.error)
         try:
-            return await self._writer.drain()
+            size_bytes = await self._writer.drain()
         except TransferError:
             raise
         except Exception as error:
-            raise _as_transfer_error(error) from error
+            raise TransferError("INTERNAL", f"writing failed: {error!r}") from error
+        if self.error is not None:  # the lease was lost while all was written
+            raise self.error
+        return size_bytes
 
     async def _give_up(self, reason: str, cause: str | None) -> None:
         """Ends the transfer even where the caller is being cancelled."""
@@ -151,12 +158,6 @@ class Outgoing:
 async def _finish(work: Awaitable[None]) -> None:
     """Waits for `work`; a caller that is cancelled meanwhile leaves it running."""
     await asyncio.shield(asyncio.ensure_future(work))
-
-
-def _as_transfer_error(error: Exception) -> TransferError:
-    if isinstance(error, TransferError):
-        return error
-    return TransferError("INTERNAL", f"writing failed: {error!r}")
 
 
 def _cause(error: BaseException) -> str:

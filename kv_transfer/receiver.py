@@ -5,72 +5,26 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections import defaultdict
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from core.clock import Clock, MonotonicClock
 from kv_transfer.errors import LayoutMismatch, UnknownRequest
-from kv_transfer.layout import PayloadKind, PoolLayout
-from kv_transfer.leases import Key, Lease, LeaseTable
+from kv_transfer.host import TransferHost
+from kv_transfer.layout import PayloadKind
+from kv_transfer.leases import Item, Key, Lease, LeaseTable
+from kv_transfer.offers import NoSuchPool, OpenOffer, TooLarge, TransferUnavailable
 from kv_transfer.processes import identify
 from kv_transfer.room import Room
 
 if TYPE_CHECKING:
     from kv_transfer.pool import Pool
 
-__all__ = ["OpenOffer", "TransferHost", "TransferReceiver", "UnknownRequest"]
+__all__ = ["TransferHost", "TransferReceiver", "UnknownRequest"]
 
 logger = logging.getLogger(__name__)
 
 SWEEP_INTERVAL_S = 0.5
-
-
-class TransferHost(Protocol):
-    """The owner of the pools. Called on the transfer service's loop; none of it may block."""
-
-    async def expect(self, key: Key, kind: PayloadKind, item_index: int | None, num_tokens: int) -> None:
-        """Waits until the request is known here; cancelled at the caller's deadline.
-
-        `item_index` is None for KV. Raises UnknownRequest if the request will not be known.
-        """
-
-    def on_kv(self, key: Key, block_ids: list[int], num_tokens: int, outputs: tuple[int, ...]) -> None:
-        """All KV of the first `num_tokens` tokens is in these blocks, which are the owner's from here on.
-
-        Raises UnknownRequest if the request is gone: then the blocks stay the receiver's.
-        """
-
-    def on_embedding(self, key: Key, item_index: int, block_ids: list[int], num_tokens: int) -> None:
-        """As on_kv, for one media item."""
-
-
-class TransferUnavailable(RuntimeError):
-    """No transport that the sender offers can be served."""
-
-
-class NoSuchPool(ValueError):
-    """This instance holds no payload of that kind."""
-
-
-class TooLarge(ValueError):
-    """The whole pool could not hold the payload."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class OpenOffer:
-    """What a sender asks for."""
-
-    key: Key
-    item_index: int
-    num_tokens: int
-    layout: PoolLayout
-    receiver_epoch: int
-    sender_instance_id: str
-    sender_host_id: str
-    sender_pid: int
-    transports: tuple[str, ...]  # best first
 
 
 class TransferReceiver:
@@ -94,7 +48,7 @@ class TransferReceiver:
         allocators = {kind: pool.blocks for kind, pool in self.pools.items()}
         self.leases = LeaseTable(allocators, clock or MonotonicClock(), lease_s=lease_s, grace_s=grace_s)
         self.rooms: dict[PayloadKind, Room] = {}
-        self._opening: defaultdict[Key, set[asyncio.Task[Lease]]] = defaultdict(set)
+        self._opening: dict[asyncio.Task[Lease], OpenOffer] = {}
         self._sweeper: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
@@ -103,9 +57,8 @@ class TransferReceiver:
 
     async def close(self) -> None:
         """Ends all that waits and every lease. Blocks in quarantine are given up with the pool."""
-        for tasks in list(self._opening.values()):
-            for task in list(tasks):
-                task.cancel()
+        for task in list(self._opening):
+            task.cancel()
         if self._sweeper is not None:
             self._sweeper.cancel()
             with contextlib.suppress(asyncio.CancelledError):
@@ -120,8 +73,7 @@ class TransferReceiver:
         """
         self._check(offer)
         task = asyncio.create_task(self._admit(offer))
-        tasks = self._opening[offer.key]
-        tasks.add(task)
+        self._opening[task] = offer
         try:
             return await asyncio.shield(task)
         except asyncio.CancelledError:
@@ -133,9 +85,7 @@ class TransferReceiver:
             task.add_done_callback(self._drop_unheard)
             raise
         finally:
-            tasks.discard(task)
-            if not tasks:
-                self._opening.pop(offer.key, None)
+            del self._opening[task]
 
     def write(self, lease_id: int, plane: int, first_token: int, data: bytes) -> Lease:
         """Bytes of consecutive tokens of one plane; without data a sign of life.
@@ -175,6 +125,15 @@ class TransferReceiver:
                 self.leases.abort(lease, reason, is_confirmed=True)
                 return
 
+    def abort_unanswered(self, item: Item, sender_instance_id: str, reason: str) -> None:
+        """The sender left its Open of this item before it was answered, or as it was."""
+        for task, offer in list(self._opening.items()):
+            if (offer.item, offer.sender_instance_id) == (item, sender_instance_id):
+                task.cancel()
+        for lease in list(self.leases):
+            if (lease.item, lease.sender_instance_id) == (item, sender_instance_id):
+                self.abort(lease.lease_id, reason)
+
     def lost_stream(self, lease_ids: set[int]) -> None:
         """The call that carried these leases' bytes broke off."""
         for lease in list(self.leases):
@@ -183,8 +142,9 @@ class TransferReceiver:
 
     def release_request(self, key: Key, reason: str = "the request ended here") -> None:
         """Ends all leases of a cancelled request, and whatever waits for one."""
-        for task in self._opening.get(key, ()):
-            task.cancel()
+        for task, offer in list(self._opening.items()):
+            if offer.key == key:
+                task.cancel()
         for lease in self.leases.of_request(key):
             self.leases.abort(lease, reason, is_confirmed=False)
 

@@ -36,6 +36,7 @@ PREFIX = "elasticmm-"
 HEADER_BYTES = 4096
 _MAGIC = b"EMMSEG01"
 _HEAD = struct.Struct("<8sI")
+_KIND_AND_PID = re.compile(r"-[a-z]\w*-([1-9]\d*)$")
 _NOT_IN_NAMES = re.compile(r"[^A-Za-z0-9_.-]+")
 
 
@@ -194,8 +195,8 @@ def _is_abandoned(fd: int, path: Path) -> bool:
     try:
         return not _read_record(fd).owner.is_alive
     except ValueError:
-        pid = path.name.rpartition("-")[2]
-        return pid.isdecimal() and start_ticks(int(pid)) is None
+        name = _KIND_AND_PID.search(path.name)
+        return name is not None and start_ticks(int(name[1])) is None
 
 
 def _reserve(fd: int, size_bytes: int, kind: str) -> None:
@@ -228,7 +229,10 @@ def _read_record(fd: int) -> SegmentRecord:
     if len(page) < HEADER_BYTES or page[:8] != _MAGIC:
         raise ValueError("not a segment")
     length = _HEAD.unpack_from(page)[1]
-    record = SegmentRecord(**json.loads(page[_HEAD.size : _HEAD.size + length]))
+    try:
+        record = SegmentRecord(**json.loads(page[_HEAD.size : _HEAD.size + length]))
+    except TypeError as error:
+        raise ValueError(f"the header is of another version: {error}") from error
     if os.fstat(fd).st_size < HEADER_BYTES + record.payload_bytes:
         raise ValueError("the segment is shorter than its header says")
     return record

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import os
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -32,9 +33,9 @@ if TYPE_CHECKING:
 
 __all__ = ["TRANSPORTS", "Outgoing", "PeerAddress", "Sender"]
 
-CALL_TIMEOUT_S = 10.0  # commit, heartbeat
 ABORT_TIMEOUT_S = 2.0
 HEARTBEAT_INTERVAL_S = 1.0
+UNANSWERED = frozenset({"CANCELLED", "DEADLINE_EXCEEDED", "UNAVAILABLE", "UNKNOWN", "INTERNAL"})
 
 # Best first: what a pair uses where nothing is forced.
 TRANSPORTS: Mapping[str, Callable[[str, Channels], Transport]] = {
@@ -48,7 +49,9 @@ _T = TypeVar("_T")
 class Sender:
     """One per stage server; everything but Outgoing.push is for its loop.
 
-    `transports` names what may be used, best first; None means all.
+    `transports` names what may be used, best first; None means all. Opening takes at
+    most `open_timeout_s` (the peer may wait for the request and for room), commits
+    and heartbeats `call_timeout_s`.
     Raises ValueError for an unknown transport.
     """
 
@@ -61,6 +64,7 @@ class Sender:
         token: str,
         transports: Sequence[str] | None = None,
         open_timeout_s: float = 120.0,
+        call_timeout_s: float = 10.0,
         clock: Clock | None = None,
     ) -> None:
         names = tuple(TRANSPORTS if transports is None else transports)
@@ -72,6 +76,7 @@ class Sender:
         self._instance_id = instance_id
         self._host_id = host_id
         self._open_timeout_s = open_timeout_s
+        self._call_timeout_s = call_timeout_s
         self._clock = clock or MonotonicClock()
         self._channels = Channels(token)
         self._transports = {name: TRANSPORTS[name](host_id, self._channels) for name in names}
@@ -144,10 +149,10 @@ class Sender:
         await _call(self._channels.stub(peer).Commit(request, **self._options()), "commit")
 
     async def abort_lease(self, peer: PeerAddress, lease_id: int, reason: str) -> None:
-        request = transfer_pb2.AbortRequest(lease_id=lease_id, reason=reason)
-        with contextlib.suppress(
-            TransferError
-        ):  # a peer that is gone needs no telling; else the lease expires
+        await self._abort(peer, transfer_pb2.AbortRequest(lease_id=lease_id, reason=reason))
+
+    async def _abort(self, peer: PeerAddress, request: transfer_pb2.AbortRequest) -> None:
+        with contextlib.suppress(TransferError):  # a peer that is gone needs no telling
             await _call(self._channels.stub(peer).Abort(request, **self._options(ABORT_TIMEOUT_S)), "abort")
 
     def ended(self, outgoing: Outgoing) -> None:
@@ -192,18 +197,20 @@ class Sender:
         )
 
     async def _ask(self, peer: PeerAddress, request: transfer_pb2.OpenRequest) -> Grant:
-        """A caller that is cancelled leaves no lease behind, even if it was granted at that moment."""
+        """A caller that leaves gets no lease, even if one is granted at that moment."""
         asked_at_s = self._clock.now_s()
         self._channels.forget(peer.instance_id, but=peer)  # an earlier life
         call = self._channels.stub(peer).Open(
             request, metadata=self._channels.metadata, timeout=self._open_timeout_s
         )
-        asking = asyncio.ensure_future(_call(call, "open"))
         try:
-            response = await asyncio.shield(asking)
+            response = await _call(call, "open")
+        except TransferError as error:
+            if error.cause in UNANSWERED:
+                await self._leave(peer, request)  # before the caller asks again
+            raise
         except asyncio.CancelledError:
-            call.cancel()
-            self._spawn(self._give_back(peer, asking))
+            self._spawn(self._leave(peer, request))
             raise
         deadline = LeaseDeadline(self._clock, asked_at_s, response.expires_in_ms / 1000)
         return Grant(
@@ -215,10 +222,17 @@ class Sender:
             deadline=deadline,
         )
 
-    async def _give_back(self, peer: PeerAddress, asking: asyncio.Future[transfer_pb2.OpenResponse]) -> None:
-        with contextlib.suppress(TransferError, asyncio.CancelledError):
-            response = await asking
-            await self.abort_lease(peer, response.lease_id, "the sender left while asking")
+    async def _leave(self, peer: PeerAddress, asked: transfer_pb2.OpenRequest) -> None:
+        """Gives up what may have been granted at the moment when this end stopped waiting."""
+        request = transfer_pb2.AbortRequest(
+            request_id=asked.request_id,
+            attempt=asked.attempt,
+            kind=asked.layout.kind,
+            item_index=asked.item_index,
+            sender_instance_id=self._instance_id,
+            reason="the sender left while it asked",
+        )
+        await self._abort(peer, request)
 
     def _start(self, peer: PeerAddress, grant: Grant, num_tokens: int, source: PlaneSource) -> Outgoing:
         """Raises AttachError."""
@@ -242,18 +256,20 @@ class Sender:
 
     async def _renew(self, outgoing: Outgoing) -> None:
         asked_at_s = self._clock.now_s()
+        deadline = outgoing.transfer.grant.deadline
         beat = transfer_pb2.WriteRequest(lease_id=outgoing.lease_id)
         call = self._channels.stub(outgoing.peer).Write(iter((beat,)), **self._options())
         try:
             await _call(call, "heartbeat")
         except TransferError as error:
-            if error.cause == "FAILED_PRECONDITION":  # the receiver ended the lease
-                outgoing.transfer.fail(error)
+            has_ended = error.cause == "FAILED_PRECONDITION"
+            if has_ended or deadline.is_over:
+                await outgoing.lose(error)
         else:
-            outgoing.transfer.grant.deadline.renew(asked_at_s)
+            deadline.renew(asked_at_s)
 
-    def _options(self, timeout_s: float = CALL_TIMEOUT_S) -> dict[str, Any]:
-        return {"metadata": self._channels.metadata, "timeout": timeout_s}
+    def _options(self, at_most_s: float = math.inf) -> dict[str, Any]:
+        return {"metadata": self._channels.metadata, "timeout": min(self._call_timeout_s, at_most_s)}
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(work)

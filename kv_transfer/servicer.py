@@ -14,8 +14,9 @@ from elasticmm.v1 import transfer_pb2, transfer_pb2_grpc
 from kv_transfer.blocks import OutOfBlocks
 from kv_transfer.errors import LayoutMismatch, UnknownRequest
 from kv_transfer.leases import LeaseGone
-from kv_transfer.receiver import NoSuchPool, OpenOffer, TooLarge, TransferReceiver, TransferUnavailable
-from kv_transfer.wire import layout_from
+from kv_transfer.offers import NoSuchPool, OpenOffer, TooLarge, TransferUnavailable
+from kv_transfer.receiver import TransferReceiver
+from kv_transfer.wire import kind_from, layout_from
 
 MAX_OPEN_WAIT_S = 600.0  # where the caller sets no deadline
 
@@ -105,7 +106,15 @@ class TransferServicer(transfer_pb2_grpc.TransferServicer):
         self, request: transfer_pb2.AbortRequest, context: grpc.aio.ServicerContext[Any, Any]
     ) -> transfer_pb2.AbortResponse:
         await self._check_token(context)
-        self._receiver.abort(request.lease_id, request.reason)
+        if request.lease_id:
+            self._receiver.abort(request.lease_id, request.reason)
+            return transfer_pb2.AbortResponse()
+        try:
+            with _statuses():
+                item = (request.request_id, request.attempt), kind_from(request.kind), request.item_index
+        except _Refused as refused:
+            await context.abort(refused.code, str(refused))
+        self._receiver.abort_unanswered(item, request.sender_instance_id, request.reason)
         return transfer_pb2.AbortResponse()
 
     async def _check_token(self, context: grpc.aio.ServicerContext[Any, Any]) -> None:

@@ -12,9 +12,20 @@ _KINDS = {
 _KINDS_BACK = {number: kind for kind, number in _KINDS.items()}
 
 
+def kind_to(kind: PayloadKind) -> transfer_pb2.PayloadKind.ValueType:
+    return _KINDS[kind]
+
+
+def kind_from(number: transfer_pb2.PayloadKind.ValueType) -> PayloadKind:
+    """Raises ValueError if it is unset or unknown."""
+    if number not in _KINDS_BACK:
+        raise ValueError(f"kind: {number} is no kind of payload")
+    return _KINDS_BACK[number]
+
+
 def layout_to(layout: PoolLayout) -> transfer_pb2.PoolLayout:
     return transfer_pb2.PoolLayout(
-        kind=_KINDS[layout.kind],
+        kind=kind_to(layout.kind),
         model_fingerprint=layout.model_fingerprint,
         dtype=layout.dtype,
         num_planes=layout.num_planes,
@@ -25,11 +36,9 @@ def layout_to(layout: PoolLayout) -> transfer_pb2.PoolLayout:
 
 def layout_from(message: transfer_pb2.PoolLayout) -> PoolLayout:
     """Raises ValueError naming a field that is unset or makes no sense."""
-    if message.kind not in _KINDS_BACK:
-        raise ValueError(f"layout.kind: {message.kind} is no kind of payload")
     try:
         return PoolLayout(
-            kind=_KINDS_BACK[message.kind],
+            kind=kind_from(message.kind),
             model_fingerprint=message.model_fingerprint,
             dtype=message.dtype,
             num_planes=message.num_planes,

@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     from stage_servers.engine.model import Model
 
 EMBEDDING_BLOCK_TOKENS = 16
-_CPU_SHARE = 0.05  # of the memory that is free; several instances live on one host
-_CPU_MOST_BYTES = 1 << 30
+_CPU_SHARE = 0.02  # of the memory that is free; several instances live on one host
+_CPU_MOST_BYTES = 256 << 20  # reserved in shared memory at start
 _CUDA_SHARE = 0.8
 _EMBEDDING_TOKENS = 16_384
 

@@ -20,6 +20,8 @@ from grpc_reflection.v1alpha import reflection
 from core.ids import host_id, new_epoch
 from core.stages import Stage
 from elasticmm.v1 import stage_control_pb2, transfer_pb2
+from kv_transfer.allocator import keep_freed_memory
+from kv_transfer.channels import MESSAGE_OPTIONS
 from kv_transfer.layout import PayloadKind
 from kv_transfer.pool import Pool, embedding_layout, kv_layout
 from kv_transfer.receiver import TransferReceiver
@@ -40,11 +42,6 @@ from stage_servers.wire import group_number, stage_number
 logger = logging.getLogger(__name__)
 
 MAX_ENCODE_TOKENS = 4096  # language-model tokens of one vision batch
-_MESSAGE_OPTIONS = [
-    ("grpc.max_receive_message_length", 16 << 20),
-    ("grpc.max_send_message_length", 16 << 20),
-    ("grpc.so_reuseport", 0),
-]
 
 OnReady = Callable[[str], None]
 
@@ -57,6 +54,7 @@ def run(config: StageConfig, *, model: Model | None = None, on_ready: OnReady = 
     Raises ModelError, SegmentTooLarge, RefusedError, OSError for a port that is taken.
     """
     logging.basicConfig(level=config.log_level, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    keep_freed_memory()
     _take_cores(config)
     if model is None or not _fits(model, config):
         model = load_model(config.model, dtype=config.dtype, device=config.device, attention=config.attention)
@@ -166,7 +164,7 @@ def _make_pools(config: StageConfig, model: Model, owner: SegmentOwner | None) -
 @contextlib.asynccontextmanager
 async def _transfer_server(config: StageConfig, receiver: TransferReceiver) -> AsyncIterator[int]:
     """Transfer, health and reflection on the instance's own port; yields the port."""
-    server = grpc.aio.server(options=_MESSAGE_OPTIONS)
+    server = grpc.aio.server(options=[*MESSAGE_OPTIONS, ("grpc.so_reuseport", 0)])
     add_transfer_service(server, receiver, config.token)
     services = health.aio.HealthServicer()
     health_pb2_grpc.add_HealthServicer_to_server(services, server)

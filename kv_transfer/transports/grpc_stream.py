@@ -14,7 +14,8 @@ from kv_transfer.errors import TransferError
 from kv_transfer.transports.backlog import Batch
 from kv_transfer.transports.base import PeerAddress, Transfer, Writer
 
-CHUNK_BYTES = 1 << 20  # most data of one message
+CHUNK_BYTES = 256 << 10  # most data of one message; larger ones were slower
+REASON_TIMEOUT_S = 2.0
 
 
 class GrpcTransport:
@@ -43,6 +44,7 @@ class GrpcWriter:
 
     def __init__(self, channels: Channels, transfer: Transfer) -> None:
         self._call = channels.stub(transfer.peer).Write(metadata=channels.metadata)
+        self._channels = channels
         self._transfer = transfer
         self._grant = transfer.grant
         self._source = transfer.source
@@ -62,11 +64,10 @@ class GrpcWriter:
         try:
             return await asyncio.shield(self._task)
         except asyncio.CancelledError:
-            if self._task.cancelled():
-                raise TransferError("ENDED", "the transfer was stopped while it was written") from None
+            if self._task.cancelled():  # by `stop`, not this caller
+                stopped = TransferError("ENDED", "the transfer was stopped while it was written")
+                raise self._transfer.error or stopped from None
             raise
-        except grpc.RpcError as error:
-            raise _transfer_error(error) from error
 
     async def stop(self) -> None:
         self._call.cancel()
@@ -76,13 +77,24 @@ class GrpcWriter:
     async def _run(self) -> int:
         try:
             return await self._write_all()
-        except grpc.RpcError as error:
-            self._transfer.fail(_transfer_error(error))
-            raise
         except Exception as error:
             self._call.cancel()
-            self._transfer.fail(error)
-            raise
+            cause = await self._cause(error) if isinstance(error, grpc.RpcError) else error
+            self._transfer.fail(cause)
+            raise cause from error
+
+    async def _cause(self, error: grpc.RpcError) -> Exception:
+        """Where a message found the call ended, gRPC hides the receiver's reason: asks for it."""
+        try:
+            if error.code() is grpc.StatusCode.INTERNAL:
+                beat = transfer_pb2.WriteRequest(lease_id=self._grant.lease_id)
+                metadata = self._channels.metadata
+                await self._channels.stub(self._transfer.peer).Write(
+                    iter((beat,)), metadata=metadata, timeout=REASON_TIMEOUT_S
+                )
+        except grpc.RpcError as reason:
+            error = reason
+        return TransferError(code_name(error), f"writing failed: {code_name(error)}: {error.details()}")
 
     async def _write_all(self) -> int:
         while True:
@@ -130,7 +142,3 @@ class GrpcWriter:
             self._source.read(range(plane, plane + 1), run.first_slot, run.num_tokens)[0] for run in runs
         ]
         return (parts[0] if len(parts) == 1 else np.concatenate(parts)).tobytes()
-
-
-def _transfer_error(error: grpc.RpcError) -> TransferError:
-    return TransferError(code_name(error), f"writing failed: {error.details()}")

@@ -78,7 +78,8 @@ class ShmWriter:
         self._is_stopped = False
         self._error: Exception | None = None
         self._size_bytes = 0
-        self._idle: tuple[asyncio.AbstractEventLoop, asyncio.Event] | None = None
+        self._loop = asyncio.get_running_loop()
+        self._waiting: list[asyncio.Event] = []  # until this is out of the line
 
     def wake(self) -> None:
         with self._lock:
@@ -127,11 +128,10 @@ class ShmWriter:
             if self._backlog.has_work and not self._is_stopped:
                 return True
             self._is_in_line = False
-            idle = self._idle
-        if idle is not None:
-            loop, event = idle
+            waiting, self._waiting = self._waiting, []
+        for event in waiting:
             with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
-                loop.call_soon_threadsafe(event.set)
+                self._loop.call_soon_threadsafe(event.set)
         return False
 
     async def _until_idle(self) -> None:
@@ -139,7 +139,7 @@ class ShmWriter:
         with self._lock:
             if not self._is_in_line:
                 return
-            self._idle = asyncio.get_running_loop(), event
+            self._waiting.append(event)
         await event.wait()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,7 +20,7 @@ from kv_transfer.sender import PeerAddress, Sender
 
 TOKEN = "test-token"
 FINGERPRINT = "f00d"
-CLUSTER = "transfer-tests"
+CLUSTER = f"transfer-tests-{os.getpid()}"
 KV = kv_layout(FINGERPRINT, torch.float32, num_layers=3, token_elements=8, block_tokens=4)
 EMBEDDING = embedding_layout(FINGERPRINT, torch.bfloat16, width=24)
 KEY: Key = ("req-1", 0)

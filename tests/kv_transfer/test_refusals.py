@@ -8,55 +8,17 @@ import grpc
 import pytest
 import torch
 
-from core.access import token_metadata
-from elasticmm.v1 import transfer_pb2, transfer_pb2_grpc
+from elasticmm.v1 import transfer_pb2
 from kv_transfer.errors import TransferError
 from kv_transfer.layout import PayloadKind
 from kv_transfer.pool import Pool
 from kv_transfer.wire import layout_to
-from tests.kv_transfer.loopback import EMBEDDING, KEY, KV, TOKEN, MakeSender, Receive, Receiving
-
-GOOD = {
-    "request_id": KEY[0],
-    "num_tokens": 8,
-    "layout": layout_to(KV),
-    "receiver_epoch": 7,
-    "sender_instance_id": "raw",
-    "transports": ["grpc"],
-}
+from tests.kv_transfer.loopback import EMBEDDING, KEY, KV, MakeSender, Receive
+from tests.kv_transfer.raw import Raw, refused
 
 
-class Raw:
-    """Calls as another implementation would make them."""
-
-    def __init__(self, peer: Receiving, token: str = TOKEN) -> None:
-        self.channel = grpc.aio.insecure_channel(peer.address.endpoint)
-        self.stub = transfer_pb2_grpc.TransferStub(self.channel)
-        self.metadata = token_metadata(token)
-
-    async def __aenter__(self) -> Raw:
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        await self.channel.close()
-
-    async def open(self, **fields: object) -> transfer_pb2.OpenResponse:
-        request = transfer_pb2.OpenRequest(**(GOOD | fields))
-        return await self.stub.Open(request, metadata=self.metadata, timeout=5)
-
-    async def write(self, *requests: transfer_pb2.WriteRequest) -> transfer_pb2.WriteResponse:
-        return await self.stub.Write(iter(requests), metadata=self.metadata, timeout=5)
-
-    async def commit(self, lease_id: int, num_tokens: int) -> transfer_pb2.CommitResponse:
-        request = transfer_pb2.CommitRequest(lease_id=lease_id, num_tokens=num_tokens)
-        return await self.stub.Commit(request, metadata=self.metadata, timeout=5)
-
-    async def abort(self, lease_id: int) -> transfer_pb2.AbortResponse:
-        return await self.stub.Abort(transfer_pb2.AbortRequest(lease_id=lease_id), metadata=self.metadata)
-
-
-def refused(code: grpc.StatusCode, words: str) -> pytest.RaisesExc[grpc.aio.AioRpcError]:
-    return pytest.RaisesExc(grpc.aio.AioRpcError, check=lambda e: e.code() is code and words in e.details())
+def other(**fields: object) -> transfer_pb2.PoolLayout:
+    return layout_to(replace(KV, **fields))
 
 
 BAD_OPENS = [
@@ -71,7 +33,7 @@ BAD_OPENS = [
         "FAILED_PRECONDITION",
         "dtype: float32 here, float16",
     ),
-    ({"layout": layout_to(replace(KV, num_planes=8))}, "FAILED_PRECONDITION", "num_planes: 6 here, 8 there"),
+    ({"layout": other(num_planes=8)}, "FAILED_PRECONDITION", "num_planes: 6 here, 8 there"),
     (
         {"layout": layout_to(replace(KV, token_bytes=64))},
         "FAILED_PRECONDITION",

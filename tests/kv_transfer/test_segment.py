@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -80,11 +79,10 @@ def test_a_killed_owners_segment_is_reaped_and_a_living_ones_is_not() -> None:
     with subprocess.Popen([sys.executable, "-c", HOLD], stdout=subprocess.PIPE, text=True) as child:
         assert child.stdout is not None
         assert child.stdout.readline() == "ready\n"
+        reaped = reap_segments(CLUSTER)
         [path] = segments()
-        assert reap_segments(CLUSTER) == []
-        assert reap_segments() == []
-        child.send_signal(signal.SIGKILL)
-        child.wait()
+        child.kill()
+    assert reaped == []
     assert reap_segments("another-cluster") == []
     assert reap_segments(CLUSTER) == [path]
     assert segments() == []
@@ -110,3 +108,12 @@ def test_a_forked_child_leaves_the_owners_segment_alone() -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "True\n"
     segment.close()
+
+
+def test_files_of_others_are_left_alone() -> None:
+    path = SHM_DIR / f"elasticmm-{CLUSTER}-media-{os.getpid()}-0"
+    path.write_bytes(b"")
+    try:
+        assert reap_segments(CLUSTER) == []
+    finally:
+        path.unlink()

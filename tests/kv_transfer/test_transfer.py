@@ -9,6 +9,7 @@ import torch
 
 from kv_transfer.layout import PayloadKind
 from kv_transfer.pool import Pool, kv_layout
+from kv_transfer.source import TensorSource
 from tests.kv_transfer.loopback import FINGERPRINT, KEY, MakeSender, Receive, Receiving
 
 pytestmark = pytest.mark.parametrize("transport", ["shm", "grpc"])
@@ -33,8 +34,8 @@ async def test_kv_goes_layer_by_layer_in_chunks(
     assert outgoing.transport == transport
     for first, count in ((0, 7), (7, 8), (15, 12)):
         for layer in range(3):
-            outgoing.push(first, count, range(2 * layer, 2 * layer + 2), SCATTERED)
-        await asyncio.sleep(0)
+            planes = range(2 * layer, 2 * layer + 2)
+            await asyncio.to_thread(outgoing.push, first, count, planes, SCATTERED)
     await outgoing.commit(27, (5, 6))
 
     [(key, blocks, num_tokens, outputs)] = peer.host.kv
@@ -127,3 +128,24 @@ async def test_more_than_a_message_holds(transport: str, receive: Receive, sende
     outgoing.push(0, 11, range(2), [5, 1, 2, 3, 0, 4])
     await outgoing.commit(11)
     assert_arrived(peer, peer.host.kv[0][1], source, [5, 1, 2, 3, 0, 4], 11)
+
+
+async def test_device_memory_is_read_after_its_fence(
+    transport: str, receive: Receive, sender_with: MakeSender, source: Pool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A device is played by a source that offers no view and fences what it wrote."""
+
+    class Fence:
+        def synchronize(self) -> None:
+            source.tensor.copy_(written)
+
+    written = source.tensor.clone()
+    source.tensor.zero_()
+    monkeypatch.setattr(TensorSource, "is_on_device", True)
+    monkeypatch.setattr(TensorSource, "fence", lambda _: Fence())
+    peer = await receive()
+    outgoing = await sender_with(transport).open(peer.address, KEY, PayloadKind.KV, 0, 27, source)
+    outgoing.push(0, 27, range(6), SCATTERED)
+    await outgoing.commit(27)
+    assert written.any()
+    assert_arrived(peer, peer.host.kv[0][1], source, SCATTERED, 27)

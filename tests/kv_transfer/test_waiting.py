@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
+import grpc
 import pytest
 
 from kv_transfer.blocks import BlockAllocator, OutOfBlocks
@@ -12,6 +13,7 @@ from kv_transfer.layout import PayloadKind
 from kv_transfer.pool import Pool
 from kv_transfer.room import Room
 from tests.kv_transfer.loopback import KEY, MakeSender, Receive, Receiving, until
+from tests.kv_transfer.raw import Raw, refused
 
 
 async def test_open_waits_until_the_request_is_known(
@@ -145,3 +147,22 @@ async def test_the_next_goes_on_when_the_first_leaves() -> None:
 
 def room(peer: Receiving) -> Room:
     return peer.receiver.rooms[PayloadKind.KV]
+
+
+async def test_a_grant_that_the_sender_did_not_hear_of_is_given_back(receive: Receive) -> None:
+    peer = await receive()
+    async with Raw(peer) as raw:
+        await raw.open(sender_instance_id="other")
+        granted = await raw.open(item_index=1)
+        peer.host.known.clear()
+        waiting = asyncio.create_task(raw.open(item_index=1))
+        await until(lambda: len(peer.host.expected) == 3)
+        await raw.leave(item_index=1)
+        with refused(grpc.StatusCode.NOT_FOUND, "has ended here"):
+            await waiting
+        assert granted.lease_id not in {lease.lease_id for lease in peer.receiver.leases}
+        assert [lease.sender_instance_id for lease in peer.receiver.leases] == ["other"]
+        await raw.leave(sender_instance_id="other")
+        with refused(grpc.StatusCode.INVALID_ARGUMENT, "kind"):
+            await raw.leave(kind=0)
+    peer.assert_nothing_is_held()

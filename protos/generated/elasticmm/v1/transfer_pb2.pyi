@@ -265,17 +265,34 @@ class AbortRequest(_message.Message):
 
     LEASE_ID_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    ATTEMPT_FIELD_NUMBER: _builtins.int
+    KIND_FIELD_NUMBER: _builtins.int
+    ITEM_INDEX_FIELD_NUMBER: _builtins.int
+    SENDER_INSTANCE_ID_FIELD_NUMBER: _builtins.int
     lease_id: _builtins.int
+    """0: whatever the sender asked for by the fields below."""
     reason: _builtins.str
+    request_id: _builtins.str
+    """Of the OpenRequest whose answer did not reach the sender."""
+    attempt: _builtins.int
+    kind: Global___PayloadKind.ValueType
+    item_index: _builtins.int
+    sender_instance_id: _builtins.str
     def __init__(
         self,
         *,
         lease_id: _builtins.int = ...,
         reason: _builtins.str = ...,
+        request_id: _builtins.str = ...,
+        attempt: _builtins.int = ...,
+        kind: Global___PayloadKind.ValueType = ...,
+        item_index: _builtins.int = ...,
+        sender_instance_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["lease_id", b"lease_id", "reason", b"reason"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "item_index", b"item_index", "kind", b"kind", "lease_id", b"lease_id", "reason", b"reason", "request_id", b"request_id", "sender_instance_id", b"sender_instance_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -82,7 +82,8 @@ class TransferServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def Abort(self, request, context):
-        """Gives the lease up. Unknown leases are no error.
+        """Gives a lease up, or an Open that the sender left before it was answered.
+        Unknown ones are no error.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -43,7 +43,9 @@ class TransferStub:
     Commit: _grpc.UnaryUnaryMultiCallable[_transfer_pb2.CommitRequest, _transfer_pb2.CommitResponse]
     """All was written: hands the lease's contents to the receiver's engine."""
     Abort: _grpc.UnaryUnaryMultiCallable[_transfer_pb2.AbortRequest, _transfer_pb2.AbortResponse]
-    """Gives the lease up. Unknown leases are no error."""
+    """Gives a lease up, or an Open that the sender left before it was answered.
+    Unknown ones are no error.
+    """
 
 @_typing.type_check_only
 class TransferAsyncStub(TransferStub):
@@ -57,7 +59,9 @@ class TransferAsyncStub(TransferStub):
     Commit: _aio.UnaryUnaryMultiCallable[_transfer_pb2.CommitRequest, _transfer_pb2.CommitResponse]  # type: ignore[assignment]
     """All was written: hands the lease's contents to the receiver's engine."""
     Abort: _aio.UnaryUnaryMultiCallable[_transfer_pb2.AbortRequest, _transfer_pb2.AbortResponse]  # type: ignore[assignment]
-    """Gives the lease up. Unknown leases are no error."""
+    """Gives a lease up, or an Open that the sender left before it was answered.
+    Unknown ones are no error.
+    """
 
 class TransferServicer(metaclass=_abc_1.ABCMeta):
     @_abc_1.abstractmethod
@@ -92,6 +96,8 @@ class TransferServicer(metaclass=_abc_1.ABCMeta):
         request: _transfer_pb2.AbortRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_transfer_pb2.AbortResponse, _abc.Awaitable[_transfer_pb2.AbortResponse]]:
-        """Gives the lease up. Unknown leases are no error."""
+        """Gives a lease up, or an Open that the sender left before it was answered.
+        Unknown ones are no error.
+        """
 
 def add_TransferServicer_to_server(servicer: TransferServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

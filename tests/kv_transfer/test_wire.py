@@ -1,0 +1,31 @@
+"""Layouts survive the wire, and unset fields are named."""
+
+from __future__ import annotations
+
+import pytest
+
+from elasticmm.v1 import transfer_pb2
+from kv_transfer.layout import PayloadKind, PoolLayout
+from kv_transfer.wire import layout_from, layout_to
+from tests.kv_transfer.loopback import EMBEDDING, KV
+
+
+@pytest.mark.parametrize("layout", [KV, EMBEDDING], ids=lambda layout: layout.kind.name)
+def test_round_trip(layout: PoolLayout) -> None:
+    message = transfer_pb2.PoolLayout.FromString(layout_to(layout).SerializeToString())
+    assert layout_from(message) == layout
+
+
+def test_numbers_are_those_of_the_wire() -> None:
+    assert {kind.name: kind.value for kind in PayloadKind} == {
+        "KV": transfer_pb2.PAYLOAD_KIND_KV,
+        "EMBEDDING": transfer_pb2.PAYLOAD_KIND_EMBEDDING,
+    }
+
+
+@pytest.mark.parametrize("field", ["kind", "num_planes", "block_tokens", "token_bytes"])
+def test_an_unset_field_is_named(field: str) -> None:
+    message = layout_to(KV)
+    message.ClearField(field)
+    with pytest.raises(ValueError, match=f"layout.{field}"):
+        layout_from(message)

@@ -1,0 +1,59 @@
+"""Rules of the house that no other tool checks."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+FAMILY_NAME = re.compile(r"qwen|llava|gemma|internvl|pixtral|mllama", re.IGNORECASE)
+# Adapters, what makes checkpoints to test and measure with, the demo model, and its documentation.
+MAY_NAME_A_FAMILY = ("core/families/", "stage_servers/engine/families/", "models/demo/", "docs/models.md")
+MAKERS = {
+    "benchmarks/make_checkpoint.py",
+    "tests/checkpoints.py",
+    "tests/exactness.py",
+    "tests/test_house.py",
+}
+SOURCE = {".py", ".proto", ".ts", ".md", ".toml", ".cpp"}
+
+
+def tracked() -> list[str]:
+    """Files of the project, also those not committed yet."""
+    listed = subprocess.run(
+        ["git", "ls-files", "--cached", "--others", "--exclude-standard"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return [name for name in listed.stdout.splitlines() if (ROOT / name).is_file()]
+
+
+def test_only_adapters_name_a_model_family() -> None:
+    names = [name for name in tracked() if Path(name).suffix in SOURCE]
+    assert len(names) > 100
+    allowed = [name for name in names if name.startswith(MAY_NAME_A_FAMILY) or "models/demo/" in name]
+    suspects = set(names) - set(allowed) - MAKERS
+    assert not [name for name in sorted(suspects) if FAMILY_NAME.search((ROOT / name).read_text())]
+
+
+def test_documents_link_to_files_that_are_there() -> None:
+    documents = [ROOT / name for name in tracked() if name.endswith(".md")]
+    assert len(documents) >= 8
+    broken = []
+    for document in documents:
+        for target in re.findall(r"\]\(([^)#]+?)(?:#[^)]*)?\)", document.read_text()):
+            if "://" not in target and not (document.parent / target).exists():
+                broken.append(f"{document.relative_to(ROOT)}: {target}")
+    assert not broken
+
+
+def test_every_top_level_folder_is_explained() -> None:
+    """Someone should understand the house from the architecture page."""
+    page = (ROOT / "docs" / "architecture.md").read_text()
+    folders = {Path(name).parts[0] for name in tracked() if len(Path(name).parts) > 1}
+    assert not [
+        folder for folder in sorted(folders) if not folder.startswith(".") and f"{folder}/" not in page
+    ]
