@@ -16,7 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -114,7 +114,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
-    starts = {
+    starts: dict[str, Callable[[], float]] = {
         "import": lambda: import_s(DEMO),
         "coordinator": lambda: coordinator_s(DEMO),
         "e1p1d1": lambda: ready_s(DEMO, "e1p1d1"),

@@ -182,7 +182,7 @@ def main() -> int:
         return 2 if isinstance(error, ValueError) else 1
     text = json.dumps(report, indent=2)
     if args.json is None or str(args.json) != "-":
-        Console().print(build_table(report))
+        Console(width=None if sys.stdout.isatty() else 200).print(build_table(report))
     if args.json is not None:
         print(text) if str(args.json) == "-" else args.json.write_text(text + "\n")
     has_answers = all(

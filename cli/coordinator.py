@@ -13,6 +13,7 @@ from cli.options import (
     AllowPrivateOption,
     HostOption,
     LogLevelOption,
+    ModelNameOption,
     ModelOption,
     TokenFileOption,
 )
@@ -34,7 +35,7 @@ def run(
     port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = 50051,
     advertise: AdvertiseOption = None,
     token_file: TokenFileOption = None,
-    model_name: Annotated[str, typer.Option(help="Served name. Default: the model folder's.")] = "",
+    model_name: ModelNameOption = "",
     max_waiting: Annotated[int | None, typer.Option(min=1, help="Requests that may wait.")] = None,
     allow_private_urls: AllowPrivateOption = False,
     log_level: LogLevelOption = "INFO",
@@ -43,7 +44,7 @@ def run(
     """Serves clients and directs stage servers, which attach with 'elasticmm stage'."""
     import logging
 
-    from cli.model_folder import model_folder
+    from cli.model_folder import model_folder, served_name
 
     logging.basicConfig(level=log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     tell = _tell_supervisor if supervised else _tell_user
@@ -58,7 +59,7 @@ def run(
         config = CoordinatorConfig(
             model_path=model_folder(model),
             cluster_token=read_or_make_token(token_file),
-            model_name=model_name,
+            model_name=served_name(model, model_name),
             host=host,
             port=port,
             advertise_host=advertise or "",

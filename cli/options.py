@@ -25,6 +25,9 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object.
 ModelOption = Annotated[
     Path | None, typer.Option("--model", metavar="DIR", help="Hugging Face folder. Default: the demo model.")
 ]
+ModelNameOption = Annotated[
+    str, typer.Option("--model-name", help="Served name. Default: the folder's name.")
+]
 HostOption = Annotated[str, typer.Option("--host", help="Address to listen on.")]
 AdvertiseOption = Annotated[
     str | None, typer.Option("--advertise", metavar="HOST", help="Name that others reach this host by.")

@@ -97,6 +97,11 @@ def run(
 
 def serve(config: StageConfig) -> None:
     """Until a signal or the coordinator's stop; exits 1 with the reason if it cannot start."""
+    import os
+
+    from cli.compute_environment import compute_environment
+
+    os.environ.update(compute_environment())
     from stage_servers import server
 
     try:

@@ -22,6 +22,7 @@ from cli.options import (
     JsonOption,
     KvBlocksOption,
     LogLevelOption,
+    ModelNameOption,
     ModelOption,
     NameOption,
     StateDirOption,
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
 def run(
     *,
     model: ModelOption = None,
+    model_name: ModelNameOption = "",
     instances: Annotated[int | None, typer.Option(min=1, help="Number of stage servers.")] = None,
     topology: Annotated[
         str, typer.Option(help="auto, coupled, e1p1d1, e1p2d2, ep1d1, … : role letters and a count each.")
@@ -65,12 +67,13 @@ def run(
     """Starts a coordinator and stage servers here. Ctrl-C (or 'elasticmm down') ends them all."""
     from cli.devices import choose_cores, choose_devices
     from cli.launch.plan import LaunchPlan, new_cluster_id
-    from cli.model_folder import model_folder
+    from cli.model_folder import model_folder, served_name
 
     try:
         plan = LaunchPlan(
             cluster=new_cluster_id(name),
             model=model_folder(model),
+            model_name=served_name(model, model_name),
             topology=topology,
             num_instances=instances,
             host=host,
@@ -117,8 +120,9 @@ def _run_here(plan: LaunchPlan, state: StateDir, *, as_json: bool) -> None:
         with show_progress(supervisor.parts) as report:
             cluster = supervisor.start(report)
         _print_ready(cluster.to_json(), as_json=as_json)
-        reason = supervisor.wait(print_event)
-        print(f"elasticmm: {reason}", file=sys.stderr)
+        ending = supervisor.wait(print_event)
+        if not ending.is_orderly:
+            fail(ending.reason)
     except LaunchError as error:
         fail(str(error))
     except KeyboardInterrupt:

@@ -86,10 +86,12 @@ class Forkserver:
 
     def _fork(self, index: int, config: StageConfig) -> _Child:
         read, write = os.pipe()
+        parent = os.getpid()
         pid = os.fork()
         if pid == 0:
+            die_with_parent(parent)
             os.close(read)
-            os.close(self._commands)
+            _take_away(self._commands)
             for other in self._children.values():
                 other.pipe.close()
             become_stage(config, self._model, write)
@@ -121,7 +123,6 @@ def become_stage(config: StageConfig, model: Model | None, pipe: int) -> None:
     """Runs in the child and never returns."""
     from stage_servers.server import run
 
-    die_with_parent()
     signal.signal(
         signal.SIGINT, signal.SIG_IGN
     )  # Ctrl-C goes to the whole terminal group; the parent decides
@@ -149,13 +150,26 @@ def _spawn(index: int, config: StageConfig) -> _Child:
     return _Child(index, process.pid, os.fdopen(read, "rb", buffering=0))
 
 
-def die_with_parent() -> None:
-    """Has the kernel end this process when its parent ends, however that happens (Linux)."""
+def _take_away(descriptor: int) -> None:
+    """Leaves nothing to read there; the number stays taken, for a socket must not become descriptor 0."""
+    null = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(null, descriptor)
+    os.close(null)
+
+
+def die_with_parent(parent: int | None = None) -> None:
+    """Has the kernel end this process when its parent ends, however that happens (Linux).
+
+    `parent` is the process id it must have still; a parent that was gone before
+    this call would never be heard of.
+    """
     if sys.platform == "linux":
         import ctypes
 
         pr_set_pdeathsig = 1
         ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGTERM)
+    if parent is not None and os.getppid() != parent:
+        os._exit(1)
 
 
 def _tell(pipe: int, event: str, message: str) -> None:

@@ -9,10 +9,11 @@ import json
 import sys
 
 from stage_servers.config import StageConfig
-from stage_servers.forkserver import become_stage
+from stage_servers.forkserver import become_stage, die_with_parent
 
 
 def main() -> None:
+    die_with_parent()
     config = StageConfig.from_json(json.load(sys.stdin))
     become_stage(config, None, int(sys.argv[1]))
 

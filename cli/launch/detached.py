@@ -30,7 +30,8 @@ def start_detached(plan: LaunchPlan, state: StateDir) -> dict[str, Any]:
     Raises LaunchError. Interrupted, it ends what it started.
     """
     state.path.mkdir(mode=0o700, parents=True, exist_ok=True)
-    with state.log_path("up").open("ab") as log:
+    with state.log_path("up").open("wb") as log:
+        state.log_path("up").chmod(0o600)
         process = subprocess.Popen(
             [sys.executable, "-m", "cli.launch.detached"],
             stdin=subprocess.PIPE,
@@ -80,7 +81,7 @@ def _supervise(supervisor: Supervisor) -> int:
     try:
         _say({"ready": supervisor.start(_pass_on).to_json()})
         _close_output()
-        print(supervisor.wait(print_event), file=sys.stderr)
+        print(supervisor.wait(print_event).reason, file=sys.stderr)
     except LaunchError as error:
         supervisor.stop()
         _say({"error": str(error)})

@@ -24,6 +24,7 @@ class LaunchPlan:
     model: Path
     topology: str = "auto"
     num_instances: int | None = None
+    model_name: str = ""  # as clients see it; empty: the folder's name
     host: str = "127.0.0.1"
     port: int = 0  # of the coordinator; 0 takes a free one
     advertise: str | None = None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import signal
 import time
 from collections.abc import Iterable
@@ -15,6 +16,7 @@ from cli.state import ProcessRecord
 from kv_transfer.processes import identify
 
 _SHM = Path("/dev/shm")
+_MEDIA = re.compile(r"elasticmm-media-(\d+)-\d+")
 _POLL_S = 0.02
 
 
@@ -64,13 +66,19 @@ def signal_all(processes: Iterable[ProcessRecord], number: signal.Signals) -> No
 
 
 def find_segments(cluster: str, processes: Iterable[ProcessRecord] = ()) -> list[Path]:
-    """Shared memory files named after the cluster, or ending in the pid of one of its processes."""
+    """Shared memory files that name the cluster, or the pid of one of its processes as their owner."""
     pids = {str(record.pid) for record in processes}
     return sorted(
         path
         for path in _SHM.glob("elasticmm*")
-        if path.name.startswith(f"elasticmm-{cluster}-") or path.name.rpartition("-")[2] in pids
+        if path.name.startswith(f"elasticmm-{cluster}-") or _owner_pid(path.name) in pids
     )
+
+
+def _owner_pid(name: str) -> str:
+    """ "elasticmm-media-PID-N" is a gateway's; others end in the pid."""
+    media = _MEDIA.fullmatch(name)
+    return media.group(1) if media else name.rpartition("-")[2]
 
 
 def remove_segments(segments: Iterable[Path]) -> None:

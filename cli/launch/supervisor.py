@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from cli.compute_environment import compute_environment
 from cli.launch.child import Child
 from cli.launch.events import COORDINATOR, STAGES, LaunchError, LaunchEvent, PartState, Reporter
 from cli.launch.plan import LaunchPlan
@@ -33,6 +34,7 @@ from cli.state import ClusterRecord, ProcessRecord, StateDir
 from core.access import new_token, write_token
 
 _GRACE_S = 10.0
+_ORDERLY = "exit code 0"
 _STATES = {
     "started": PartState.LOADING,
     "ready": PartState.READY,
@@ -47,6 +49,14 @@ class Programs:
 
     stages: tuple[str, ...] = (sys.executable, "-m", "stage_servers.forkserver")
     coordinator: tuple[str, ...] = (sys.executable, "-m", "cli.main", "coordinator", "--supervised")
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """Why a cluster ended; `is_orderly` where it was asked to (`elasticmm down`)."""
+
+    reason: str
+    is_orderly: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,16 +125,15 @@ class Supervisor:
                     raise LaunchError(self._explain(event))
         return self._write_down()
 
-    def wait(self, report: Reporter) -> str:
+    def wait(self, report: Reporter) -> Ending:
         """Until the cluster ends; says why. A stage server that ends alone is reported only."""
         self._report = report
         while True:
             for event in self._next_events():
                 self._report(event)
-                if event.part == COORDINATOR:
-                    return "the coordinator ended"
-                if event.part == STAGES or not self._pids:
-                    return "the stage servers ended"
+                if event.part in (COORDINATOR, STAGES) or not self._pids:
+                    part = "coordinator" if event.part == COORDINATOR else "last stage server"
+                    return Ending(f"the {part} ended: {event.message}", event.message == _ORDERLY)
 
     def stop(self) -> list[str]:
         """Ends every process and removes what is left; returns what had to be forced.
@@ -156,7 +165,8 @@ class Supervisor:
 
     def _start_stages(self) -> Child:
         """First of all, since importing torch takes longest."""
-        child = Child(STAGES, self._programs.stages, self._state.log_path(STAGES))
+        log_path, environment = self._state.log_path(STAGES), compute_environment()
+        child = Child(STAGES, self._programs.stages, log_path, environment)
         child.send(
             [
                 {
@@ -175,6 +185,7 @@ class Supervisor:
         command += ["--model", str(plan.model), "--host", plan.host, "--port", str(plan.port)]
         command += ["--topology", plan.wanted.name, "--instances", str(plan.wanted.num_instances)]
         command += ["--token-file", str(self._state.token_path), "--log-level", plan.log_level]
+        command += ["--model-name", plan.model_name] if plan.model_name else []
         command += ["--advertise", plan.advertise] if plan.advertise else []
         command += ["--allow-private-urls"] if plan.allow_private_urls else []
         child = Child(COORDINATOR, command, self._state.log_path(COORDINATOR))

@@ -9,7 +9,7 @@ import pytest
 from cli.launch.events import COORDINATOR, STAGES, LaunchError, LaunchEvent, PartState
 from cli.launch.plan import LaunchPlan
 from cli.launch.remains import living, record_process
-from cli.launch.supervisor import Programs, Supervisor
+from cli.launch.supervisor import Ending, Programs, Supervisor
 from cli.state import StateDir
 
 SAY = "import json, sys, time\ndef say(**values): print(json.dumps(values), flush=True)\n"
@@ -29,6 +29,20 @@ for index, line in enumerate(sys.stdin):
         time.sleep(60)
     say(event='started', index=index, pid=pid)
     say(event='ready', index=index, pid=pid, message=config['instance_id'])
+"""
+)
+
+ENDS = (
+    SAY
+    + """
+import itertools, os
+say(event='preloaded')
+for index, line in enumerate(itertools.islice(sys.stdin, 1, 4)):
+    say(event='ready', index=index, pid=os.getpid())
+for index in range(3):
+    time.sleep(0.1)
+    say(event='exited', index=index, pid=os.getpid(), code=index + 2)
+time.sleep(60)
 """
 )
 
@@ -98,9 +112,19 @@ def test_a_part_that_fails_is_named_with_its_reason(launch, events, broken, part
     assert not [pid for pid in pids if record_process("", pid) is not None]
 
 
-def test_waits_until_the_coordinator_ends(launch, events) -> None:
-    supervisor = launch(coordinator=SAY + "say(event='ready', message='h:7'); sys.stdin.read()")
+@pytest.mark.parametrize(("code", "is_orderly"), [(0, True), (3, False)])
+def test_waits_until_the_coordinator_ends(launch, events, code: int, is_orderly: bool) -> None:
+    supervisor = launch(
+        coordinator=SAY + f"say(event='ready', message='h:7'); time.sleep(0.5); sys.exit({code})"
+    )
     supervisor.start(events.append)
-    supervisor._coordinator.terminate()
-    assert supervisor.wait(events.append) == "the coordinator ended"
+    ending = supervisor.wait(events.append)
+    assert ending == Ending(f"the coordinator ended: exit code {code}", is_orderly)
     assert events[-1].state is PartState.EXITED
+
+
+def test_a_stage_server_may_end_alone(launch, events) -> None:
+    supervisor = launch(stages=ENDS)
+    supervisor.start(events.append)
+    assert supervisor.wait(events.append) == Ending("the last stage server ended: exit code 4", False)
+    assert [event.part for event in events if event.state is PartState.EXITED] == ["e-0", "p-0", "d-0"]

@@ -59,7 +59,16 @@ class FakeCluster(rpc.InferenceServicer, rpc.MediaServicer, admin_pb2_grpc.Admin
         self.num_active += 1
         self.started.set()
         context.add_callback(self._note_end)
+        self._check_digests(request, context)
         yield from self.answer(request, context)
+
+    def _check_digests(self, request: pb.GenerateRequest, context: grpc.ServicerContext) -> None:
+        known = {hashlib.sha256(data).digest() for data in self.uploads}
+        for number, message in enumerate(request.messages):
+            for index, part in enumerate(message.parts):
+                if part.image.digest and part.image.digest not in known:
+                    field = f"messages[{number}].parts[{index}].image.digest"
+                    refuse(context, grpc.StatusCode.NOT_FOUND, "is not in the store", field=field)
 
     def _note_end(self) -> None:
         self.num_active -= 1

@@ -40,6 +40,13 @@ async def test_uploads_pictures(async_client: AsyncClient, cluster: FakeCluster)
     assert sorted(cluster.uploads) == [b"one", b"two"]
 
 
+async def test_uploads_again_what_the_gateway_lost(async_client: AsyncClient, cluster: FakeCluster) -> None:
+    await async_client.generate([user_message("x", b"picture")]).text()
+    cluster.uploads.clear()
+    assert await async_client.generate([user_message("x", b"picture")]).text() == "x#"
+    assert cluster.uploads == [b"picture"]
+
+
 async def test_errors_come_from_the_stream(async_client: AsyncClient) -> None:
     stream = async_client.generate([user_message("x", b"broken")])
     with pytest.raises(InvalidRequest) as caught:

@@ -102,6 +102,13 @@ def test_uploads_again_when_the_gateway_may_have_dropped_it(client: Client, clus
     assert len(cluster.uploads) == 2
 
 
+def test_uploads_again_what_the_gateway_lost(client: Client, cluster: FakeCluster) -> None:
+    client.generate([user_message("x", b"picture")]).text()
+    cluster.uploads.clear()
+    assert client.generate([user_message("x", b"picture")]).text() == "x#"
+    assert cluster.uploads == [b"picture"]
+
+
 def test_cuts_large_uploads(client: Client, cluster: FakeCluster) -> None:
     data = bytes(range(256)) * 10_000
     client.generate([user_message("x", data)]).text()

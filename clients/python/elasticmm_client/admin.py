@@ -5,9 +5,9 @@ from __future__ import annotations
 from types import TracebackType
 
 import grpc
-from elasticmm.v1 import admin_pb2, admin_pb2_grpc
 from grpc import aio
 
+from elasticmm.v1 import admin_pb2, admin_pb2_grpc
 from elasticmm_client.channel import CHANNEL_OPTIONS, UNARY_TIMEOUT_S, token_metadata
 from elasticmm_client.errors import error_from_call
 from elasticmm_client.status import ClusterStatus, status_from_proto

@@ -8,10 +8,10 @@ from types import TracebackType
 from typing import Unpack, cast
 
 import grpc
-from elasticmm.v1 import inference_pb2 as pb
-from elasticmm.v1 import inference_pb2_grpc as rpc
 from grpc import aio
 
+from elasticmm.v1 import inference_pb2 as pb
+from elasticmm.v1 import inference_pb2_grpc as rpc
 from elasticmm_client.admin import fetch_status_async
 from elasticmm_client.async_stream import AsyncStream, AsyncStreamCall
 from elasticmm_client.channel import CHANNEL_OPTIONS, UNARY_TIMEOUT_S
@@ -45,7 +45,7 @@ class AsyncClient:
         Nothing is sent before the stream is first used, and every error comes
         from there.
         """
-        return AsyncStream(lambda: self._start(messages, options))
+        return AsyncStream(lambda has_lost_uploads: self._start(messages, options, has_lost_uploads))
 
     async def model(self) -> Model:
         """What is served, and its limits; asked once."""
@@ -67,8 +67,12 @@ class AsyncClient:
         if self._media_channel is not None:
             await self._media_channel.close()
 
-    async def _start(self, messages: Messages, options: GenerateOptions) -> AsyncStreamCall:
+    async def _start(
+        self, messages: Messages, options: GenerateOptions, has_lost_uploads: bool
+    ) -> AsyncStreamCall:
         parsed = await asyncio.to_thread(parse_messages, messages)
+        if has_lost_uploads:
+            self._uploads.forget(pictures_of(parsed))
         request = build_request(parsed, options, await self._upload(pictures_of(parsed)))
         call = self._inference.Generate(request, timeout=options.get("timeout_s"))
         return cast(AsyncStreamCall, call)

@@ -9,9 +9,9 @@ from types import TracebackType
 from typing import Protocol
 
 import grpc
-from elasticmm.v1 import inference_pb2 as pb
 
-from elasticmm_client.errors import Cancelled, error_from_call
+from elasticmm.v1 import inference_pb2 as pb
+from elasticmm_client.errors import Cancelled, ElasticMMError, error_from_call, is_lost_upload
 from elasticmm_client.events import Event, event_from_proto
 from elasticmm_client.result import Gatherer, GenerateResult
 
@@ -30,8 +30,10 @@ class AsyncStream(AsyncIterator[Event]):
     cancels on exit unless the answer is complete.
     """
 
-    def __init__(self, start: Callable[[], Awaitable[AsyncStreamCall]]) -> None:
+    def __init__(self, start: Callable[[bool], Awaitable[AsyncStreamCall]]) -> None:
+        """start: makes the call; asked with True, once, if the gateway lost a picture."""
         self._start = start
+        self._has_restarted = False
         self._call: AsyncStreamCall | None = None
         self._events: AsyncIterator[pb.GenerateEvent] | None = None
         self._gathered = Gatherer(time.monotonic())
@@ -60,14 +62,24 @@ class AsyncStream(AsyncIterator[Event]):
                 raise StopAsyncIteration from None
             raise
         except grpc.RpcError as error:
-            raise error_from_call(error) from error
+            return await self._receive_again(error_from_call(error))
+
+    async def _receive_again(self, error: ElasticMMError) -> pb.GenerateEvent:
+        if self._has_restarted or not is_lost_upload(error):
+            raise error
+        self._has_restarted = True
+        self._events = await self._make_call(True)
+        return await self._receive()
 
     async def _open(self) -> AsyncIterator[pb.GenerateEvent]:
         if self._events is None:
             self._gathered = Gatherer(time.monotonic())
-            self._call = await self._start()
-            self._events = aiter(self._call)
+            self._events = await self._make_call(False)
         return self._events
+
+    async def _make_call(self, has_lost_uploads: bool) -> AsyncIterator[pb.GenerateEvent]:
+        self._call = await self._start(has_lost_uploads)
+        return aiter(self._call)
 
     def cancel(self) -> None:
         """Stops the work on the server. Harmless after the end."""

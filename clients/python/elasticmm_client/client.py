@@ -7,13 +7,13 @@ from types import TracebackType
 from typing import Unpack, cast
 
 import grpc
+
 from elasticmm.v1 import inference_pb2 as pb
 from elasticmm.v1 import inference_pb2_grpc as rpc
-
 from elasticmm_client.admin import fetch_status
 from elasticmm_client.channel import CHANNEL_OPTIONS, UNARY_TIMEOUT_S
 from elasticmm_client.errors import error_from_call
-from elasticmm_client.messages import ImageBytes, Messages, parse_messages, pictures_of
+from elasticmm_client.messages import ChatMessage, ImageBytes, Messages, parse_messages, pictures_of
 from elasticmm_client.model import Model, model_from_proto
 from elasticmm_client.request import GenerateOptions, build_request
 from elasticmm_client.status import ClusterStatus
@@ -46,9 +46,7 @@ class Client:
         """
         start_s = time.monotonic()
         parsed = parse_messages(messages)
-        request = build_request(parsed, options, self._upload(pictures_of(parsed)))
-        call = self._inference.Generate(request, timeout=options.get("timeout_s"))
-        return Stream(cast(StreamCall, call), start_s)
+        return Stream(self._start(parsed, options), start_s, lambda: self._start_again(parsed, options))
 
     def model(self) -> Model:
         """What is served, and its limits; asked once."""
@@ -69,6 +67,14 @@ class Client:
         self._channel.close()
         if self._media_channel is not None:
             self._media_channel.close()
+
+    def _start(self, messages: list[ChatMessage], options: GenerateOptions) -> StreamCall:
+        request = build_request(messages, options, self._upload(pictures_of(messages)))
+        return cast(StreamCall, self._inference.Generate(request, timeout=options.get("timeout_s")))
+
+    def _start_again(self, messages: list[ChatMessage], options: GenerateOptions) -> StreamCall:
+        self._uploads.forget(pictures_of(messages))
+        return self._start(messages, options)
 
     def _upload(self, pictures: list[ImageBytes]) -> dict[bytes, bytes]:
         """Digest by bytes of what the gateway keeps; empty where there is no gateway."""

@@ -88,6 +88,11 @@ def error_from_call(error: grpc.RpcError, *, field: str = "") -> ElasticMMError:
     return make_error(code, message, replace(details, field=field) if field and details.field else details)
 
 
+def is_lost_upload(error: ElasticMMError) -> bool:
+    """Whether the gateway no longer keeps a picture that was named by its digest."""
+    return isinstance(error, InvalidRequest) and error.code == "NOT_FOUND" and error.field.endswith(".digest")
+
+
 def parse_details(metadata: Iterable[tuple[str, str | bytes]]) -> ErrorDetails:
     """Reads google.rpc.Status from trailing metadata; empty where there is none."""
     raw = next((value for key, value in metadata if key == _DETAILS_KEY), None)

@@ -6,7 +6,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TypedDict
 
 from elasticmm.v1 import inference_pb2 as pb
-
 from elasticmm_client.errors import InvalidRequest
 from elasticmm_client.messages import ChatMessage, ImageBytes, ImageUrl, Part, TextPart
 

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import TracebackType
 from typing import Protocol
 
 import grpc
-from elasticmm.v1 import inference_pb2 as pb
 
-from elasticmm_client.errors import Cancelled, error_from_call
+from elasticmm.v1 import inference_pb2 as pb
+from elasticmm_client.errors import Cancelled, ElasticMMError, error_from_call, is_lost_upload
 from elasticmm_client.events import Event, event_from_proto
 from elasticmm_client.result import Gatherer, GenerateResult
 
@@ -29,8 +29,10 @@ class Stream(Iterator[Event]):
     is complete. One thread at a time, `cancel()` from any.
     """
 
-    def __init__(self, call: StreamCall, start_s: float) -> None:
+    def __init__(self, call: StreamCall, start_s: float, restart: Callable[[], StreamCall]) -> None:
+        """restart: called once if the gateway lost a picture, to upload and ask again."""
         self._call = call
+        self._restart: Callable[[], StreamCall] | None = restart
         self._gathered = Gatherer(start_s)
         self._is_cancelled = False
 
@@ -53,7 +55,14 @@ class Stream(Iterator[Event]):
         except grpc.RpcError as error:
             if self._is_cancelled:
                 raise StopIteration from None
-            raise error_from_call(error) from error
+            return self._receive_again(error_from_call(error))
+
+    def _receive_again(self, error: ElasticMMError) -> pb.GenerateEvent:
+        restart, self._restart = self._restart, None
+        if restart is None or not is_lost_upload(error):
+            raise error
+        self._call = restart()
+        return self._receive()
 
     def cancel(self) -> None:
         """Stops the work on the server. Harmless after the end."""

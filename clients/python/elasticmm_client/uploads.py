@@ -6,7 +6,6 @@ import hashlib
 from collections.abc import Iterable, Iterator
 
 from elasticmm.v1 import inference_pb2 as pb
-
 from elasticmm_client.messages import ImageBytes
 
 CHUNK_BYTES = 1 << 20

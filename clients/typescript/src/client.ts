@@ -41,7 +41,8 @@ export class Client {
    * there. Pictures given as bytes or path are uploaded first, each once.
    */
   generate(messages: string | Message[], options: GenerateOptions = {}): GenerateStream {
-    return new GenerateStream(() => this.#start(messages, options), options.signal);
+    const start = (hasLostUploads: boolean) => this.#start(messages, options, hasLostUploads);
+    return new GenerateStream(start, options.signal);
   }
 
   /** What is served, and its limits; asked once. */
@@ -59,8 +60,9 @@ export class Client {
     this.#media?.close();
   }
 
-  async #start(messages: string | Message[], options: GenerateOptions): Promise<WireCall> {
+  async #start(messages: string | Message[], options: GenerateOptions, hasLostUploads: boolean): Promise<WireCall> {
     const parsed = await parseMessages(messages);
+    if (hasLostUploads) this.#uploads.forget(picturesOf(parsed));
     const request = buildRequest(parsed, options, await this.#upload(picturesOf(parsed)));
     const call: CallOptions = options.timeoutS === undefined ? {} : { deadline: Date.now() + options.timeoutS * 1e3 };
     return this.#inference.generate(request, call);

@@ -57,6 +57,11 @@ export function errorFromCall(error: ServiceError, field = ""): ElasticMMError {
   return makeError(error.code, error.details || error.message, known);
 }
 
+/** Whether the gateway no longer keeps a picture that was named by its digest. */
+export function isLostUpload(error: unknown): boolean {
+  return error instanceof InvalidRequest && error.code === "NOT_FOUND" && error.field.endsWith(".digest");
+}
+
 function makeError(code: status, message: string, details: ErrorDetails): ElasticMMError {
   const name = status[code] ?? "UNKNOWN";
   switch (code) {

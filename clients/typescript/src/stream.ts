@@ -1,7 +1,7 @@
 /** An answer as it arrives. */
 import type { ClientReadableStream, ServiceError } from "@grpc/grpc-js";
 
-import { Cancelled, errorFromCall, ServerError } from "./errors.js";
+import { Cancelled, errorFromCall, isLostUpload, ServerError } from "./errors.js";
 import {
   eventFromWire,
   type Accepted,
@@ -50,7 +50,8 @@ export class GenerateStream implements AsyncIterable<Event> {
   #firstAtMs: number | undefined;
   #lastAtMs = 0;
 
-  constructor(start: () => Promise<WireCall>, signal?: AbortSignal) {
+  /** `start` makes the call; it is asked with true, once, if the gateway lost a picture. */
+  constructor(start: (hasLostUploads: boolean) => Promise<WireCall>, signal?: AbortSignal) {
     this.#events = this.#read(start);
     if (signal?.aborted) this.cancel();
     signal?.addEventListener("abort", () => this.cancel(), { once: true });
@@ -95,7 +96,16 @@ export class GenerateStream implements AsyncIterable<Event> {
     };
   }
 
-  async *#read(start: () => Promise<WireCall>): AsyncGenerator<Event, void, void> {
+  async *#read(start: (hasLostUploads: boolean) => Promise<WireCall>): AsyncGenerator<Event, void, void> {
+    try {
+      yield* this.#readCall(() => start(false));
+    } catch (error) {
+      if (!isLostUpload(error)) throw error;
+      yield* this.#readCall(() => start(true));
+    }
+  }
+
+  async *#readCall(start: () => Promise<WireCall>): AsyncGenerator<Event, void, void> {
     if (this.#isCancelled) return;
     const call = await start();
     this.#call = call;
@@ -113,7 +123,7 @@ export class GenerateStream implements AsyncIterable<Event> {
       if (this.#isCancelled) return;
       throw error instanceof ServerError ? error : errorFromCall(error as ServiceError);
     } finally {
-      if (!this.#finished) this.cancel();
+      if (!this.#finished) call.cancel();
     }
   }
 

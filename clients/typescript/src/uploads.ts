@@ -18,6 +18,11 @@ export class UploadCache {
       .map(([, picture]) => picture);
   }
 
+  /** The gateway lost them. */
+  forget(pictures: Picture[]): void {
+    for (const { data } of pictures) this.#usedAtMs.delete(digestOf(data).toString("hex"));
+  }
+
   /** All of them are uploaded and used now; returns digests by bytes. */
   use(pictures: Picture[], nowMs: number): Map<Buffer, Buffer> {
     const digests = new Map(pictures.map(({ data }) => [data, digestOf(data)]));

@@ -61,6 +61,13 @@ test("uploads pictures by bytes and path, passes URLs on", async () => {
   assert.equal(await client.generate([message]).text(), "x###");
 });
 
+test("uploads again what the gateway lost", async () => {
+  const message = userMessage("x", Buffer.from("lost"));
+  await client.generate([message]).text();
+  await client.generate("forget uploads").text();
+  assert.equal(await client.generate([message]).text(), "x#");
+});
+
 test("names the field of a broken picture", async () => {
   const stream = client.generate([userMessage("x"), userMessage("x", Buffer.from("broken"))]);
   await assert.rejects(stream.text(), (error) => {
