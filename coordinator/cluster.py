@@ -65,6 +65,7 @@ class Cluster:
         self._wanted = wanted
         self._heartbeat_interval_s = heartbeat_interval_s
         self._on_readiness = on_readiness
+        self._is_stopping = False
         self._is_empty = asyncio.Event()
         self._is_empty.set()
 
@@ -99,7 +100,8 @@ class Cluster:
         """The instance is gone; its requests go on elsewhere. Nothing if it was gone before."""
         instance.end(cause)
         if self._registry.detach(instance):
-            log.warning("instance %s: gone, %s", instance.instance_id, instance.end_cause)
+            level = logging.INFO if self._is_stopping else logging.WARNING
+            log.log(level, "instance %s: gone, %s", instance.instance_id, instance.end_cause)
             self._dispatcher.lose_instance(instance, instance.end_cause)
             self._note_change()
 
@@ -116,6 +118,7 @@ class Cluster:
 
     async def stop_instances(self, grace_s: float) -> None:
         """Tells all to stop and waits for them to go, at most `grace_s`."""
+        self._is_stopping = True
         for instance in self._registry:
             instance.send(StopCommand())
         with suppress(TimeoutError):

@@ -10,7 +10,7 @@ _REPLACEMENT = "\ufffd"
 # A UTF-8 character has at most four bytes, so at most three of them are a beginning.
 _MAX_OPEN_CHARS = 3
 # Bytes that never become text are cut loose here, so that the window stays small.
-_MAX_WINDOW_TOKENS = 256
+_MAX_NEW_TOKENS = 256
 
 
 class Detokenizer:
@@ -34,8 +34,10 @@ class Detokenizer:
         self._window.append(token_id)
         text = self._decode(self._window)
         piece = self._take(text, len(text) - _num_open(text))
-        if text and (not text.endswith(_REPLACEMENT) or len(self._window) > _MAX_WINDOW_TOKENS):
-            self._shift()
+        num_new = len(self._window) - self._num_context
+        is_whole = text != "" and not text.endswith(_REPLACEMENT)
+        if is_whole or num_new > _MAX_NEW_TOKENS:
+            self._shift(len(text) - self._given)
         return piece
 
     def flush(self) -> str:
@@ -48,10 +50,11 @@ class Detokenizer:
         self._given = max(self._given, end)
         return piece
 
-    def _shift(self) -> None:
+    def _shift(self, num_held: int) -> None:
+        """What was new becomes context; `num_held` characters of it are still to come out."""
         del self._window[: self._num_context]
         self._num_context = len(self._window)
-        self._given = len(self._decode(self._window))
+        self._given = len(self._decode(self._window)) - num_held
 
 
 class StopMatcher:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Iterable
 from itertools import count
 
+from coordinator.books import instance_view, waiting_view
 from coordinator.errors import InternalFailureError, InvalidFieldError, ServiceError, UnavailableError
-from coordinator.events import FinishedEvent, StageSpan, Usage
+from coordinator.policy.capacity import Capacity, cluster_capacity
 from coordinator.policy.expectation import OutputExpectation
-from coordinator.policy.view import ClusterView, InstanceView, Placement, Policy, WaitingView
+from coordinator.policy.view import ClusterView, InstanceView, Placement, Policy
 from coordinator.registry import Instance, Registry
 from coordinator.request import Request
 from coordinator.stage_messages import (
@@ -24,6 +24,7 @@ from coordinator.stage_messages import (
     StepReport,
     TokenRun,
 )
+from coordinator.story import finished_event, log_end
 from core.clock import Clock
 from core.lifecycle import RequestState
 from core.stages import Stage
@@ -109,7 +110,8 @@ class Dispatcher:
         if failure.field:
             self._fail(request, InvalidFieldError(_blamed_field(request, failure), failure.message))
         elif failure.code in _RETRYABLE:
-            if failure.code == _RESOURCE_EXHAUSTED:
+            if failure.stage is Stage.DECODE:
+                # It may have run out of blocks; next time there is room for the whole answer.
                 request.reserve_tokens = request.sampling.max_tokens
             self._repeat(request, cause, delay_s=_RETRY_DELAY_S * 4 ** (request.num_attempts - 1))
         else:
@@ -130,19 +132,22 @@ class Dispatcher:
         if not waiting:
             return
         view = ClusterView(
-            instances=self.instance_views(), waiting=tuple(_waiting_view(request) for request in waiting)
+            instances=self.instance_views(), waiting=tuple(waiting_view(request) for request in waiting)
         )
         for placement in self._policy.place(view):
             self._dispatch(self._requests[placement.request_id], placement)
 
     def expire(self) -> None:
-        """Fails requests that waited too long for a stage that no instance plays."""
-        played = self._registry.played()
-        now_s = self._clock.now_s()
+        """Fails requests that have waited too long for instances that are not there."""
+        capacity = cluster_capacity(self.instance_views())
+        longest_since_s = self._clock.now_s() - self._instance_wait_s
         for request in tuple(self._requests.values()):
-            lacking = needed_stages(bool(request.media)) - played
-            if self._is_waiting(request) and lacking and now_s - request.queued_s > self._instance_wait_s:
-                self._fail(request, UnavailableError(_lacking_text(lacking, request.last_loss)))
+            if not self._is_waiting(request) or request.queued_s > longest_since_s:
+                continue
+            hindrance = self._hindrance(request, capacity)
+            if hindrance is not None:
+                cause = f"; {request.last_loss}" if request.last_loss else ""
+                self._fail(request, UnavailableError(hindrance + cause))
         self.tick()
 
     def fail_all(self, error: ServiceError) -> None:
@@ -161,12 +166,15 @@ class Dispatcher:
     def num_running(self) -> int:
         return sum(r.is_running for r in self._requests.values())
 
+    def requests(self) -> tuple[Request, ...]:
+        return tuple(self._requests.values())
+
     def num_requests_on(self, instance_id: str) -> int:
         return sum(not r.is_final and r.needs(instance_id) for r in self._requests.values())
 
     def instance_views(self) -> tuple[InstanceView, ...]:
         dispatched = [r for r in self._requests.values() if r.is_running]
-        return tuple(_instance_view(instance, dispatched) for instance in self._registry)
+        return tuple(instance_view(instance, dispatched) for instance in self._registry)
 
     def expected_tokens(self, max_tokens: int) -> int:
         return self._expectation.expected_tokens(max_tokens)
@@ -185,6 +193,17 @@ class Dispatcher:
 
     def _is_waiting(self, request: Request) -> bool:
         return request.state is RequestState.QUEUED
+
+    def _hindrance(self, request: Request, capacity: Capacity) -> str | None:
+        """Why no present instance could ever take the request, if so."""
+        lacking = needed_stages(bool(request.media)) - self._registry.played()
+        if lacking:
+            return f"no instance plays {', '.join(sorted(stage.name for stage in lacking))}"
+        waiting = waiting_view(request)
+        fits = capacity.fits_prompt(waiting.prompt_tokens, waiting.media_tokens) and capacity.fits_total(
+            waiting.prompt_tokens + waiting.reserve_tokens
+        )
+        return None if fits else "no instance left is large enough"
 
     def _dispatch(self, request: Request, placement: Placement) -> None:
         instances = {name: self._registry.get(name) for name in placement.instance_ids}
@@ -252,7 +271,7 @@ class Dispatcher:
         if timer is None:
             return
         timer.cancel()
-        request.output.stream.close(_finished_event(request, self._clock.now_s()))
+        request.output.stream.close(finished_event(request, self._clock.now_s()))
         self._forget(request)
 
     def _repeat(self, request: Request, cause: str, delay_s: float = 0.0) -> None:
@@ -277,6 +296,7 @@ class Dispatcher:
     def _fail(self, request: Request, error: ServiceError) -> None:
         self._recall(request)
         request.advance(RequestState.FAILED)
+        log.warning("request %s: %s", request.request_id, error)
         self.num_failed += 1
         request.output.stream.close(error)
         self._forget(request)
@@ -291,7 +311,7 @@ class Dispatcher:
 
     def _forget(self, request: Request) -> None:
         self._requests.pop(request.request_id, None)
-        _log_end(request, self._clock.now_s())
+        log_end(request, self._clock.now_s())
 
 
 def needed_stages(has_media: bool) -> frozenset[Stage]:
@@ -303,77 +323,3 @@ def _blamed_field(request: Request, failure: FailureReport) -> str:
     if failure.stage is Stage.ENCODE and failure.item_index < len(request.media):
         return request.media[failure.item_index].field
     return failure.field
-
-
-def _lacking_text(lacking: Iterable[Stage], last_loss: str) -> str:
-    names = ", ".join(sorted(stage.name for stage in lacking))
-    return f"no instance plays {names}" + (f"; {last_loss}" if last_loss else "")
-
-
-def _waiting_view(request: Request) -> WaitingView:
-    return WaitingView(
-        request_id=request.request_id,
-        arrival_s=request.arrival_s,
-        prompt_tokens=len(request.prompt) + request.num_outputs,
-        reserve_tokens=max(1, request.reserved_outputs - request.num_outputs),
-        media_tokens=request.media_tokens,
-        priority=request.priority,
-    )
-
-
-def _instance_view(instance: Instance, dispatched: list[Request]) -> InstanceView:
-    name, info = instance.instance_id, instance.info
-
-    def total(count: Callable[[Request], int]) -> int:
-        return sum(count(request) for request in dispatched)
-
-    return InstanceView(
-        instance_id=name,
-        roles=instance.roles,
-        block_tokens=info.block_tokens,
-        total_kv_blocks=info.total_kv_blocks,
-        promised_kv_blocks=total(lambda r: r.promised_kv_blocks(name, info.block_tokens)),
-        total_embedding_blocks=info.total_embedding_blocks or None,
-        promised_embedding_blocks=total(lambda r: r.promised_embedding_blocks(name)),
-        encode_tokens=total(lambda r: r.open_encode_tokens(name)),
-        prefill_tokens=total(lambda r: r.open_prefill_tokens(name)),
-        sequences=total(lambda r: int(r.has_stage(Stage.DECODE, name))),
-    )
-
-
-def _finished_event(request: Request, now_s: float) -> FinishedEvent:
-    assert request.output.finish is not None
-    return FinishedEvent(
-        reason=request.output.finish,
-        stop_string=request.output.stop_string,
-        usage=Usage(
-            prompt_tokens=len(request.prompt),
-            completion_tokens=request.num_outputs,
-            media_tokens=sum(request.media_tokens),
-            cached_tokens=request.cached_tokens,
-        ),
-        stages=_stage_story(request, now_s),
-    )
-
-
-def _stage_story(request: Request, now_s: float) -> tuple[StageSpan, ...]:
-    """In order of start; the decode span as seen from here where its report is still under way."""
-    stages = list(request.stages)
-    decoded = request.num_outputs - request.outputs_at_dispatch > 1
-    if decoded and not any(span.stage is Stage.DECODE for span in stages) and request.placement is not None:
-        assert request.first_token_s is not None
-        start_ms, end_ms = ((moment - request.arrival_s) * 1e3 for moment in (request.first_token_s, now_s))
-        stages.append(StageSpan(Stage.DECODE, request.placement.decode, start_ms, end_ms))
-    return tuple(sorted(stages, key=lambda span: span.start_ms))
-
-
-def _log_end(request: Request, now_s: float) -> None:
-    log.info(
-        "request %s: %s, %d prompt and %d output tokens, %.1f ms, dispatched %d times",
-        request.request_id,
-        request.state.value,
-        len(request.prompt),
-        request.num_outputs,
-        (now_s - request.arrival_s) * 1e3,
-        request.num_attempts,
-    )

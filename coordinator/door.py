@@ -7,8 +7,9 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import Protocol
 
-from coordinator.admission import Admission, DoorLimits, check_call, fill_sampling, fit_max_tokens
+from coordinator.admission import Admission
 from coordinator.calls import GenerateCall, ImageSource
+from coordinator.checks import DoorLimits, check_call, fill_sampling, fit_max_tokens
 from coordinator.cluster import Cluster
 from coordinator.dispatcher import Dispatcher
 from coordinator.errors import DeadlinePassedError, InvalidFieldError, UnavailableError
@@ -17,6 +18,7 @@ from coordinator.fanout import RequestOutput
 from coordinator.model import ServedModel
 from coordinator.policy.capacity import cluster_capacity
 from coordinator.prompt.builder import PromptBuilder
+from coordinator.prompt.tokenizer import PromptTokenizer
 from coordinator.request import PlacedMedia, Request
 from coordinator.stage_messages import MediaItem
 from core.clock import Clock
@@ -61,6 +63,7 @@ class Door:
         self._admission = admission
         self._limits = limits
         self._clock = clock
+        self._num_preparing = 0
         self._is_closed = False
 
     async def generate(self, call: GenerateCall, emit: Emit) -> None:
@@ -69,9 +72,9 @@ class Door:
             raise UnavailableError("the cluster is shutting down")
         check_call(call, self._limits)
         request_id = call.request_id or new_request_id()
-        has_media = any(part.image is not None for message in call.messages for part in message.parts)
+        has_media = bool(_image_sources(call))
         self._cluster.check_can_serve(has_media)
-        with self._admission.enter(request_id, self._dispatcher.num_running):
+        with self._admission.enter(request_id, self.num_waiting):
             try:
                 async with asyncio.timeout(call.deadline_s) as deadline:
                     await self._run(call, request_id, emit)
@@ -88,8 +91,18 @@ class Door:
         self._is_closed = True
 
     @property
+    def tokenizer(self) -> PromptTokenizer:
+        return self._prompts.tokenizer
+
+    @property
     def num_waiting(self) -> int:
-        return self._admission.num_waiting(self._dispatcher.num_running)
+        """Calls whose work on an instance has not begun: being prepared, or queued."""
+        return self._num_preparing + self._dispatcher.num_waiting
+
+    @property
+    def num_open(self) -> int:
+        """Calls that have not had their last event."""
+        return len(self._admission)
 
     async def _run(self, call: GenerateCall, request_id: str, emit: Emit) -> None:
         request = await self._prepare(call, request_id)
@@ -104,10 +117,17 @@ class Door:
             self._dispatcher.cancel(request)
 
     async def _prepare(self, call: GenerateCall, request_id: str) -> Request:
+        self._num_preparing += 1
+        try:
+            return await self._make_request(call, request_id)
+        finally:
+            self._num_preparing -= 1
+
+    async def _make_request(self, call: GenerateCall, request_id: str) -> Request:
         arrival_s, arrival_ns = self._clock.now_s(), time.time_ns()
-        token_ids, (items, fields) = await asyncio.gather(
-            self._prompts.build(call.messages), self._resolve_media(call, request_id)
-        )
+        sources = _image_sources(call)
+        fields = [field for _, field in sources]
+        token_ids, items = await self._prepare_inputs(call, request_id, sources)
         layouts = [self._layout(item, field) for item, field in zip(items, fields, strict=True)]
         digests = [item.digest for item in items]
         try:
@@ -136,11 +156,10 @@ class Door:
         media: tuple[PlacedMedia, ...],
     ) -> Request:
         capacity = cluster_capacity(self._dispatcher.instance_views())
+        media_tokens = [item.span.num_tokens for item in media]
         max_tokens = fit_max_tokens(
-            call.sampling.max_tokens, len(prompt), self._model.context_tokens, capacity
+            call.sampling.max_tokens, len(prompt), media_tokens, self._model.context_tokens, capacity
         )
-        if not capacity.fits_media(item.span.num_tokens for item in media):
-            raise InvalidFieldError("messages", "the media do not fit a prefill instance's embedding pool")
         eos = frozenset() if call.stop.ignore_eos else self._model.family.eos_token_ids
         stop_ids = eos | frozenset(call.stop.token_ids)
         return Request(
@@ -157,23 +176,30 @@ class Door:
             tenant=call.tenant or "default",
         )
 
-    async def _resolve_media(self, call: GenerateCall, request_id: str) -> tuple[list[MediaItem], list[str]]:
-        """All items at once; the first that fails ends the others' waiting."""
-        wanted = [
-            (part.image, f"messages[{i}].parts[{j}].image")
-            for i, message in enumerate(call.messages)
-            for j, part in enumerate(message.parts)
-            if part.image is not None
-        ]
+    async def _prepare_inputs(
+        self, call: GenerateCall, request_id: str, sources: list[tuple[ImageSource, str]]
+    ) -> tuple[list[int], list[MediaItem]]:
+        """The prompt and all media at once; the first that fails ends the others' work."""
         try:
             async with asyncio.TaskGroup() as group:
-                tasks = [group.create_task(self._media.resolve(request_id, *source)) for source in wanted]
+                prompt = group.create_task(self._prompts.build(call.messages))
+                items = [group.create_task(self._media.resolve(request_id, *source)) for source in sources]
         except ExceptionGroup as errors:
             raise errors.exceptions[0] from None
-        return [task.result() for task in tasks], [field for _, field in wanted]
+        return prompt.result(), [item.result() for item in items]
 
     def _layout(self, item: MediaItem, field: str) -> MediaLayout:
         try:
             return self._model.family.layout(item.width, item.height)
         except ValueError as error:
             raise InvalidFieldError(field, str(error)) from error
+
+
+def _image_sources(call: GenerateCall) -> list[tuple[ImageSource, str]]:
+    """Every picture with its path in the message, in order."""
+    return [
+        (part.image, f"messages[{i}].parts[{j}].image")
+        for i, message in enumerate(call.messages)
+        for j, part in enumerate(message.parts)
+        if part.image is not None
+    ]

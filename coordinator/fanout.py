@@ -75,10 +75,6 @@ class EventStream:
             self._last = last
             self._ready.set()
 
-    @property
-    def num_unread_tokens(self) -> int:
-        return len(self._tokens)
-
     async def next(self) -> Event | None:
         """The next event, None after the last. Raises what `close` was given to raise."""
         await self._ready.wait()

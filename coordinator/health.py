@@ -34,6 +34,9 @@ class HealthBoard:
         self._updates.add(task)
         task.add_done_callback(self._updates.discard)
 
+    def is_serving(self, service: str) -> bool:
+        return self._known.get(service, False)
+
     async def leave(self) -> None:
         """Everything stops serving, for good."""
         await self._servicer.enter_graceful_shutdown()

@@ -11,7 +11,8 @@ from importlib import metadata
 
 import grpc
 
-from coordinator.admission import Admission, DoorLimits
+from coordinator.admission import Admission
+from coordinator.checks import DoorLimits
 from coordinator.cluster import Cluster
 from coordinator.config import CoordinatorConfig
 from coordinator.dispatcher import Dispatcher
@@ -19,6 +20,7 @@ from coordinator.door import Door
 from coordinator.errors import UnavailableError
 from coordinator.health import HealthBoard
 from coordinator.interceptors import StatusInterceptor, TokenInterceptor
+from coordinator.listening import bind, server_options
 from coordinator.media.client import GatewayClient
 from coordinator.media.process import GatewayProcess
 from coordinator.media.settings import GatewaySettings
@@ -94,7 +96,7 @@ class Coordinator:
             self.health.note(service, True)
         self.health.note(INFERENCE, self.cluster.is_ready)
         self.health.note(MEDIA, False)
-        self.port = _bind(self.server, f"{self.config.host}:{self.config.port}")
+        self.port = bind(self.server, f"{self.config.host}:{self.config.port}")
         if self.config.start_gateway:
             await self.gateway.start()
         await self.server.start()
@@ -193,7 +195,7 @@ class Coordinator:
                 TokenInterceptor(self.config.cluster_token, {STAGE_CONTROL, ADMIN}),
                 StatusInterceptor(),
             ),
-            options=(("grpc.max_receive_message_length", self._max_message_bytes),),
+            options=server_options(self._max_message_bytes),
         )
         inference = InferenceServicer(self.door, self.describe, self.config.stalled_reader_s)
         inference_pb2_grpc.add_InferenceServicer_to_server(inference, server)
@@ -227,8 +229,8 @@ async def serve(config: CoordinatorConfig, *, on_ready: OnReady | None = None) -
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, coordinator.stopping.set)
+    ready = await coordinator.start()
     try:
-        ready = await coordinator.start()
         if on_ready is not None:
             on_ready(ready)
         await coordinator.stopping.wait()
@@ -244,13 +246,3 @@ def run(config: CoordinatorConfig, *, on_ready: OnReady | None = None) -> None:
     import uvloop
 
     uvloop.run(serve(config, on_ready=on_ready))
-
-
-def _bind(server: grpc.aio.Server, address: str) -> int:
-    try:
-        port = int(server.add_insecure_port(address))
-    except RuntimeError as error:
-        raise OSError(f"cannot listen on {address}: {error}") from error
-    if not port:
-        raise OSError(f"cannot listen on {address}")
-    return port

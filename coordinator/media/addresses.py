@@ -16,10 +16,12 @@ _NAT64 = ipaddress.ip_network("64:ff9b::/96")
 
 
 def is_public(address: IpAddress) -> bool:
-    """False for private, loopback, link-local, multicast, reserved and unspecified addresses,
+    """False for private, loopback, link-local, multicast, reserved and unspecified addresses.
 
-    also where an IPv6 address carries such an IPv4 one (mapped, 6to4, Teredo, NAT64).
+    An IPv6 address that carries an IPv4 one (mapped, 6to4, Teredo, NAT64) is as public as that.
     """
+    if address in _NAT64:
+        return is_public(ipaddress.IPv4Address(int(address) & 0xFFFFFFFF))
     if not address.is_global or address.is_multicast or address.is_reserved:
         return False
     return all(is_public(inner) for inner in _carried(address))
@@ -28,9 +30,7 @@ def is_public(address: IpAddress) -> bool:
 def _carried(address: IpAddress) -> list[ipaddress.IPv4Address]:
     if isinstance(address, ipaddress.IPv4Address):
         return []
-    carried = [address.ipv4_mapped, address.sixtofour, *(address.teredo or ())]
-    if address in _NAT64:
-        carried.append(ipaddress.IPv4Address(int(address) & 0xFFFFFFFF))
+    carried = (address.ipv4_mapped, address.sixtofour, *(address.teredo or ()))
     return [inner for inner in carried if inner is not None]
 
 

@@ -43,12 +43,19 @@ def decode_data_url(url: str, max_bytes: int) -> bytes:
 class UrlFetcher:
     """One client for all fetches; proxies and environment settings play no part."""
 
-    def __init__(self, limits: MediaLimits, resolve: Resolve = resolve_host) -> None:
+    def __init__(
+        self,
+        limits: MediaLimits,
+        resolve: Resolve = resolve_host,
+        transport: httpx.AsyncBaseTransport | None = None,
+    ) -> None:
         import httpx
 
         self._limits = limits
         self._resolve = resolve
-        self._client = httpx.AsyncClient(trust_env=False, follow_redirects=False, timeout=None)
+        self._client = httpx.AsyncClient(
+            trust_env=False, follow_redirects=False, timeout=None, transport=transport
+        )
 
     async def close(self) -> None:
         await self._client.aclose()

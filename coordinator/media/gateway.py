@@ -14,12 +14,14 @@ import signal
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 
 import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from coordinator.interceptors import StatusInterceptor, TokenInterceptor
+from coordinator.listening import bind, server_options
 from coordinator.media.fetch import UrlFetcher
 from coordinator.media.intake import Intake
 from coordinator.media.resolver import Resolver
@@ -39,9 +41,16 @@ _SWEEP_INTERVAL_S = 5.0
 _STOP_GRACE_S = 0.5
 
 
+@dataclass(frozen=True, slots=True)
+class ServingGateway:
+    port: int
+    store: MediaStore
+    resolver: Resolver
+
+
 @asynccontextmanager
-async def serving(settings: GatewaySettings) -> AsyncIterator[int]:
-    """A gateway on the running loop; gives its port. Leaves no segment behind."""
+async def serving(settings: GatewaySettings) -> AsyncIterator[ServingGateway]:
+    """A gateway on the running loop. Leaves no segment behind."""
     limits = settings.limits
     segments = SegmentFolder()
     if reaped := segments.reap():
@@ -51,7 +60,7 @@ async def serving(settings: GatewaySettings) -> AsyncIterator[int]:
     fetcher = UrlFetcher(limits)
     resolver = Resolver(store, intake, fetcher, limits)
     server = _make_server(settings)
-    port = server.add_insecure_port(f"{settings.host}:{settings.port}")
+    port = bind(server, f"{settings.host}:{settings.port}")
     endpoint = f"{settings.public_host}:{port}"
     inference_pb2_grpc.add_MediaServicer_to_server(MediaServicer(intake), server)
     media_store_pb2_grpc.add_MediaStoreServicer_to_server(
@@ -61,7 +70,7 @@ async def serving(settings: GatewaySettings) -> AsyncIterator[int]:
     await server.start()
     sweeper = asyncio.create_task(_sweep_forever(store))
     try:
-        yield port
+        yield ServingGateway(port, store, resolver)
     finally:
         sweeper.cancel()
         await server.stop(_STOP_GRACE_S)
@@ -74,7 +83,7 @@ async def serving(settings: GatewaySettings) -> AsyncIterator[int]:
 def _make_server(settings: GatewaySettings) -> grpc.aio.Server:
     return grpc.aio.server(
         interceptors=(TokenInterceptor(settings.cluster_token, {STORE_SERVICE}), StatusInterceptor()),
-        options=(("grpc.max_receive_message_length", settings.message_bytes),),
+        options=server_options(settings.message_bytes),
     )
 
 
@@ -99,8 +108,8 @@ async def _run() -> None:
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    async with serving(settings) as port:
-        print(json.dumps({"port": port}), flush=True)
+    async with serving(settings) as gateway:
+        print(json.dumps({"port": gateway.port}), flush=True)
         ends = {asyncio.create_task(stop.wait()), asyncio.create_task(stdin.read())}
         _, waiting = await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
         for task in waiting:

@@ -19,6 +19,9 @@ MEDIA_TYPES = {
     "TIFF": "image/tiff",
 }
 
+# What Pillow calls a JPEG with further pictures behind the first, as some cameras write it.
+_MULTI_JPEG = "MPO"
+
 _ORIENTATION_TAG = 0x0112
 _TURNED = frozenset({5, 6, 7, 8})  # EXIF orientations whose sides change places
 _SMALL = (64, 64)  # JPEGs are decoded about this small
@@ -44,7 +47,7 @@ def inspect_picture(path: Path, max_pixels: int, field: str) -> PictureHeader:
             width, height = image.size
             if width * height > max_pixels:
                 raise InvalidFieldError(field, f"{width}x{height} pixels, limit {max_pixels} in all")
-            media_type = MEDIA_TYPES[image.format or ""]
+            media_type = MEDIA_TYPES["JPEG" if image.format == _MULTI_JPEG else image.format or ""]
             width, height = _read_whole(image)
             is_turned = image.getexif().get(_ORIENTATION_TAG) in _TURNED
     except InvalidFieldError:
@@ -63,7 +66,7 @@ def _read_whole(image: Image.Image) -> tuple[int, int]:
     come out turned by their orientation already.
     """
     size = image.size
-    if image.format == "JPEG":
+    if image.format in ("JPEG", _MULTI_JPEG):
         image.draft(None, _SMALL)
     image.load()
     return image.size if image.format == "TIFF" else size

@@ -26,11 +26,16 @@ class GatewayProcess:
         self._settings = settings
         self._on_state = on_state
         self._process: subprocess.Popen[bytes] | None = None
+        self._output: asyncio.ReadTransport | None = None
         self._watcher: asyncio.Task[None] | None = None
 
     async def start(self) -> int:
         """The port of the first gateway; raises RuntimeError if it does not come up."""
-        output, port = await self._launch()
+        try:
+            output, port = await self._launch()
+        except RuntimeError:
+            await self._end()
+            raise
         # A gateway that comes later takes the same port, which clients may remember.
         self._settings = replace(self._settings, port=port)
         self._watcher = asyncio.create_task(self._watch(output))
@@ -43,7 +48,7 @@ class GatewayProcess:
     async def stop(self) -> None:
         if self._watcher is not None:
             self._watcher.cancel()
-        await asyncio.to_thread(self._end_process)
+        await self._end()
 
     async def _watch(self, output: asyncio.StreamReader) -> None:
         delay_s = _FIRST_DELAY_S
@@ -51,18 +56,22 @@ class GatewayProcess:
             await output.read()
             self._on_state(None)
             log.error("media gateway: process %s ended, starting another", self.pid)
-            await asyncio.to_thread(self._end_process)
+            await self._end()
             await asyncio.sleep(delay_s)
             try:
                 output, _ = await self._launch()
                 delay_s = _FIRST_DELAY_S
             except RuntimeError as error:
                 log.error("media gateway: %s", error)
+                # Its output has ended: the next turn ends it and starts another.
                 delay_s = min(delay_s * 2, _MAX_DELAY_S)
 
     async def _launch(self) -> tuple[asyncio.StreamReader, int]:
         process = self._process = _spawn(self._settings)
-        output = await _read_pipe(process)
+        output = asyncio.StreamReader()
+        self._output, _ = await asyncio.get_running_loop().connect_read_pipe(
+            lambda: asyncio.StreamReaderProtocol(output), process.stdout
+        )
         line = await output.readline()
         if not line:
             raise RuntimeError("process did not start")
@@ -70,18 +79,13 @@ class GatewayProcess:
         self._on_state(port)
         return output, port
 
-    def _end_process(self) -> None:
+    async def _end(self) -> None:
         process, self._process = self._process, None
-        if process is None:
-            return
-        process.terminate()
-        try:
-            process.wait(_STOP_TIMEOUT_S)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-        if process.stdin is not None:
-            process.stdin.close()
+        if process is not None:
+            await asyncio.to_thread(_end_process, process)
+        if self._output is not None:
+            self._output.close()
+            self._output = None
 
 
 def _spawn(settings: GatewaySettings) -> subprocess.Popen[bytes]:
@@ -94,9 +98,12 @@ def _spawn(settings: GatewaySettings) -> subprocess.Popen[bytes]:
     return process
 
 
-async def _read_pipe(process: subprocess.Popen[bytes]) -> asyncio.StreamReader:
-    reader = asyncio.StreamReader()
-    await asyncio.get_running_loop().connect_read_pipe(
-        lambda: asyncio.StreamReaderProtocol(reader), process.stdout
-    )
-    return reader
+def _end_process(process: subprocess.Popen[bytes]) -> None:
+    process.terminate()
+    try:
+        process.wait(_STOP_TIMEOUT_S)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+    if process.stdin is not None:
+        process.stdin.close()

@@ -51,6 +51,11 @@ class Resolver:
         self._store.lease(item, request_id)
         return item
 
+    @property
+    def num_waiting(self) -> int:
+        """Requests that wait for a fetch."""
+        return sum(len(flight.request_ids) for flight in self._flights.values())
+
     async def close(self) -> None:
         for flight in list(self._flights.values()):
             flight.task.cancel()

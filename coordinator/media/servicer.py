@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 
 import grpc
@@ -19,6 +20,7 @@ from elasticmm.v1 import media_store_pb2 as pb
 from elasticmm.v1 import media_store_pb2_grpc as pb_grpc
 
 _MAX_PIECE_BYTES = 1 << 20
+_PIECE_TIMEOUT_S = 30.0
 
 
 class MediaServicer(inference_pb2_grpc.MediaServicer):
@@ -76,7 +78,15 @@ class MediaStoreServicer(pb_grpc.MediaStoreServicer):
 
 
 async def _upload_pieces(requests: AsyncIterator[inference_pb2.UploadRequest]) -> AsyncIterator[bytes]:
-    async for request in requests:
+    """Raises InvalidFieldError, also for an upload that does not go on: it holds room in the store."""
+    pieces = aiter(requests)
+    while True:
+        try:
+            request = await asyncio.wait_for(anext(pieces, None), _PIECE_TIMEOUT_S)
+        except TimeoutError as error:
+            raise InvalidFieldError("data", f"nothing came for {_PIECE_TIMEOUT_S:g} s") from error
+        if request is None:
+            return
         if len(request.data) > _MAX_PIECE_BYTES:
             raise InvalidFieldError("data", f"piece of {len(request.data)} bytes, limit {_MAX_PIECE_BYTES}")
         yield request.data

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from coordinator.policy.view import InstanceView, embedding_blocks
@@ -11,27 +11,42 @@ from core.stages import Stage
 
 @dataclass(frozen=True, slots=True)
 class Capacity:
-    """The largest request that some placement on an idle cluster could hold, in tokens.
+    """What instances could hold if they were idle; no opinion on a stage that nobody plays."""
 
-    None where no instance plays the stage: no opinion until one does.
-    """
+    prefills: tuple[tuple[int, int | None], ...]  # (tokens of the KV pool, embedding blocks)
+    decodes: tuple[int, ...]  # tokens of the KV pool
 
-    prompt_tokens: int | None  # a prompt, on a prefill instance
-    total_tokens: int | None  # prompt and answer, on a decode instance
-    embedding_blocks: int | None = None  # all media of one request
+    @property
+    def prompt_tokens(self) -> int | None:
+        """The longest prompt that a prefill instance could hold."""
+        return max((kv_tokens for kv_tokens, _ in self.prefills), default=None)
 
-    def fits_media(self, media_tokens: Iterable[int]) -> bool:
-        return self.embedding_blocks is None or embedding_blocks(media_tokens) <= self.embedding_blocks
+    @property
+    def total_tokens(self) -> int | None:
+        """The longest prompt and answer that a decode instance could hold."""
+        return max(self.decodes, default=None)
+
+    def fits_prompt(self, num_tokens: int, media_tokens: Sequence[int]) -> bool:
+        """Whether one prefill instance could hold the prompt and all its embeddings."""
+        needed = embedding_blocks(media_tokens)
+        return not self.prefills or any(
+            num_tokens <= kv_tokens and (blocks is None or needed <= blocks)
+            for kv_tokens, blocks in self.prefills
+        )
+
+    def fits_total(self, num_tokens: int) -> bool:
+        return not self.decodes or num_tokens <= max(self.decodes)
 
 
 def cluster_capacity(instances: Iterable[InstanceView]) -> Capacity:
-    """Of the largest prefill and the largest decode instance."""
     views = list(instances)
-    prefills = [v for v in views if Stage.PREFILL in v.roles]
-    decodes = [v for v in views if Stage.DECODE in v.roles]
-    bounded = [v.total_embedding_blocks for v in prefills if v.total_embedding_blocks is not None]
     return Capacity(
-        prompt_tokens=max((v.total_kv_blocks * v.block_tokens for v in prefills), default=None),
-        total_tokens=max((v.total_kv_blocks * v.block_tokens for v in decodes), default=None),
-        embedding_blocks=max(bounded) if bounded and len(bounded) == len(prefills) else None,
+        prefills=tuple(
+            (view.total_kv_blocks * view.block_tokens, view.total_embedding_blocks)
+            for view in views
+            if Stage.PREFILL in view.roles
+        ),
+        decodes=tuple(
+            view.total_kv_blocks * view.block_tokens for view in views if Stage.DECODE in view.roles
+        ),
     )

@@ -74,25 +74,31 @@ class FcfsPolicy:
         )
 
     def _choose_pair(self, waiting: WaitingView, tallies: list[_Tally]) -> tuple[_Tally, _Tally] | None:
-        for prefill in sorted(_playing(tallies, Stage.PREFILL), key=_prefill_load):
-            decode = self._choose_decode(waiting, prefill, tallies)
-            if decode is not None and self._can_prefill(waiting, prefill):
-                return prefill, decode
+        """An instance that plays both stages keeps its KV; only if none can does KV move away from one."""
+        prefills = sorted(_playing(tallies, Stage.PREFILL), key=_prefill_load)
+        able = [prefill for prefill in prefills if self._can_prefill(waiting, prefill)]
+        for may_leave in (False, True):
+            for prefill in able:
+                decode = _choose_decode(waiting, prefill, tallies, may_leave)
+                if decode is not None:
+                    return prefill, decode
         return None
 
     def _can_prefill(self, waiting: WaitingView, prefill: _Tally) -> bool:
         over_budget = prefill.prefill_tokens and prefill.prefill_tokens + waiting.prompt_tokens > self._budget
-        return not over_budget and prefill.has_embedding_room(waiting)
+        has_room = prefill.free_kv >= prefill.kv_blocks(waiting.prompt_tokens)
+        return not over_budget and has_room and prefill.has_embedding_room(waiting)
 
-    def _choose_decode(self, waiting: WaitingView, prefill: _Tally, tallies: list[_Tally]) -> _Tally | None:
-        """The prefill instance itself if it decodes (its KV need not move), else the least loaded."""
-        whole = waiting.prompt_tokens + waiting.reserve_tokens
-        if Stage.DECODE in prefill.view.roles:
-            return prefill if prefill.free_kv >= prefill.kv_blocks(whole) else None
-        if prefill.free_kv < prefill.kv_blocks(waiting.prompt_tokens):
-            return None
-        fitting = [t for t in _playing(tallies, Stage.DECODE) if t.free_kv >= t.kv_blocks(whole)]
-        return min(fitting, key=_decode_load, default=None)
+
+def _choose_decode(
+    waiting: WaitingView, prefill: _Tally, tallies: list[_Tally], may_leave: bool
+) -> _Tally | None:
+    """The least loaded with room for the whole; the prefill instance itself if it decodes."""
+    is_both = Stage.DECODE in prefill.view.roles
+    candidates = [prefill] if is_both and not may_leave else _playing(tallies, Stage.DECODE)
+    whole = waiting.prompt_tokens + waiting.reserve_tokens
+    fitting = [tally for tally in candidates if tally.free_kv >= tally.kv_blocks(whole)]
+    return min(fitting, key=_decode_load, default=None)
 
 
 def _order(waiting: WaitingView) -> tuple[int, float, str]:

@@ -11,9 +11,12 @@ from coordinator.cluster import Cluster
 from coordinator.errors import InvalidFieldError
 from coordinator.registry import Instance
 from coordinator.stage_messages import InstanceInfo
-from coordinator.wire.stages import from_command, to_info, to_report
+from coordinator.wire.commands import from_command
+from coordinator.wire.stages import to_info, to_report
 from elasticmm.v1 import stage_control_pb2 as pb
 from elasticmm.v1 import stage_control_pb2_grpc as pb_grpc
+
+_LAST_WRITE_TIMEOUT_S = 1.0
 
 
 class StageControlServicer(pb_grpc.StageControlServicer):
@@ -37,8 +40,10 @@ class StageControlServicer(pb_grpc.StageControlServicer):
             raise
         finally:
             reading.cancel()
-            writing.cancel()
             self._cluster.detach(instance, cause)
+            # A write that is cut off half way leaves a call that cannot be ended with a status.
+            await asyncio.wait((writing,), timeout=_LAST_WRITE_TIMEOUT_S)
+            writing.cancel()
             await asyncio.gather(reading, writing, return_exceptions=True)
 
     async def _read_reports(self, instance: Instance, requests: AsyncIterator[pb.StageMessage]) -> None:

@@ -2,34 +2,22 @@
 
 from __future__ import annotations
 
-import array
-import sys
 from collections.abc import Iterable
 
 from coordinator.cluster import InstanceStatus
 from coordinator.errors import InvalidFieldError
 from coordinator.stage_messages import (
-    CancelCommand,
-    Command,
-    DecodeCommand,
-    EncodeCommand,
     FailureReport,
     HeartbeatReport,
     InstanceInfo,
     InstanceLoad,
     MediaItem,
-    Peer,
-    PrefillCommand,
-    RegisteredCommand,
     Report,
-    SetRolesCommand,
     StageReport,
     StepReport,
-    StopCommand,
     TokenRun,
 )
-from coordinator.wire.inference import from_sampling, from_stage, to_finish, to_logprobs, to_stage
-from core.sequence import MediaSpan, SequenceSpec
+from coordinator.wire.inference import from_stage, to_finish, to_logprobs, to_stage
 from core.stages import ModalityGroup, Roles, Stage
 from elasticmm.v1 import admin_pb2, media_store_pb2
 from elasticmm.v1 import inference_pb2 as inference
@@ -69,7 +57,7 @@ def from_info(info: InstanceInfo) -> pb.Register:
     return pb.Register(
         instance_id=info.instance_id,
         epoch=info.epoch,
-        roles=_from_roles(info.roles),
+        roles=from_roles(info.roles),
         group=_GROUPS[info.group],
         endpoint=info.endpoint,
         host_id=info.host_id,
@@ -99,64 +87,6 @@ def to_report(message: pb.StageMessage) -> Report:
             return _to_failure(message.failure)
         case other:
             raise InvalidFieldError("message", f"{other or 'nothing'} is no report of an attached instance")
-
-
-def from_command(command: Command) -> pb.CoordinatorMessage:  # noqa: PLR0911 (one per kind)
-    match command:
-        case RegisteredCommand():
-            registered = pb.Registered(
-                instance_id=command.instance_id, heartbeat_interval_ms=command.heartbeat_interval_ms
-            )
-            return pb.CoordinatorMessage(registered=registered)
-        case EncodeCommand():
-            return pb.CoordinatorMessage(encode=_from_encode(command))
-        case PrefillCommand():
-            prefill = pb.PrefillCommand(
-                sequence=from_sequence(command.sequence), decode=_from_peer(command.decode)
-            )
-            return pb.CoordinatorMessage(prefill=prefill)
-        case DecodeCommand():
-            decode = pb.DecodeCommand(
-                sequence=from_sequence(command.sequence), prefill=_from_peer(command.prefill)
-            )
-            return pb.CoordinatorMessage(decode=decode)
-        case CancelCommand():
-            cancel = pb.CancelCommand(request_id=command.request_id, attempt=command.attempt)
-            return pb.CoordinatorMessage(cancel=cancel)
-        case SetRolesCommand():
-            return pb.CoordinatorMessage(set_roles=pb.SetRolesCommand(roles=_from_roles(command.roles)))
-        case StopCommand():
-            return pb.CoordinatorMessage(stop=pb.StopCommand())
-
-
-def from_sequence(sequence: SequenceSpec) -> pb.Sequence:
-    return pb.Sequence(
-        request_id=sequence.request_id,
-        attempt=sequence.attempt,
-        prompt_token_ids=pack_token_ids(sequence.prompt),
-        output_token_ids=sequence.outputs,
-        media=[from_media_span(span) for span in sequence.media],
-        sampling=from_sampling(sequence.sampling),
-        stop_token_ids=sorted(sequence.stop_token_ids),
-    )
-
-
-def pack_token_ids(token_ids: Iterable[int]) -> bytes:
-    """Little-endian uint32 each."""
-    packed = array.array("I", token_ids)
-    if sys.byteorder == "big":
-        packed.byteswap()
-    return packed.tobytes()
-
-
-def from_media_span(span: MediaSpan) -> pb.MediaSpan:
-    return pb.MediaSpan(
-        item_index=span.item_index,
-        first_token=span.first_token,
-        num_tokens=span.num_tokens,
-        grid=span.grid,
-        digest=span.digest,
-    )
 
 
 def from_media_item(item: MediaItem) -> media_store_pb2.MediaItem:
@@ -267,27 +197,10 @@ def _to_failure(message: pb.FailureReport) -> FailureReport:
     )
 
 
-def _from_encode(command: EncodeCommand) -> pb.EncodeCommand:
-    return pb.EncodeCommand(
-        request_id=command.request_id,
-        attempt=command.attempt,
-        item_index=command.span.item_index,
-        media=from_media_item(command.media),
-        span=from_media_span(command.span),
-        prefill=_from_peer(command.prefill),
-    )
-
-
-def _from_peer(peer: Peer) -> pb.Peer:
-    return pb.Peer(
-        instance_id=peer.instance_id, endpoint=peer.endpoint, host_id=peer.host_id, epoch=peer.epoch
-    )
-
-
 def _to_roles(values: Iterable[inference.Stage.ValueType]) -> Roles:
     stages = (to_stage(value) for value in values)
     return frozenset(stage for stage in stages if stage is not None)
 
 
-def _from_roles(roles: Roles) -> list[inference.Stage.ValueType]:
+def from_roles(roles: Roles) -> list[inference.Stage.ValueType]:
     return [from_stage(stage) for stage in Stage if stage in roles]

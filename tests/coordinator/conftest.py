@@ -15,7 +15,7 @@ from google.rpc import error_details_pb2, status_pb2
 from PIL import Image
 
 from coordinator.config import CoordinatorConfig, MediaLimits
-from coordinator.media.gateway import serving
+from coordinator.media.gateway import ServingGateway, serving
 from coordinator.server import Coordinator
 from elasticmm.v1 import inference_pb2 as pb
 from elasticmm.v1 import inference_pb2_grpc
@@ -64,6 +64,7 @@ class Bench:
         self.coordinator = coordinator
         self.world = World()
         self.stages: list[FakeStage] = []
+        self.gateway: ServingGateway | None = None
         self._stack = stack
         self.address = f"127.0.0.1:{coordinator.port}"
         self.channel = grpc.aio.insecure_channel(self.address)
@@ -96,10 +97,8 @@ class Bench:
             await self.ask(request, **fields)
         return failure_of(caught.value)
 
-    async def until(self, condition: Callable[[], bool]) -> None:
-        async with asyncio.timeout(10):
-            while not condition():
-                await asyncio.sleep(0.005)
+    async def until(self, condition: Callable[[], object]) -> None:
+        await until(condition)
 
     @property
     def num_requests(self) -> int:
@@ -112,7 +111,14 @@ class Bench:
         if self.coordinator.cluster.is_ready:
             answer = await self.ask(text="still there?", max_tokens=3, seed=1)
             assert len(answer.token_ids) == 3
-        await self.until(lambda: not self.coordinator.door.num_waiting)
+        await self.until(lambda: not self.coordinator.door.num_open)
+
+
+async def until(condition: Callable[[], object]) -> None:
+    """Returns once it holds; raises TimeoutError where it never does."""
+    async with asyncio.timeout(20):
+        while not condition():
+            await asyncio.sleep(0.005)
 
 
 def failure_of(error: grpc.aio.AioRpcError) -> Failure:
@@ -184,10 +190,10 @@ async def make_bench() -> AsyncIterator[MakeBench]:
             coordinator = Coordinator(config)
             await coordinator.start()
             stack.push_async_callback(coordinator.stop)
-            if gateway:
-                port = await stack.enter_async_context(serving(coordinator.gateway_settings()))
-                coordinator.note_gateway(port)
             bench = Bench(coordinator, stack)
+            if gateway:
+                bench.gateway = await stack.enter_async_context(serving(coordinator.gateway_settings()))
+                coordinator.note_gateway(bench.gateway.port)
             stack.push_async_callback(bench.channel.close)
             await bench.add(*roles)
             return bench

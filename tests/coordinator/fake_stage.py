@@ -62,8 +62,9 @@ class FakeStage:
         self.pause_at: int | None = None  # decoding waits for ever before this index
         self.hold_first = asyncio.Event()  # prefill reports its token once this is set
         self.hold_first.set()
-        self.failure: Callable[[str, Key], pb.FailureReport | None] = lambda kind, key: None
-        self.is_mute = False
+        self.failure: Callable[[str, Key], pb.FailureReport | None] = _no_failure
+        self.is_detached = False
+        self._resumed = asyncio.Event()
         self._address = address
         self._token = token
         self._outbox: asyncio.Queue[pb.StageMessage] = asyncio.Queue()
@@ -90,6 +91,14 @@ class FakeStage:
         await self._channel.close()
         await asyncio.gather(*self._tasks, *self.jobs.values(), return_exceptions=True)
 
+    def report(self, message: pb.StageMessage) -> None:
+        self._outbox.put_nowait(message)
+
+    def resume(self) -> None:
+        """What paused goes on."""
+        self.pause_at = None
+        self._resumed.set()
+
     def kinds(self) -> list[str]:
         return [command.WhichOneof("message") or "" for command in self.commands]
 
@@ -115,6 +124,7 @@ class FakeStage:
         while (command := await self._call.read()) is not grpc.aio.EOF:
             self.commands.append(command)
             self._obey(command)
+        self.is_detached = True
 
     def _obey(self, command: pb.CoordinatorMessage) -> None:
         match command.WhichOneof("message"):
@@ -141,7 +151,8 @@ class FakeStage:
             self._outbox.put_nowait(message)
 
     async def _encode(self, command: pb.EncodeCommand) -> AsyncIterator[pb.StageMessage]:
-        assert command.media.segment and command.span.num_tokens
+        assert command.media.segment
+        assert command.span.num_tokens
         self.world.encoded[_key(command), command.item_index].set()
         yield _done(_key(command), E, item_index=command.item_index, transport="shm")
 
@@ -167,7 +178,7 @@ class FakeStage:
     async def _go_on(self, sequence: pb.Sequence, first: int) -> AsyncIterator[pb.StageMessage]:
         for index in range(first, sequence.sampling.max_tokens):
             if self.pause_at is not None and index >= self.pause_at:
-                await asyncio.Event().wait()
+                await self._resumed.wait()
             message = self._tokens(sequence, index)
             if message.step.sequences[0].finish:
                 yield _done(_key(sequence), D)
@@ -191,7 +202,10 @@ class FakeStage:
             finish=finish,
         )
         if sequence.sampling.HasField("logprobs"):
-            run.logprobs.add(logprob=-1.0)
+            top = [
+                inference_pb2.Alternative(token_id=n, logprob=-n) for n in range(sequence.sampling.logprobs)
+            ]
+            run.logprobs.add(logprob=-1.0, top=top)
         return pb.StageMessage(step=pb.StepReport(sequences=[run]))
 
 
@@ -202,6 +216,10 @@ def prompt_of(sequence: pb.Sequence) -> list[int]:
 
 def _key(message: pb.EncodeCommand | pb.Sequence | pb.CancelCommand) -> Key:
     return message.request_id, message.attempt
+
+
+def _no_failure(_kind: str, _key: Key) -> pb.FailureReport | None:
+    return None
 
 
 def _done(key: Key, stage: inference_pb2.Stage.ValueType, **fields: int | str) -> pb.StageMessage:

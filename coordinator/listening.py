@@ -1,0 +1,31 @@
+"""How our gRPC servers listen."""
+
+from __future__ import annotations
+
+import grpc
+
+_KEEPALIVE_MS = 30_000
+_KEEPALIVE_TIMEOUT_MS = 10_000
+_MIN_CLIENT_PING_MS = 10_000
+
+
+def server_options(max_message_bytes: int) -> tuple[tuple[str, int], ...]:
+    """A port belongs to one server, and peers that vanish without a word are noticed."""
+    return (
+        ("grpc.max_receive_message_length", max_message_bytes),
+        ("grpc.so_reuseport", 0),
+        ("grpc.keepalive_time_ms", _KEEPALIVE_MS),
+        ("grpc.keepalive_timeout_ms", _KEEPALIVE_TIMEOUT_MS),
+        ("grpc.http2.min_recv_ping_interval_without_data_ms", _MIN_CLIENT_PING_MS),
+    )
+
+
+def bind(server: grpc.aio.Server, address: str) -> int:
+    """The port; raises OSError if the address cannot be listened on."""
+    try:
+        port = int(server.add_insecure_port(address))
+    except RuntimeError as error:
+        raise OSError(f"cannot listen on {address}: {error}") from error
+    if not port:
+        raise OSError(f"cannot listen on {address}")
+    return port

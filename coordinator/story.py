@@ -1,0 +1,49 @@
+"""What is said of a request when it has ended: to the client, and in the log."""
+
+from __future__ import annotations
+
+import logging
+
+from coordinator.events import FinishedEvent, StageSpan, Usage
+from coordinator.request import Request
+from core.stages import Stage
+
+log = logging.getLogger(__name__)
+
+
+def finished_event(request: Request, now_s: float) -> FinishedEvent:
+    assert request.output.finish is not None
+    return FinishedEvent(
+        reason=request.output.finish,
+        stop_string=request.output.stop_string,
+        usage=Usage(
+            prompt_tokens=len(request.prompt),
+            completion_tokens=request.num_outputs,
+            media_tokens=sum(request.media_tokens),
+            cached_tokens=request.cached_tokens,
+        ),
+        stages=_stage_story(request, now_s),
+    )
+
+
+def _stage_story(request: Request, now_s: float) -> tuple[StageSpan, ...]:
+    """In order of start; the decode span as seen from here where its report is still under way."""
+    stages = list(request.stages)
+    decoded = request.num_outputs - request.outputs_at_dispatch > 1
+    if decoded and not any(span.stage is Stage.DECODE for span in stages) and request.placement is not None:
+        assert request.first_token_s is not None
+        start_ms, end_ms = ((moment - request.arrival_s) * 1e3 for moment in (request.first_token_s, now_s))
+        stages.append(StageSpan(Stage.DECODE, request.placement.decode, start_ms, end_ms))
+    return tuple(sorted(stages, key=lambda span: span.start_ms))
+
+
+def log_end(request: Request, now_s: float) -> None:
+    log.info(
+        "request %s: %s, %d prompt and %d output tokens, %.1f ms, dispatched %d times",
+        request.request_id,
+        request.state.value,
+        len(request.prompt),
+        request.num_outputs,
+        (now_s - request.arrival_s) * 1e3,
+        request.num_attempts,
+    )

@@ -1,0 +1,98 @@
+"""Stage control, downwards: commands to stage servers."""
+
+from __future__ import annotations
+
+import array
+import sys
+from collections.abc import Iterable
+
+from coordinator.stage_messages import (
+    CancelCommand,
+    Command,
+    DecodeCommand,
+    EncodeCommand,
+    Peer,
+    PrefillCommand,
+    RegisteredCommand,
+    SetRolesCommand,
+    StopCommand,
+)
+from coordinator.wire.inference import from_sampling
+from coordinator.wire.stages import from_media_item, from_roles
+from core.sequence import MediaSpan, SequenceSpec
+from elasticmm.v1 import stage_control_pb2 as pb
+
+
+def from_command(command: Command) -> pb.CoordinatorMessage:  # noqa: PLR0911 (one per kind)
+    match command:
+        case RegisteredCommand():
+            registered = pb.Registered(
+                instance_id=command.instance_id, heartbeat_interval_ms=command.heartbeat_interval_ms
+            )
+            return pb.CoordinatorMessage(registered=registered)
+        case EncodeCommand():
+            return pb.CoordinatorMessage(encode=_from_encode(command))
+        case PrefillCommand():
+            prefill = pb.PrefillCommand(
+                sequence=from_sequence(command.sequence), decode=_from_peer(command.decode)
+            )
+            return pb.CoordinatorMessage(prefill=prefill)
+        case DecodeCommand():
+            decode = pb.DecodeCommand(
+                sequence=from_sequence(command.sequence), prefill=_from_peer(command.prefill)
+            )
+            return pb.CoordinatorMessage(decode=decode)
+        case CancelCommand():
+            cancel = pb.CancelCommand(request_id=command.request_id, attempt=command.attempt)
+            return pb.CoordinatorMessage(cancel=cancel)
+        case SetRolesCommand():
+            return pb.CoordinatorMessage(set_roles=pb.SetRolesCommand(roles=from_roles(command.roles)))
+        case StopCommand():
+            return pb.CoordinatorMessage(stop=pb.StopCommand())
+
+
+def from_sequence(sequence: SequenceSpec) -> pb.Sequence:
+    return pb.Sequence(
+        request_id=sequence.request_id,
+        attempt=sequence.attempt,
+        prompt_token_ids=pack_token_ids(sequence.prompt),
+        output_token_ids=sequence.outputs,
+        media=[from_media_span(span) for span in sequence.media],
+        sampling=from_sampling(sequence.sampling),
+        stop_token_ids=sorted(sequence.stop_token_ids),
+    )
+
+
+def pack_token_ids(token_ids: Iterable[int]) -> bytes:
+    """Little-endian uint32 each."""
+    packed = array.array("I", token_ids)
+    if sys.byteorder == "big":
+        packed.byteswap()
+    return packed.tobytes()
+
+
+def from_media_span(span: MediaSpan) -> pb.MediaSpan:
+    return pb.MediaSpan(
+        item_index=span.item_index,
+        first_token=span.first_token,
+        num_tokens=span.num_tokens,
+        grid=span.grid,
+        digest=span.digest,
+    )
+
+
+def _from_encode(command: EncodeCommand) -> pb.EncodeCommand:
+    return pb.EncodeCommand(
+        request_id=command.request_id,
+        attempt=command.attempt,
+        item_index=command.span.item_index,
+        media=from_media_item(command.media),
+        span=from_media_span(command.span),
+        prefill=_from_peer(command.prefill),
+    )
+
+
+def _from_peer(peer: Peer) -> pb.Peer:
+    return pb.Peer(
+        instance_id=peer.instance_id, endpoint=peer.endpoint, host_id=peer.host_id, epoch=peer.epoch
+    )

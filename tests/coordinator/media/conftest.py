@@ -1,0 +1,91 @@
+"""A small web server on loopback that says what it is told to say."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass, field
+
+import pytest
+
+from tests.coordinator.conftest import picture
+
+Page = Callable[[asyncio.StreamWriter], Awaitable[None]]
+
+
+@dataclass
+class WebServer:
+    port: int = 0
+    pages: dict[str, Page] = field(default_factory=dict)
+    requests: list[str] = field(default_factory=list)  # "HOST PATH" as asked for
+
+    def url(self, path: str, host: str = "127.0.0.1") -> str:
+        return f"http://{host}:{self.port}{path}"
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        head = (await reader.readuntil(b"\r\n\r\n")).decode()
+        path = head.split()[1]
+        host = next(line for line in head.splitlines() if line.lower().startswith("host:")).split()[1]
+        self.requests.append(f"{host} {path}")
+        try:
+            await self.pages[path](writer)
+            await writer.drain()
+        except ConnectionError:
+            pass
+        finally:
+            writer.close()
+
+
+def page(body: bytes = b"", *headers: str, status: str = "200 OK", length: int | None = None) -> Page:
+    size = len(body) if length is None else length
+    head = "\r\n".join(
+        (f"HTTP/1.1 {status}", f"Content-Length: {size}", "Connection: close", *headers, "", "")
+    )
+
+    async def write(writer: asyncio.StreamWriter) -> None:
+        writer.write(head.encode() + body)
+
+    return write
+
+
+def redirect(location: str) -> Page:
+    return page(b"", f"Location: {location}", status="302 Found")
+
+
+async def hang(_writer: asyncio.StreamWriter) -> None:
+    await asyncio.Event().wait()
+
+
+async def endless(writer: asyncio.StreamWriter) -> None:
+    writer.write(b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n")
+    while not writer.is_closing():
+        writer.write(bytes(65536))
+        await writer.drain()
+
+
+@pytest.fixture
+async def web() -> AsyncIterator[WebServer]:
+    site = WebServer()
+    site.pages = {
+        "/picture": page(picture()),
+        "/text": page(b"hello"),
+        "/missing": page(b"", status="404 Not Found"),
+        "/hang": hang,
+        "/endless": endless,
+        "/declared": page(b"x", length=10**9),
+        "/gzip": page(picture(), "Content-Encoding: gzip"),
+    }
+    tasks: set[asyncio.Task[None]] = set()
+
+    def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.create_task(site.serve(reader, writer))
+        tasks.add(task)
+        task.add_done_callback(tasks.discard)
+
+    server = await asyncio.start_server(handle, "127.0.0.1", 0)
+    site.port = server.sockets[0].getsockname()[1]
+    yield site
+    server.close()
+    for task in list(tasks):
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)

@@ -1,0 +1,97 @@
+"""The real gateway process: started, restarted, and gone with its coordinator."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import grpc
+
+from coordinator.calls import ImageSource
+from coordinator.config import CoordinatorConfig
+from coordinator.media.process import GatewayProcess
+from coordinator.server import MEDIA, Coordinator
+from elasticmm.v1 import inference_pb2 as pb
+from tests.coordinator.conftest import CHECKPOINT, TOKEN, Bench, picture, until
+from tests.coordinator.media.test_gateway import settings
+
+
+def segments_of(pid: int) -> list[Path]:
+    return list(Path("/dev/shm").glob(f"elasticmm-media-{pid}-*"))
+
+
+async def test_a_killed_gateway_comes_back_on_its_port(make_bench) -> None:
+    bench: Bench = await make_bench("epd")
+    coordinator: Coordinator = bench.coordinator
+    port = await coordinator.gateway.start()
+    image = pb.ImagePart(data=picture())
+    assert len((await bench.ask(images=(image,), max_tokens=2)).token_ids) == 2
+    pid = coordinator.gateway.pid
+    os.kill(pid, signal.SIGKILL)
+    await until(lambda: not coordinator.media_endpoint)
+    assert (await bench.fail(images=(image,))).code is grpc.StatusCode.UNAVAILABLE
+    assert len((await bench.ask(text="text goes on", max_tokens=2)).token_ids) == 2
+    await until(lambda: coordinator.media_endpoint)
+    assert coordinator.media_endpoint == f"127.0.0.1:{port}"
+    assert coordinator.gateway.pid != pid
+    assert not segments_of(pid)
+    await until_media(bench, image)
+    await bench.assert_idle()
+
+
+async def until_media(bench: Bench, image: pb.ImagePart) -> None:
+    """The channel to the gateway may still be waiting to connect again."""
+    async with asyncio.timeout(20):
+        while await status_of(bench, image) is grpc.StatusCode.UNAVAILABLE:
+            await asyncio.sleep(0.05)
+    assert await status_of(bench, image) is grpc.StatusCode.OK
+
+
+async def status_of(bench: Bench, image: pb.ImagePart) -> grpc.StatusCode:
+    try:
+        await bench.ask(images=(image,), max_tokens=2)
+    except grpc.aio.AioRpcError as error:
+        return error.code()
+    return grpc.StatusCode.OK
+
+
+async def test_stopping_leaves_no_segment() -> None:
+    coordinator = Coordinator(
+        CoordinatorConfig(model_path=CHECKPOINT, cluster_token=TOKEN, shutdown_grace_s=0.05)
+    )
+    await coordinator.start()
+    assert coordinator.health.is_serving(MEDIA)
+    pid = coordinator.gateway.pid
+    await coordinator.media.resolve("r", ImageSource(data=picture()), "image")
+    assert segments_of(pid)
+    await coordinator.stop()
+    assert not segments_of(pid)
+
+
+def arguments_of(pid: int) -> bytes:
+    return Path(f"/proc/{pid}/cmdline").read_bytes()
+
+
+async def test_the_token_is_in_no_argument() -> None:
+    gateway = GatewayProcess(settings(), lambda _: None)
+    await gateway.start()
+    try:
+        assert TOKEN.encode() not in arguments_of(gateway.pid)
+    finally:
+        await gateway.stop()
+
+
+def test_it_ends_with_its_parent() -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-m", "coordinator.media.gateway"], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    process.stdin.write(settings().to_line())
+    process.stdin.flush()
+    assert b"port" in process.stdout.readline()
+    process.stdin.close()
+    assert process.wait(20) == 0
+    process.stdout.close()

@@ -1,0 +1,123 @@
+"""Leases, expiry and the bound on bytes."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from coordinator.errors import NotFoundError, OverloadedError
+from coordinator.media.picture import PictureHeader
+from coordinator.media.segments import SegmentFolder
+from coordinator.media.store import MediaStore, StoredItem
+from core.clock import ManualClock
+
+HEADER = PictureHeader(1, 1, "image/png")
+
+
+class Fixture:
+    def __init__(self, folder: Path) -> None:
+        self.clock = ManualClock()
+        self.folder = folder
+        self.store = MediaStore(max_bytes=100, ttl_s=10, clock=self.clock)
+
+    def add(self, name: str, size_bytes: int = 40) -> StoredItem:
+        path = self.folder / f"{name}-{self.clock.now_s()}"
+        path.write_bytes(b"x")
+        self.store.reserve(size_bytes)
+        try:
+            return self.store.add(name.encode(), size_bytes, HEADER, path)
+        finally:
+            self.store.unreserve(size_bytes)
+
+    @property
+    def names(self) -> list[str]:
+        return sorted(path.name.partition("-")[0] for path in self.folder.iterdir())
+
+
+@pytest.fixture
+def kept(tmp_path: Path) -> Fixture:
+    return Fixture(tmp_path)
+
+
+def test_unleased_items_expire(kept: Fixture) -> None:
+    kept.add("a")
+    kept.clock.advance(9)
+    kept.store.sweep()
+    assert kept.names == ["a"]
+    kept.clock.advance(2)
+    kept.store.sweep()
+    assert kept.names == []
+    with pytest.raises(NotFoundError):
+        kept.store.get(b"a")
+
+
+def test_leased_items_stay_until_released(kept: Fixture) -> None:
+    item = kept.add("a")
+    kept.store.lease(item, "r1")
+    kept.store.lease(item, "r2")
+    kept.clock.advance(100)
+    kept.store.release("r1")
+    kept.store.sweep()
+    assert kept.store.get(b"a") is item
+    kept.store.release("r2")
+    kept.store.release("unknown")
+    kept.clock.advance(11)
+    kept.store.sweep()
+    assert len(kept.store) == 0
+    assert kept.store.num_leases == 0
+
+
+def test_the_least_recently_used_makes_room(kept: Fixture) -> None:
+    first = kept.add("a")
+    kept.add("b")
+    kept.store.lease(first, "r")
+    kept.store.release("r")
+    kept.add("c")
+    assert kept.names == ["a", "c"]
+
+
+def test_leased_items_never_make_room(kept: Fixture) -> None:
+    for name in "ab":
+        kept.store.lease(kept.add(name), "r")
+    with pytest.raises(OverloadedError):
+        kept.store.reserve(40)
+    assert kept.names == ["a", "b"]
+    assert kept.store.num_bytes == 80
+
+
+def test_bytes_on_their_way_count(kept: Fixture) -> None:
+    kept.store.reserve(90)
+    with pytest.raises(OverloadedError):
+        kept.store.reserve(20)
+    kept.store.unreserve(90)
+    kept.store.reserve(20)
+
+
+def test_the_same_item_twice_is_kept_once(kept: Fixture) -> None:
+    item = kept.add("a")
+    kept.clock.advance(1)
+    assert kept.add("a") is item
+    assert kept.names == ["a"]
+    assert kept.store.num_bytes == 40
+
+
+def test_segments_are_private_and_go_with_their_process(tmp_path: Path) -> None:
+    segments = SegmentFolder(tmp_path)
+    path, file = segments.create()
+    file.close()
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert str(os.getpid()) in path.name
+    segments.remove_own()
+    assert not path.exists()
+
+
+def test_segments_of_dead_gateways_are_reaped(tmp_path: Path) -> None:
+    dead = tmp_path / f"elasticmm-media-{2**22 + 1}-0"
+    alive = tmp_path / f"elasticmm-media-{os.getppid()}-0"
+    other = tmp_path / "elasticmm-media-notes"
+    for path in (dead, alive, other):
+        path.touch()
+    assert SegmentFolder(tmp_path).reap() == 1
+    assert sorted(tmp_path.iterdir()) == sorted([alive, other])

@@ -1,0 +1,260 @@
+"""Whatever happens in whatever order: each index once, no block promised twice, nothing held at the end."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from dataclasses import dataclass, field
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from coordinator.dispatcher import Dispatcher
+from coordinator.errors import ServiceError
+from coordinator.events import FinishedEvent, TokensEvent
+from coordinator.fanout import RequestOutput
+from coordinator.policy import POLICIES
+from coordinator.policy.expectation import OutputExpectation
+from coordinator.registry import Instance, Registry
+from coordinator.request import PlacedMedia, Request
+from coordinator.stage_messages import (
+    CancelCommand,
+    DecodeCommand,
+    EncodeCommand,
+    FailureReport,
+    InstanceInfo,
+    MediaItem,
+    PrefillCommand,
+    Report,
+    StageReport,
+    StepReport,
+    TokenRun,
+)
+from core.clock import ManualClock
+from core.sampling import SamplingParams
+from core.sequence import FinishReason, MediaSpan, SequenceSpec
+from core.stages import ModalityGroup, Roles, Stage, parse_roles
+
+BLOCKS = 12
+
+
+@dataclass
+class Player:
+    """One instance whose reports come when the test says so, in their order."""
+
+    instance: Instance
+    reports: deque[Report] = field(default_factory=deque)
+
+
+class Play:
+    """A dispatcher, scripted instances, and every move that the world could make."""
+
+    def __init__(self) -> None:
+        self.clock = ManualClock()
+        self.registry = Registry("model", heartbeat_timeout_s=1e9)
+        self.dispatcher = Dispatcher(
+            self.registry,
+            POLICIES["fcfs"](64),
+            OutputExpectation(default_tokens=4),
+            self.clock,
+            report_grace_s=0.0,
+            instance_wait_s=0.0,
+        )
+        self.players: dict[str, Player] = {}
+        self.requests: list[Request] = []
+        self.num_started = 0
+        self.prefilled: set[tuple[str, int]] = set()
+
+    def join(self, roles: Roles) -> None:
+        name = f"i{self.num_started}"
+        self.num_started += 1
+        info = InstanceInfo(
+            name, 1, roles, ModalityGroup.SHARED, "", "", 1, "model", "f", "", "", 4, BLOCKS, BLOCKS
+        )
+        self.players[name] = Player(self.registry.attach(info, self.clock.now_s()))
+        self.dispatcher.tick()
+
+    def submit(self, prompt_tokens: int, max_tokens: int, num_media: int) -> None:
+        name = f"r{len(self.requests)}"
+        item = MediaItem(b"", 1, 1, 1, "", "", "", "")
+        spans = [MediaSpan(index, index, 1, (1, 1, 1), b"") for index in range(num_media)]
+        request = Request(
+            request_id=name,
+            arrival_s=self.clock.now_s(),
+            arrival_ns=0,
+            prompt=(1,) * prompt_tokens,
+            sampling=SamplingParams(max_tokens),
+            stop_token_ids=frozenset(),
+            output=RequestOutput(lambda ids: "x" * len(ids), (), frozenset()),
+            reserve_tokens=min(4, max_tokens),
+            media=tuple(PlacedMedia(item, span, "field") for span in spans),
+        )
+        self.requests.append(request)
+        self.dispatcher.submit(request)
+
+    def lose(self, player: Player) -> None:
+        del self.players[player.instance.instance_id]
+        player.instance.end("lost")
+        self.registry.detach(player.instance)
+        self.dispatcher.lose_instance(player.instance, "lost")
+
+    def obey(self, player: Player) -> None:
+        """Turns all commands into the reports that they lead to."""
+        while not player.instance.outbox.empty():
+            match player.instance.outbox.get_nowait():
+                case EncodeCommand() as work:
+                    player.reports.append(
+                        _done(work.request_id, work.attempt, Stage.ENCODE, work.span.item_index)
+                    )
+                case PrefillCommand() as work:
+                    is_whole = work.decode.instance_id == player.instance.instance_id
+                    self._prefill(player, work.sequence, is_whole)
+                case DecodeCommand() as work:
+                    self._decode(player, work.sequence)
+                case CancelCommand() as work:
+                    key = (work.request_id, work.attempt)
+                    player.reports = deque(r for r in player.reports if _key(r) != key)
+
+    def report(self, player: Player) -> None:
+        self.obey(player)
+        if player.reports:
+            self._take(player, player.reports.popleft())
+
+    def fail_next(self, player: Player, code: int) -> None:
+        """The next thing reported turns out to be a failure."""
+        self.obey(player)
+        if player.reports:
+            request_id, attempt = _key(player.reports.popleft())
+            failure = FailureReport(request_id, attempt, Stage.DECODE, 0, code, "trouble")
+            self.dispatcher.take_failure(player.instance, failure)
+
+    def _take(self, player: Player, report: Report) -> None:
+        if isinstance(report, StepReport):
+            self.dispatcher.take_step(player.instance, report)
+        else:
+            self.dispatcher.take_stage(player.instance, report)
+
+    def _prefill(self, player: Player, sequence: SequenceSpec, is_whole: bool) -> None:
+        first = len(sequence.outputs)
+        player.reports.append(_done(sequence.request_id, sequence.attempt, Stage.PREFILL, 0))
+        player.reports.append(_token(sequence, first))
+        if is_whole:
+            self._decode(player, sequence)
+
+    def _decode(self, player: Player, sequence: SequenceSpec) -> None:
+        for index in range(len(sequence.outputs) + 1, sequence.sampling.max_tokens):
+            player.reports.append(_token(sequence, index))
+
+    def check(self) -> None:
+        self.dispatcher.check_integrity()
+        for view in self.dispatcher.instance_views():
+            assert view.promised_kv_blocks <= self._most_promised(view.instance_id)
+
+    def _most_promised(self, instance_id: str) -> int:
+        """The pool, plus by how much present answers outgrew what was expected of them."""
+        grown = sum(
+            max(0, request.num_outputs + 1 - request.reserve_tokens)
+            for request in self.dispatcher.requests()
+            if request.has_stage(Stage.DECODE, instance_id)
+        )
+        return BLOCKS + grown
+
+    async def settle(self) -> None:
+        """Lets everything that is under way come to its end."""
+        for roles in ("epd", "epd"):
+            self.join(parse_roles(roles))
+        for _ in range(400):
+            self.clock.advance(10.0)
+            for player in list(self.players.values()):
+                for _ in range(20):
+                    self.report(player)
+            self.dispatcher.expire()
+            await asyncio.sleep(0)
+            if not self.dispatcher.requests():
+                return
+        raise AssertionError(f"left: {[(r.request_id, r.state) for r in self.dispatcher.requests()]}")
+
+
+def _key(report: Report) -> tuple[str, int]:
+    if isinstance(report, StepReport):
+        return report.runs[0].request_id, report.runs[0].attempt
+    assert isinstance(report, StageReport)
+    return report.request_id, report.attempt
+
+
+def _done(request_id: str, attempt: int, stage: Stage, item_index: int) -> StageReport:
+    return StageReport(request_id, attempt, stage, item_index, 0, 0)
+
+
+def _token(sequence: SequenceSpec, index: int) -> StepReport:
+    finish = FinishReason.LENGTH if index + 1 == sequence.sampling.max_tokens else None
+    run = TokenRun(sequence.request_id, sequence.attempt, index, (1000 + index,), finish=finish)
+    return StepReport((run,))
+
+
+async def answer_of(request: Request) -> tuple[list[int], FinishedEvent | ServiceError | None]:
+    """What the client reads, with each index checked."""
+    token_ids: list[int] = []
+    try:
+        while (event := await request.output.stream.next()) is not None:
+            if isinstance(event, FinishedEvent):
+                return token_ids, event
+            assert isinstance(event, TokensEvent)
+            assert event.first_index == len(token_ids)
+            token_ids += event.token_ids
+    except ServiceError as error:
+        return token_ids, error
+    return token_ids, None
+
+
+roles = st.sampled_from(["e", "p", "d", "ep", "pd", "epd"]).map(parse_roles)
+moves = st.one_of(
+    st.tuples(st.just("join"), roles),
+    st.tuples(st.just("submit"), st.integers(1, 20), st.integers(1, 12), st.integers(0, 2)),
+    st.tuples(st.just("report"), st.integers(0, 5)),
+    st.tuples(st.just("report"), st.integers(0, 5)),
+    st.tuples(st.just("report"), st.integers(0, 5)),
+    st.tuples(st.just("lose"), st.integers(0, 5)),
+    st.tuples(st.just("fail"), st.integers(0, 5), st.sampled_from([10, 13, 14])),
+    st.tuples(st.just("cancel"), st.integers(0, 5)),
+)
+
+
+async def run_play(script: list[tuple[object, ...]]) -> None:
+    play = Play()
+    for name in ("ep", "d", "epd"):
+        play.join(parse_roles(name))
+    cancelled: set[int] = set()
+    for kind, *values in script:
+        players = list(play.players.values())
+        player = players[values[0] % len(players)] if players and isinstance(values[0], int) else None
+        match kind:
+            case "join":
+                play.join(*values)
+            case "submit":
+                play.submit(*values)
+            case "report" if player:
+                play.report(player)
+            case "lose" if player:
+                play.lose(player)
+            case "fail" if player:
+                play.fail_next(player, values[1])
+            case "cancel" if play.requests:
+                number = values[0] % len(play.requests)
+                cancelled.add(number)
+                play.dispatcher.cancel(play.requests[number])
+        play.check()
+    await play.settle()
+    play.check()
+    for number, request in enumerate(play.requests):
+        assert request.is_final
+        if number not in cancelled:
+            token_ids, last = await answer_of(request)
+            assert token_ids == [1000 + index for index in range(len(token_ids))]
+            assert isinstance(last, ServiceError) or len(token_ids) == request.sampling.max_tokens
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.lists(moves, max_size=60))
+def test_any_course_of_events(script: list[tuple[object, ...]]) -> None:
+    asyncio.run(run_play(script))

@@ -1,0 +1,78 @@
+"""Bounded queues: refused with a time to come back, and never dropped silently."""
+
+from __future__ import annotations
+
+import asyncio
+
+import grpc
+
+from elasticmm.v1 import inference_pb2 as pb
+from tests.coordinator.conftest import Bench, MakeBench, ask_for
+
+
+async def fill(bench: Bench, count: int) -> list[grpc.aio.UnaryStreamCall]:
+    """So many requests of which one decodes for ever and the others wait for its blocks."""
+    (stage,) = await bench.add("epd", blocks=8)
+    stage.pause_at = 1
+    calls = []
+    for _ in range(count):
+        calls.append(bench.inference.Generate(ask_for(max_tokens=100)))
+        await bench.until(lambda: bench.num_requests == len(calls))
+    return calls
+
+
+async def test_a_full_queue(make_bench: MakeBench) -> None:
+    bench = await make_bench(max_waiting=2)
+    calls = await fill(bench, 3)
+    failure = await bench.fail()
+    assert failure.code is grpc.StatusCode.RESOURCE_EXHAUSTED
+    assert failure.retry_after_s
+    bench.stages[0].pause_at = None
+    calls[0].cancel()
+    for call in calls[1:]:
+        events = [event async for event in call]
+        assert events[-1].HasField("finished")
+    await bench.assert_idle()
+
+
+async def test_blocks_are_not_promised_twice(make_bench: MakeBench) -> None:
+    bench = await make_bench()
+    calls = await fill(bench, 3)
+    assert bench.stages[0].kinds().count("prefill") == 1
+    (view,) = bench.coordinator.dispatcher.instance_views()
+    assert 0 < view.promised_kv_blocks <= view.total_kv_blocks
+    for call in calls:
+        call.cancel()
+    bench.stages[0].pause_at = None
+    await bench.assert_idle()
+
+
+async def test_the_prefill_budget(make_bench: MakeBench) -> None:
+    bench = await make_bench("epd", prefill_token_budget=40)
+    (stage,) = bench.stages
+    stage.hold_first.clear()
+    asking = [asyncio.create_task(bench.ask(max_tokens=2)) for _ in range(5)]
+    await bench.until(lambda: bench.num_requests == 5)
+    num_prompt = bench.coordinator.dispatcher.instance_views()[0].prefill_tokens
+    assert num_prompt <= 40
+    assert stage.kinds().count("prefill") < 5
+    stage.hold_first.set()
+    assert all(answer.finished for answer in await asyncio.gather(*asking))
+    await bench.assert_idle()
+
+
+async def test_nobody_plays_the_stage(make_bench: MakeBench) -> None:
+    bench = await make_bench("p", "d")
+    assert (await bench.ask(max_tokens=2)).finished
+    failure = await bench.fail(images=(pb.ImagePart(digest=b"x" * 32),))
+    assert failure.code is grpc.StatusCode.UNAVAILABLE
+    assert "ENCODE" in failure.message
+    assert failure.retry_after_s
+    await bench.assert_idle()
+
+
+async def test_no_gateway(bench: Bench) -> None:
+    failure = await bench.fail(images=(pb.ImagePart(data=b"x"),))
+    assert failure.code is grpc.StatusCode.UNAVAILABLE
+    assert "media gateway" in failure.message
+    await bench.assert_idle()

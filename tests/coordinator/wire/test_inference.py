@@ -1,0 +1,129 @@
+"""Both ways, and unset apart from zero."""
+
+from __future__ import annotations
+
+import pytest
+
+from coordinator.calls import ChatMessage, ChatPart, GenerateCall, ImageSource, SamplingWish, StopWish
+from coordinator.events import AcceptedEvent, FinishedEvent, StageSpan, TokensEvent, Usage
+from coordinator.state import ServedDescription
+from coordinator.wire import inference as wire
+from core.sampling import SamplingParams
+from core.sequence import FinishReason, TokenLogprobs
+from core.stages import Stage
+from elasticmm.v1 import inference_pb2 as pb
+
+SAMPLING_FIELDS = [field.name for field in pb.SamplingParams.DESCRIPTOR.fields]
+
+
+def test_an_empty_call_has_no_opinions() -> None:
+    call = wire.to_call(pb.GenerateRequest())
+    assert call == GenerateCall(messages=(), size_bytes=0)
+    assert call.sampling == SamplingWish()
+    assert call.deadline_s is None
+
+
+@pytest.mark.parametrize("name", SAMPLING_FIELDS)
+def test_zero_is_an_opinion(name: str) -> None:
+    message = pb.SamplingParams()
+    assert getattr(wire.to_sampling_wish(message), name) is None
+    setattr(message, name, 0)
+    wish = wire.to_sampling_wish(message)
+    assert getattr(wish, name) == 0
+    others = [getattr(wish, other) for other in SAMPLING_FIELDS if other != name]
+    assert others == [None] * len(others)
+
+
+def test_a_whole_call() -> None:
+    message = pb.GenerateRequest(
+        request_id="r",
+        model="m",
+        messages=[
+            pb.Message(
+                role="user",
+                parts=[
+                    pb.Part(text=""),
+                    pb.Part(image=pb.ImagePart(digest=b"d")),
+                    pb.Part(image=pb.ImagePart(data=b"")),
+                    pb.Part(image=pb.ImagePart(url="u")),
+                    pb.Part(image=pb.ImagePart()),
+                    pb.Part(),
+                ],
+            )
+        ],
+        stop=pb.StopConditions(strings=["a"], token_ids=[3], ignore_eos=True),
+        tenant="t",
+        priority=-4,
+    )
+    message.deadline.FromMilliseconds(1500)
+    call = wire.to_call(message)
+    parts = (
+        ChatPart(text=""),
+        ChatPart(image=ImageSource(digest=b"d")),
+        ChatPart(image=ImageSource(data=b"")),
+        ChatPart(image=ImageSource(url="u")),
+        ChatPart(image=ImageSource()),
+        ChatPart(),
+    )
+    assert call == GenerateCall(
+        messages=(ChatMessage("user", parts),),
+        request_id="r",
+        model="m",
+        stop=StopWish(("a",), (3,), ignore_eos=True),
+        tenant="t",
+        priority=-4,
+        deadline_s=1.5,
+        size_bytes=message.ByteSize(),
+    )
+
+
+@pytest.mark.parametrize("logprobs", [None, 0, 5])
+def test_complete_sampling_leaves_nothing_unset(logprobs: int | None) -> None:
+    params = SamplingParams(7, 0.0, 1.0, 0, 0.0, 0.0, 0.0, 1.0, seed=2**64 - 1, logprobs=logprobs)
+    message = wire.from_sampling(params)
+    unset = [name for name in SAMPLING_FIELDS if not message.HasField(name)]
+    assert unset == ([] if logprobs is not None else ["logprobs"])
+    wish = wire.to_sampling_wish(message)
+    assert {name: getattr(wish, name) for name in SAMPLING_FIELDS} == {
+        name: getattr(params, name) for name in SAMPLING_FIELDS
+    }
+
+
+def test_events() -> None:
+    accepted = wire.from_event(AcceptedEvent("r", "m", 0, 12)).accepted
+    assert (accepted.request_id, accepted.model, accepted.seed, accepted.prompt_tokens) == ("r", "m", 0, 12)
+    logprobs = TokenLogprobs(-0.5, ((3, -0.5), (4, -1.5)))
+    tokens = wire.from_event(TokensEvent(0, (3,), "x", (logprobs,))).tokens
+    assert (tokens.first_index, list(tokens.token_ids), tokens.text) == (0, [3], "x")
+    assert [wire.to_logprobs(each) for each in tokens.logprobs] == [logprobs]
+
+
+def test_the_last_event() -> None:
+    span = StageSpan(Stage.ENCODE, "e0", 0.0, 2.5, "shm")
+    message = wire.from_event(FinishedEvent(FinishReason.STOP, "end", Usage(9, 3, 4, 0), (span,))).finished
+    assert message.reason == pb.FINISH_REASON_STOP
+    assert message.stop_string == "end"
+    assert (message.usage.prompt_tokens, message.usage.completion_tokens) == (9, 3)
+    assert (message.usage.media_tokens, message.usage.cached_tokens) == (4, 0)
+    (sent,) = message.stages
+    assert (sent.stage, sent.instance_id, sent.start_ms, sent.end_ms) == (pb.STAGE_ENCODE, "e0", 0.0, 2.5)
+
+
+@pytest.mark.parametrize("stage", Stage)
+def test_stages_both_ways(stage: Stage) -> None:
+    assert wire.to_stage(wire.from_stage(stage)) is stage
+    assert wire.to_stage(pb.STAGE_UNSPECIFIED) is None
+
+
+@pytest.mark.parametrize("reason", [None, *FinishReason])
+def test_finish_reasons_both_ways(reason: FinishReason | None) -> None:
+    assert wire.to_finish(wire.from_finish(reason)) is reason
+
+
+def test_description() -> None:
+    message = wire.from_description(ServedDescription("m", "h:1", 10, 20, 30, 40, 5, 0.25))
+    assert (message.model, message.media_endpoint) == ("m", "h:1")
+    limits = message.limits
+    assert (limits.context_tokens, limits.message_bytes, limits.media_bytes) == (10, 20, 30)
+    assert (limits.media_pixels, limits.media_per_request) == (40, 5)
+    assert limits.media_ttl.ToMilliseconds() == 250

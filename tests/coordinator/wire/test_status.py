@@ -1,0 +1,50 @@
+"""Each domain error has its status, and says which field or when."""
+
+from __future__ import annotations
+
+import grpc
+import pytest
+
+from coordinator import errors
+from coordinator.wire.status import DETAILS_KEY, code_of, details_of, violation_of
+from tests.coordinator.conftest import failure_of
+
+CODES = grpc.StatusCode
+CASES = [
+    (errors.InvalidFieldError("f", "bad"), CODES.INVALID_ARGUMENT, "f", None),
+    (errors.NotFoundError("model", "no"), CODES.NOT_FOUND, "model", None),
+    (errors.TooLargeError("messages", "big"), CODES.RESOURCE_EXHAUSTED, "messages", None),
+    (errors.AlreadyRunningError("request_id", "twice"), CODES.ALREADY_EXISTS, "request_id", None),
+    (errors.InstanceRefusedError("register.dtype", "x"), CODES.FAILED_PRECONDITION, "register.dtype", None),
+    (errors.OverloadedError("full", 1.5), CODES.RESOURCE_EXHAUSTED, None, 1.5),
+    (errors.UnavailableError("gone"), CODES.UNAVAILABLE, None, None),
+    (errors.UnavailableError("soon", 0.25), CODES.UNAVAILABLE, None, 0.25),
+    (errors.DeadlinePassedError("late"), CODES.DEADLINE_EXCEEDED, None, None),
+    (errors.StalledReaderError("slow"), CODES.ABORTED, None, None),
+    (errors.InternalFailureError("broken"), CODES.INTERNAL, None, None),
+    (errors.UnauthenticatedError("who"), CODES.UNAUTHENTICATED, None, None),
+]
+
+
+def rpc_error(error: errors.ServiceError) -> grpc.aio.AioRpcError:
+    metadata = grpc.aio.Metadata((DETAILS_KEY, details_of(error)))
+    return grpc.aio.AioRpcError(code_of(error), grpc.aio.Metadata(), metadata, str(error))
+
+
+@pytest.mark.parametrize(("error", "code", "field", "retry_after_s"), CASES)
+def test_statuses(
+    error: errors.ServiceError, code: grpc.StatusCode, field: str | None, retry_after_s: float | None
+) -> None:
+    failure = failure_of(rpc_error(error))
+    assert (failure.code, failure.field, failure.retry_after_s) == (code, field, retry_after_s)
+
+
+def test_violations_come_back() -> None:
+    assert violation_of(rpc_error(errors.InvalidFieldError("url", "is private"))) == ("url", "is private")
+    assert violation_of(rpc_error(errors.OverloadedError("full", 1.0))) is None
+
+
+def test_every_error_has_a_code_of_its_own() -> None:
+    kinds = [kind for kind in vars(errors).values() if isinstance(kind, type)]
+    leaves = [kind for kind in kinds if issubclass(kind, errors.ServiceError) and not kind.__subclasses__()]
+    assert {type(error) for error, *_ in CASES} == set(leaves)
