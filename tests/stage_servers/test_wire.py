@@ -1,0 +1,82 @@
+"""What the coordinator says is what a stage server hears, unset against zero included."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from coordinator.stage_messages import DecodeCommand, Peer
+from coordinator.wire.commands import from_command
+from core.sampling import SamplingParams
+from core.sequence import FinishReason, MediaSpan, SequenceSpec, TokenLogprobs
+from core.stages import ModalityGroup, Stage
+from elasticmm.v1 import inference_pb2
+from stage_servers import wire
+
+TOKENS = st.integers(0, 2**32 - 1)
+FLOATS = st.floats(0, 10, width=32)
+SAMPLING = st.builds(
+    SamplingParams,
+    max_tokens=st.integers(1, 2**20),
+    temperature=FLOATS,
+    top_p=FLOATS,
+    top_k=st.integers(0, 1000),
+    min_p=FLOATS,
+    presence_penalty=FLOATS,
+    frequency_penalty=FLOATS,
+    repetition_penalty=FLOATS,
+    seed=st.integers(0, 2**64 - 1),
+    logprobs=st.none() | st.integers(0, 20),
+)
+SPANS = st.builds(
+    MediaSpan,
+    item_index=st.integers(0, 9),
+    first_token=st.integers(0, 999),
+    num_tokens=st.integers(1, 999),
+    grid=st.tuples(st.just(1), st.integers(1, 64), st.integers(1, 64)),
+    digest=st.binary(min_size=32, max_size=32),
+)
+SEQUENCES = st.builds(
+    SequenceSpec,
+    request_id=st.text(max_size=20),
+    attempt=st.integers(0, 9),
+    prompt=st.lists(TOKENS, max_size=50).map(tuple),
+    sampling=SAMPLING,
+    media=st.lists(SPANS, max_size=3).map(
+        lambda spans: tuple(sorted(spans, key=lambda span: span.first_token))
+    ),
+    outputs=st.lists(TOKENS, max_size=9).map(tuple),
+    stop_token_ids=st.frozensets(TOKENS, max_size=4),
+)
+
+
+@given(SEQUENCES)
+def test_sequences_arrive_whole(spec: SequenceSpec) -> None:
+    message = from_command(DecodeCommand(spec, Peer("p-0", "127.0.0.1:1", "host", 7)))
+    arrived = type(message).FromString(message.SerializeToString())
+    assert wire.sequence_from(arrived.decode.sequence) == spec
+    peer = wire.peer_from(arrived.decode.prefill)
+    assert (peer.instance_id, peer.endpoint, peer.host_id, peer.epoch) == ("p-0", "127.0.0.1:1", "host", 7)
+
+
+@pytest.mark.parametrize("stage", list(Stage))
+def test_stages_round_trip(stage: Stage) -> None:
+    assert wire.roles_from([wire.stage_number(stage)]) == {stage}
+
+
+@pytest.mark.parametrize("numbers", [[], [inference_pb2.STAGE_UNSPECIFIED], [99]])
+def test_what_is_no_stage_is_refused(numbers: list[int]) -> None:
+    with pytest.raises(ValueError, match="roles:"):
+        wire.roles_from(numbers)  # type: ignore[arg-type]
+
+
+def test_every_name_has_a_number_of_its_own() -> None:
+    assert len({wire.group_number(group) for group in ModalityGroup} | {0}) == len(ModalityGroup) + 1
+    assert len({wire.finish_number(finish) for finish in (None, *FinishReason)}) == len(FinishReason) + 1
+
+
+def test_logprobs_keep_their_order() -> None:
+    message = wire.logprobs_to(TokenLogprobs(-0.5, ((7, -0.5), (3, -1.25))))
+    assert message.logprob == -0.5
+    assert [(each.token_id, each.logprob) for each in message.top] == [(7, -0.5), (3, -1.25)]
