@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import socket
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from core.topology import Topology, parse_topology
+
+_ANY_HOST = ("0.0.0.0", "::")
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +39,7 @@ class CoordinatorConfig:
     model_name: str = ""  # empty: the model folder's name
     host: str = "127.0.0.1"
     port: int = 0  # 0: any free one
-    advertise_host: str = ""  # what clients are told of the gateway; empty: host
+    advertise_host: str = ""  # name others reach us by; empty: host, or this machine's name where host is any
     topology: str | None = None  # wanted instances; None: whoever registers
     num_instances: int | None = None  # for topology names that leave the number open
     policy: str = "fcfs"
@@ -81,7 +84,9 @@ class CoordinatorConfig:
 
     @property
     def public_host(self) -> str:
-        return self.advertise_host or self.host
+        if self.advertise_host or self.host not in _ANY_HOST:
+            return self.advertise_host or self.host
+        return socket.gethostname()
 
 
 def _check_positive(record: object, *names: str) -> None:

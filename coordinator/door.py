@@ -106,11 +106,11 @@ class Door:
 
     async def _run(self, call: GenerateCall, request_id: str, emit: Emit) -> None:
         request = await self._prepare(call, request_id)
+        self._dispatcher.submit(request)
         try:
             await emit(
                 AcceptedEvent(request_id, self._model.name, request.sampling.seed, len(request.prompt))
             )
-            self._dispatcher.submit(request)
             while (event := await request.output.stream.next()) is not None:
                 await emit(event)
         finally:

@@ -20,6 +20,11 @@ def server_options(max_message_bytes: int) -> tuple[tuple[str, int], ...]:
     )
 
 
+def endpoint(host: str, port: int) -> str:
+    """HOST:PORT, with brackets around an IPv6 address."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
 def bind(server: grpc.aio.Server, address: str) -> int:
     """The port; raises OSError if the address cannot be listened on."""
     try:

@@ -20,7 +20,7 @@ from coordinator.door import Door
 from coordinator.errors import UnavailableError
 from coordinator.health import HealthBoard
 from coordinator.interceptors import StatusInterceptor, TokenInterceptor
-from coordinator.listening import bind, server_options
+from coordinator.listening import bind, endpoint, server_options
 from coordinator.media.client import GatewayClient
 from coordinator.media.process import GatewayProcess
 from coordinator.media.settings import GatewaySettings
@@ -96,13 +96,13 @@ class Coordinator:
             self.health.note(service, True)
         self.health.note(INFERENCE, self.cluster.is_ready)
         self.health.note(MEDIA, False)
-        self.port = bind(self.server, f"{self.config.host}:{self.config.port}")
+        self.port = bind(self.server, endpoint(self.config.host, self.config.port))
         if self.config.start_gateway:
             await self.gateway.start()
         await self.server.start()
         self._watcher = asyncio.create_task(self.cluster.watch_forever())
         log.info("coordinator: %s on %s:%d", self.model.name, self.config.host, self.port)
-        return Ready(self.port, f"{self.config.public_host}:{self.port}", self.media_endpoint)
+        return Ready(self.port, endpoint(self.config.public_host, self.port), self.media_endpoint)
 
     async def stop(self) -> None:
         """Requests end with UNAVAILABLE, instances are told to stop, the gateway goes last."""
@@ -118,7 +118,7 @@ class Coordinator:
 
     @property
     def media_endpoint(self) -> str:
-        return "" if self._media_port is None else f"{self.config.public_host}:{self._media_port}"
+        return "" if self._media_port is None else endpoint(self.config.public_host, self._media_port)
 
     def describe(self) -> ServedDescription:
         return ServedDescription(

@@ -40,6 +40,8 @@ def has_token(metadata: Iterable[tuple[str, str | bytes]], token: str) -> bool:
     """Whether invocation metadata proves the token (constant time per candidate)."""
     expected = f"Bearer {token}"
     return any(
-        key == METADATA_KEY and isinstance(value, str) and hmac.compare_digest(value.encode(), expected.encode())
+        key == METADATA_KEY
+        and isinstance(value, str)
+        and hmac.compare_digest(value.encode(), expected.encode())
         for key, value in metadata
     )

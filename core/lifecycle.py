@@ -1,10 +1,10 @@
 """Every state a request can be in, and every legal move, in one table.
 
-    QUEUED ──► ENCODING ──► PREFILLING ──► DECODING ──► FINISHED
-       │  └────────────────────▲  │ └───────────────────────▲
-       │                          │
-       ◄──── an instance was lost: dispatched again ─────────┘
-    any state that is not final ──► FAILED, CANCELLED
+QUEUED ──► ENCODING ──► PREFILLING ──► DECODING ──► FINISHED
+   │  └────────────────────▲  │ └───────────────────────▲
+   │                          │
+   ◄──── an instance was lost: dispatched again ─────────┘
+any state that is not final ──► FAILED, CANCELLED
 """
 
 from __future__ import annotations

@@ -21,7 +21,7 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from coordinator.interceptors import StatusInterceptor, TokenInterceptor
-from coordinator.listening import bind, server_options
+from coordinator.listening import bind, endpoint, server_options
 from coordinator.media.fetch import UrlFetcher
 from coordinator.media.intake import Intake
 from coordinator.media.resolver import Resolver
@@ -60,11 +60,11 @@ async def serving(settings: GatewaySettings) -> AsyncIterator[ServingGateway]:
     fetcher = UrlFetcher(limits)
     resolver = Resolver(store, intake, fetcher, limits)
     server = _make_server(settings)
-    port = bind(server, f"{settings.host}:{settings.port}")
-    endpoint = f"{settings.public_host}:{port}"
+    port = bind(server, endpoint(settings.host, settings.port))
+    own_endpoint = endpoint(settings.public_host, port)
     inference_pb2_grpc.add_MediaServicer_to_server(MediaServicer(intake), server)
     media_store_pb2_grpc.add_MediaStoreServicer_to_server(
-        MediaStoreServicer(resolver, store, endpoint), server
+        MediaStoreServicer(resolver, store, own_endpoint), server
     )
     await _add_standard_services(server)
     await server.start()

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import socket
 import subprocess
 import sys
 
 import pytest
 
 from coordinator.config import CoordinatorConfig
+from coordinator.listening import endpoint
 from coordinator.server import Coordinator
 from tests.coordinator.conftest import CHECKPOINT, Bench
 
@@ -52,8 +54,6 @@ def test_a_model_folder_that_is_none(tmp_path: str) -> None:
 
 
 def test_a_port_that_is_taken() -> None:
-    import socket
-
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
@@ -76,3 +76,17 @@ async def test_two_coordinators_do_not_share_a_port(bench: Bench) -> None:
     with pytest.raises(OSError, match="cannot listen on"):
         await Coordinator(config).start()
     await bench.assert_idle()
+
+
+@pytest.mark.parametrize(
+    ("host", "advertised", "told"),
+    [
+        ("127.0.0.1", "", "127.0.0.1:5"),
+        ("0.0.0.0", "", f"{socket.gethostname()}:5"),
+        ("0.0.0.0", "gpu-1", "gpu-1:5"),
+        ("::1", "", "[::1]:5"),
+    ],
+)
+def test_what_others_are_told(host: str, advertised: str, told: str) -> None:
+    config = CoordinatorConfig(model_path=CHECKPOINT, cluster_token="t", host=host, advertise_host=advertised)
+    assert endpoint(config.public_host, 5) == told
