@@ -16,7 +16,7 @@ from models.demo.pictures import normalise
 from models.demo.trees import IGNORED
 from models.demo.vision import BatchedVision
 
-MUON_RATE, ADAM_RATE = 3e-3, 3e-3
+VISION_RATE, PATCH_RATE, LANGUAGE_RATE, ADAM_RATE = 5e-3, 2e-3, 2.5e-3, 3e-3
 WEIGHT_DECAY = 0.02
 GRADIENT_NORM = 1.0
 # Every new shape costs the CPU a freshly compiled kernel: sizes are rounded up to few values.
@@ -37,22 +37,26 @@ class Learner:
         self._device = device
         self._half = half
         self._vision = BatchedVision(model.model.visual)
-        self._optimizers = _optimizers(model)
+        # Muon wants matrices: the patch weights as one, over the same memory.
+        self._patch_weight: Any = self.model.model.visual.patch_embed.proj.weight
+        self._patch_matrix = nn.Parameter(self._patch_weight.detach().flatten(1))
+        self._optimizers = _optimizers(model, self._patch_matrix)
         self._parameters = list(model.parameters())
         self._threads = ThreadPoolExecutor(threads, initializer=lambda: torch.set_num_threads(1))
 
     def step(self, batches: Sequence[Batch], rate: float) -> float:
         """Learn from batches at a share (0 to 1) of the full rate; the mean loss of a token."""
-        for optimizer, full in zip(self._optimizers, (MUON_RATE, ADAM_RATE), strict=True):
+        for optimizer in self._optimizers:
             for group in optimizer.param_groups:
-                group["lr"] = full * rate
+                group["lr"] = group["rate"] * rate
         answered = sum(int((batch.labels != IGNORED).sum()) for batch in batches)
         found = list(self._threads.map(lambda batch: self._gradients(batch, answered), batches))
         for index, parameter in enumerate(self._parameters):
             parameter.grad = sum(gradients[index] for _, gradients in found[1:]) + found[0][1][index]
         torch.nn.utils.clip_grad_norm_(self._parameters, GRADIENT_NORM)
-        for optimizer in self._optimizers:
-            optimizer.step()
+        self._patch_matrix.grad = self._patch_weight.grad.flatten(1)
+        for done in [self._threads.submit(each.step) for each in self._optimizers]:
+            done.result()
         return sum(loss for loss, _ in found)
 
     def _gradients(self, batch: Batch, answered: int) -> tuple[float, tuple[torch.Tensor, ...]]:
@@ -129,13 +133,25 @@ def _padded(rows: torch.Tensor, step: int) -> torch.Tensor:
     return torch.cat((rows, rows.new_zeros(missing, *rows.shape[1:])))
 
 
-def _optimizers(model: Qwen2_5_VLForConditionalGeneration) -> list[torch.optim.Optimizer]:
-    matrices: list[nn.Parameter] = []
+def _optimizers(
+    model: Qwen2_5_VLForConditionalGeneration, patch_matrix: nn.Parameter
+) -> list[torch.optim.Optimizer]:
+    """Every group keeps its full rate under "rate"."""
+    vision: list[nn.Parameter] = []
+    language: list[nn.Parameter] = []
     others: list[nn.Parameter] = []
     for name, parameter in model.named_parameters():
-        in_block = ".layers." in name or ".blocks." in name or ".merger." in name
-        (matrices if in_block and parameter.ndim == 2 else others).append(parameter)
+        if parameter.ndim == 2 and "embed_tokens" not in name:
+            (vision if ".visual." in name else language).append(parameter)
+        elif parameter.ndim <= 2:
+            others.append(parameter)
+    patch = {"params": [patch_matrix], "rate": PATCH_RATE}
     return [
-        torch.optim.Muon(matrices, lr=MUON_RATE, weight_decay=WEIGHT_DECAY, adjust_lr_fn="match_rms_adamw"),
-        torch.optim.AdamW(others, lr=ADAM_RATE, betas=(0.9, 0.98), weight_decay=0.0),
+        _muon([{"params": vision, "rate": VISION_RATE}, patch]),
+        _muon([{"params": language, "rate": LANGUAGE_RATE}]),
+        torch.optim.AdamW([{"params": others, "rate": ADAM_RATE}], betas=(0.9, 0.98), weight_decay=0.0),
     ]
+
+
+def _muon(groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
+    return torch.optim.Muon(groups, weight_decay=WEIGHT_DECAY, adjust_lr_fn="match_rms_adamw")

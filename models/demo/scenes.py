@@ -28,15 +28,16 @@ BACKGROUNDS = ((245, 245, 245), (205, 205, 205), (125, 125, 125), (55, 55, 55), 
 SIZE_PX = 112
 MAX_SHAPES = 4
 
-# Centres are at least this far apart from left to right, so that "left of" is never in doubt.
-_COLUMN_GAP = 0.14
-_SIZES = (0.20, 0.31)
+# Items stand on a loose grid of cells, in columns of their own: "left of" is never in doubt.
+CELL_PX = 28
+_SIZES = (0.68, 0.92)
+_SHIFT = 0.1
 _COLOUR_JITTER = 12
 
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """One shape. Centre and size are fractions of the picture's width and height."""
+    """One shape. Centre and size are counted in cells of the picture's grid."""
 
     colour: str
     shape: str
@@ -58,6 +59,7 @@ class Scene:
     noise: int
     width_px: int
     height_px: int
+    cell_px: int
     paint_seed: int
 
     def with_shape(self, shape: str) -> list[Item]:
@@ -69,18 +71,16 @@ class Scene:
 
 def random_scene(rng: random.Random, max_shapes: int = MAX_SHAPES) -> Scene:
     """Draw a scene of 1 to max_shapes shapes; one in ten has another size than 112 x 112."""
-    weights = (20, 34, 30, 16)[:max_shapes]
-    count = rng.choices(range(1, max_shapes + 1), weights)[0]
-    items = None
-    while items is None:
-        items = _place(rng, _kinds(rng, count))
-    width_px, height_px = _canvas(rng)
+    columns, rows, cell_px = _grid(rng)
+    weights = (20, 34, 30, 16)[: min(max_shapes, columns)]
+    count = rng.choices(range(1, len(weights) + 1), weights)[0]
     return Scene(
-        items=items,
+        items=_place(rng, _kinds(rng, count), columns, rows),
         background=rng.choice(BACKGROUNDS),
         noise=rng.choice((0, 0, 8, 16, 24)),
-        width_px=width_px,
-        height_px=height_px,
+        width_px=columns * cell_px,
+        height_px=rows * cell_px,
+        cell_px=cell_px,
         paint_seed=rng.getrandbits(32),
     )
 
@@ -96,29 +96,26 @@ def _kinds(rng: random.Random, count: int) -> list[tuple[str, str]]:
     return rng.sample([(colour, shape) for colour in colours for shape in shapes], count)
 
 
-def _place(rng: random.Random, kinds: list[tuple[str, str]]) -> tuple[Item, ...] | None:
-    """Give every kind a place; None where two would touch."""
-    sizes = [rng.uniform(*_SIZES) for _ in kinds]
-    low, high = 0.16, 0.84 - _COLUMN_GAP * (len(kinds) - 1)
-    starts = sorted(rng.uniform(low, high) for _ in kinds)
-    columns = [start + index * _COLUMN_GAP for index, start in enumerate(starts)]
-    rows = [rng.uniform(0.16, 0.84) for _ in kinds]
-    placed = [
-        Item(colour, shape, round(x, 4), round(y, 4), round(size, 4))
-        for (colour, shape), x, y, size in zip(kinds, columns, rows, sizes, strict=True)
-    ]
-    for index, one in enumerate(placed):
-        for other in placed[:index]:
-            reach = (one.size + other.size) / 2 + 0.03
-            if abs(one.x - other.x) < reach and abs(one.y - other.y) < reach:
-                return None
-    return tuple(placed)
+def _place(rng: random.Random, kinds: list[tuple[str, str]], columns: int, rows: int) -> tuple[Item, ...]:
+    """Give every kind a column of its own and any row, a little off the middle of the cell."""
+    chosen = sorted(rng.sample(range(columns), len(kinds)))
+    return tuple(
+        Item(
+            colour,
+            shape,
+            x=round(column + 0.5 + rng.uniform(-_SHIFT, _SHIFT), 3),
+            y=round(rng.randrange(rows) + 0.5 + rng.uniform(-_SHIFT, _SHIFT), 3),
+            size=round(rng.uniform(*_SIZES), 3),
+        )
+        for (colour, shape), column in zip(kinds, chosen, strict=True)
+    )
 
 
-def _canvas(rng: random.Random) -> tuple[int, int]:
+def _grid(rng: random.Random) -> tuple[int, int, int]:
+    """Columns, rows and pixels of a cell."""
     if rng.random() < 0.9:
-        return SIZE_PX, SIZE_PX
-    return rng.choice(((224, 224), (160, 160), (140, 84), (84, 140)))
+        return SIZE_PX // CELL_PX, SIZE_PX // CELL_PX, CELL_PX
+    return rng.choice(((4, 4, 2 * CELL_PX), (4, 4, 40), (8, 2, CELL_PX), (2, 8, CELL_PX)))
 
 
 def render(scene: Scene) -> Image.Image:
@@ -142,8 +139,8 @@ def _noisy(image: Image.Image, noise: int, rng: np.random.Generator) -> Image.Im
 
 
 def _paint(draw: ImageDraw.ImageDraw, item: Item, scene: Scene, fill: tuple[int, int, int]) -> None:
-    x, y = item.x * scene.width_px, item.y * scene.height_px
-    half = item.size * min(scene.width_px, scene.height_px) / 2
+    x, y = item.x * scene.cell_px, item.y * scene.cell_px
+    half = item.size * scene.cell_px / 2
     if item.shape == "circle":
         draw.ellipse((x - half, y - half, x + half, y + half), fill=fill)
     elif item.shape == "square":
@@ -162,7 +159,7 @@ def _paint(draw: ImageDraw.ImageDraw, item: Item, scene: Scene, fill: tuple[int,
 def _star(x: float, y: float, radius: float) -> list[tuple[float, float]]:
     points = []
     for step in range(10):
-        reach = radius if step % 2 == 0 else radius * 0.42
+        reach = radius if step % 2 == 0 else radius * 0.4
         angle = math.pi * step / 5
         points.append((x + reach * math.sin(angle), y - reach * math.cos(angle)))
     return points

@@ -13,7 +13,7 @@ import sys
 import time
 from collections import deque
 from collections.abc import Iterator
-from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -46,7 +46,7 @@ BASE_WEIGHTS = {
     "repeat": 0.7,
     "counting": 0.5,
 }
-WARMUP_STEPS = 100
+WARMUP_STEPS = 60
 PREFETCH = 4
 HELD_OUT_SEED = 7_000_003
 
@@ -105,8 +105,7 @@ def _make_batches(settings: Settings, step: int, weights: dict[str, float]) -> l
 
 def steps(settings: Settings, progress: Progress) -> Iterator[list[Batch]]:
     """Each step's batches, made in other processes by the weights of PREFETCH steps before."""
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(settings.workers, mp_context=context) as pool:
+    with _pool(settings.workers) as pool:
         waiting: deque[Future[list[Batch]]] = deque()
         step = progress.step
         while True:
@@ -115,6 +114,12 @@ def steps(settings: Settings, progress: Progress) -> Iterator[list[Batch]]:
                 waiting.append(pool.submit(_make_batches, settings, ahead, progress.weights()))
             yield waiting.popleft().result()
             step += 1
+
+
+def _pool(workers: int) -> Executor:
+    if workers == 0:
+        return ThreadPoolExecutor(1)
+    return ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn"))
 
 
 def rate_at(settings: Settings, progress: Progress) -> float:
@@ -131,7 +136,7 @@ def _share_done(settings: Settings, progress: Progress) -> float:
 
 def train(settings: Settings) -> dict[str, float]:
     """Train, write the folder and return the last held-out shares by family."""
-    torch.set_num_threads(settings.threads)
+    torch.set_num_threads(1)
     torch.manual_seed(settings.seed)
     tokenizer = train_tokenizer(settings.seed)
     model = Qwen2_5_VLForConditionalGeneration(model_config(tokenizer))
@@ -195,10 +200,10 @@ def parse(words: list[str] | None = None) -> Settings:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--max-minutes", type=float, default=80.0)
     parser.add_argument("--steps", type=int, help="stop and cool down by steps, not by time")
-    parser.add_argument("--rows", type=int, default=4, help="rows of 256 tokens in a batch")
+    parser.add_argument("--rows", type=int, default=2, help="rows of 256 tokens in a batch")
     parser.add_argument("--parts", type=int, default=4, help="batches in a step")
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--workers", type=int, default=1, help="processes that draw pictures")
+    parser.add_argument("--workers", type=int, default=1, help="processes that draw pictures (0: a thread)")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--half", action=argparse.BooleanOptionalAction, default=True)
     parser.add_argument("--resume", action="store_true")

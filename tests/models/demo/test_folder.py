@@ -50,7 +50,7 @@ def test_template_opens_the_answer_and_adds_no_system_turn(
     assert rendered == "<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n"
 
 
-@pytest.mark.parametrize("size", [(112, 112), (224, 224), (160, 160), (140, 84), (84, 140)])
+@pytest.mark.parametrize("size", [(112, 112), (224, 224), (160, 160), (224, 56), (150, 100)])
 def test_patches_are_those_of_the_processor(size: tuple[int, int]) -> None:
     noise = np.random.default_rng(0).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
     image = Image.fromarray(noise)

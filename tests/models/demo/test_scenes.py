@@ -9,9 +9,9 @@ import pytest
 from models.demo.questions import FAMILIES, NUMBERS, ask, random_example
 from models.demo.scenes import Item, Scene, random_scene, render, write_examples
 
-RED_CIRCLE = Item("red", "circle", 0.25, 0.5, 0.3)
-BLUE_STAR = Item("blue", "star", 0.7, 0.5, 0.3)
-SCENE = Scene((RED_CIRCLE, BLUE_STAR), (10, 10, 10), 0, 112, 112, 7)
+RED_CIRCLE = Item("red", "circle", 1.0, 2.0, 0.9)
+BLUE_STAR = Item("blue", "star", 3.0, 2.0, 0.9)
+SCENE = Scene((RED_CIRCLE, BLUE_STAR), (10, 10, 10), 0, 112, 112, 28, 7)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -26,7 +26,7 @@ def test_same_scene_gives_the_same_pixels() -> None:
 
 def test_shapes_are_painted_where_the_scene_says() -> None:
     pixels = np.asarray(render(SCENE)).astype(int)
-    red, blue = pixels[56, 28], pixels[56, 78]
+    red, blue = pixels[56, 28], pixels[56, 84]
     assert red.argmax() == 0
     assert blue.argmax() == 2
     assert tuple(pixels[5, 5]) == SCENE.background
@@ -54,7 +54,7 @@ def test_beside_names_the_neighbour() -> None:
 
 
 def test_colour_is_asked_only_of_a_single_shape() -> None:
-    twins = Scene((RED_CIRCLE, Item("blue", "circle", 0.7, 0.5, 0.3)), (10, 10, 10), 0, 112, 112, 7)
+    twins = Scene((RED_CIRCLE, Item("blue", "circle", 3.0, 2.0, 0.9)), (10, 10, 10), 0, 112, 112, 28, 7)
     assert ask(random.Random(0), "colour", (twins,)) is None
 
 
@@ -67,9 +67,9 @@ def _asked(question: str) -> str:
     [("shapes", 3), ("circles", 2), ("stars", 1), ("crosses", 0), ("red shapes", 2)],
 )
 def test_count_counts_what_was_asked(asked: str, count: int) -> None:
-    third = Item("red", "star", 0.5, 0.2, 0.2)
-    circles = (RED_CIRCLE, Item("blue", "circle", 0.7, 0.5, 0.3), third)
-    scene = Scene(circles, (10, 10, 10), 0, 112, 112, 7)
+    third = Item("red", "star", 2.0, 1.0, 0.9)
+    circles = (RED_CIRCLE, Item("blue", "circle", 3.0, 2.0, 0.9), third)
+    scene = Scene(circles, (10, 10, 10), 0, 112, 112, 28, 7)
     rng = random.Random(1)
     drawn = [ask(rng, "count", (scene,)) for _ in range(300)]
     answers = {one.answer for one in drawn if one is not None and asked == _asked(one.question)}

@@ -74,7 +74,7 @@ def test_a_packed_branch_is_answered_as_the_model_itself_would(
 
 def test_training_resumes_where_it_stopped_and_writes_a_loadable_folder(tmp_path: Path) -> None:
     words = f"--out {tmp_path}/out --state {tmp_path}/state.pt --rows 1 --parts 2 --held-out 1 --no-half"
-    words += " --evaluate-every 2 --threads 1 --device cpu"
+    words += " --evaluate-every 2 --threads 1 --workers 0 --device cpu"
     train(parse([*words.split(), "--steps", "2"]))
     shares = train(parse([*words.split(), "--steps", "4", "--resume"]))
     assert set(shares) == set(FAMILIES)
