@@ -45,7 +45,9 @@ def cluster(state_dir: Path) -> Iterator[str]:
     """A running cluster of one encode, one prefill and one decode server; yields its address."""
     where = ["--state-dir", str(state_dir)]
     up = subprocess.run(
-        [*CLI, "up", "--topology", "e1p1d1", "--detach", "--json", *where], stdout=subprocess.PIPE, check=True
+        [*CLI, "up", "--topology", "e1p1d1", "--port", "0", "--detach", "--json", *where],
+        stdout=subprocess.PIPE,
+        check=True,
     )
     try:
         yield json.loads(up.stdout)["address"]
