@@ -110,7 +110,7 @@ def _write_tokenizer(out: Path, vocabulary: int) -> dict[str, int]:
         "pad_token": "<|endoftext|>",
     }
     _write_json(out / "tokenizer_config.json", settings | {"clean_up_tokenization_spaces": False})
-    return {token: tokenizer.token_to_id(token) for token in SPECIAL_TOKENS}
+    return {token: len(table) + place for place, token in enumerate(SPECIAL_TOKENS)}
 
 
 def _config(preset: Preset, ids: dict[str, int]) -> dict[str, Any]:

@@ -128,12 +128,25 @@ class Oracle:
             "mm_token_type_ids": (ids == self.family.placeholder_token_id).long(),
         }
         if question.pictures:
-            from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
-
             images = [Image.open(io.BytesIO(data)).convert("RGB") for data in question.pictures]
-            found = Qwen2VLImageProcessorPil.from_pretrained(self.path)(images=images, return_tensors="pt")
+            found = image_processor(self.path)(images=images, return_tensors="pt")
             inputs |= {"pixel_values": found["pixel_values"], "image_grid_thw": found["image_grid_thw"]}
         return inputs
+
+
+def image_processor(path: Path) -> Any:
+    """transformers' own processor of a folder, in its Pillow form."""
+    from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
+
+    return Qwen2VLImageProcessorPil.from_pretrained(path)
+
+
+def resized(width: int, height: int, factor: int, min_pixels: int, max_pixels: int) -> tuple[int, int]:
+    """(width, height) to which transformers' processor brings a picture."""
+    from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import smart_resize
+
+    new_height, new_width = smart_resize(height, width, factor, min_pixels, max_pixels)
+    return new_width, new_height
 
 
 def expand(family: Family, question: Question) -> tuple[tuple[int, ...], tuple[MediaSpan, ...]]:

@@ -13,8 +13,7 @@ import os
 import struct
 import time
 import weakref
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -71,11 +70,11 @@ def remove_unused(folder: Path = SHARED_FOLDER) -> None:
 def _lock_and_fill(path: Path, fd: int, weights: Mapping[str, torch.Tensor], dtype: torch.dtype) -> bool:
     """Ends with a shared lock on a whole copy; False if the file was removed meanwhile."""
     while True:
-        with _exclusive(fd) as is_alone:
-            if not _is_same_file(path, fd):
-                return False
-            if is_alone and os.fstat(fd).st_size == 0:
-                _write(path, fd, weights, dtype)
+        is_alone = _lock_if_alone(fd)
+        if not _is_same_file(path, fd):
+            return False
+        if is_alone and os.fstat(fd).st_size == 0:
+            _write(path, fd, weights, dtype)
         # Turning an exclusive lock into a shared one is not atomic, hence the check after it.
         fcntl.flock(fd, fcntl.LOCK_SH)
         if not _is_same_file(path, fd):
@@ -86,15 +85,13 @@ def _lock_and_fill(path: Path, fd: int, weights: Mapping[str, torch.Tensor], dty
         time.sleep(_POLL_S)
 
 
-@contextmanager
-def _exclusive(fd: int) -> Iterator[bool]:
-    """Whether the exclusive lock was free. Waits for a writer, never for users."""
+def _lock_if_alone(fd: int) -> bool:
+    """Takes the exclusive lock if no one else holds any."""
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        is_alone = True
     except BlockingIOError:
-        is_alone = False
-    yield is_alone
+        return False
+    return True
 
 
 def _write(path: Path, fd: int, weights: Mapping[str, torch.Tensor], dtype: torch.dtype) -> None:
@@ -150,10 +147,7 @@ def _let_go(path: Path, fd: int) -> None:
     except OSError:
         return
     try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        if _is_same_file(path, fd):
+        if _lock_if_alone(fd) and _is_same_file(path, fd):
             path.unlink()
-    except BlockingIOError:
-        pass
     finally:
         os.close(fd)

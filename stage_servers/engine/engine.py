@@ -44,6 +44,8 @@ class Engine:
             raise ValueError(
                 f"kv: {tuple(kv.shape)} of {kv.dtype}, the model wants {wanted} of {model.dtype}"
             )
+        if not kv.is_contiguous():
+            raise ValueError("kv: the pool must be contiguous")
         self._model = model
         self._blocks = blocks
         self._config = config

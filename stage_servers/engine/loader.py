@@ -9,11 +9,15 @@ import torch
 
 from core.families import ModelError, load_family
 from core.families.folder import weight_files
-from stage_servers.engine.attention import registry
-from stage_servers.engine.attention.backend import INTERFACE_NAME, register
+from stage_servers.engine.attention import native, registry
+from stage_servers.engine.attention.backend import ENCODER_INTERFACE_NAME, INTERFACE_NAME, register
 from stage_servers.engine.converted import share_converted
 from stage_servers.engine.families import adapter_for
+from stage_servers.engine.families.adapter import FamilyAdapter
+from stage_servers.engine.fastpath import FastPath
+from stage_servers.engine.fused import fuse
 from stage_servers.engine.model import Model
+from stage_servers.engine.native.build import NativeError, load_library
 from stage_servers.engine.weights import (
     MappedFiles,
     Tensors,
@@ -31,12 +35,14 @@ _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torc
 _log = logging.getLogger(__name__)
 
 
-def load_model(path: Path, *, dtype: str = "auto", device: str = "cpu", attention: str = "auto") -> Model:
+def load_model(
+    path: Path, *, dtype: str = "auto", device: str = "cpu", attention: str = "auto", fast_path: bool = True
+) -> Model:
     """The model of a folder, ready to run.
 
-    dtype "auto" is that of the files. Raises ModelError naming a missing file or
-    weight, an unknown architecture, or a dtype, device or attention backend that
-    is not to be had.
+    dtype "auto" is that of the files; fast_path False keeps decodes on transformers'
+    code. Raises ModelError naming a missing file or weight, an unknown architecture,
+    or a dtype, device or attention backend that is not to be had.
     """
     description = load_family(path)
     chosen = _device(device)
@@ -52,7 +58,9 @@ def load_model(path: Path, *, dtype: str = "auto", device: str = "cpu", attentio
     family = adapter(model)
     register()
     family.text_config._attn_implementation = INTERFACE_NAME
-    backend = registry.choose(attention, chosen, wanted)
+    backend = registry.choose(attention, chosen, wanted, family.attention_shape)
+    if backend == "native" and _can_encode(family, chosen, wanted):
+        family.vision_model.config._attn_implementation = ENCODER_INTERFACE_NAME
     return Model(
         path=path,
         description=description,
@@ -61,8 +69,26 @@ def load_model(path: Path, *, dtype: str = "auto", device: str = "cpu", attentio
         device=chosen,
         dtype=wanted,
         attention_backend=backend,
+        fast_path=_fast_path(family, chosen) if fast_path else None,
         files=files,
     )
+
+
+def _can_encode(family: FamilyAdapter, device: torch.device, dtype: torch.dtype) -> bool:
+    shape = family.encoder_shape
+    return shape is not None and native.refusal(device, dtype, shape) is None
+
+
+def _fast_path(family: FamilyAdapter, device: torch.device) -> FastPath | None:
+    if device.type != "cpu":
+        return None
+    try:
+        library = load_library()
+        fuse(family.model, library)
+        return FastPath(family, library)
+    except NativeError as error:
+        _log.warning("decodes take transformers' slower code: %s", error)
+        return None
 
 
 def _device(name: str) -> torch.device:
@@ -72,8 +98,11 @@ def _device(name: str) -> torch.device:
         raise ModelError(f"device: {name!r} is no device") from None
     if device.type not in ("cpu", "cuda"):
         raise ModelError(f"device: {name!r} is not supported (cpu, cuda:N)")
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise ModelError(f"device: {name} is not here")
+    if device.type == "cuda":
+        if (device.index or 0) >= torch.cuda.device_count():
+            raise ModelError(f"device: {name} is not here")
+        # Convolutions round float32 to TF32 unless told otherwise; matrix products do not.
+        torch.backends.cudnn.allow_tf32 = False
     return device
 
 

@@ -11,8 +11,9 @@ import torch
 from core.families import Family
 from core.sequence import MediaSpan
 from stage_servers.engine.attention import registry
-from stage_servers.engine.attention.backend import AttentionBackend, AttentionShape
+from stage_servers.engine.attention.backend import AttentionBackend
 from stage_servers.engine.families.adapter import FamilyAdapter, PixelInput
+from stage_servers.engine.fastpath import FastPath
 from stage_servers.engine.media import MediaError, decode_picture
 from stage_servers.engine.weights import MappedFiles
 
@@ -30,6 +31,7 @@ class Model:
         device: torch.device,
         dtype: torch.dtype,
         attention_backend: str,
+        fast_path: FastPath | None,
         files: MappedFiles,
     ) -> None:
         self.path = path
@@ -38,6 +40,7 @@ class Model:
         self.device = device
         self.dtype = dtype
         self.attention_backend = attention_backend
+        self.fast_path = fast_path
         self._processor = processor
         self._files = files
 
@@ -62,12 +65,8 @@ class Model:
         return int(self.family.text_config.num_hidden_layers)
 
     @property
-    def num_heads(self) -> int:
-        return int(self.family.text_config.num_attention_heads)
-
-    @property
     def num_kv_heads(self) -> int:
-        return int(self.family.text_config.num_key_value_heads)
+        return self.family.attention_shape.num_kv_heads
 
     @property
     def hidden_size(self) -> int:
@@ -75,7 +74,7 @@ class Model:
 
     @property
     def head_dim(self) -> int:
-        return int(getattr(self.family.text_config, "head_dim", None) or self.hidden_size // self.num_heads)
+        return self.family.attention_shape.head_dim
 
     @property
     def embedding_width(self) -> int:
@@ -104,8 +103,7 @@ class Model:
             return self.family.encode(inputs)
 
     def make_attention(self) -> AttentionBackend:
-        shape = AttentionShape(self.num_heads, self.num_kv_heads, self.head_dim, self.head_dim**-0.5)
-        return registry.make(self.attention_backend, shape)
+        return registry.make(self.attention_backend, self.family.attention_shape)
 
     def close(self) -> None:
         """Gives up this process's hold on converted weights; the model stays usable."""

@@ -10,6 +10,7 @@ from stage_servers.engine.attention.backend import PagedStep
 from stage_servers.engine.attention.batch import PackedBatch, Segment
 from stage_servers.engine.batching import Chunk, Selection
 from stage_servers.engine.families.adapter import MediaRows
+from stage_servers.engine.fastpath import MAX_ROWS
 from stage_servers.engine.model import Model
 from stage_servers.engine.records import EngineListener, WrittenChunk
 
@@ -30,20 +31,25 @@ class Runner:
         """Logits [chunks that end their sequence, vocabulary], in order of chunks."""
         chunks = selection.chunks
         batch = self._pack(chunks, len(selection.decodes))
+        ends = zip(chunks, batch.segments, strict=True)
+        wanted = [segment.first_row + segment.num_rows - 1 for chunk, segment in ends if chunk.is_last]
+        token_ids = torch.tensor([token for chunk in chunks for token in _tokens(chunk)])
+        positions, media, paged = _positions(chunks), self._media(chunks), self._paged(selection.prefills)
+        fast = self._model.fast_path
+        if fast is not None and batch.num_rows <= MAX_ROWS and media is None and paged.on_layer is None:
+            return fast.run(token_ids, positions, self._pool, batch, wanted)
         self._attention.begin(self._pool, batch)
-        device = self._model.device
-        token_ids = torch.tensor([token for chunk in chunks for token in _tokens(chunk)], device=device)
-        hidden = self._model.family.forward_text(
-            token_ids, _positions(chunks).to(device), self._media(chunks), self._paged(selection.prefills)
-        )
-        rows = [
-            segment.first_row + segment.num_rows - 1
-            for chunk, segment in zip(chunks, batch.segments, strict=True)
-            if chunk.is_last
-        ]
-        if len(rows) < batch.num_rows:
-            hidden = hidden[torch.tensor(rows, dtype=torch.int64, device=device)]
+        hidden = self._hidden(token_ids, positions, media, paged)
+        if len(wanted) < batch.num_rows:
+            hidden = hidden[torch.tensor(wanted, dtype=torch.int64, device=hidden.device)]
         return self._model.family.logits(hidden)
+
+    def _hidden(
+        self, token_ids: torch.Tensor, positions: torch.Tensor, media: MediaRows | None, paged: PagedStep
+    ) -> torch.Tensor:
+        """Final hidden states [rows, hidden] by transformers' model code."""
+        device = self._model.device
+        return self._model.family.forward_text(token_ids.to(device), positions.to(device), media, paged)
 
     def _pack(self, chunks: Seq[Chunk], num_decodes: int) -> PackedBatch:
         segments: list[Segment] = []
@@ -87,6 +93,13 @@ def _tokens(chunk: Chunk) -> list[int]:
 
 def _positions(chunks: Seq[Chunk]) -> torch.Tensor:
     """[3, rows] rotary positions."""
+    if all(
+        chunk.first_token >= len(chunk.sequence.spec.prompt) and chunk.num_tokens == 1 for chunk in chunks
+    ):
+        # Decodes alone, the step that must be quick.
+        return torch.tensor([chunk.first_token + chunk.sequence.position_delta for chunk in chunks]).expand(
+            3, -1
+        )
     parts: list[torch.Tensor] = []
     for chunk in chunks:
         sequence = chunk.sequence

@@ -13,6 +13,7 @@ from stage_servers.engine.attention.batch import PackedBatch
 # The name under which transformers knows our attention. It must not contain "flash":
 # transformers would take that for its own flash attention.
 INTERFACE_NAME = "elasticmm_paged"
+ENCODER_INTERFACE_NAME = "elasticmm_whole"
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +69,10 @@ def register() -> None:
     """Makes the paged attention known to transformers; may be called again."""
     from transformers import AttentionInterface
 
+    from stage_servers.engine.attention.native import whole_attention
+
     AttentionInterface.register(INTERFACE_NAME, paged_attention)
+    AttentionInterface.register(ENCODER_INTERFACE_NAME, whole_attention)
 
 
 def paged_attention(

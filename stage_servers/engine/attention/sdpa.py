@@ -8,6 +8,8 @@ from torch.nn.functional import scaled_dot_product_attention
 from stage_servers.engine.attention.backend import AttentionShape, write_rows
 from stage_servers.engine.attention.batch import PackedBatch, Segment
 
+_ROWS_AT_A_TIME = 128
+
 
 class SdpaAttention:
     """Reads a sequence's blocks in place where they lie behind one another, else gathers them."""
@@ -33,16 +35,33 @@ class SdpaAttention:
         out = torch.empty_like(query)
         for segment, (source, mask) in zip(self._batch.segments, self._sources, strict=True):
             rows = slice(segment.first_row, segment.first_row + segment.num_rows)
+            key = self._context(2 * layer, source, segment.num_context)
+            value = self._context(2 * layer + 1, source, segment.num_context)
+            self._attend_segment(query[rows], key, value, mask, out[rows])
+        return out
+
+    def _attend_segment(
+        self,
+        query: torch.Tensor,
+        key: torch.Tensor,
+        value: torch.Tensor,
+        mask: torch.Tensor | None,
+        out: torch.Tensor,
+    ) -> None:
+        """Some rows at a time, each time only with the context that the last of them sees."""
+        num_rows, num_context = len(query), key.shape[2]
+        for first in range(0, num_rows, _ROWS_AT_A_TIME):
+            end = min(first + _ROWS_AT_A_TIME, num_rows)
+            seen = num_context - num_rows + end
             mixed = scaled_dot_product_attention(
-                query[None, rows].transpose(1, 2),
-                self._context(2 * layer, source, segment.num_context),
-                self._context(2 * layer + 1, source, segment.num_context),
-                attn_mask=mask,
+                query[None, first:end].transpose(1, 2),
+                key[:, :, :seen],
+                value[:, :, :seen],
+                attn_mask=None if mask is None else mask[first:end, :seen],
                 scale=self._shape.scale,
                 enable_gqa=self._shape.num_heads != self._shape.num_kv_heads,
             )
-            out[rows] = mixed[0].transpose(0, 1)
-        return out
+            out[first:end] = mixed[0].transpose(0, 1)
 
     def _source(self, segment: Segment) -> slice | torch.Tensor:
         assert self._batch is not None

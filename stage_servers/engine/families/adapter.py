@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 
 from core.sequence import MediaSpan
-from stage_servers.engine.attention.backend import PagedStep
+from stage_servers.engine.attention.backend import AttentionShape, PagedStep
 
 Pixels = np.ndarray[Any, np.dtype[np.float32]]
 
@@ -65,6 +65,24 @@ class FamilyAdapter(ABC):
     @property
     def text_config(self) -> Any:
         return self.text_model.config
+
+    @property
+    def attention_shape(self) -> AttentionShape:
+        attention = self.text_model.layers[0].self_attn
+        config = self.text_config
+        return AttentionShape(
+            config.num_attention_heads, config.num_key_value_heads, attention.head_dim, attention.scaling
+        )
+
+    @property
+    def encoder_shape(self) -> AttentionShape | None:
+        """Of the encoder's attention, where every row sees all of its part; None if it is another kind."""
+        return None
+
+    @property
+    def has_usual_layers(self) -> bool:
+        """Whether the text layers are of the form that fastpath knows."""
+        return False
 
     @property
     def num_extras(self) -> int:

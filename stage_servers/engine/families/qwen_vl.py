@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from core.sequence import MediaSpan
-from stage_servers.engine.attention.backend import PagedStep
+from stage_servers.engine.attention.backend import AttentionShape, PagedStep
 from stage_servers.engine.families.adapter import FamilyAdapter, MediaRows, PixelInput
 
 
@@ -43,6 +43,16 @@ class Qwen25VLAdapter(FamilyAdapter):
     @property
     def vision_model(self) -> Any:
         return self.model.model.visual
+
+    @property
+    def encoder_shape(self) -> AttentionShape:
+        config = self.vision_model.config
+        head_dim = config.hidden_size // config.num_heads
+        return AttentionShape(config.num_heads, config.num_heads, head_dim, head_dim**-0.5)
+
+    @property
+    def has_usual_layers(self) -> bool:
+        return True
 
     def preprocess(self, processor: Any, image: Image.Image) -> tuple[torch.Tensor, tuple[int, ...]]:
         found = processor(images=[image])

@@ -20,6 +20,7 @@ class Pair:
     path: Path
     model: Model
     oracle: Oracle
+    plain_model: Model  # the same without any C++ of ours
 
     def question(self, seed: int, **shape: object) -> Question:
         return make_question(self.oracle.family, seed, **shape)  # type: ignore[arg-type]
@@ -39,7 +40,9 @@ def pairs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Pair]:
     found = {}
     for family in ("first", "second"):
         path = build_checkpoint(tmp_path_factory.mktemp(family), family)
-        found[family] = Pair(path, load_model(path), Oracle(path))
+        found[family] = Pair(
+            path, load_model(path), Oracle(path), load_model(path, fast_path=False, attention="sdpa")
+        )
     return found
 
 

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
-import pytest
+from typing import Any
 
+import pytest
+import torch
+
+from stage_servers.engine.fastpath import FastPath
+from stage_servers.engine.model import Model
 from tests.exactness import Tally, make_spec
 from tests.stage_servers.engine.conftest import Pair
 from tests.stage_servers.engine.harness import Bench, answer_all
@@ -17,17 +22,37 @@ SHAPES = (
 )
 
 
-def run_mixed(pair: Pair, **engine: int) -> Bench:
+def run_mixed(pair: Pair, model: Model | None = None, **engine: int) -> Bench:
     questions = [pair.question(seed, **shape) for seed, shape in enumerate(SHAPES)]
     family = pair.oracle.family
     specs = [make_spec(family, q, f"r{i}", max_tokens=NUM_TOKENS) for i, q in enumerate(questions)]
-    bench, tally = Bench(pair.model, **engine), Tally()
+    bench, tally = Bench(model or pair.model, **engine), Tally()
     answer_all(bench, specs, questions)
     for spec, question in zip(specs, questions, strict=True):
         pair.oracle.compare(question, bench.tokens[spec.key], tally)
     assert tally.num_tokens == NUM_TOKENS * len(SHAPES)
     tally.check()
     return bench
+
+
+@pytest.mark.parametrize("chunk", [16, 512])
+def test_without_the_fast_path(pair: Pair, chunk: int) -> None:
+    assert pair.plain_model.fast_path is None
+    run_mixed(pair, pair.plain_model, max_batch_tokens=chunk, max_sequences=8)
+
+
+def test_decodes_take_the_fast_path(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows: list[int] = []
+    taken = FastPath.run
+
+    def count(path: FastPath, token_ids: torch.Tensor, *rest: Any) -> torch.Tensor:
+        rows.append(len(token_ids))
+        return taken(path, token_ids, *rest)
+
+    monkeypatch.setattr(FastPath, "run", count)
+    bench = run_mixed(pair)
+    assert len(rows) >= sum(step.num_prefill_tokens == 0 for step in bench.steps) > NUM_TOKENS - 5
+    assert max(rows) >= len(SHAPES)
 
 
 @pytest.mark.parametrize("chunk", [16, 23, 64, 512])

@@ -1,0 +1,101 @@
+"""Modules that do in one pass over the rows what transformers' own do in several.
+
+They stand in for modules of the same form, hold the very same weights under the same names, and
+round once where the original rounds at every operation. For prefill and encode, where a pass over
+all rows costs real time.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from typing import Any
+
+import torch
+from torch import nn
+
+_SUFFIXES = {torch.float32: "float32", torch.bfloat16: "bfloat16"}
+_MULTIPLE = 16
+
+
+class FusedNorm(nn.Module):
+    """RMS norm over the last dimension."""
+
+    def __init__(self, original: Any, library: ctypes.CDLL) -> None:
+        super().__init__()
+        self.weight = original.weight
+        self.variance_epsilon = float(original.variance_epsilon)
+        self._run = getattr(library, f"rms_norm_{_SUFFIXES[self.weight.dtype]}")
+        self._run.argtypes = [ctypes.c_void_p] * 3 + [ctypes.c_int64] * 2 + [ctypes.c_float, ctypes.c_int32]
+        self._run.restype = None
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = x.contiguous()
+        out = torch.empty_like(x)
+        width = x.shape[-1]
+        self._run(
+            x.data_ptr(),
+            self.weight.data_ptr(),
+            out.data_ptr(),
+            x.numel() // width,
+            width,
+            self.variance_epsilon,
+            torch.get_num_threads(),
+        )
+        return out
+
+
+class FusedGatedMlp(nn.Module):
+    """down(silu(gate(x)) * up(x))."""
+
+    def __init__(self, original: Any, library: ctypes.CDLL) -> None:
+        super().__init__()
+        self.gate_proj = original.gate_proj
+        self.up_proj = original.up_proj
+        self.down_proj = original.down_proj
+        self._run = getattr(library, f"silu_times_{_SUFFIXES[self.gate_proj.weight.dtype]}")
+        self._run.argtypes = [ctypes.c_void_p] * 3 + [ctypes.c_int64, ctypes.c_int32]
+        self._run.restype = None
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        gate, up = self.gate_proj(x).contiguous(), self.up_proj(x).contiguous()
+        self._run(gate.data_ptr(), up.data_ptr(), gate.data_ptr(), gate.numel(), torch.get_num_threads())
+        down: torch.Tensor = self.down_proj(gate)
+        return down
+
+
+def fuse(model: nn.Module, library: ctypes.CDLL) -> int:
+    """Puts fused modules in the place of those they can stand in for; returns how many."""
+    places = [
+        (name, module) for name, module in model.named_modules() if _is_norm(module) or _is_gated(module)
+    ]
+    for name, module in places:
+        parent, _, child = name.rpartition(".")
+        made = FusedNorm(module, library) if _is_norm(module) else FusedGatedMlp(module, library)
+        setattr(model.get_submodule(parent), child, made)
+    return len(places)
+
+
+def _is_norm(module: nn.Module) -> bool:
+    weight = getattr(module, "weight", None)
+    return (
+        type(module).__name__.endswith("RMSNorm")
+        and hasattr(module, "variance_epsilon")
+        and isinstance(weight, torch.Tensor)
+        and _can_run(weight, weight.shape[0])
+    )
+
+
+def _is_gated(module: nn.Module) -> bool:
+    parts = [getattr(module, name, None) for name in ("gate_proj", "up_proj", "down_proj")]
+    gate = parts[0]
+    return (
+        all(isinstance(part, nn.Linear) for part in parts)
+        and isinstance(gate, nn.Linear)
+        and type(getattr(module, "act_fn", None)).__name__ in ("SiLU", "SiLUActivation")
+        and _can_run(gate.weight, gate.out_features)
+    )
+
+
+def _can_run(weight: torch.Tensor, width: int) -> bool:
+    is_known = weight.device.type == "cpu" and weight.dtype in _SUFFIXES
+    return is_known and weight.is_contiguous() and width % _MULTIPLE == 0

@@ -1,0 +1,81 @@
+"""The C++ parts: what they compute, and what happens where they cannot be had."""
+
+from __future__ import annotations
+
+import copy
+import logging
+from pathlib import Path
+
+import pytest
+import torch
+
+from stage_servers.engine import loader
+from stage_servers.engine.attention import native
+from stage_servers.engine.fused import FusedGatedMlp, FusedNorm, fuse
+from stage_servers.engine.loader import load_model
+from stage_servers.engine.native import build
+from tests.stage_servers.engine.conftest import Pair
+
+
+@pytest.fixture
+def plain_text(pair: Pair) -> torch.nn.Module:
+    return pair.plain_model.family.text_model
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.bfloat16, 2e-2)])
+def test_fused_modules_equal_the_models_own(
+    plain_text: torch.nn.Module, dtype: torch.dtype, tolerance: float
+) -> None:
+    own = copy.deepcopy(plain_text).to(dtype)
+    fused = copy.deepcopy(own)
+    count = fuse(fused, build.load_library())
+    kinds = [type(module) for module in fused.modules()]
+    assert count == kinds.count(FusedNorm) + kinds.count(FusedGatedMlp)
+    assert kinds.count(FusedGatedMlp) == 3
+    assert kinds.count(FusedNorm) >= 7
+    assert dict(fused.named_parameters()).keys() == dict(own.named_parameters()).keys()
+    x = torch.randn(1, 300, 64).to(dtype)
+    for layer, other in zip(own.layers, fused.layers, strict=True):
+        for part in ("input_layernorm", "mlp"):
+            right = getattr(layer, part)(x)
+            assert (right - getattr(other, part)(x)).abs().max() < tolerance * right.abs().max()
+
+
+def test_a_machine_without_a_compiler(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.delenv("CXX", raising=False)
+    with pytest.raises(build.NativeError, match="no C\\+\\+ compiler"):
+        build.ensure_built()
+
+
+def test_a_compiler_that_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CXX", "false")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    with pytest.raises(build.NativeError, match="false failed"):
+        build.ensure_built()
+    assert not list(tmp_path.rglob("*.so"))
+
+
+def test_a_cache_that_others_may_write_to_is_not_loaded_from(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    (tmp_path / "elasticmm").mkdir()
+    (tmp_path / "elasticmm").chmod(0o777)
+    with pytest.raises(build.NativeError, match="can be written to by others"):
+        build.ensure_built()
+
+
+def test_models_load_without_it_and_say_so(
+    first: Pair, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def refuse() -> None:
+        raise build.NativeError("no compiler today")
+
+    for module in (loader, native):
+        monkeypatch.setattr(module, "load_library", refuse)
+    with caplog.at_level(logging.WARNING):
+        model = load_model(first.path)
+    assert model.fast_path is None
+    assert model.attention_backend == "sdpa"
+    assert "no compiler today" in caplog.text
