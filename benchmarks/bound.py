@@ -54,7 +54,7 @@ def bound_tokens_per_s(prefill_s: float, decode_s: float) -> float:
 
 def measure(model: Path, rounds: int, threads: int) -> dict[str, Any]:
     torch.set_num_threads(threads)
-    bench = Bench(load_model(model), None)
+    bench = Bench(load_model(model), None, threads)
     gc.collect()
     gc.freeze()
     texts = TextMaker(model)

@@ -1,6 +1,6 @@
 """Engine steps beside what bounds them: weight reads, matrix products, transformers' generate.
 
-    OMP_WAIT_POLICY=passive python -m benchmarks.step --model DIR [--threads N] [--rounds R] [--out FILE]
+    OMP_WAIT_POLICY=passive python -m benchmarks.step --model DIR [--device D] [--json FILE]
 
 All figures are taken alternately in one run, so that whatever else the machine does touches all
 alike; ratios are of medians. The weights are read in two ways, the faster counts. The wait policy
@@ -58,10 +58,14 @@ class Bench:
         self.linears = [module.weight for module in text.modules() if isinstance(module, torch.nn.Linear)]
         self.weights = [*self.linears, head.weight]
         half = [part for weight in self.weights for part in weight.chunk(2 * threads)]
-        self._words = [part.view(torch.int32).numpy() for part in half]
+        self._words = [part.view(torch.int32).numpy() for part in half] if self._is_on_cpu else []
         self._threads = threads
         self._readers = ThreadPoolExecutor(threads)
-        self._alone, self._together = self._decoding(1), self._decoding(BATCH)
+        self.alone, self.together = self._decoding(1), self._decoding(BATCH)
+
+    @property
+    def _is_on_cpu(self) -> bool:
+        return self.model.device.type == "cpu"
 
     @property
     def weight_bytes(self) -> int:
@@ -80,7 +84,9 @@ class Bench:
         return timed(lambda: [weight.view(torch.int32).max() for weight in self.weights])
 
     def linears_at(self, rows: int, weights: list[torch.Tensor]) -> list[float]:
-        inputs = {w.shape[1]: torch.randn(rows, w.shape[1], dtype=w.dtype) for w in weights}
+        widths = {weight.shape[1] for weight in weights}
+        dtype, device = self.model.dtype, self.model.device
+        inputs = {width: torch.randn(rows, width, dtype=dtype, device=device) for width in widths}
         return timed(lambda: [torch.nn.functional.linear(inputs[w.shape[1]], w) for w in weights])
 
     def decode(self, engine: Engine) -> list[float]:
@@ -96,10 +102,11 @@ class Bench:
         moments: list[float] = []
 
         def note(_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+            _synchronize()
             moments.append(time.perf_counter())
             return scores
 
-        prompts = torch.tensor([_spec(place, 1).prompt for place in range(BATCH)])
+        prompts = torch.tensor([_spec(place, 1).prompt for place in range(BATCH)], device=self.model.device)
         count = STEPS_PER_ROUND + 1
         self.reference.generate(
             input_ids=prompts,
@@ -114,12 +121,12 @@ class Bench:
         return [after - before for before, after in pairwise(moments)]
 
     def figures(self) -> dict[str, Callable[[], list[float]]]:
-        return {
-            "read of all weights": self.read_weights,
+        host = {"read of all weights": self.read_weights} if self._is_on_cpu else {}
+        return host | {
             "read of all weights by torch": self.read_weights_by_torch,
             "linears at one row": lambda: self.linears_at(1, self.weights),
-            "decode step, batch 1": lambda: self.decode(self._alone),
-            f"decode step, batch {BATCH}": lambda: self.decode(self._together),
+            "decode step, batch 1": lambda: self.decode(self.alone),
+            f"decode step, batch {BATCH}": lambda: self.decode(self.together),
             f"generate step, batch {BATCH}": self.generate,
             f"linears at {CONTEXT} rows": lambda: self.linears_at(CONTEXT, self.linears),
             f"prefill of {CONTEXT} tokens": self.prefill,
@@ -128,7 +135,7 @@ class Bench:
     def _engine(self) -> Engine:
         model, num_blocks = self.model, 2 * BATCH * CONTEXT // BLOCK_TOKENS
         shape = (model.kv_planes, num_blocks, BLOCK_TOKENS, model.kv_token_elements)
-        pool = torch.zeros(shape, dtype=model.dtype)
+        pool = torch.zeros(shape, dtype=model.dtype, device=model.device)
         return Engine(model, pool, BlockAllocator(num_blocks), EngineConfig(CONTEXT, BATCH, BLOCK_TOKENS))
 
     def _decoding(self, batch: int) -> Engine:
@@ -151,9 +158,16 @@ def _spec(place: int, max_tokens: int) -> SequenceSpec:
 
 
 def timed(work: Callable[[], object]) -> list[float]:
+    _synchronize()
     started_s = time.perf_counter()
     work()
+    _synchronize()
     return [time.perf_counter() - started_s]
+
+
+def _synchronize() -> None:
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
 
 
 def measure(bench: Bench, rounds: int) -> dict[str, Figure]:
@@ -174,7 +188,8 @@ def measure(bench: Bench, rounds: int) -> dict[str, Figure]:
 def ratios(bench: Bench, figures: dict[str, Figure]) -> dict[str, float]:
     """What the targets are about; medians over medians."""
     at = {name: figure.median_ms for name, figure in figures.items()}
-    read = min(at["read of all weights"], at["read of all weights by torch"], at["linears at one row"])
+    reads = ("read of all weights", "read of all weights by torch", "linears at one row")
+    read = min(at[name] for name in reads if name in at)
     gemm, prefill = at[f"linears at {CONTEXT} rows"], at[f"prefill of {CONTEXT} tokens"]
     return {
         "decode step, batch 1 / weight read": at["decode step, batch 1"] / read,
@@ -187,12 +202,11 @@ def ratios(bench: Bench, figures: dict[str, Figure]) -> dict[str, float]:
     }
 
 
-def load_reference(path: Path, dtype: torch.dtype) -> Any:
+def load_reference(path: Path, model: Model) -> Any:
     from transformers import AutoModelForImageTextToText
 
-    model: Any = AutoModelForImageTextToText.from_pretrained(path, dtype=dtype)
-    model.eval()
-    return model
+    reference: Any = AutoModelForImageTextToText.from_pretrained(path, dtype=model.dtype)
+    return reference.eval().to(model.device)
 
 
 def main() -> None:
@@ -201,13 +215,14 @@ def main() -> None:
     )
     parser.add_argument("--model", type=Path, required=True)
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
+    parser.add_argument("--device", default="cpu")
     parser.add_argument("--rounds", type=int, default=12)
     parser.add_argument("--no-fast-path", action="store_true", help="decodes on transformers' code")
-    parser.add_argument("--out", type=Path, help="where the figures go as JSON")
+    parser.add_argument("--json", type=Path, help="where the figures go as JSON")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
-    model = load_model(arguments.model, fast_path=not arguments.no_fast_path)
-    bench = Bench(model, load_reference(arguments.model, model.dtype), arguments.threads)
+    model = load_model(arguments.model, device=arguments.device, fast_path=not arguments.no_fast_path)
+    bench = Bench(model, load_reference(arguments.model, model), arguments.threads)
     gc.collect()
     gc.freeze()
     figures = measure(bench, arguments.rounds)
@@ -217,10 +232,12 @@ def main() -> None:
     for name, value in found.items():
         print(f"{name:48} {value:8.2f}")
     print(f"threads {arguments.threads}, load {os.getloadavg()[0]:.1f}, torch {torch.__version__}")
-    if arguments.out is not None:
+    if arguments.json is not None:
         record = {
             "model": arguments.model.name,
             "dtype": str(model.dtype),
+            "device": arguments.device,
+            "attention": model.attention_backend,
             "threads": arguments.threads,
             "load": os.getloadavg()[0],
             "torch": torch.__version__,
@@ -229,7 +246,7 @@ def main() -> None:
             "figures": [asdict(figure) for figure in figures.values()],
             "ratios": found,
         }
-        arguments.out.write_text(json.dumps(record, indent=2) + "\n")
+        arguments.json.write_text(json.dumps(record, indent=2) + "\n")
 
 
 if __name__ == "__main__":

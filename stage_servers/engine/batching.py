@@ -10,6 +10,8 @@ from kv_transfer.blocks import BlockAllocator, OutOfBlocks, blocks_for
 from stage_servers.engine.records import EngineConfig
 from stage_servers.engine.sequence import Sequence
 
+_REST_SHARE = 8  # of a step's rows: the rest of a prompt that may go over the budget
+
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
@@ -100,7 +102,7 @@ class Batcher:
         budget = self._config.max_batch_tokens - num_decodes
         started = num_decodes + sum(bool(sequence.blocks) for sequence in waiting)
         for sequence in waiting:
-            num_tokens = min(sequence.num_ready, budget)
+            num_tokens = self._chunk_tokens(sequence.num_ready, budget)
             if num_tokens <= 0:
                 continue
             if not sequence.blocks:
@@ -113,6 +115,13 @@ class Batcher:
             chunks.append(Chunk(sequence, sequence.num_computed, num_tokens))
             budget -= num_tokens
         return chunks
+
+    def _chunk_tokens(self, num_ready: int, budget: int) -> int:
+        """As many as the budget allows; a short rest goes along, for a step of its own would cost more."""
+        rest = num_ready - budget
+        if budget > 0 and 0 < rest <= self._config.max_batch_tokens // _REST_SHARE:
+            return num_ready
+        return min(num_ready, budget)
 
     def _admit(self, sequence: Sequence, num_decodes: int) -> bool:
         """Takes blocks for a whole new prompt, but leaves each running decode one to grow into."""

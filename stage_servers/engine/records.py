@@ -15,7 +15,9 @@ Key = tuple[str, int]  # SequenceSpec.key
 class EngineConfig:
     """Limits of one engine; raises ValueError naming a field that makes no sense."""
 
-    max_batch_tokens: int = 512  # rows of one step, decodes and prefill chunks together
+    max_batch_tokens: int = (
+        512  # rows of one step, decodes and prefill chunks together; a short rest may go over it
+    )
     max_sequences: int = 64  # sequences that hold blocks and run at a time
     block_tokens: int = 16
 
