@@ -9,6 +9,7 @@ $(VENV)/.installed: pyproject.toml requirements.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
+	-$(BIN)/python -m stage_servers.engine.native.build
 	touch $@
 
 demo: $(VENV)/.installed
