@@ -78,6 +78,7 @@ class Instance:
         self._decoding: dict[Key, SequenceSpec] = {}
         self._decode_start_ns: dict[Key, int] = {}
         self._tasks: dict[Key, set[asyncio.Task[None]]] = {}
+        self._cancelling: set[asyncio.Task[None]] = set()
 
     def start(self, engine: Engine, receiver: TransferReceiver, max_encode_tokens: int) -> None:
         """Joins the parts that need this object to exist; call on the event loop."""
@@ -131,6 +132,12 @@ class Instance:
         self._decoding[spec.key] = spec
         self._to_decode.add(spec.key)
 
+    def cancel_soon(self, key: Key) -> None:
+        """As cancel, without waiting for the step at hand."""
+        task = asyncio.create_task(self.cancel(key))
+        self._cancelling.add(task)
+        task.add_done_callback(self._cancelling.discard)
+
     async def cancel(self, key: Key) -> None:
         """Stops all work on one dispatch and frees what it holds; unknown keys are no error."""
         tasks = self._tasks.pop(key, set())
@@ -144,7 +151,7 @@ class Instance:
     async def drop_all(self) -> None:
         """Cancels everything: the coordinator that asked for it is gone."""
         keys = set(self._tasks) | set(self._decoding)
-        await asyncio.gather(*(self.cancel(key) for key in keys))
+        await asyncio.gather(*self._cancelling, *(self.cancel(key) for key in keys))
 
     # Pushes of peers (TransferHost)
 

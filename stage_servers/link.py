@@ -75,7 +75,7 @@ class CoordinatorLink:
         call = stub.Attach(self._messages(), metadata=self._metadata, wait_for_ready=True)
         try:
             async for message in call:
-                await self._obey(message)
+                self._obey(message)
                 if self._stopped:
                     return
         finally:
@@ -95,7 +95,7 @@ class CoordinatorLink:
         heartbeat = stage_control_pb2.Heartbeat(load=self._instance.load(), roles=roles)
         return stage_control_pb2.StageMessage(heartbeat=heartbeat)
 
-    async def _obey(self, message: stage_control_pb2.CoordinatorMessage) -> None:
+    def _obey(self, message: stage_control_pb2.CoordinatorMessage) -> None:
         command = message.WhichOneof("message")
         if command == "registered":
             self._registered(message.registered)
@@ -107,7 +107,7 @@ class CoordinatorLink:
         elif command == "decode":
             self._instance.decode(sequence_from(message.decode.sequence))
         elif command == "cancel":
-            await self._instance.cancel((message.cancel.request_id, message.cancel.attempt))
+            self._instance.cancel_soon((message.cancel.request_id, message.cancel.attempt))
         elif command == "set_roles":
             self._instance.roles = roles_from(message.set_roles.roles)
             logger.info("now playing %s", roles_name(self._instance.roles))

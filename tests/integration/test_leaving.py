@@ -74,10 +74,10 @@ def test_a_killed_decode_instance_changes_no_token(model: Path, tmp_path: Path) 
     oracle, tokenizer, tally = Oracle(model), tokenizer_of(model), Tally()
     asked = make_questions(seed=11, count=3)
     with cluster(tmp_path / "state", model, "e1p1d2", *OPTIONS) as running, Client(running.address) as client:
-        streams = [client.generate(each.messages, max_tokens=400, ignore_eos=True) for each in asked]
+        streams = [client.generate(each.messages, max_tokens=900, ignore_eos=True) for each in asked]
         events = [next(iter(stream)) for stream in streams]
         assert len(events) == len(asked)
-        status = running.wait_until(lambda now: sum(each.sequences_decoding for each in now.instances) >= 2)
+        status = running.wait_until(lambda now: any(each.sequences_decoding for each in now.instances))
         victim = max(status.instances, key=lambda each: each.sequences_decoding)
         os.kill(victim.pid, signal.SIGKILL)
         results = [stream.result() for stream in streams]
