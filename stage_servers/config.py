@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import socket
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 from core.stages import COUPLED, ModalityGroup, Roles, parse_roles, roles_name
 
 TRANSPORTS = ("auto", "shm", "grpc")
+_ANY_HOST = ("0.0.0.0", "::")
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 
 
@@ -27,7 +29,9 @@ class StageConfig:
     group: ModalityGroup = ModalityGroup.SHARED
     host: str = "127.0.0.1"
     port: int = 0  # of the transfer service; 0 takes a free one
-    advertise: str | None = None  # host that peers reach it by, where not `host`
+    advertise: str | None = (
+        None  # name peers reach this host by; None: host, or this machine's name where host is any
+    )
     device: str = "cpu"
     dtype: str = "auto"
     attention: str = "auto"
@@ -54,6 +58,13 @@ class StageConfig:
             value = getattr(self, name)
             _require(value is None or value >= 1, name, "is at least 1")
         _require(self.cores is None or len(self.cores) > 0, "cores", "names at least one core")
+
+    @property
+    def public_host(self) -> str:
+        """The name that peers are given."""
+        if self.advertise or self.host not in _ANY_HOST:
+            return self.advertise or self.host
+        return socket.gethostname()
 
     def to_json(self) -> dict[str, Any]:
         """A JSON object that from_json takes back."""

@@ -87,7 +87,7 @@ class _Parts:
 
 async def _serve(config: StageConfig, model: Model, on_ready: OnReady) -> None:
     async with _parts(config, model) as parts, _transfer_server(config, parts.receiver) as port:
-        endpoint = f"{config.advertise or config.host}:{port}"
+        endpoint = f"{config.public_host}:{port}"
         registration = _registration(config, model, parts, endpoint)
         link = CoordinatorLink(parts.instance, config.coordinator, config.token, registration)
         stop = asyncio.Event()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +48,19 @@ def test_defaults_are_the_coupled_server() -> None:
 def test_bad_settings_are_named(change: dict[str, Any], field: str) -> None:
     with pytest.raises(ValueError, match=f"^{field}:"):
         StageConfig.from_json(MINIMAL | change)
+
+
+@pytest.mark.parametrize(
+    ("host", "advertise", "public"),
+    [
+        ("127.0.0.1", None, "127.0.0.1"),
+        ("10.0.0.7", "gpu-1", "gpu-1"),
+        ("0.0.0.0", "gpu-1", "gpu-1"),
+        ("0.0.0.0", None, socket.gethostname()),
+    ],
+)
+def test_peers_are_given_a_name_they_can_reach(host: str, advertise: str | None, public: str) -> None:
+    assert StageConfig.from_json(MINIMAL | {"host": host, "advertise": advertise}).public_host == public
 
 
 @pytest.mark.parametrize("field", ["model", "coordinator", "token"])
