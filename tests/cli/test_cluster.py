@@ -82,11 +82,9 @@ def test_a_detached_cluster_from_up_to_down(checkpoint: Path, state_dir: Path, t
                   "--ignore-eos", "--json", *where)  # fmt: skip
     result = json.loads(answer.stdout)
     assert (result["finish_reason"], len(result["token_ids"])) == ("length", 9)
-    assert [(each["stage"], each["instance"]) for each in result["stages"]] == [
-        ("encode", "e-0"),
-        ("prefill", "p-0"),
-        ("decode", "d-0"),
-    ]
+    # In order of start; the text before the picture is prefilled while the picture is encoded.
+    *first, last = [(each["stage"], each["instance"]) for each in result["stages"]]
+    assert (sorted(first), last) == ([("encode", "e-0"), ("prefill", "p-0")], ("decode", "d-0"))
     assert result["usage"]["media_tokens"] > 0
     assert call("generate", "hello", "--max-tokens", 5, "--ignore-eos", *where).stdout.endswith("\n")
 
@@ -105,7 +103,7 @@ def test_a_detached_cluster_from_up_to_down(checkpoint: Path, state_dir: Path, t
 
 def check_interrupted_client(state_dir: Path) -> None:
     """Ctrl-C in the middle of an answer leaves nothing of it in the cluster."""
-    words = ("tell me everything", "--max-tokens", 900, "--ignore-eos", "--state-dir", state_dir)
+    words = ("tell me everything", "--max-tokens", 1900, "--ignore-eos", "--state-dir", state_dir)
     with start("generate", *words) as client:
         client.stdout.read(1)
         client.send_signal(signal.SIGINT)
