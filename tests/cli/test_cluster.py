@@ -103,7 +103,7 @@ def test_a_detached_cluster_from_up_to_down(checkpoint: Path, state_dir: Path, t
 
 def check_interrupted_client(state_dir: Path) -> None:
     """Ctrl-C in the middle of an answer leaves nothing of it in the cluster."""
-    words = ("tell me everything", "--max-tokens", 1900, "--ignore-eos", "--state-dir", state_dir)
+    words = ("tell me everything", "--max-tokens", 900, "--ignore-eos", "--state-dir", state_dir)
     with start("generate", *words) as client:
         client.stdout.read(1)
         client.send_signal(signal.SIGINT)
