@@ -77,9 +77,7 @@ def test_a_killed_decode_instance_changes_no_token(model: Path, tmp_path: Path) 
         streams = [client.generate(each.messages, max_tokens=900, ignore_eos=True) for each in asked]
         events = [next(iter(stream)) for stream in streams]
         assert len(events) == len(asked)
-        status = running.wait_until(lambda now: any(each.sequences_decoding for each in now.instances))
-        victim = max(status.instances, key=lambda each: each.sequences_decoding)
-        os.kill(victim.pid, signal.SIGKILL)
+        kill_a_busy_decoder(running)
         results = [stream.result() for stream in streams]
         for each, result in zip(asked, results, strict=True):
             oracle.compare(each.question(tokenizer), result.token_ids, tally)
@@ -89,3 +87,17 @@ def test_a_killed_decode_instance_changes_no_token(model: Path, tmp_path: Path) 
         )
         time.sleep(0.2)
         running.assert_idle()
+
+
+def kill_a_busy_decoder(running: Running) -> None:
+    """Stops both decoders, so that nothing ends meanwhile, kills a busy one, lets the other go on."""
+    pids = {name: pid for name, pid in running.pids.items() if name.startswith("d-")}
+    for pid in pids.values():
+        os.kill(pid, signal.SIGSTOP)
+    time.sleep(0.3)  # for what they had sent
+    busy = [each for each in running.status().instances if each.id in pids and each.requests]
+    assert busy, "every answer had ended"
+    os.kill(busy[0].pid, signal.SIGKILL)
+    for name, pid in pids.items():
+        if name != busy[0].id:
+            os.kill(pid, signal.SIGCONT)
