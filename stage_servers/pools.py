@@ -6,13 +6,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from kv_transfer.blocks import blocks_for
+from kv_transfer.pool import EMBEDDING_BLOCK_TOKENS
 from stage_servers.config import StageConfig
 from stage_servers.devices import available_memory_bytes
 
 if TYPE_CHECKING:
     from stage_servers.engine.model import Model
 
-EMBEDDING_BLOCK_TOKENS = 16
 _CPU_SHARE = 0.02  # of the memory that is free; several instances live on one host
 _CPU_MOST_BYTES = 256 << 20  # reserved in shared memory at start
 _CUDA_SHARE = 0.8

@@ -36,7 +36,7 @@ from stage_servers.engine.model import Model
 from stage_servers.engine.records import EngineConfig
 from stage_servers.instance import Instance
 from stage_servers.link import CoordinatorLink, run_until_stopped
-from stage_servers.pools import pool_sizes
+from stage_servers.pools import kv_token_bytes, pool_sizes
 from stage_servers.wire import group_number, stage_number
 
 logger = logging.getLogger(__name__)
@@ -199,5 +199,5 @@ def _registration(
         total_kv_blocks=parts.kv.num_blocks,
         total_embedding_blocks=parts.embeddings.num_blocks,
         transports=["shm", "grpc"] if config.transport == "auto" else [config.transport],
-        kv_bytes_per_token=model.kv_planes * model.kv_token_elements * model.dtype.itemsize,
+        kv_bytes_per_token=kv_token_bytes(model),
     )
