@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import secrets
 from collections import Counter, OrderedDict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from enum import Enum
 
@@ -91,16 +91,24 @@ class LeaseTable:
     """Used on one thread (the transfer service's loop).
 
     A granted lease holds one reference to each of its blocks. It expires `lease_s`
-    after it was last heard of; quarantine lasts at most `grace_s`.
+    after it was last heard of; quarantine lasts at most `grace_s`. `on_end` is called
+    with every lease that leaves the table.
     """
 
     def __init__(
-        self, pools: dict[PayloadKind, BlockAllocator], clock: Clock, *, lease_s: float, grace_s: float
+        self,
+        pools: dict[PayloadKind, BlockAllocator],
+        clock: Clock,
+        *,
+        lease_s: float,
+        grace_s: float,
+        on_end: Callable[[Lease], None] = lambda _: None,
     ) -> None:
         self.lease_s = lease_s
         self.grace_s = grace_s
         self._pools = pools
         self._clock = clock
+        self._on_end = on_end
         self._leases: dict[int, Lease] = {}  # open or in quarantine
         self._ends: OrderedDict[int, tuple[LeaseState, str]] = OrderedDict()
         self._next_id = secrets.randbits(42) << 20  # an id of an earlier life means nothing here
@@ -241,6 +249,7 @@ class LeaseTable:
         self._ends[lease.lease_id] = lease.state, reason
         while len(self._ends) > _REMEMBERED_ENDS:
             self._ends.popitem(last=False)
+        self._on_end(lease)
 
     def _move(self, lease: Lease, wanted: LeaseState) -> None:
         if wanted not in LEGAL_MOVES[lease.state]:

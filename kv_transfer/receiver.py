@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from core.clock import Clock, MonotonicClock
@@ -16,6 +17,8 @@ from kv_transfer.leases import Item, Key, Lease, LeaseTable
 from kv_transfer.offers import NoSuchPool, OpenOffer, TooLarge, TransferUnavailable
 from kv_transfer.processes import identify
 from kv_transfer.room import Room
+from kv_transfer.transports.acceptor import Acceptor, TransportInfo
+from kv_transfer.transports.registry import EndContext, make_acceptors, usable
 
 if TYPE_CHECKING:
     from kv_transfer.pool import Pool
@@ -27,8 +30,20 @@ logger = logging.getLogger(__name__)
 SWEEP_INTERVAL_S = 0.5
 
 
+@dataclass(frozen=True, slots=True)
+class Granted:
+    """A lease, and what the sender must know beside it."""
+
+    lease: Lease
+    info: TransportInfo
+
+
 class TransferReceiver:
-    """One per instance, used on one loop; `start` before the first call, `close` at the end."""
+    """One per instance, used on one loop; `start` before the first call, `close` at the end.
+
+    `transports` names those that senders may use; None means all that can be had.
+    Raises ValueError for a transport that is unknown or cannot be had.
+    """
 
     def __init__(
         self,
@@ -37,6 +52,8 @@ class TransferReceiver:
         *,
         epoch: int,
         host_id: str,
+        instance_id: str = "",
+        transports: Sequence[str] | None = None,
         clock: Clock | None = None,
         lease_s: float = 30.0,
         grace_s: float = 60.0,
@@ -46,9 +63,16 @@ class TransferReceiver:
         self._host = host
         self._host_id = host_id
         allocators = {kind: pool.blocks for kind, pool in self.pools.items()}
-        self.leases = LeaseTable(allocators, clock or MonotonicClock(), lease_s=lease_s, grace_s=grace_s)
+        self.leases = LeaseTable(
+            allocators,
+            clock or MonotonicClock(),
+            lease_s=lease_s,
+            grace_s=grace_s,
+            on_end=lambda lease: self._acceptors[lease.transport].lease_ended(lease),
+        )
         self.rooms: dict[PayloadKind, Room] = {}
-        self._opening: dict[asyncio.Task[Lease], OpenOffer] = {}
+        self._acceptors = make_acceptors(usable(transports), EndContext(host_id, instance_id))
+        self._opening: dict[asyncio.Task[Granted], OpenOffer] = {}
         self._sweeper: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
@@ -65,8 +89,10 @@ class TransferReceiver:
                 await self._sweeper
         for key in {lease.key for lease in self.leases}:
             self.release_request(key, "this instance shuts down")
+        for acceptor in self._acceptors.values():
+            await acceptor.close()
 
-    async def open(self, offer: OpenOffer) -> Lease:
+    async def open(self, offer: OpenOffer) -> Granted:
         """Waits until the request is known here and blocks are free; the caller bounds the time.
 
         Raises LayoutMismatch, NoSuchPool, TooLarge, TransferUnavailable, UnknownRequest.
@@ -167,44 +193,50 @@ class TransferReceiver:
             raise ValueError("num_tokens: at least 1")
         if offer.num_tokens > pool.num_tokens:
             raise TooLarge(f"num_tokens: {offer.num_tokens}, the whole pool holds {pool.num_tokens}")
-        self._choose_transport(offer)
+        self._choose(offer)
 
-    async def _admit(self, offer: OpenOffer) -> Lease:
+    async def _admit(self, offer: OpenOffer) -> Granted:
         kind = offer.layout.kind
         pool = self.pools[kind]
         item_index = None if kind is PayloadKind.KV else offer.item_index
         await self._host.expect(offer.key, kind, item_index, offer.num_tokens)
         blocks = await self.rooms[kind].take(pool.blocks_for(offer.num_tokens))
-        transport = self._choose_transport(offer)
+        acceptor = self._choose(offer)
         is_local = offer.sender_host_id == self._host_id
-        return self.leases.grant(
+        lease = self.leases.grant(
             offer.key,
             kind,
             offer.item_index,
             offer.num_tokens,
             tuple(blocks),
             num_planes=pool.layout.num_planes,
-            transport=transport,
-            is_written_directly=transport != "grpc",
+            transport=acceptor.name,
+            is_written_directly=acceptor.is_direct,
             sender_instance_id=offer.sender_instance_id,
             sender=identify(offer.sender_pid) if is_local else None,
         )
+        try:
+            return Granted(lease, await acceptor.grant_info(lease, pool))
+        except BaseException as error:  # the sender was told nothing, so it writes nothing
+            self.leases.abort(lease, f"granting failed: {error}", is_confirmed=True)
+            raise
 
-    def _choose_transport(self, offer: OpenOffer) -> str:
-        """The first that both ends can do."""
-        has_segment = self.pools[offer.layout.kind].segment is not None
-        can_share = has_segment and offer.sender_host_id == self._host_id
+    def _choose(self, offer: OpenOffer) -> Acceptor:
+        """Of the first transport that both ends can do; raises TransferUnavailable."""
+        pool = self.pools[offer.layout.kind]
+        reasons: list[str] = []
         for name in offer.transports:
-            if name == "grpc" or (name == "shm" and can_share):
-                return name
-        raise TransferUnavailable(
-            f"transports: none of {', '.join(offer.transports) or 'nothing'} works here"
-        )
+            acceptor = self._acceptors.get(name)
+            reason = "not to be had here" if acceptor is None else acceptor.refusal(offer, pool)
+            if acceptor is not None and not reason:
+                return acceptor
+            reasons.append(f"{name}: {reason}")
+        raise TransferUnavailable(f"transports: {'; '.join(reasons) or 'none offered'}")
 
-    def _drop_unheard(self, task: asyncio.Task[Lease]) -> None:
+    def _drop_unheard(self, task: asyncio.Task[Granted]) -> None:
         """The caller left while its lease was granted."""
         if not task.cancelled() and task.exception() is None:
-            self.abort(task.result().lease_id, "the sender left before it was told")
+            self.abort(task.result().lease.lease_id, "the sender left before it was told")
 
     def _write(self, lease: Lease, plane: int, first_token: int, data: bytes) -> None:
         pool = self.pools[lease.kind]

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import math
 import os
-from collections.abc import Callable, Coroutine, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, TypeVar
+from collections.abc import Coroutine, Sequence
+from typing import TYPE_CHECKING, Any
 
 import grpc
 
@@ -22,10 +23,10 @@ from kv_transfer.outgoing import Outgoing
 from kv_transfer.pool import Pool, embedding_layout
 from kv_transfer.source import PlaneSource, TensorSource
 from kv_transfer.stats import StatsTable
+from kv_transfer.transports.acceptor import TransportInfo
 from kv_transfer.transports.backlog import Backlog
-from kv_transfer.transports.base import Grant, LeaseDeadline, PeerAddress, Transfer, Transport
-from kv_transfer.transports.grpc_stream import GrpcTransport
-from kv_transfer.transports.shm import ShmTransport
+from kv_transfer.transports.base import Grant, LeaseDeadline, PeerAddress, Transfer
+from kv_transfer.transports.registry import TRANSPORTS, EndContext, make_transports, usable
 from kv_transfer.wire import layout_to
 
 if TYPE_CHECKING:
@@ -37,22 +38,14 @@ ABORT_TIMEOUT_S = 2.0
 HEARTBEAT_INTERVAL_S = 1.0
 UNANSWERED = frozenset({"CANCELLED", "DEADLINE_EXCEEDED", "UNAVAILABLE", "UNKNOWN", "INTERNAL"})
 
-# Best first: what a pair uses where nothing is forced.
-TRANSPORTS: Mapping[str, Callable[[str, Channels], Transport]] = {
-    "shm": lambda host_id, _channels: ShmTransport(host_id),
-    "grpc": lambda _host_id, channels: GrpcTransport(channels),
-}
-
-_T = TypeVar("_T")
-
 
 class Sender:
     """One per stage server; everything but Outgoing.push is for its loop.
 
-    `transports` names what may be used, best first; None means all. Opening takes at
+    `transports` names what may be used, best first; None means all that can be had. Opening takes at
     most `open_timeout_s` (the peer may wait for the request and for room), commits
     and heartbeats `call_timeout_s`.
-    Raises ValueError for an unknown transport.
+    Raises ValueError for a transport that is unknown or cannot be had.
     """
 
     def __init__(
@@ -67,10 +60,7 @@ class Sender:
         call_timeout_s: float = 10.0,
         clock: Clock | None = None,
     ) -> None:
-        names = tuple(TRANSPORTS if transports is None else transports)
-        unknown = [name for name in names if name not in TRANSPORTS]
-        if unknown or not names:
-            raise ValueError(f"transports: {', '.join(unknown) or 'none'}; known are {', '.join(TRANSPORTS)}")
+        names = usable(transports)
         self.stats = StatsTable()
         self._model_fingerprint = model_fingerprint
         self._instance_id = instance_id
@@ -79,7 +69,7 @@ class Sender:
         self._call_timeout_s = call_timeout_s
         self._clock = clock or MonotonicClock()
         self._channels = Channels(token)
-        self._transports = {name: TRANSPORTS[name](host_id, self._channels) for name in names}
+        self._transports = make_transports(names, EndContext(host_id, instance_id), self._channels)
         self._unreachable: set[tuple[PeerAddress, str]] = set()  # found out when attaching
         self._outgoing: set[Outgoing] = set()
         self._background: set[asyncio.Task[Any]] = set()
@@ -217,8 +207,7 @@ class Sender:
             lease_id=response.lease_id,
             transport=response.transport,
             block_ids=tuple(response.block_ids),
-            num_pool_blocks=response.num_pool_blocks,
-            segment=response.segment,
+            info=_info_from(response.transport_info),
             deadline=deadline,
         )
 
@@ -275,6 +264,17 @@ class Sender:
         task = asyncio.create_task(work)
         self._background.add(task)
         task.add_done_callback(self._background.discard)
+
+
+def _info_from(data: bytes) -> TransportInfo:
+    """Raises TransferError if it is no JSON object."""
+    try:
+        info = json.loads(data or b"{}")
+    except ValueError as error:
+        raise TransferError("PROTOCOL", f"transport_info: {error}") from error
+    if not isinstance(info, dict):
+        raise TransferError("PROTOCOL", "transport_info: is no JSON object")
+    return info
 
 
 async def _call(call: Any, verb: str) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
@@ -16,7 +17,7 @@ from kv_transfer.errors import LayoutMismatch, UnknownRequest
 from kv_transfer.leases import LeaseGone
 from kv_transfer.offers import NoSuchPool, OpenOffer, TooLarge, TransferUnavailable
 from kv_transfer.receiver import TransferReceiver
-from kv_transfer.wire import kind_from, layout_from
+from kv_transfer.wire import kind_from, layout_from, layout_to
 
 MAX_OPEN_WAIT_S = 600.0  # where the caller sets no deadline
 
@@ -55,16 +56,16 @@ class TransferServicer(transfer_pb2_grpc.TransferServicer):
             with _statuses():
                 offer = _offer_from(request)
                 async with asyncio.timeout(context.time_remaining() or MAX_OPEN_WAIT_S):
-                    lease = await self._receiver.open(offer)
+                    granted = await self._receiver.open(offer)
         except _Refused as refused:
             await context.abort(refused.code, str(refused))
-        pool = self._receiver.pools[lease.kind]
+        lease = granted.lease
         return transfer_pb2.OpenResponse(
             lease_id=lease.lease_id,
             transport=lease.transport,
             block_ids=lease.block_ids,
-            num_pool_blocks=pool.num_blocks,
-            segment="" if pool.segment is None else str(pool.segment.path),
+            transport_info=json.dumps(dict(granted.info)).encode(),
+            layout=layout_to(self._receiver.pools[lease.kind].layout),
             expires_in_ms=round(self._receiver.leases.lease_s * 1000),
         )
 

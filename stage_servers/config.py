@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from core.stages import COUPLED, ModalityGroup, Roles, parse_roles, roles_name
+from kv_transfer.transports import NAMES
 
-TRANSPORTS = ("auto", "shm", "grpc")
+TRANSPORTS = ("auto", *NAMES)
 _ANY_HOST = ("0.0.0.0", "::")
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 

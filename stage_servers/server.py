@@ -28,6 +28,7 @@ from kv_transfer.receiver import TransferReceiver
 from kv_transfer.segment import SegmentOwner, reap_segments
 from kv_transfer.sender import Sender
 from kv_transfer.servicer import add_transfer_service
+from kv_transfer.transports.registry import usable
 from stage_servers.config import StageConfig
 from stage_servers.devices import available_cores, device_name
 from stage_servers.engine.engine import Engine
@@ -130,7 +131,12 @@ async def _parts(config: StageConfig, model: Model) -> AsyncIterator[_Parts]:
         media_workers=config.media_workers,
     )
     receiver = TransferReceiver(
-        {PayloadKind.KV: kv, PayloadKind.EMBEDDING: embeddings}, instance, epoch=epoch, host_id=host_id()
+        {PayloadKind.KV: kv, PayloadKind.EMBEDDING: embeddings},
+        instance,
+        epoch=epoch,
+        host_id=host_id(),
+        instance_id=name,
+        transports=transports,
     )
     limits = EngineConfig(config.chunk_tokens, config.max_sequences, config.block_tokens)
     engine = Engine(model, kv.tensor, kv.blocks, limits, instance)
@@ -198,6 +204,6 @@ def _registration(
         block_tokens=config.block_tokens,
         total_kv_blocks=parts.kv.num_blocks,
         total_embedding_blocks=parts.embeddings.num_blocks,
-        transports=["shm", "grpc"] if config.transport == "auto" else [config.transport],
+        transports=usable(None if config.transport == "auto" else [config.transport]),
         kv_bytes_per_token=kv_token_bytes(model),
     )

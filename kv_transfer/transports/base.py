@@ -6,7 +6,9 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from core.clock import Clock
+from kv_transfer.errors import AttachError
 from kv_transfer.source import PlaneSource
+from kv_transfer.transports.acceptor import TransportInfo
 from kv_transfer.transports.backlog import Backlog
 
 
@@ -52,9 +54,15 @@ class Grant:
     lease_id: int
     transport: str
     block_ids: tuple[int, ...]
-    num_pool_blocks: int
-    segment: str  # path, empty where memory is not shared
+    info: TransportInfo  # what the transport's acceptor said of the receiver's memory
     deadline: LeaseDeadline
+
+    def text(self, name: str) -> str:
+        """A string of `info`; raises AttachError if the receiver left it out."""
+        value = self.info.get(name)
+        if not isinstance(value, str):
+            raise AttachError(f"the receiver granted {self.transport} without {name}")
+        return value
 
 
 class Transfer:

@@ -11,6 +11,10 @@ import numpy as np
 from elasticmm.v1 import transfer_pb2
 from kv_transfer.channels import Channels, code_name
 from kv_transfer.errors import TransferError
+from kv_transfer.leases import Lease
+from kv_transfer.offers import OpenOffer
+from kv_transfer.pool import Pool
+from kv_transfer.transports.acceptor import TransportInfo
 from kv_transfer.transports.backlog import Batch
 from kv_transfer.transports.base import PeerAddress, Transfer, Writer
 
@@ -37,6 +41,27 @@ class GrpcTransport:
 
     async def close(self) -> None:
         """The channels belong to the sender."""
+
+
+class GrpcAcceptor:
+    """Takes Write calls; the bytes pass through this process."""
+
+    name = "grpc"
+    is_direct = False
+
+    def refusal(self, offer: OpenOffer, pool: Pool) -> str:
+        del offer, pool
+        return ""
+
+    async def grant_info(self, lease: Lease, pool: Pool) -> TransportInfo:
+        del lease, pool
+        return {}
+
+    def lease_ended(self, lease: Lease) -> None:
+        """Nothing is kept per lease."""
+
+    async def close(self) -> None:
+        """The server is not ours."""
 
 
 class GrpcWriter:

@@ -10,9 +10,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from kv_transfer.errors import AttachError, TransferError
+from kv_transfer.leases import Lease
+from kv_transfer.offers import OpenOffer
+from kv_transfer.pool import Pool
 from kv_transfer.runs import BlockTable, copy_runs
 from kv_transfer.segment import SharedSegment
 from kv_transfer.source import Bytes
+from kv_transfer.transports.acceptor import TransportInfo
 from kv_transfer.transports.backlog import Batch
 from kv_transfer.transports.base import PeerAddress, Transfer, Writer
 from kv_transfer.transports.copier import Copier
@@ -56,10 +60,37 @@ class ShmTransport:
 
     def _pool(self, transfer: Transfer) -> AttachedPool:
         key = transfer.peer.instance_id, transfer.source.layout.kind.name
+        path = transfer.grant.text("segment")
         pool = self._attached.get(key)
-        if pool is None or (pool.path, pool.epoch) != (transfer.grant.segment, transfer.peer.epoch):
-            pool = self._attached[key] = _attach(transfer)
+        if pool is None or (pool.path, pool.epoch) != (path, transfer.peer.epoch):
+            pool = self._attached[key] = _attach(transfer, path)
         return pool
+
+
+class ShmAcceptor:
+    """Says where the pool's segment is."""
+
+    name = "shm"
+    is_direct = True
+
+    def __init__(self, host_id: str) -> None:
+        self._host_id = host_id
+
+    def refusal(self, offer: OpenOffer, pool: Pool) -> str:
+        if offer.sender_host_id != self._host_id:
+            return "the sender is on another host"
+        return "" if pool.segment is not None else "the pool lies in no shared segment"
+
+    async def grant_info(self, lease: Lease, pool: Pool) -> TransportInfo:
+        del lease
+        assert pool.segment is not None
+        return {"segment": str(pool.segment.path)}
+
+    def lease_ended(self, lease: Lease) -> None:
+        """Nothing is kept per lease."""
+
+    async def close(self) -> None:
+        """The pools are not ours."""
 
 
 class ShmWriter:
@@ -143,14 +174,14 @@ class ShmWriter:
         await event.wait()
 
 
-def _attach(transfer: Transfer) -> AttachedPool:
-    peer, grant = transfer.peer, transfer.grant
-    segment = SharedSegment.attach(grant.segment)
+def _attach(transfer: Transfer, path: str) -> AttachedPool:
+    peer = transfer.peer
+    segment = SharedSegment.attach(path)
     labels = segment.record.labels
     if segment.record.epoch != peer.epoch:
-        raise AttachError(f"{grant.segment}: belongs to another life of {peer.instance_id}")
+        raise AttachError(f"{path}: belongs to another life of {peer.instance_id}")
     layout = transfer.source.layout
     if labels.get("num_planes") != layout.num_planes or labels.get("token_bytes") != layout.token_bytes:
-        raise AttachError(f"{grant.segment}: its planes or tokens have another size")
+        raise AttachError(f"{path}: its planes or tokens have another size")
     slots = segment.array().reshape(layout.num_planes, -1, layout.token_bytes)
-    return AttachedPool(slots, int(labels["block_tokens"]), grant.segment, peer.epoch)
+    return AttachedPool(slots, int(labels["block_tokens"]), path, peer.epoch)

@@ -40,7 +40,7 @@ BAD_OPENS = [
         "token_bytes: 32 here, 64 there",
     ),
     ({"transports": []}, "FAILED_PRECONDITION", "transports"),
-    ({"transports": ["shm", "carrier pigeon"]}, "FAILED_PRECONDITION", "shm, carrier pigeon"),
+    ({"transports": ["shm", "carrier pigeon"]}, "FAILED_PRECONDITION", "carrier pigeon: not to be had here"),
     ({"num_tokens": 65}, "RESOURCE_EXHAUSTED", "num_tokens: 65, the whole pool holds 64"),
     ({"num_tokens": 0}, "INVALID_ARGUMENT", "num_tokens"),
     ({"request_id": ""}, "INVALID_ARGUMENT", "request_id"),

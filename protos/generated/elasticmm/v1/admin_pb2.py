@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from elasticmm.v1 import stage_control_pb2 as elasticmm_dot_v1_dot_stage__control__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18\x65lasticmm/v1/admin.proto\x12\x0c\x65lasticmm.v1\x1a elasticmm/v1/stage_control.proto\"\x12\n\x10GetStatusRequest\"\x8b\x02\n\x11GetStatusResponse\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\x10\n\x08uptime_s\x18\x03 \x01(\x01\x12\x18\n\x10requests_waiting\x18\x04 \x01(\r\x12\x18\n\x10requests_running\x18\x05 \x01(\r\x12\x19\n\x11requests_finished\x18\x06 \x01(\x04\x12\x17\n\x0frequests_failed\x18\x07 \x01(\x04\x12/\n\tinstances\x18\x08 \x03(\x0b\x32\x1c.elasticmm.v1.InstanceStatus\x12\x10\n\x08topology\x18\t \x01(\t\x12\x19\n\x11instances_missing\x18\n \x01(\r\"\x96\x01\n\x0eInstanceStatus\x12$\n\x04info\x18\x01 \x01(\x0b\x32\x16.elasticmm.v1.Register\x12 \n\x04load\x18\x02 \x01(\x0b\x32\x12.elasticmm.v1.Load\x12\x10\n\x08uptime_s\x18\x03 \x01(\x01\x12\x18\n\x10last_heartbeat_s\x18\x04 \x01(\x01\x12\x10\n\x08requests\x18\x05 \x01(\r\"\x11\n\x0fShutdownRequest\"\x12\n\x10ShutdownResponse2\xa0\x01\n\x05\x41\x64min\x12L\n\tGetStatus\x12\x1e.elasticmm.v1.GetStatusRequest\x1a\x1f.elasticmm.v1.GetStatusResponse\x12I\n\x08Shutdown\x12\x1d.elasticmm.v1.ShutdownRequest\x1a\x1e.elasticmm.v1.ShutdownResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18\x65lasticmm/v1/admin.proto\x12\x0c\x65lasticmm.v1\x1a elasticmm/v1/stage_control.proto\"\x12\n\x10GetStatusRequest\"\x8b\x02\n\x11GetStatusResponse\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\x10\n\x08uptime_s\x18\x03 \x01(\x01\x12\x18\n\x10requests_waiting\x18\x04 \x01(\r\x12\x18\n\x10requests_running\x18\x05 \x01(\r\x12\x19\n\x11requests_finished\x18\x06 \x01(\x04\x12\x17\n\x0frequests_failed\x18\x07 \x01(\x04\x12/\n\tinstances\x18\x08 \x03(\x0b\x32\x1c.elasticmm.v1.InstanceStatus\x12\x10\n\x08topology\x18\t \x01(\t\x12\x19\n\x11instances_missing\x18\n \x01(\r\"\xc9\x01\n\x0eInstanceStatus\x12$\n\x04info\x18\x01 \x01(\x0b\x32\x16.elasticmm.v1.Register\x12 \n\x04load\x18\x02 \x01(\x0b\x32\x12.elasticmm.v1.Load\x12\x10\n\x08uptime_s\x18\x03 \x01(\x01\x12\x18\n\x10last_heartbeat_s\x18\x04 \x01(\x01\x12\x10\n\x08requests\x18\x05 \x01(\r\x12\x31\n\ttransfers\x18\x06 \x03(\x0b\x32\x1e.elasticmm.v1.TransferCounters\"9\n\x0eMigrateRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x13\n\x0binstance_id\x18\x02 \x01(\t\"|\n\x0fMigrateResponse\x12\x18\n\x10\x66rom_instance_id\x18\x01 \x01(\t\x12\x16\n\x0eto_instance_id\x18\x02 \x01(\t\x12\x10\n\x08pause_ms\x18\x03 \x01(\x01\x12\x12\n\nsize_bytes\x18\x04 \x01(\x04\x12\x11\n\ttransport\x18\x05 \x01(\t\"\x11\n\x0fShutdownRequest\"\x12\n\x10ShutdownResponse2\xa0\x01\n\x05\x41\x64min\x12L\n\tGetStatus\x12\x1e.elasticmm.v1.GetStatusRequest\x1a\x1f.elasticmm.v1.GetStatusResponse\x12I\n\x08Shutdown\x12\x1d.elasticmm.v1.ShutdownRequest\x1a\x1e.elasticmm.v1.ShutdownResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -37,11 +37,15 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_GETSTATUSRESPONSE']._serialized_start=97
   _globals['_GETSTATUSRESPONSE']._serialized_end=364
   _globals['_INSTANCESTATUS']._serialized_start=367
-  _globals['_INSTANCESTATUS']._serialized_end=517
-  _globals['_SHUTDOWNREQUEST']._serialized_start=519
-  _globals['_SHUTDOWNREQUEST']._serialized_end=536
-  _globals['_SHUTDOWNRESPONSE']._serialized_start=538
-  _globals['_SHUTDOWNRESPONSE']._serialized_end=556
-  _globals['_ADMIN']._serialized_start=559
-  _globals['_ADMIN']._serialized_end=719
+  _globals['_INSTANCESTATUS']._serialized_end=568
+  _globals['_MIGRATEREQUEST']._serialized_start=570
+  _globals['_MIGRATEREQUEST']._serialized_end=627
+  _globals['_MIGRATERESPONSE']._serialized_start=629
+  _globals['_MIGRATERESPONSE']._serialized_end=753
+  _globals['_SHUTDOWNREQUEST']._serialized_start=755
+  _globals['_SHUTDOWNREQUEST']._serialized_end=772
+  _globals['_SHUTDOWNRESPONSE']._serialized_start=774
+  _globals['_SHUTDOWNRESPONSE']._serialized_end=792
+  _globals['_ADMIN']._serialized_start=795
+  _globals['_ADMIN']._serialized_end=955
 # @@protoc_insertion_point(module_scope)

@@ -91,6 +91,7 @@ class InstanceStatus(_message.Message):
     UPTIME_S_FIELD_NUMBER: _builtins.int
     LAST_HEARTBEAT_S_FIELD_NUMBER: _builtins.int
     REQUESTS_FIELD_NUMBER: _builtins.int
+    TRANSFERS_FIELD_NUMBER: _builtins.int
     uptime_s: _builtins.float
     last_heartbeat_s: _builtins.float
     requests: _builtins.int
@@ -99,6 +100,8 @@ class InstanceStatus(_message.Message):
     def info(self) -> _stage_control_pb2.Register: ...
     @_builtins.property
     def load(self) -> _stage_control_pb2.Load: ...
+    @_builtins.property
+    def transfers(self) -> _containers.RepeatedCompositeFieldContainer[_stage_control_pb2.TransferCounters]: ...
     def __init__(
         self,
         *,
@@ -107,14 +110,69 @@ class InstanceStatus(_message.Message):
         uptime_s: _builtins.float = ...,
         last_heartbeat_s: _builtins.float = ...,
         requests: _builtins.int = ...,
+        transfers: _abc.Iterable[_stage_control_pb2.TransferCounters] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["info", b"info", "load", b"load"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["info", b"info", "last_heartbeat_s", b"last_heartbeat_s", "load", b"load", "requests", b"requests", "uptime_s", b"uptime_s"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["info", b"info", "last_heartbeat_s", b"last_heartbeat_s", "load", b"load", "requests", b"requests", "transfers", b"transfers", "uptime_s", b"uptime_s"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___InstanceStatus: _TypeAlias = InstanceStatus  # noqa: Y015
+
+@_typing.final
+class MigrateRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    INSTANCE_ID_FIELD_NUMBER: _builtins.int
+    request_id: _builtins.str
+    instance_id: _builtins.str
+    """Where to; empty lets the coordinator choose."""
+    def __init__(
+        self,
+        *,
+        request_id: _builtins.str = ...,
+        instance_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["instance_id", b"instance_id", "request_id", b"request_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___MigrateRequest: _TypeAlias = MigrateRequest  # noqa: Y015
+
+@_typing.final
+class MigrateResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FROM_INSTANCE_ID_FIELD_NUMBER: _builtins.int
+    TO_INSTANCE_ID_FIELD_NUMBER: _builtins.int
+    PAUSE_MS_FIELD_NUMBER: _builtins.int
+    SIZE_BYTES_FIELD_NUMBER: _builtins.int
+    TRANSPORT_FIELD_NUMBER: _builtins.int
+    from_instance_id: _builtins.str
+    to_instance_id: _builtins.str
+    pause_ms: _builtins.float
+    size_bytes: _builtins.int
+    transport: _builtins.str
+    def __init__(
+        self,
+        *,
+        from_instance_id: _builtins.str = ...,
+        to_instance_id: _builtins.str = ...,
+        pause_ms: _builtins.float = ...,
+        size_bytes: _builtins.int = ...,
+        transport: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["from_instance_id", b"from_instance_id", "pause_ms", b"pause_ms", "size_bytes", b"size_bytes", "to_instance_id", b"to_instance_id", "transport", b"transport"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___MigrateResponse: _TypeAlias = MigrateResponse  # noqa: Y015
 
 @_typing.final
 class ShutdownRequest(_message.Message):

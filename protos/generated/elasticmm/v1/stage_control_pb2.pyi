@@ -51,6 +51,7 @@ class StageMessage(_message.Message):
     STEP_FIELD_NUMBER: _builtins.int
     STAGE_FIELD_NUMBER: _builtins.int
     FAILURE_FIELD_NUMBER: _builtins.int
+    MIGRATION_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def register(self) -> Global___Register: ...
     @_builtins.property
@@ -61,6 +62,8 @@ class StageMessage(_message.Message):
     def stage(self) -> Global___StageReport: ...
     @_builtins.property
     def failure(self) -> Global___FailureReport: ...
+    @_builtins.property
+    def migration(self) -> Global___MigrationReport: ...
     def __init__(
         self,
         *,
@@ -69,12 +72,13 @@ class StageMessage(_message.Message):
         step: Global___StepReport | None = ...,
         stage: Global___StageReport | None = ...,
         failure: Global___FailureReport | None = ...,
+        migration: Global___MigrationReport | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["failure", b"failure", "heartbeat", b"heartbeat", "message", b"message", "register", b"register", "stage", b"stage", "step", b"step"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["failure", b"failure", "heartbeat", b"heartbeat", "message", b"message", "migration", b"migration", "register", b"register", "stage", b"stage", "step", b"step"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["failure", b"failure", "heartbeat", b"heartbeat", "message", b"message", "register", b"register", "stage", b"stage", "step", b"step"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["failure", b"failure", "heartbeat", b"heartbeat", "message", b"message", "migration", b"migration", "register", b"register", "stage", b"stage", "step", b"step"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_message: _TypeAlias = _typing.Literal["register", "heartbeat", "step", "stage", "failure"]  # noqa: Y015
+    _WhichOneofReturnType_message: _TypeAlias = _typing.Literal["register", "heartbeat", "step", "stage", "failure", "migration"]  # noqa: Y015
     _WhichOneofArgType_message: _TypeAlias = _typing.Literal["message", b"message"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_message) -> _WhichOneofReturnType_message | None: ...
 
@@ -91,6 +95,7 @@ class CoordinatorMessage(_message.Message):
     CANCEL_FIELD_NUMBER: _builtins.int
     SET_ROLES_FIELD_NUMBER: _builtins.int
     STOP_FIELD_NUMBER: _builtins.int
+    MIGRATE_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def registered(self) -> Global___Registered: ...
     @_builtins.property
@@ -105,6 +110,8 @@ class CoordinatorMessage(_message.Message):
     def set_roles(self) -> Global___SetRolesCommand: ...
     @_builtins.property
     def stop(self) -> Global___StopCommand: ...
+    @_builtins.property
+    def migrate(self) -> Global___MigrateCommand: ...
     def __init__(
         self,
         *,
@@ -115,12 +122,13 @@ class CoordinatorMessage(_message.Message):
         cancel: Global___CancelCommand | None = ...,
         set_roles: Global___SetRolesCommand | None = ...,
         stop: Global___StopCommand | None = ...,
+        migrate: Global___MigrateCommand | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["cancel", b"cancel", "decode", b"decode", "encode", b"encode", "message", b"message", "prefill", b"prefill", "registered", b"registered", "set_roles", b"set_roles", "stop", b"stop"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["cancel", b"cancel", "decode", b"decode", "encode", b"encode", "message", b"message", "migrate", b"migrate", "prefill", b"prefill", "registered", b"registered", "set_roles", b"set_roles", "stop", b"stop"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cancel", b"cancel", "decode", b"decode", "encode", b"encode", "message", b"message", "prefill", b"prefill", "registered", b"registered", "set_roles", b"set_roles", "stop", b"stop"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cancel", b"cancel", "decode", b"decode", "encode", b"encode", "message", b"message", "migrate", b"migrate", "prefill", b"prefill", "registered", b"registered", "set_roles", b"set_roles", "stop", b"stop"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_message: _TypeAlias = _typing.Literal["registered", "encode", "prefill", "decode", "cancel", "set_roles", "stop"]  # noqa: Y015
+    _WhichOneofReturnType_message: _TypeAlias = _typing.Literal["registered", "encode", "prefill", "decode", "cancel", "set_roles", "stop", "migrate"]  # noqa: Y015
     _WhichOneofArgType_message: _TypeAlias = _typing.Literal["message", b"message"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_message) -> _WhichOneofReturnType_message | None: ...
 
@@ -231,6 +239,7 @@ class Load(_message.Message):
     FREE_KV_BLOCKS_FIELD_NUMBER: _builtins.int
     FREE_EMBEDDING_BLOCKS_FIELD_NUMBER: _builtins.int
     LEASES_FIELD_NUMBER: _builtins.int
+    QUARANTINED_BLOCKS_FIELD_NUMBER: _builtins.int
     encode_waiting: _builtins.int
     encode_running: _builtins.int
     prefill_waiting_tokens: _builtins.int
@@ -240,6 +249,8 @@ class Load(_message.Message):
     free_embedding_blocks: _builtins.int
     leases: _builtins.int
     """Leases now granted to peers."""
+    quarantined_blocks: _builtins.int
+    """Blocks of ended leases that may still be written to."""
     def __init__(
         self,
         *,
@@ -251,10 +262,11 @@ class Load(_message.Message):
         free_kv_blocks: _builtins.int = ...,
         free_embedding_blocks: _builtins.int = ...,
         leases: _builtins.int = ...,
+        quarantined_blocks: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["encode_running", b"encode_running", "encode_waiting", b"encode_waiting", "free_embedding_blocks", b"free_embedding_blocks", "free_kv_blocks", b"free_kv_blocks", "leases", b"leases", "prefill_waiting_tokens", b"prefill_waiting_tokens", "sequences_decoding", b"sequences_decoding", "sequences_prefilling", b"sequences_prefilling"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["encode_running", b"encode_running", "encode_waiting", b"encode_waiting", "free_embedding_blocks", b"free_embedding_blocks", "free_kv_blocks", b"free_kv_blocks", "leases", b"leases", "prefill_waiting_tokens", b"prefill_waiting_tokens", "quarantined_blocks", b"quarantined_blocks", "sequences_decoding", b"sequences_decoding", "sequences_prefilling", b"sequences_prefilling"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -266,23 +278,96 @@ class Heartbeat(_message.Message):
 
     LOAD_FIELD_NUMBER: _builtins.int
     ROLES_FIELD_NUMBER: _builtins.int
+    TRANSFERS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def load(self) -> Global___Load: ...
     @_builtins.property
     def roles(self) -> _containers.RepeatedScalarFieldContainer[_inference_pb2.Stage.ValueType]: ...
+    @_builtins.property
+    def transfers(self) -> _containers.RepeatedCompositeFieldContainer[Global___TransferCounters]:
+        """What was sent so far, per peer and transport."""
+
     def __init__(
         self,
         *,
         load: Global___Load | None = ...,
         roles: _abc.Iterable[_inference_pb2.Stage.ValueType] | None = ...,
+        transfers: _abc.Iterable[Global___TransferCounters] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["load", b"load"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["load", b"load", "roles", b"roles"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["load", b"load", "roles", b"roles", "transfers", b"transfers"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Heartbeat: _TypeAlias = Heartbeat  # noqa: Y015
+
+@_typing.final
+class TransferCounters(_message.Message):
+    """Counts from the start of the sending process."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class FailuresEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.int
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.int = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    PEER_INSTANCE_ID_FIELD_NUMBER: _builtins.int
+    TRANSPORT_FIELD_NUMBER: _builtins.int
+    COMMITTED_FIELD_NUMBER: _builtins.int
+    ABORTED_FIELD_NUMBER: _builtins.int
+    IN_FLIGHT_FIELD_NUMBER: _builtins.int
+    SIZE_BYTES_FIELD_NUMBER: _builtins.int
+    SECONDS_FIELD_NUMBER: _builtins.int
+    FAILURES_FIELD_NUMBER: _builtins.int
+    peer_instance_id: _builtins.str
+    transport: _builtins.str
+    """Empty for what failed before a transport was chosen."""
+    committed: _builtins.int
+    aborted: _builtins.int
+    in_flight: _builtins.int
+    size_bytes: _builtins.int
+    seconds: _builtins.float
+    """From grant to acknowledged commit, summed."""
+    @_builtins.property
+    def failures(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]:
+        """By cause: a gRPC status' name, or one of the transfer plane's own."""
+
+    def __init__(
+        self,
+        *,
+        peer_instance_id: _builtins.str = ...,
+        transport: _builtins.str = ...,
+        committed: _builtins.int = ...,
+        aborted: _builtins.int = ...,
+        in_flight: _builtins.int = ...,
+        size_bytes: _builtins.int = ...,
+        seconds: _builtins.float = ...,
+        failures: _abc.Mapping[_builtins.str, _builtins.int] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["aborted", b"aborted", "committed", b"committed", "failures", b"failures", "in_flight", b"in_flight", "peer_instance_id", b"peer_instance_id", "seconds", b"seconds", "size_bytes", b"size_bytes", "transport", b"transport"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TransferCounters: _TypeAlias = TransferCounters  # noqa: Y015
 
 @_typing.final
 class StepReport(_message.Message):
@@ -613,7 +698,9 @@ Global___PrefillCommand: _TypeAlias = PrefillCommand  # noqa: Y015
 
 @_typing.final
 class DecodeCommand(_message.Message):
-    """Reserves room for a sequence whose KV will be pushed by `prefill`."""
+    """Reserves room for a sequence whose KV will be pushed by `prefill`, or by the
+    instance that it migrates from.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -636,6 +723,83 @@ class DecodeCommand(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___DecodeCommand: _TypeAlias = DecodeCommand  # noqa: Y015
+
+@_typing.final
+class MigrateCommand(_message.Message):
+    """Moves a decoding sequence to another instance, which has a DecodeCommand
+    for it. The instance goes on decoding until the last blocks leave, answers
+    with a MigrationReport, and keeps the sequence if that says it did not move.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    ATTEMPT_FIELD_NUMBER: _builtins.int
+    NEW_ATTEMPT_FIELD_NUMBER: _builtins.int
+    TO_FIELD_NUMBER: _builtins.int
+    request_id: _builtins.str
+    attempt: _builtins.int
+    new_attempt: _builtins.int
+    """The attempt under which the target knows the sequence."""
+    @_builtins.property
+    def to(self) -> Global___Peer: ...
+    def __init__(
+        self,
+        *,
+        request_id: _builtins.str = ...,
+        attempt: _builtins.int = ...,
+        new_attempt: _builtins.int = ...,
+        to: Global___Peer | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["to", b"to"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "new_attempt", b"new_attempt", "request_id", b"request_id", "to", b"to"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___MigrateCommand: _TypeAlias = MigrateCommand  # noqa: Y015
+
+@_typing.final
+class MigrationReport(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    ATTEMPT_FIELD_NUMBER: _builtins.int
+    NEW_ATTEMPT_FIELD_NUMBER: _builtins.int
+    HAS_MOVED_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    PAUSE_NS_FIELD_NUMBER: _builtins.int
+    SIZE_BYTES_FIELD_NUMBER: _builtins.int
+    TRANSPORT_FIELD_NUMBER: _builtins.int
+    request_id: _builtins.str
+    attempt: _builtins.int
+    new_attempt: _builtins.int
+    has_moved: _builtins.bool
+    reason: _builtins.str
+    """Why not."""
+    pause_ns: _builtins.int
+    """How long the sequence stood still, until the target had it all."""
+    size_bytes: _builtins.int
+    transport: _builtins.str
+    def __init__(
+        self,
+        *,
+        request_id: _builtins.str = ...,
+        attempt: _builtins.int = ...,
+        new_attempt: _builtins.int = ...,
+        has_moved: _builtins.bool = ...,
+        reason: _builtins.str = ...,
+        pause_ns: _builtins.int = ...,
+        size_bytes: _builtins.int = ...,
+        transport: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "has_moved", b"has_moved", "new_attempt", b"new_attempt", "pause_ns", b"pause_ns", "reason", b"reason", "request_id", b"request_id", "size_bytes", b"size_bytes", "transport", b"transport"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___MigrationReport: _TypeAlias = MigrationReport  # noqa: Y015
 
 @_typing.final
 class CancelCommand(_message.Message):

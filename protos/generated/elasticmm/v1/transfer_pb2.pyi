@@ -39,6 +39,28 @@ PAYLOAD_KIND_KV: PayloadKind.ValueType  # 1
 PAYLOAD_KIND_EMBEDDING: PayloadKind.ValueType  # 2
 Global___PayloadKind: _TypeAlias = PayloadKind  # noqa: Y015
 
+class _MemoryOrder:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _MemoryOrderEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_MemoryOrder.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    MEMORY_ORDER_UNSPECIFIED: _MemoryOrder.ValueType  # 0
+    MEMORY_ORDER_PLANE_BLOCK_TOKEN_HEAD: _MemoryOrder.ValueType  # 1
+    MEMORY_ORDER_PLANE_BLOCK_HEAD_TOKEN: _MemoryOrder.ValueType  # 2
+    MEMORY_ORDER_BLOCK_PLANE_TOKEN_HEAD: _MemoryOrder.ValueType  # 3
+    MEMORY_ORDER_BLOCK_PLANE_HEAD_TOKEN: _MemoryOrder.ValueType  # 4
+
+class MemoryOrder(_MemoryOrder, metaclass=_MemoryOrderEnumTypeWrapper):
+    """How a pool's axes lie in memory, the slowest first."""
+
+MEMORY_ORDER_UNSPECIFIED: MemoryOrder.ValueType  # 0
+MEMORY_ORDER_PLANE_BLOCK_TOKEN_HEAD: MemoryOrder.ValueType  # 1
+MEMORY_ORDER_PLANE_BLOCK_HEAD_TOKEN: MemoryOrder.ValueType  # 2
+MEMORY_ORDER_BLOCK_PLANE_TOKEN_HEAD: MemoryOrder.ValueType  # 3
+MEMORY_ORDER_BLOCK_PLANE_HEAD_TOKEN: MemoryOrder.ValueType  # 4
+Global___MemoryOrder: _TypeAlias = MemoryOrder  # noqa: Y015
+
 @_typing.final
 class PoolLayout(_message.Message):
     """What both ends must agree on."""
@@ -51,6 +73,10 @@ class PoolLayout(_message.Message):
     NUM_PLANES_FIELD_NUMBER: _builtins.int
     BLOCK_TOKENS_FIELD_NUMBER: _builtins.int
     TOKEN_BYTES_FIELD_NUMBER: _builtins.int
+    FIRST_HEAD_FIELD_NUMBER: _builtins.int
+    NUM_HEADS_FIELD_NUMBER: _builtins.int
+    TOTAL_HEADS_FIELD_NUMBER: _builtins.int
+    ORDER_FIELD_NUMBER: _builtins.int
     kind: Global___PayloadKind.ValueType
     model_fingerprint: _builtins.str
     dtype: _builtins.str
@@ -58,7 +84,14 @@ class PoolLayout(_message.Message):
     """KV: decoder layers times two (K of layer 0, V of layer 0, …). Embedding: 1."""
     block_tokens: _builtins.int
     token_bytes: _builtins.int
-    """Bytes of one token in one plane."""
+    """Bytes of one token in one plane at this end: of `num_heads` heads."""
+    first_head: _builtins.int
+    """KV heads this end holds of a plane: num_heads from first_head on, of the
+    model's total_heads. Embedding: one head.
+    """
+    num_heads: _builtins.int
+    total_heads: _builtins.int
+    order: Global___MemoryOrder.ValueType
     def __init__(
         self,
         *,
@@ -68,10 +101,14 @@ class PoolLayout(_message.Message):
         num_planes: _builtins.int = ...,
         block_tokens: _builtins.int = ...,
         token_bytes: _builtins.int = ...,
+        first_head: _builtins.int = ...,
+        num_heads: _builtins.int = ...,
+        total_heads: _builtins.int = ...,
+        order: Global___MemoryOrder.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["block_tokens", b"block_tokens", "dtype", b"dtype", "kind", b"kind", "model_fingerprint", b"model_fingerprint", "num_planes", b"num_planes", "token_bytes", b"token_bytes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["block_tokens", b"block_tokens", "dtype", b"dtype", "first_head", b"first_head", "kind", b"kind", "model_fingerprint", b"model_fingerprint", "num_heads", b"num_heads", "num_planes", b"num_planes", "order", b"order", "token_bytes", b"token_bytes", "total_heads", b"total_heads"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -108,7 +145,9 @@ class OpenRequest(_message.Message):
     def layout(self) -> Global___PoolLayout: ...
     @_builtins.property
     def transports(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Transports the sender can use, best first: "shm", "grpc"."""
+        """Transports the sender can use, best first: "cuda_ipc", "shm",
+        "collective", "nixl", "grpc".
+        """
 
     def __init__(
         self,
@@ -139,30 +178,39 @@ class OpenResponse(_message.Message):
     LEASE_ID_FIELD_NUMBER: _builtins.int
     TRANSPORT_FIELD_NUMBER: _builtins.int
     BLOCK_IDS_FIELD_NUMBER: _builtins.int
-    NUM_POOL_BLOCKS_FIELD_NUMBER: _builtins.int
-    SEGMENT_FIELD_NUMBER: _builtins.int
+    TRANSPORT_INFO_FIELD_NUMBER: _builtins.int
     EXPIRES_IN_MS_FIELD_NUMBER: _builtins.int
+    LAYOUT_FIELD_NUMBER: _builtins.int
+    WANTS_CHECKSUMS_FIELD_NUMBER: _builtins.int
     lease_id: _builtins.int
     transport: _builtins.str
-    num_pool_blocks: _builtins.int
-    segment: _builtins.str
-    """For "shm": path of the pool's segment."""
+    transport_info: _builtins.bytes
+    """What the transport's sending side needs to reach the receiver's memory; a
+    JSON object whose keys each transport defines for itself.
+    """
     expires_in_ms: _builtins.int
+    wants_checksums: _builtins.bool
+    """The commit must carry checksums."""
     @_builtins.property
     def block_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]: ...
+    @_builtins.property
+    def layout(self) -> Global___PoolLayout:
+        """Of the receiver's pool."""
+
     def __init__(
         self,
         *,
         lease_id: _builtins.int = ...,
         transport: _builtins.str = ...,
         block_ids: _abc.Iterable[_builtins.int] | None = ...,
-        num_pool_blocks: _builtins.int = ...,
-        segment: _builtins.str = ...,
+        transport_info: _builtins.bytes = ...,
         expires_in_ms: _builtins.int = ...,
+        layout: Global___PoolLayout | None = ...,
+        wants_checksums: _builtins.bool = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["layout", b"layout"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["block_ids", b"block_ids", "expires_in_ms", b"expires_in_ms", "lease_id", b"lease_id", "num_pool_blocks", b"num_pool_blocks", "segment", b"segment", "transport", b"transport"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["block_ids", b"block_ids", "expires_in_ms", b"expires_in_ms", "layout", b"layout", "lease_id", b"lease_id", "transport", b"transport", "transport_info", b"transport_info", "wants_checksums", b"wants_checksums"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -223,11 +271,23 @@ class CommitRequest(_message.Message):
     LEASE_ID_FIELD_NUMBER: _builtins.int
     NUM_TOKENS_FIELD_NUMBER: _builtins.int
     OUTPUT_TOKEN_IDS_FIELD_NUMBER: _builtins.int
+    WRITTEN_BYTES_FIELD_NUMBER: _builtins.int
+    BLOCK_CHECKSUMS_FIELD_NUMBER: _builtins.int
     lease_id: _builtins.int
     num_tokens: _builtins.int
+    written_bytes: _builtins.int
+    """Bytes that the sender's transport wrote. Tokens that were written twice
+    count twice.
+    """
     @_builtins.property
     def output_token_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
         """For KV: the tokens made so far that the decoder continues from."""
+
+    @_builtins.property
+    def block_checksums(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """CRC-32 of each of the lease's blocks that hold committed tokens, over
+        those tokens only: plane by plane, token by token, head by head.
+        """
 
     def __init__(
         self,
@@ -235,10 +295,12 @@ class CommitRequest(_message.Message):
         lease_id: _builtins.int = ...,
         num_tokens: _builtins.int = ...,
         output_token_ids: _abc.Iterable[_builtins.int] | None = ...,
+        written_bytes: _builtins.int = ...,
+        block_checksums: _abc.Iterable[_builtins.int] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["lease_id", b"lease_id", "num_tokens", b"num_tokens", "output_token_ids", b"output_token_ids"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["block_checksums", b"block_checksums", "lease_id", b"lease_id", "num_tokens", b"num_tokens", "output_token_ids", b"output_token_ids", "written_bytes", b"written_bytes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -246,14 +308,26 @@ Global___CommitRequest: _TypeAlias = CommitRequest  # noqa: Y015
 
 @_typing.final
 class CommitResponse(_message.Message):
+    """What the receiver found to be there."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
+    NUM_TOKENS_FIELD_NUMBER: _builtins.int
+    NUM_PLANES_FIELD_NUMBER: _builtins.int
+    NUM_BLOCKS_FIELD_NUMBER: _builtins.int
+    num_tokens: _builtins.int
+    num_planes: _builtins.int
+    num_blocks: _builtins.int
     def __init__(
         self,
+        *,
+        num_tokens: _builtins.int = ...,
+        num_planes: _builtins.int = ...,
+        num_blocks: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["num_blocks", b"num_blocks", "num_planes", b"num_planes", "num_tokens", b"num_tokens"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

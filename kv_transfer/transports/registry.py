@@ -1,0 +1,68 @@
+"""All transports, best first: one entry makes one selectable on both ends."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from kv_transfer.channels import Channels
+from kv_transfer.transports import NAMES
+from kv_transfer.transports.acceptor import Acceptor
+from kv_transfer.transports.base import Transport
+from kv_transfer.transports.grpc_stream import GrpcAcceptor, GrpcTransport
+from kv_transfer.transports.shm import ShmAcceptor, ShmTransport
+
+
+@dataclass(frozen=True, slots=True)
+class EndContext:
+    """What transports may know of the end they work for."""
+
+    host_id: str
+    instance_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """How the two sides of one transport are made. `refusal` says why it cannot be had here, or nothing."""
+
+    make_transport: Callable[[EndContext, Channels], Transport]
+    make_acceptor: Callable[[EndContext], Acceptor]
+    refusal: Callable[[], str] = lambda: ""
+
+
+REGISTRY: Mapping[str, Entry] = {
+    "shm": Entry(
+        lambda end, _channels: ShmTransport(end.host_id),
+        lambda end: ShmAcceptor(end.host_id),
+    ),
+    "grpc": Entry(
+        lambda _end, channels: GrpcTransport(channels),
+        lambda _end: GrpcAcceptor(),
+    ),
+}
+TRANSPORTS = tuple(REGISTRY)
+assert TRANSPORTS == NAMES, "transports/__init__.py names others"
+
+
+def usable(wanted: Sequence[str] | None) -> tuple[str, ...]:
+    """The transports to use, best first: those asked for, else all that can be had here.
+
+    Raises ValueError naming one that is unknown or cannot be had.
+    """
+    if wanted is None:
+        return tuple(name for name, entry in REGISTRY.items() if not entry.refusal())
+    unknown = [name for name in wanted if name not in REGISTRY]
+    if unknown or not wanted:
+        raise ValueError(f"transports: {', '.join(unknown) or 'none'}; known are {', '.join(REGISTRY)}")
+    for name in wanted:
+        if reason := REGISTRY[name].refusal():
+            raise ValueError(f"transports: {name} cannot be had here: {reason}")
+    return tuple(wanted)
+
+
+def make_transports(names: Iterable[str], end: EndContext, channels: Channels) -> dict[str, Transport]:
+    return {name: REGISTRY[name].make_transport(end, channels) for name in names}
+
+
+def make_acceptors(names: Iterable[str], end: EndContext) -> dict[str, Acceptor]:
+    return {name: REGISTRY[name].make_acceptor(end) for name in names}
