@@ -11,6 +11,7 @@ from core.families import ModelError, load_family
 from core.families.folder import weight_files
 from stage_servers.engine.attention import native, registry
 from stage_servers.engine.attention.backend import ENCODER_INTERFACE_NAME, INTERFACE_NAME, register
+from stage_servers.engine.bulkpath import BulkPath
 from stage_servers.engine.converted import share_converted
 from stage_servers.engine.families import adapter_for
 from stage_servers.engine.families.adapter import FamilyAdapter
@@ -40,7 +41,7 @@ def load_model(
 ) -> Model:
     """The model of a folder, ready to run.
 
-    dtype "auto" is that of the files; fast_path False keeps decodes on transformers'
+    dtype "auto" is that of the files; fast_path False keeps all steps on transformers'
     code. Raises ModelError naming a missing file or weight, an unknown architecture,
     or a dtype, device or attention backend that is not to be had.
     """
@@ -61,6 +62,7 @@ def load_model(
     backend = registry.choose(attention, chosen, wanted, family.attention_shape)
     if backend == "native" and _can_encode(family, chosen, wanted):
         family.vision_model.config._attn_implementation = ENCODER_INTERFACE_NAME
+    fast, bulk = _native_paths(family, chosen) if fast_path else (None, None)
     return Model(
         path=path,
         description=description,
@@ -69,7 +71,8 @@ def load_model(
         device=chosen,
         dtype=wanted,
         attention_backend=backend,
-        fast_path=_fast_path(family, chosen) if fast_path else None,
+        fast_path=fast,
+        bulk_path=bulk,
         files=files,
     )
 
@@ -79,16 +82,16 @@ def _can_encode(family: FamilyAdapter, device: torch.device, dtype: torch.dtype)
     return shape is not None and native.refusal(device, dtype, shape) is None
 
 
-def _fast_path(family: FamilyAdapter, device: torch.device) -> FastPath | None:
+def _native_paths(family: FamilyAdapter, device: torch.device) -> tuple[FastPath | None, BulkPath | None]:
     if device.type != "cpu":
-        return None
+        return None, None
     try:
         library = load_library()
         fuse(family.model, library)
-        return FastPath(family, library)
+        return FastPath(family, library), BulkPath(family, library)
     except NativeError as error:
-        _log.warning("decodes take transformers' slower code: %s", error)
-        return None
+        _log.warning("steps take transformers' slower code: %s", error)
+        return None, None
 
 
 def _device(name: str) -> torch.device:

@@ -12,6 +12,7 @@ from core.families import Family
 from core.sequence import MediaSpan
 from stage_servers.engine.attention import registry
 from stage_servers.engine.attention.backend import AttentionBackend
+from stage_servers.engine.bulkpath import BulkPath
 from stage_servers.engine.families.adapter import FamilyAdapter, PixelInput
 from stage_servers.engine.fastpath import FastPath
 from stage_servers.engine.media import MediaError, decode_picture
@@ -32,6 +33,7 @@ class Model:
         dtype: torch.dtype,
         attention_backend: str,
         fast_path: FastPath | None,
+        bulk_path: BulkPath | None,
         files: MappedFiles,
     ) -> None:
         self.path = path
@@ -41,6 +43,7 @@ class Model:
         self.dtype = dtype
         self.attention_backend = attention_backend
         self.fast_path = fast_path
+        self.bulk_path = bulk_path
         self._processor = processor
         self._files = files
 

@@ -39,17 +39,36 @@ class Runner:
         if fast is not None and batch.num_rows <= MAX_ROWS and media is None and paged.on_layer is None:
             return fast.run(token_ids, positions, self._pool, batch, wanted)
         self._attention.begin(self._pool, batch)
-        hidden = self._hidden(token_ids, positions, media, paged)
-        if len(wanted) < batch.num_rows:
-            hidden = hidden[torch.tensor(wanted, dtype=torch.int64, device=hidden.device)]
+        bulk = self._model.bulk_path
+        if bulk is not None:
+            hidden = bulk.run(
+                token_ids,
+                positions,
+                media,
+                pool=self._pool,
+                batch=batch,
+                attention=self._attention,
+                on_layer=paged.on_layer,
+                wanted=wanted,
+            )
+        else:
+            hidden = self._hidden(token_ids, positions, media, paged, wanted)
         return self._model.family.logits(hidden)
 
     def _hidden(
-        self, token_ids: torch.Tensor, positions: torch.Tensor, media: MediaRows | None, paged: PagedStep
+        self,
+        token_ids: torch.Tensor,
+        positions: torch.Tensor,
+        media: MediaRows | None,
+        paged: PagedStep,
+        wanted: Seq[int],
     ) -> torch.Tensor:
-        """Final hidden states [rows, hidden] by transformers' model code."""
+        """Final hidden states [len(wanted), hidden] by transformers' model code."""
         device = self._model.device
-        return self._model.family.forward_text(token_ids.to(device), positions.to(device), media, paged)
+        hidden = self._model.family.forward_text(token_ids.to(device), positions.to(device), media, paged)
+        if len(wanted) == len(hidden):
+            return hidden
+        return hidden[torch.tensor(wanted, dtype=torch.int64, device=device)]
 
     def _pack(self, chunks: Seq[Chunk], num_decodes: int) -> PackedBatch:
         segments: list[Segment] = []

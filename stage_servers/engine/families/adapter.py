@@ -102,6 +102,14 @@ class FamilyAdapter(ABC):
         """Rotary positions [3, num_tokens] of a prompt, and position minus index of any token after it."""
 
     @abstractmethod
+    def embed(self, token_ids: torch.Tensor, media: MediaRows | None) -> torch.Tensor:
+        """What the first text layer takes in, [rows, hidden]."""
+
+    def extras(self, media: MediaRows | None) -> list[torch.Tensor]:  # noqa: ARG002
+        """[media rows, hidden] to be added to the media rows behind each of the first layers."""
+        return []
+
+    @abstractmethod
     def forward_text(
         self, token_ids: torch.Tensor, positions: torch.Tensor, media: MediaRows | None, paged: PagedStep
     ) -> torch.Tensor:

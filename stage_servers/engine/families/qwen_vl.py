@@ -87,25 +87,29 @@ class Qwen25VLAdapter(FamilyAdapter):
         parts.append(_text_positions(position, num_tokens - token))
         return torch.cat(parts, dim=1), position - token
 
+    def embed(self, token_ids: torch.Tensor, media: MediaRows | None) -> torch.Tensor:
+        embeds: torch.Tensor = self.text_model.embed_tokens(token_ids)
+        if media is None:
+            return embeds
+        return embeds.index_copy(0, media.rows, media.values[:, : embeds.shape[1]])
+
     def forward_text(
         self, token_ids: torch.Tensor, positions: torch.Tensor, media: MediaRows | None, paged: PagedStep
     ) -> torch.Tensor:
-        embeds = self.text_model.embed_tokens(token_ids)
-        if media is not None:
-            embeds = embeds.index_copy(0, media.rows, media.values[:, : embeds.shape[1]])
         out = self.text_model(
-            inputs_embeds=embeds[None],
+            inputs_embeds=self.embed(token_ids, media)[None],
             position_ids=positions[:, None],
             # A mapping rather than None: transformers then builds no mask, the attention knows its own.
             attention_mask={"full_attention": None, "sliding_attention": None},
             use_cache=False,
             paged=paged,
-            **self._extras(media, len(token_ids)),
+            **self._extra_arguments(media, len(token_ids)),
         )
         hidden: torch.Tensor = out.last_hidden_state[0]
         return hidden
 
-    def _extras(self, media: MediaRows | None, num_rows: int) -> dict[str, Any]:  # noqa: ARG002
+    def _extra_arguments(self, media: MediaRows | None, num_rows: int) -> dict[str, Any]:  # noqa: ARG002
+        """transformers' arguments for `extras`."""
         return {}
 
 
@@ -127,13 +131,15 @@ class Qwen3VLAdapter(Qwen25VLAdapter):
         found = self._run_vision(inputs)
         return torch.cat([found.pooler_output, *found.deepstack_features], dim=1)
 
-    def _extras(self, media: MediaRows | None, num_rows: int) -> dict[str, Any]:
+    def extras(self, media: MediaRows | None) -> list[torch.Tensor]:
+        return [] if media is None else list(media.values.chunk(1 + self.num_extras, dim=1)[1:])
+
+    def _extra_arguments(self, media: MediaRows | None, num_rows: int) -> dict[str, Any]:
         if media is None:
             return {}
         mask = torch.zeros(1, num_rows, dtype=torch.bool, device=media.rows.device)
         mask[0, media.rows] = True
-        _, *extras = media.values.chunk(1 + self.num_extras, dim=1)
-        return {"visual_pos_masks": mask, "deepstack_visual_embeds": extras}
+        return {"visual_pos_masks": mask, "deepstack_visual_embeds": self.extras(media)}
 
 
 def _text_positions(first: int, count: int) -> torch.Tensor:

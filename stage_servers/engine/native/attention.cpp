@@ -2,11 +2,16 @@
 //
 // A piece of work is some rows of one sequence with all query heads of one KV head. Sixty-four tokens
 // at a time are packed so that sixteen of them lie side by side in a vector, attended to by all the
-// queries of the piece, and left again; softmax runs along.
+// queries of the piece, and left again; softmax runs along. Where the processor has matrix tiles, sixteen
+// queries meet sixteen tokens at a time: the packed form is the one that tiles want.
 //
 //   words: what one lane of a multiply-add takes in, two bfloat16 or one float
 
-#include "lanes.h"
+#include <algorithm>
+#include <optional>
+#include <type_traits>
+
+#include "tiles.h"
 
 constexpr int kTokens = 64;      // packed at a time
 constexpr int kRows = 32;        // of a sequence in a piece of work
@@ -57,10 +62,13 @@ class Piece {
   public:
     Piece(const Rows& r, const T* keys, const T* values, const T* query, T* out)
         : r_(r), keys_(keys), values_(values), query_(query), out_(out), d_(r.head_dim), words_(r.head_dim / kPer), group_(r.heads / r.kv_heads) {
-        const int most = kRows * group_;
+        const int most = (kRows * group_ + kTile - 1) / kTile * kTile;
         q_.resize(most * words_), scores_.resize(most * kTokens), sums_.resize(long(most) * d_);
         weights_.resize(most * kTokenWords), key_words_.resize(long(words_) * kTokens), value_words_.resize(long(kTokenWords) * d_);
-        top_.resize(most), total_.resize(most), shrink_.resize(most);
+        top_.resize(most), total_.resize(most * 16), shrink_.resize(most);
+#ifdef HAS_TILES
+        if (uses_tiles_) tiles_.emplace();
+#endif
     }
 
     void attend(int segment, int first_row, int kv_head) {
@@ -69,18 +77,20 @@ class Piece {
         const int first_token = r_.lengths[segment] - end + first_row;
         for (int q = 0; q < count; q++) {
             for (int w = 0; w < words_; w += 16) put16(&q_[q * words_ + w], words(query_ + place(first_row, kv_head, q) + w * kPer, (const X*)nullptr));
-            top_[q] = -INFINITY, total_[q] = 0;
+            top_[q] = -INFINITY, put16(&total_[q * 16], v16{});
         }
         memset(sums_.data(), 0, sizeof(float) * count * d_);
         const int num_seen = r_.is_causal ? first_token + num_rows : r_.lengths[segment];
         for (int start = 0; start < num_seen; start += kTokens) {
             pack(segment, kv_head, start, num_seen - start < kTokens ? num_seen - start : kTokens);
-            by_queries(count, [&](auto n, int q) { score<n.value>(q); });
+            score_all(count);
             for (int q = 0; q < count; q++) soften(q, (r_.is_causal ? first_token + q / group_ + 1 : num_seen) - start);
-            by_queries(count, [&](auto n, int q) { gather<n.value>(q); });
+            gather_all(count);
         }
-        for (int q = 0; q < count; q++)
-            for (int i = 0; i < d_; i += 16) put16(out_ + place(first_row, kv_head, q) + i, load(&sums_[long(q) * d_ + i]) / total_[q]);
+        for (int q = 0; q < count; q++) {
+            const float share = 1.0f / sum16(load(&total_[q * 16]));
+            for (int i = 0; i < d_; i += 16) put16(out_ + place(first_row, kv_head, q) + i, load(&sums_[long(q) * d_ + i]) * share);
+        }
     }
 
   private:
@@ -140,6 +150,82 @@ class Piece {
         return v;
     }
 
+    void score_all(int count) {
+#ifdef HAS_TILES
+        if constexpr (kHasTiles)
+            if (uses_tiles_) {
+                for (int q = 0; q < count; q += kTile) score_tiles(q);
+                return;
+            }
+#endif
+        by_queries(count, [&](auto n, int q) { score<n.value>(q); });
+    }
+
+    void gather_all(int count) {
+#ifdef HAS_TILES
+        if constexpr (kHasTiles)
+            if (uses_tiles_) {
+                for (int q = 0; q < count; q += kTile) gather_tiles(q, count - q < kTile ? count - q : kTile);
+                return;
+            }
+#endif
+        by_queries(count, [&](auto n, int q) { gather<n.value>(q); });
+    }
+
+#ifdef HAS_TILES
+    // Sixteen queries' scores of all packed tokens.
+    void score_tiles(int first) {
+        const float *q = &q_[first * words_], *keys = key_words_.data();
+        TILE_ZERO(0);
+        TILE_ZERO(1);
+        TILE_ZERO(2);
+        TILE_ZERO(3);
+        for (int w = 0; w < words_; w += kTile, keys += kTile * kTokens) {
+            TILE_LOAD(4, q + w, words_ * sizeof(float));
+            TILE_LOAD(5, keys, kTokens * sizeof(float));
+            TILE_MADD(0, 4, 5);
+            TILE_LOAD(6, keys + kTile, kTokens * sizeof(float));
+            TILE_MADD(1, 4, 6);
+            TILE_LOAD(5, keys + 2 * kTile, kTokens * sizeof(float));
+            TILE_MADD(2, 4, 5);
+            TILE_LOAD(6, keys + 3 * kTile, kTokens * sizeof(float));
+            TILE_MADD(3, 4, 6);
+        }
+        float* scores = &scores_[first * kTokens];
+        TILE_STORE(0, scores, kTokens * sizeof(float));
+        TILE_STORE(1, scores + kTile, kTokens * sizeof(float));
+        TILE_STORE(2, scores + 2 * kTile, kTokens * sizeof(float));
+        TILE_STORE(3, scores + 3 * kTile, kTokens * sizeof(float));
+    }
+
+    // Adds the packed tokens' values to the sums of sixteen queries, of which `count` are some.
+    void gather_tiles(int first, int count) {
+        float* sums = &sums_[long(first) * d_];
+        for (int q = 0; q < count; q++)
+            if (shrink_[first + q] != 1.0f)
+                for (int i = 0; i < d_; i += 16) put16(sums + long(q) * d_ + i, load(sums + long(q) * d_ + i) * shrink_[first + q]);
+        const float* weights = &weights_[first * kTokenWords];
+        const long value_bytes = d_ * sizeof(float);
+        TILE_LOAD(4, weights, kTokenWords * sizeof(float));
+        TILE_LOAD(5, weights + kTile, kTokenWords * sizeof(float));
+        const float *first_half = value_words_.data(), *second_half = first_half + long(kTile) * d_;
+#define GATHER(sum, i) \
+    TILE_LOAD(sum, sums + (i), value_bytes); \
+    TILE_LOAD(6, first_half + (i), value_bytes); \
+    TILE_MADD(sum, 4, 6); \
+    TILE_LOAD(7, second_half + (i), value_bytes); \
+    TILE_MADD(sum, 5, 7)
+        // Two sums at a time: the products of one hide behind those of the other.
+        for (int i = 0; i < d_; i += 2 * kTile) {
+            GATHER(0, i);
+            GATHER(1, i + kTile);
+            TILE_STORE(0, sums + i, value_bytes);
+            TILE_STORE(1, sums + i + kTile, value_bytes);
+        }
+#undef GATHER
+    }
+#endif
+
     template <int N>
     void score(int first) {
         v16 acc[N][kVectors] = {};
@@ -154,7 +240,7 @@ class Piece {
                 for (int i = 0; i < kVectors; i++) acc[n][i] = Word<X>::madd(acc[n][i], q + n * words_ + w, key[i]);
         }
         for (int n = 0; n < N; n++)
-            for (int i = 0; i < kVectors; i++) put16(&scores_[(first + n) * kTokens + 16 * i], acc[n][i] * r_.scale);
+            for (int i = 0; i < kVectors; i++) put16(&scores_[(first + n) * kTokens + 16 * i], acc[n][i]);
     }
 
     // Scores of one query become weights; only the first `visible` tokens are for it to see.
@@ -167,19 +253,22 @@ class Piece {
             return;
         }
         for (int t = visible; t < kTokens; t++) scores[t] = -INFINITY;
-        v16 most = load(scores);
-        for (int t = 16; t < kTokens; t += 16) most = load(scores + t) > most ? load(scores + t) : most;
-        float best = top_[q];
-        for (int i = 0; i < 16; i++) best = most[i] > best ? most[i] : best;
-        shrink_[q] = std::exp(top_[q] - best);
-        v16 sum = {};
-        for (int t = 0; t < kTokens; t += 16) {
-            const v16 score = load(scores + t);
-            const v16 weight = score > -INFINITY ? exp16(score - best) : v16{};
-            sum += weight;
-            put16(weights + t, weight);
+        v16 score[kVectors], most = splat(-INFINITY);
+#pragma GCC unroll 4
+        for (int i = 0; i < kVectors; i++) {
+            score[i] = load(scores + 16 * i) * r_.scale;
+            most = score[i] > most ? score[i] : most;
         }
-        total_[q] = total_[q] * shrink_[q] + sum16(sum);
+        const float best = std::max(top_[q], max16(most));
+        if (best > top_[q]) shrink_[q] = std::exp(top_[q] - best);
+        v16 sum = {};
+#pragma GCC unroll 4
+        for (int i = 0; i < kVectors; i++) {
+            const v16 weight = score[i] > -INFINITY ? exp16(score[i] - best) : v16{};
+            sum += weight;
+            put16(weights + 16 * i, weight);
+        }
+        put16(&total_[q * 16], load(&total_[q * 16]) * shrink_[q] + sum);
         top_[q] = best;
     }
 
@@ -216,6 +305,11 @@ class Piece {
     const T *keys_, *values_, *query_;
     T* out_;
     const int d_, words_, group_;
+    static constexpr bool kHasTiles = kPer == 2;
+#ifdef HAS_TILES
+    const bool uses_tiles_ = kHasTiles && may_use_tiles();
+    std::optional<Tiles> tiles_;
+#endif
     std::vector<float> q_, scores_, sums_, weights_, key_words_, value_words_, top_, total_, shrink_;
 };
 

@@ -16,11 +16,14 @@
 
 #include <sched.h>
 
-#include "lanes.h"
+#include <algorithm>
+#include <optional>
+#include <type_traits>
 
-constexpr int kGroup = 8;             // rows of activations held in registers at a time
-constexpr long kInnerBytes = 24576;   // of activations that stay in the first-level cache
-constexpr long kAheadBytes = 16384;   // how far ahead weights are called for
+#include "products.h"
+#include "tiles.h"
+
+constexpr int kTileRows = 3;          // from so many rows on the processor's matrix tiles are the faster way
 constexpr int kMaxPairs = 96;         // pairs of weight rows in a piece of work
 constexpr int kPiecesPerThread = 4;   // so that a thread that was held up delays the others little
 constexpr int kMaxThreads = 64;
@@ -28,54 +31,6 @@ constexpr int kSpins = 20000;         // before a waiting thread lets others hav
 constexpr int kContext = 64;          // tokens attended to at a time
 constexpr int kMaxHeadsPerKv = 16;
 constexpr int kMaxHeads = 256;
-
-// The products of weight rows a and b with M rows of x: lanes 0..M-1 are a's, lanes 8..8+M-1 are b's.
-template <class T, int M>
-static inline v16 pair(const T* a, const T* b, const typename Kind<T>::X* x, long stride, long width) {
-    using K = Kind<T>;
-    const long ahead = kAheadBytes / sizeof(T);
-    v16 acc[16] = {};
-    for (long k = 0; k < width; k += K::step) {
-        // Into the second-level cache: the processor's own prefetching is too late by far for several rows.
-        __builtin_prefetch(a + k + ahead, 0, 2);
-        __builtin_prefetch(b + k + ahead, 0, 2);
-        const typename K::V wa = K::read(a + k), wb = K::read(b + k);
-#pragma GCC unroll 8
-        for (int m = 0; m < M; m++) {
-            const typename K::V xm = K::read(x + m * stride + k);
-            acc[m] = K::madd(acc[m], xm, wa);
-            acc[8 + m] = K::madd(acc[8 + m], xm, wb);
-        }
-    }
-    return reduce16(acc);
-}
-
-// y[i] += pair(a + i * step, b + i * step), in slices of x that stay in the first-level cache.
-template <class T, int M>
-static void pairs(const T* a, const T* b, long step, int count, const typename Kind<T>::X* x, long width, v16* y) {
-    long slice = kInnerBytes / (M * long(sizeof(typename Kind<T>::X))) / 32 * 32;
-    slice = (width + (width + slice - 1) / slice - 1) / ((width + slice - 1) / slice);
-    slice = (slice + 31) / 32 * 32;
-    for (long k = 0; k < width; k += slice) {
-        const long part = width - k < slice ? width - k : slice;
-        for (int i = 0; i < count; i++) y[i] += pair<T, M>(a + i * step + k, b + i * step + k, x + k, width, part);
-    }
-}
-
-template <class T>
-static void pairs_of(int rows, const T* a, const T* b, long step, int count, const typename Kind<T>::X* x, long width, v16* y) {
-    for (int i = 0; i < count; i++) y[i] = v16{};
-    switch (rows) {
-        case 1: return pairs<T, 1>(a, b, step, count, x, width, y);
-        case 2: return pairs<T, 2>(a, b, step, count, x, width, y);
-        case 3: return pairs<T, 3>(a, b, step, count, x, width, y);
-        case 4: return pairs<T, 4>(a, b, step, count, x, width, y);
-        case 5: return pairs<T, 5>(a, b, step, count, x, width, y);
-        case 6: return pairs<T, 6>(a, b, step, count, x, width, y);
-        case 7: return pairs<T, 7>(a, b, step, count, x, width, y);
-        default: return pairs<T, 8>(a, b, step, count, x, width, y);
-    }
-}
 
 // Kinds of work in a layer; each has a counter of pieces taken for every thread's share, and one of pieces done.
 enum Work { kQ, kK, kV, kRotate, kAttend, kO, kGateUp, kDown, kWorks };
@@ -116,7 +71,7 @@ class Step {
 
   public:
     Step(const Shape& s, const Layer* layers, const Batch& b, T* pool, float* scratch)
-        : s_(s), layers_(layers), b_(b), pool_(pool), q_width_(long(s.heads) * s.head_dim), kv_width_(long(s.kv_heads) * s.head_dim) {
+        : s_(s), layers_(layers), b_(b), pool_(pool), q_width_(long(s.heads) * s.head_dim), kv_width_(long(s.kv_heads) * s.head_dim), has_tiles_(are_tiles_for(b.rows)) {
         x_ = scratch;
         qkv_ = x_ + long(s.max_rows) * s.hidden;
         q_ = (X*)(qkv_ + s.max_rows * (q_width_ + 2 * kv_width_));
@@ -132,17 +87,56 @@ class Step {
         for (long i = 0; i < long(b_.rows) * s_.hidden; i++) x_[i] = to_float(embeds[i]);
 #pragma omp parallel num_threads(threads_)
         {
-            X* own = new (std::align_val_t(64)) X[long(b_.rows > num_wanted ? b_.rows : num_wanted) * s_.hidden];
-            for (int l = 0; l < s_.layers; l++) layer(l, own);
-            normalise_rows(final_norm, own, wanted, num_wanted);
-            linear(kWorks * s_.layers, head, nullptr, own, num_wanted, s_.hidden, s_.vocabulary,
+#ifdef HAS_TILES
+            std::optional<Tiles> tiles;
+            if (has_tiles_) tiles.emplace();
+#endif
+            Room room(long(b_.rows > num_wanted ? b_.rows : num_wanted) * s_.hidden, has_tiles_ ? panel_floats() : 0);
+            for (int l = 0; l < s_.layers; l++) layer(l, room);
+            normalise_rows(final_norm, room.own, wanted, num_wanted);
+            linear(kWorks * s_.layers, head, nullptr, input(room.own, num_wanted, s_.hidden, room), s_.vocabulary,
                    [&](int row, long n, float y) { logits[row * long(s_.vocabulary) + n] = y; });
-            operator delete[](own, std::align_val_t(64));
         }
     }
 
   private:
-    void layer(int l, X* own) {
+    static bool are_tiles_for(int rows) {
+#ifdef HAS_TILES
+        return std::is_same_v<X, bf16> && rows >= kTileRows && may_use_tiles();
+#else
+        return false && rows;
+#endif
+    }
+
+    // What a thread has for itself: normed rows, and rows packed for the tiles.
+    struct Room {
+        X* own;
+        float* panels;
+        Room(long own_values, long panel_floats)
+            : own(new (std::align_val_t(64)) X[own_values]), panels(new (std::align_val_t(64)) float[panel_floats]) {}
+        ~Room() {
+            operator delete[](own, std::align_val_t(64));
+            operator delete[](panels, std::align_val_t(64));
+        }
+        Room(const Room&) = delete;
+    };
+
+    // Rows of activations [rows, width], and the same in panels where tiles are used.
+    struct Input {
+        const X* x;
+        int rows;
+        long width;
+        const float* panels;
+    };
+
+    // How the rows of a weight matrix are shared out: in pieces of `size` units of `unit` rows.
+    struct Split {
+        long unit, units, size;
+        int pieces;
+        bool is_tiled;
+    };
+
+    void layer(int l, Room& room) {
         const Layer& w = layers_[l];
         const int base = kWorks * l;
         const long heads = q_width_ + 2 * kv_width_;
@@ -150,30 +144,31 @@ class Step {
         const auto store = [&](long first) {
             return [=](int row, long n, float y) { qkv_[row * heads + first + n] = y; };
         };
-        normalise_rows((const T*)w.norm1, own, nullptr, b_.rows);
-        linear(base + kQ, (const T*)w.q, (const T*)w.q_bias, own, b_.rows, s_.hidden, q_width_, store(0));
-        linear(base + kK, (const T*)w.k, (const T*)w.k_bias, own, b_.rows, s_.hidden, kv_width_, store(q_width_));
-        linear(base + kV, (const T*)w.v, (const T*)w.v_bias, own, b_.rows, s_.hidden, kv_width_, store(q_width_ + kv_width_));
+        normalise_rows((const T*)w.norm1, room.own, nullptr, b_.rows);
+        const Input normed = input(room.own, b_.rows, s_.hidden, room);
+        linear(base + kQ, (const T*)w.q, (const T*)w.q_bias, normed, q_width_, store(0));
+        linear(base + kK, (const T*)w.k, (const T*)w.k_bias, normed, kv_width_, store(q_width_));
+        linear(base + kV, (const T*)w.v, (const T*)w.v_bias, normed, kv_width_, store(q_width_ + kv_width_));
         expect(l, share_start(omp_get_thread_num(), num_items()));
-        wait(base + kQ, pieces((q_width_ + 1) / 2));
-        wait(base + kK, pieces((kv_width_ + 1) / 2));
-        wait(base + kV, pieces((kv_width_ + 1) / 2));
+        wait(base + kQ, split(q_width_).pieces);
+        wait(base + kK, split(kv_width_).pieces);
+        wait(base + kV, split(kv_width_).pieces);
         share(base + kRotate, b_.rows, [&](int row) { rotate(l, row); });
         wait(base + kRotate, b_.rows);
-        attend_all(l, base + kAttend);
-        prepare(w.o, 2 * q_width_, (s_.hidden + 1) / 2);
+        attend_all(l, base + kAttend, room);
+        prepare(w.o, q_width_, split(s_.hidden));
         wait(base + kAttend, num_items());
-        linear(base + kO, (const T*)w.o, (const T*)w.o_bias, mixed_, b_.rows, q_width_, s_.hidden, add);
-        prepare(w.gate, s_.hidden, s_.ffn);
-        prepare(w.up, s_.hidden, s_.ffn);
-        wait(base + kO, pieces((s_.hidden + 1) / 2));
-        normalise_rows((const T*)w.norm2, own, nullptr, b_.rows);
-        gate_up(base + kGateUp, (const T*)w.gate, (const T*)w.up, own);
-        prepare(w.down, 2 * long(s_.ffn), (s_.hidden + 1) / 2);
-        wait(base + kGateUp, pieces(s_.ffn));
-        linear(base + kDown, (const T*)w.down, nullptr, act_, b_.rows, s_.ffn, s_.hidden, add);
-        if (l + 1 < s_.layers) prepare(layers_[l + 1].q, 2 * long(s_.hidden), (q_width_ + 1) / 2);
-        wait(base + kDown, pieces((s_.hidden + 1) / 2));
+        linear(base + kO, (const T*)w.o, (const T*)w.o_bias, input(mixed_, b_.rows, q_width_, room), s_.hidden, add);
+        prepare(w.gate, s_.hidden, split_gate());
+        prepare(w.up, s_.hidden, split_gate());
+        wait(base + kO, split(s_.hidden).pieces);
+        normalise_rows((const T*)w.norm2, room.own, nullptr, b_.rows);
+        gate_up(base + kGateUp, (const T*)w.gate, (const T*)w.up, input(room.own, b_.rows, s_.hidden, room));
+        prepare(w.down, s_.ffn, split(s_.hidden));
+        wait(base + kGateUp, split_gate().pieces);
+        linear(base + kDown, (const T*)w.down, nullptr, input(act_, b_.rows, s_.ffn, room), s_.hidden, add);
+        if (l + 1 < s_.layers) prepare(layers_[l + 1].q, s_.hidden, split(q_width_));
+        wait(base + kDown, split(s_.hidden).pieces);
     }
 
     // body(i) for i < count. Every thread begins with a share of its own, in order, so that what it calls
@@ -193,11 +188,12 @@ class Step {
 
     int share_start(int thread, int count) const { return int(long(thread) * count / threads_); }
 
-    // Calls for the first weights of this thread's share of work in units of `width` values.
-    void prepare(const void* weights, long width, long units) const {
-        const long first = piece(units) * share_start(omp_get_thread_num(), pieces(units));
+    // Calls for the first weights of this thread's share of a matrix of rows of `width` values.
+    void prepare(const void* weights, long width, const Split& split) const {
+        const long first = split.unit * split.size * share_start(omp_get_thread_num(), split.pieces);
         const char* start = (const char*)((const T*)weights + first * width);
-        for (long i = 0; i < kAheadBytes; i += 64) __builtin_prefetch(start + i, 0, 2);
+        const long size = kAheadBytes;
+        for (long i = 0; i < size; i += 64) __builtin_prefetch(start + i, 0, 2);
     }
 
     void wait(int counter, int count) const {
@@ -209,26 +205,94 @@ class Step {
         }
     }
 
-    // out(row, n, y) for every row of x [rows, width] and row n of w [count, width].
+    Input input(const X* x, int rows, long width, Room& room) const {
+#ifdef HAS_TILES
+        if constexpr (std::is_same_v<X, bf16>)
+            if (has_tiles_) pack_columns(x, rows, width, room.panels);
+#endif
+        return {x, rows, width, room.panels};
+    }
+
+    long panel_floats() const {
+        long most = s_.hidden > s_.ffn ? s_.hidden : s_.ffn;
+        most = most > q_width_ ? most : q_width_;
+        return most / 2 * kTile * ((b_.rows + kTile - 1) / kTile);
+    }
+
+    // Pairs of rows for the vectors; for tiles two tiles' rows, be they of one matrix or of gate and up.
+    Split split(long count) const { return split(count, 2, 2 * kTile, kMaxPairs); }
+    Split split_gate() const { return split(s_.ffn, 1, kTile, kMaxPairs); }
+
+    Split split(long count, long few, long many, long most) const {
+        const bool is_tiled = has_tiles_ && count % many == 0;
+        const long unit = is_tiled ? many : few, units = (count + unit - 1) / unit;
+        long size = (units + threads_ * kPiecesPerThread - 1) / (threads_ * kPiecesPerThread);
+        size = size > most ? most : size < 1 ? 1 : size;
+        return {unit, units, size, int((units + size - 1) / size), is_tiled};
+    }
+
+    // body(first unit, number of units) for the pieces that fall to this thread.
+    template <class Body>
+    void share_units(int counter, const Split& split, Body body) {
+        share(counter, split.pieces, [&](int turn) {
+            const long first = split.size * turn, left = split.units - first;
+            body(first, int(left < split.size ? left : split.size));
+        });
+    }
+
+    // out(row, n, y) for every row of the input and row n of w [count, width].
     template <class Out>
-    void linear(int counter, const T* w, const T* bias, const X* x, int rows, long width, long count, Out out) {
-        const long units = (count + 1) / 2, size = piece(units);
-        share(counter, pieces(units), [&](int turn) {
-            const long i0 = size * turn, end = units - i0 < size ? units : i0 + size;
-            const bool has_single = end == units && count % 2;
-            multiply(w, bias, x, rows, width, i0, int(end - i0) - has_single, true, out);
+    void linear(int counter, const T* w, const T* bias, const Input& in, long count, Out out) {
+        const Split parts = split(count);
+        share_units(counter, parts, [&](long i0, int found) {
+            if (parts.is_tiled) {
+                multiply_tiled(w, bias, in, i0, found, out);
+                return;
+            }
+            const bool has_single = i0 + found == parts.units && count % 2;
+            multiply(w, bias, in, i0, found - has_single, true, out);
             // A last row without a partner is paired with itself.
-            if (has_single) multiply(w, bias, x, rows, width, end - 1, 1, false, out);
+            if (has_single) multiply(w, bias, in, i0 + found - 1, 1, false, out);
+        });
+    }
+
+    // y[p][i][n] of multiply_tiles, for the units first..first+found-1; body(unit, y).
+    template <class Body>
+    void tiled(const T* a, const T* b, long step, const Input& in, long first, int found, Body body) {
+#ifdef HAS_TILES
+        if constexpr (std::is_same_v<X, bf16>) {
+            alignas(64) float y[2][2 * kTile][kTile];
+            for (long unit = first; unit < first + found; unit++) {
+                const long at = unit * step * in.width, ahead = step * in.width;
+                if (in.rows > kTile)
+                    multiply_tiles<2>(a + at, b + at, in.width, ahead, in.panels, y);
+                else
+                    multiply_tiles<1>(a + at, b + at, in.width, ahead, in.panels, y);
+                body(unit, y);
+            }
+        }
+#endif
+    }
+
+    template <class Out>
+    void multiply_tiled(const T* w, const T* bias, const Input& in, long first, int found, Out out) {
+        tiled(w, w + kTile * in.width, 2 * kTile, in, first, found, [&](long unit, float (*y)[2 * kTile][kTile]) {
+            for (int i = 0; i < 2 * kTile; i++) {
+                const long n = unit * 2 * kTile + i;
+                const float shift = bias ? to_float(bias[n]) : 0.0f;
+                for (int r = 0; r < in.rows; r++) out(r, n, y[r / kTile][i][r % kTile] + shift);
+            }
         });
     }
 
     template <class Out>
-    void multiply(const T* w, const T* bias, const X* x, int rows, long width, long i0, int found, bool has_second, Out out) {
+    void multiply(const T* w, const T* bias, const Input& in, long i0, int found, bool has_second, Out out) {
         v16 y[kMaxPairs];
+        const long width = in.width;
         const T* a = w + 2 * i0 * width;
-        for (int first = 0; first < rows; first += kGroup) {
-            const int m = rows - first < kGroup ? rows - first : kGroup;
-            pairs_of<T>(m, a, has_second ? a + width : a, 2 * width, found, x + first * width, width, y);
+        for (int first = 0; first < in.rows; first += kGroup) {
+            const int m = in.rows - first < kGroup ? in.rows - first : kGroup;
+            pairs_of<T>(m, a, has_second ? a + width : a, 2 * width, found, in.x + first * width, width, y);
             for (int i = 0; i < found; i++) {
                 const long n = 2 * (i0 + i);
                 alignas(64) float lanes[16];
@@ -241,32 +305,41 @@ class Step {
         }
     }
 
-    void gate_up(int counter, const T* gate, const T* up, const X* x) {
-        const long size = piece(s_.ffn);
-        share(counter, pieces(s_.ffn), [&](int turn) {
-            v16 y[kMaxPairs];
-            const long n0 = size * turn, from = n0 * s_.hidden;
-            const int found = int(s_.ffn - n0 < size ? s_.ffn - n0 : size);
-            for (int first = 0; first < b_.rows; first += kGroup) {
-                const int m = b_.rows - first < kGroup ? b_.rows - first : kGroup;
-                pairs_of<T>(m, gate + from, up + from, s_.hidden, found, x + long(first) * s_.hidden, s_.hidden, y);
-                for (int i = 0; i < found; i++) {
-                    alignas(64) float silu[16], lanes[16];
-                    put16(silu, silu16(y[i]));
-                    put16(lanes, y[i]);
-                    for (int r = 0; r < m; r++) put(act_ + (first + r) * long(s_.ffn) + n0 + i, silu[r] * lanes[8 + r]);
-                }
-            }
+    void gate_up(int counter, const T* gate, const T* up, const Input& in) {
+        const Split parts = split_gate();
+        share_units(counter, parts, [&](long n0, int found) {
+            if (parts.is_tiled)
+                gate_up_tiled(gate, up, in, n0, found);
+            else
+                gate_up_pairs(gate, up, in, n0, found);
         });
     }
 
-    // Pairs of weight rows that a thread takes at a time.
-    long piece(long count) const {
-        const long size = (count + threads_ * kPiecesPerThread - 1) / (threads_ * kPiecesPerThread);
-        return size > kMaxPairs ? kMaxPairs : size < 1 ? 1 : size;
+    void gate_up_pairs(const T* gate, const T* up, const Input& in, long n0, int found) {
+        v16 y[kMaxPairs];
+        const long from = n0 * s_.hidden;
+        for (int first = 0; first < in.rows; first += kGroup) {
+            const int m = in.rows - first < kGroup ? in.rows - first : kGroup;
+            pairs_of<T>(m, gate + from, up + from, s_.hidden, found, in.x + long(first) * s_.hidden, s_.hidden, y);
+            for (int i = 0; i < found; i++) {
+                alignas(64) float silu[16], lanes[16];
+                put16(silu, silu16(y[i]));
+                put16(lanes, y[i]);
+                for (int r = 0; r < m; r++) put(act_ + (first + r) * long(s_.ffn) + n0 + i, silu[r] * lanes[8 + r]);
+            }
+        }
     }
 
-    int pieces(long count) const { return int((count + piece(count) - 1) / piece(count)); }
+    void gate_up_tiled(const T* gate, const T* up, const Input& in, long first, int found) {
+        tiled(gate, up, kTile, in, first, found, [&](long unit, float (*y)[2 * kTile][kTile]) {
+            for (int r0 = 0, p = 0; r0 < in.rows; r0 += kTile, p++) {
+                v16 block[kTile];
+                for (int i = 0; i < kTile; i++) block[i] = silu16(load(y[p][i])) * load(y[p][kTile + i]);
+                transpose16(block);
+                for (int r = 0; r < kTile && r0 + r < in.rows; r++) put16(act_ + (r0 + r) * long(s_.ffn) + unit * kTile, block[r]);
+            }
+        });
+    }
 
     void normalise_rows(const T* weight, X* out, const int32_t* chosen, int count) const {
         for (int i = 0; i < count; i++)
@@ -311,11 +384,11 @@ class Step {
 
     int num_items() const { return b_.rows * ((s_.kv_heads + heads_per_item() - 1) / heads_per_item()); }
 
-    void attend_all(int l, int counter) {
+    void attend_all(int l, int counter, Room& room) {
         const int size = heads_per_item(), per_row = (s_.kv_heads + size - 1) / size;
         share(counter, num_items(), [&](int item) {
             const int first = item % per_row * size;
-            attend(l, item / per_row, first, first + size < s_.kv_heads ? first + size : s_.kv_heads, item + 1);
+            attend(l, item / per_row, first, first + size < s_.kv_heads ? first + size : s_.kv_heads, item + 1, room.panels);
         });
     }
 
@@ -335,7 +408,7 @@ class Step {
 
     // The query heads of one row that share KV heads first..end-1; softmax on the way, kContext tokens at a
     // time. While one stretch of tokens is attended to, the next one's keys and values are called for.
-    void attend(int l, int row, int first_head, int end_head, int next_item) {
+    void attend(int l, int row, int first_head, int end_head, int next_item, float* panels) {
         const int d = s_.head_dim, group = s_.heads / s_.kv_heads, length = b_.lengths[row];
         const T* keys = pool_ + 2 * l * b_.plane_elements;
         const T* values = keys + b_.plane_elements;
@@ -345,13 +418,18 @@ class Step {
         memset(out, 0, sizeof(float) * (end_head - first_head) * group * d);
         for (int g = 0; g < (end_head - first_head) * group; g++) top[g] = -INFINITY, total[g] = 0;
         int count = locate(row, 0, places[0]), turn = 0;
+        const bool is_tiled = can_score_tiled();
+        if (is_tiled) pack_queries(row, first_head, end_head, panels);
         for (int first = 0; first < length; first += kContext, turn ^= 1) {
             const long *where = places[turn], *next = places[turn ^ 1];
             const int num_next = locate(row, first + kContext, places[turn ^ 1]);
             if (num_next == 0) expect(l, next_item);
             for (int h = first_head; h < end_head; h++) {
                 const int g0 = (h - first_head) * group;
-                score(keys + long(h) * d, where, next, num_next, q_ + row * q_width_ + long(h) * group * d, group, count, scores);
+                if (is_tiled)
+                    score_tiled(keys + long(h) * d, where, next, num_next, panels + long(h - first_head) * d / 2 * kTile, group, count, scores);
+                else
+                    score(keys + long(h) * d, where, next, num_next, q_ + row * q_width_ + long(h) * group * d, group, count, scores);
                 for (int g = 0; g < group; g++) soften(scores[g], count, &top[g0 + g], &total[g0 + g], out + long(g0 + g) * d);
                 for (int g = 0; g < group; g += 4)
                     gather(values + long(h) * d, where, next, num_next, scores + g, group - g < 4 ? group - g : 4, count, out + long(g0 + g) * d);
@@ -404,6 +482,41 @@ class Step {
         }
     }
 
+    // Sixteen tokens make a tile's rows where they lie behind one another in a block.
+    bool can_score_tiled() const { return has_tiles_ && b_.block_tokens % kTile == 0 && s_.head_dim % 32 == 0; }
+
+    void pack_queries(int row, int first_head, int end_head, float* panels) const {
+#ifdef HAS_TILES
+        if constexpr (std::is_same_v<X, bf16>) {
+            const int d = s_.head_dim, group = s_.heads / s_.kv_heads;
+            for (int h = first_head; h < end_head; h++, panels += d / 2 * kTile) pack_columns(q_ + row * q_width_ + long(h) * group * d, group, d, panels);
+        }
+#endif
+    }
+
+    // As score, from a panel of queries. Tokens past `count` get scores, too: they are in the block, and masked later.
+    void score_tiled(const T* keys, const long* where, const long* next, int num_next, const float* panel, int group, int count, float (*scores)[kContext]) const {
+#ifdef HAS_TILES
+        const int d = s_.head_dim;
+        const long stride = kv_width_ * long(sizeof(T));
+        for (int t = 0; t < count; t += kTile) {
+            for (int i = t; i < t + kTile && i < num_next; i++) call_for(keys + next[i]);
+            TILE_ZERO(0);
+            for (int k = 0; k < d; k += 32) {
+                TILE_LOAD(4, keys + where[t] + k, stride);
+                TILE_LOAD(6, panel + k / 2 * kTile, 64);
+                TILE_MADD(0, 4, 6);
+            }
+            alignas(64) float found[kTile][kTile];
+            TILE_STORE(0, found, 64);
+            v16 block[kTile];
+            for (int i = 0; i < kTile; i++) block[i] = load(found[i]);
+            transpose16(block);
+            for (int g = 0; g < group; g++) put16(&scores[g][t], block[g] * s_.scale);
+        }
+#endif
+    }
+
     template <int G>
     static inline __attribute__((always_inline)) v16 score4(const T* keys, const long* where, const X* q, int d) {
         using K = Kind<T>;
@@ -427,9 +540,8 @@ class Step {
         for (int t = count; t < padded; t++) scores[t] = -INFINITY;
         v16 most = load(scores);
         for (int t = 16; t < padded; t += 16) most = load(scores + t) > most ? load(scores + t) : most;
-        float best = *top;
-        for (int i = 0; i < 16; i++) best = most[i] > best ? most[i] : best;
-        const float shrink = std::exp(*top - best);
+        const float best = std::max(*top, max16(most));
+        const float shrink = best > *top ? std::exp(*top - best) : 1.0f;
         if (shrink != 1.0f)
             for (int i = 0; i < s_.head_dim; i += 16) put16(out + i, load(out + i) * shrink);
         v16 sum = {};
@@ -486,6 +598,7 @@ class Step {
     const Batch& b_;
     T* pool_;
     const long q_width_, kv_width_;
+    const bool has_tiles_;
     float *x_, *qkv_;
     X *q_, *mixed_, *act_;
     std::atomic<int32_t>*taken_, *done_;

@@ -60,11 +60,16 @@ static inline void put(bf16* p, float x) {  // rounds to nearest even
 
 static inline void put16(float* p, v16 v) { memcpy(p, &v, sizeof v); }
 static inline void put16(bf16* p, v16 v) {
+#ifdef __AVX512BF16__
+    const __m256bh rounded = _mm512_cvtneps_pbh((__m512)v);
+    memcpy(p, &rounded, sizeof rounded);
+#else
     u32x16 u;
     memcpy(&u, &v, sizeof u);
     u = (u + 0x7fff + ((u >> 16) & 1)) >> 16;
     u16x16 half = __builtin_convertvector(u, u16x16);
     memcpy(p, &half, sizeof half);
+#endif
 }
 
 // How activations are held beside weights of type T, and how many values one multiply-add takes in.
@@ -138,9 +143,23 @@ static inline v16 reduce16(v16* a) {
 }
 
 static inline float sum16(v16 v) {
+#ifdef __AVX512F__
+    return _mm512_reduce_add_ps((__m512)v);
+#else
     float s = 0;
     for (int i = 0; i < 16; i++) s += v[i];
     return s;
+#endif
+}
+
+static inline float max16(v16 v) {
+#ifdef __AVX512F__
+    return _mm512_reduce_max_ps((__m512)v);
+#else
+    float most = v[0];
+    for (int i = 1; i < 16; i++) most = v[i] > most ? v[i] : most;
+    return most;
+#endif
 }
 
 // Row i becomes column i.

@@ -5,19 +5,23 @@ from __future__ import annotations
 import importlib.util
 import os
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import torch
 
 from stage_servers.engine.attention import flash, triton_paged
-from stage_servers.engine.attention.backend import AttentionBackend, AttentionShape
+from stage_servers.engine.attention.backend import AttentionBackend, AttentionShape, PagedStep
 from stage_servers.engine.attention.batch import PackedBatch, Segment
 from stage_servers.engine.attention.registry import backend_names, choose, make
+from stage_servers.engine.families.adapter import MediaRows
+from stage_servers.engine.loader import load_model
 from tests.stage_servers.engine.conftest import Pair
 from tests.stage_servers.engine.harness import Bench
 
 SHAPE = AttentionShape(num_heads=6, num_kv_heads=2, head_dim=32, scale=32**-0.5)
 BLOCK_TOKENS = 4
+DEMO = Path(__file__).resolve().parents[3] / "models/demo/checkpoint"
 SEGMENTS = (
     Segment(0, 1, 9, (3, 4, 5)),  # blocks behind one another: read in place
     Segment(1, 1, 150, tuple(range(60, 22, -1))),  # blocks out of order
@@ -118,6 +122,76 @@ def test_flash_refuses_with_a_reason(device: str, dtype: torch.dtype, reason: st
     assert flash.refusal(torch.device(device), dtype, SHAPE) == reason
 
 
+@pytest.mark.parametrize("num_rows", [1, 2, 3, 8, 16, 17, 32])
+def test_native_step_in_bfloat16(num_rows: int, threads: int) -> None:
+    """As near to float32 as its numbers allow, whether it goes by vectors or by the processor's tiles."""
+    torch.set_num_threads(threads)
+    fine, coarse = (load_model(DEMO, dtype=dtype) for dtype in ("float32", "bfloat16"))
+    segments = [Segment(i, 1, 30 + i, (4 * i, 4 * i + 1, 4 * i + 2, 4 * i + 3)) for i in range(num_rows)]
+    batch = PackedBatch(segments, num_rows, 16, fine.device)
+    generator = torch.Generator().manual_seed(num_rows)
+    token_ids = torch.randint(0, 300, (num_rows,), generator=generator)
+    positions = torch.randint(0, 200, (3, num_rows), generator=generator)
+    pool = torch.randn(fine.kv_planes, 4 * num_rows, 16, fine.kv_token_elements, generator=generator)
+    found = []
+    with torch.inference_mode():
+        for model in (fine, coarse):
+            assert model.fast_path is not None
+            own = pool.to(model.dtype)
+            found.append(model.fast_path.run(token_ids, positions, own, batch, list(range(num_rows))))
+            model.close()
+    right, near = found
+    assert (near - right).abs().max() < 0.05 * right.abs().max()
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("has_media", [False, True])
+@pytest.mark.parametrize("name", ["first", "second", "demo"])
+def test_bulk_path_equals_the_models_own_code(
+    name: str, pairs: dict[str, Pair], dtype: str, has_media: bool, threads: int
+) -> None:
+    """Prefill rows, with extras behind the first layers where the family has them: same states, same KV."""
+    torch.set_num_threads(threads)
+    path = DEMO if name == "demo" else pairs[name].path
+    ours = load_model(path, dtype=dtype)
+    own = load_model(path, dtype=dtype, fast_path=False, attention="sdpa")
+    if dtype == "bfloat16" and name != "demo":
+        assert ours.bulk_path is None  # heads of 16 values are too short for it
+        return
+    assert ours.bulk_path is not None
+    rows, wanted = 50, [0, 20, 49]
+    batch = PackedBatch((Segment(0, 20, 20, (9, 3)), Segment(20, 30, 40, (0, 5, 7))), 0, 16, own.device)
+    generator = torch.Generator().manual_seed(1)
+    token_ids = torch.randint(0, 300, (rows,), generator=generator)
+    positions = torch.randint(0, 200, (3, rows), generator=generator)
+    values = torch.randn(6, own.embedding_width, generator=generator).to(own.dtype)
+    media = MediaRows(torch.tensor([2, 3, 4, 30, 31, 32]), values) if has_media else None
+    pools = [torch.zeros(own.kv_planes, 10, 16, own.kv_token_elements, dtype=own.dtype) for _ in range(2)]
+    layers: list[int] = []
+    with torch.inference_mode():
+        attention = own.make_attention()
+        attention.begin(pools[0], batch)
+        right = own.family.forward_text(token_ids, positions, media, PagedStep(attention))[wanted]
+        attention = ours.make_attention()
+        attention.begin(pools[1], batch)
+        found = ours.bulk_path.run(
+            token_ids,
+            positions,
+            media,
+            pool=pools[1],
+            batch=batch,
+            attention=attention,
+            on_layer=layers.append,
+            wanted=wanted,
+        )
+    for model in (ours, own):
+        model.close()
+    tolerance = 1e-4 if dtype == "float32" else 0.06
+    assert (found - right).abs().max() < tolerance * right.abs().max()
+    assert (pools[1] - pools[0]).abs().max() < tolerance * pools[0].abs().max()
+    assert layers == list(range(own.num_layers))
+
+
 @pytest.mark.parametrize("num_rows", [1, 2, 7, 8, 9, 20])
 def test_native_step_equals_the_models_own_code(pair: Pair, num_rows: int, threads: int) -> None:
     """Both ways through one step of decodes and a small chunk: the same logits and the same KV."""
@@ -139,8 +213,6 @@ def test_native_step_equals_the_models_own_code(pair: Pair, num_rows: int, threa
         native = model.fast_path.run(token_ids, positions, native_pool, batch, list(range(num_rows)))
         attention = pair.plain_model.make_attention()
         attention.begin(own_pool, batch)
-        from stage_servers.engine.attention.backend import PagedStep
-
         hidden = pair.plain_model.family.forward_text(token_ids, positions, None, PagedStep(attention))
         own = pair.plain_model.family.logits(hidden)
     assert (native - own).abs().max() < 1e-4
