@@ -112,9 +112,12 @@ class End:
 
         Raises ValueError or TypeError where that is not within the memory.
         """
-        return np.ndarray(
-            self.shape(planes, part), np.uint8, memory, self.start(planes, part), self.steps(part)
-        )
+        # Spelled out, because calls would double its cost, and scattered blocks need one view each.
+        offset, step, num_pieces, num_tokens = part
+        plane, _, token, head = self.strides
+        shape = len(planes), num_pieces, num_tokens, self.num_heads, self.head_bytes
+        start = planes.start * plane + offset
+        return np.ndarray(shape, np.uint8, memory, start, (plane, step, token, head, 1))
 
 
 def copies(
@@ -148,6 +151,11 @@ def byte_ranges(source: End, target: End, planes: range, moves: Iterable[Copy]) 
 
 def _pieces(source: End, target: End, runs: Iterator[CopyRun]) -> Iterator[tuple[int, int, int]]:
     """Offsets at both ends and number of tokens, cut where either end's tokens change their distance."""
+    if source.is_linear and target.is_linear:  # the usual ends, spared what they do not need
+        here, there = source.strides.token, target.strides.token
+        for source_slot, target_slot, count in runs:
+            yield source.head_offset + source_slot * here, target.head_offset + target_slot * there, count
+        return
     for run in runs:
         done = 0
         while done < run.num_tokens:
@@ -158,10 +166,9 @@ def _pieces(source: End, target: End, runs: Iterator[CopyRun]) -> Iterator[tuple
 
 
 def _copy(first: tuple[int, int], steps: tuple[int, int], num_pieces: int, num_tokens: int) -> Copy:
-    source, target = (
-        Part(offset, step, num_pieces, num_tokens) for offset, step in zip(first, steps, strict=True)
+    return Copy(
+        Part(first[0], steps[0], num_pieces, num_tokens), Part(first[1], steps[1], num_pieces, num_tokens)
     )
-    return Copy(source, target)
 
 
 def _ranges_of(source: End, target: End, planes: range, copy: Copy) -> ByteRanges:

@@ -254,7 +254,7 @@ class LeaseTable:
                 if now_s >= max(part.expires_at_s for part in parts) and _all_arrived(parts):
                     lease.reason = f"the other parts did not come within {self.lease_s:g} s"
                     self._end(lease, LeaseState.EXPIRED, False)
-            elif is_dead or (lease.quarantined_until_s is not None and now_s >= lease.quarantined_until_s):
+            elif lease.state in QUARANTINE and (is_dead or now_s >= (lease.quarantined_until_s or 0.0)):
                 self._free(lease)
 
     def check_integrity(self) -> None:

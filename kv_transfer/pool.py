@@ -86,6 +86,7 @@ class Pool:
         if layout.head_bytes % self.dtype.itemsize:
             raise ValueError(f"token_bytes: heads of {layout.head_bytes} bytes are not whole {layout.dtype}s")
         self.blocks = BlockAllocator(num_blocks)
+        self._ends: dict[range, End] = {}
         size = layout.pool_bytes(num_blocks) // self.dtype.itemsize
         self.segment: SharedSegment | None = None
         if owner is not None and self.device.type == "cpu":
@@ -129,7 +130,9 @@ class Pool:
 
     def end(self, heads: range) -> End:
         """The memory, seen as heads that it holds."""
-        return End.of(self.layout, self.num_blocks, heads)
+        if heads not in self._ends:
+            self._ends[heads] = End.of(self.layout, self.num_blocks, heads)
+        return self._ends[heads]
 
     def read_tokens(self, blocks: Sequence[int], num_tokens: int, *, plane: int = 0) -> torch.Tensor:
         """[num_tokens, elements_per_token] of one plane: a view of consecutive blocks where the order

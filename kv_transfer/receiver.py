@@ -212,7 +212,7 @@ class TransferReceiver:
             acceptor = self._acceptors[lease.transport]
             return Granted(lease, await acceptor.grant_info(lease, self.pools[kind]))
         except BaseException as error:  # the sender was told nothing, so it writes nothing
-            self.leases.abort(lease, f"granting failed: {error}", is_confirmed=True)
+            self.abort(lease.lease_id, f"granting failed: {error}")
             raise
 
     async def _lease(self, offer: OpenOffer) -> Lease:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import pytest
 import torch
 
-from kv_transfer.layout import MemoryOrder, PayloadKind
+from kv_transfer.layout import MemoryOrder, PayloadKind, PoolLayout
 from kv_transfer.leases import LeaseState
 from kv_transfer.pool import Pool, kv_layout
 from kv_transfer.sender import Sender
@@ -45,7 +45,7 @@ class Shard:
         return outgoing.transport
 
 
-def layout(heads: range, block_tokens: int, order: MemoryOrder = OWN):
+def layout(heads: range, block_tokens: int, order: MemoryOrder = OWN) -> PoolLayout:
     return kv_layout(
         FINGERPRINT,
         torch.float32,
