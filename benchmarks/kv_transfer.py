@@ -42,7 +42,9 @@ TOKEN = "benchmark"
 FINGERPRINT = "benchmark"
 NUM_LAYERS = 12
 # Of the 120m checkpoint: 12 layers, 4 KV heads of 64 in bfloat16, 16 tokens: 192 KiB per block.
-LAYOUT = kv_layout(FINGERPRINT, torch.bfloat16, num_layers=NUM_LAYERS, token_elements=4 * 64, block_tokens=16)
+LAYOUT = kv_layout(
+    FINGERPRINT, torch.bfloat16, num_layers=NUM_LAYERS, num_heads=4, head_dim=64, block_tokens=16
+)
 BLOCK_BYTES = LAYOUT.pool_bytes(1)
 SMALL_BLOCKS = 16  # up to here latency counts, and more repeats are cheap
 

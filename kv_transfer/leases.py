@@ -1,8 +1,12 @@
 """Who may write into which blocks of this instance, until when: the receiver's lease table.
 
-    GRANTED ──► WRITING ──► COMMITTED         blocks passed on to the receiver's engine
-       │           │
-       └───────────┴──► ABORTED, EXPIRED ──► FREED     blocks went back to the pool
+    GRANTED ──► WRITING ──► ARRIVED ──► COMMITTED      blocks passed on to the receiver's engine
+       │           │           │
+       └───────────┴───────────┴──► ABORTED, EXPIRED ──► FREED     blocks went back to the pool
+
+ARRIVED is for parts: where several senders bring one item, each with heads of
+its own, their leases hold the same blocks, a reference each. A part that is
+committed waits there for the others; one that ends otherwise ends them all.
 
 ABORTED and EXPIRED are the quarantine: the lease is over, but where the sender
 writes into this memory itself (shared memory), its blocks are not used again
@@ -12,7 +16,7 @@ until it confirms that it stopped, is known to be dead, or a grace period is ove
 from __future__ import annotations
 
 import secrets
-from collections import Counter, OrderedDict
+from collections import Counter, OrderedDict, defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from enum import Enum
@@ -31,6 +35,7 @@ _REMEMBERED_ENDS = 4096
 class LeaseState(Enum):
     GRANTED = "granted"  # the sender was told its blocks
     WRITING = "writing"  # something of it was heard since
+    ARRIVED = "arrived"  # its part is complete, others of the item are not
     COMMITTED = "committed"  # all arrived, the blocks belong to the engine
     ABORTED = "aborted"  # given up by either end; blocks in quarantine
     EXPIRED = "expired"  # not heard of in time; blocks in quarantine
@@ -40,8 +45,9 @@ class LeaseState(Enum):
 _S = LeaseState
 
 LEGAL_MOVES: dict[LeaseState, frozenset[LeaseState]] = {
-    _S.GRANTED: frozenset({_S.WRITING, _S.COMMITTED, _S.ABORTED, _S.EXPIRED}),
-    _S.WRITING: frozenset({_S.COMMITTED, _S.ABORTED, _S.EXPIRED}),
+    _S.GRANTED: frozenset({_S.WRITING, _S.ARRIVED, _S.COMMITTED, _S.ABORTED, _S.EXPIRED}),
+    _S.WRITING: frozenset({_S.ARRIVED, _S.COMMITTED, _S.ABORTED, _S.EXPIRED}),
+    _S.ARRIVED: frozenset({_S.COMMITTED, _S.ABORTED, _S.EXPIRED}),
     _S.ABORTED: frozenset({_S.FREED}),
     _S.EXPIRED: frozenset({_S.FREED}),
     _S.COMMITTED: frozenset(),
@@ -49,6 +55,7 @@ LEGAL_MOVES: dict[LeaseState, frozenset[LeaseState]] = {
 }
 
 OPEN_STATES = frozenset({_S.GRANTED, _S.WRITING})
+LIVE_STATES = OPEN_STATES | {_S.ARRIVED}
 QUARANTINE = frozenset({_S.ABORTED, _S.EXPIRED})
 
 
@@ -58,6 +65,14 @@ class IllegalLeaseMove(RuntimeError):
 
 class LeaseGone(LookupError):
     """No open lease has this id; says what became of it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Arrival:
+    """What a sender committed of its part."""
+
+    num_tokens: int
+    outputs: tuple[int, ...]
 
 
 @dataclass(slots=True, kw_only=True)
@@ -75,15 +90,17 @@ class Lease:
     sender: ProcessIdentity | None  # None: on another host, or it did not say
     is_written_directly: bool  # by the sender into this memory, past this process
     num_planes: int
+    heads: range  # of the model, that this sender brings of those the receiver holds
     expires_at_s: float
     state: LeaseState = LeaseState.GRANTED
     reason: str = ""  # why it ended
     quarantined_until_s: float | None = None
     written: list[int] = field(default_factory=list)  # tokens per plane that came through this process
+    arrival: Arrival | None = None
 
     @property
     def item(self) -> Item:
-        """What is transferred; one open lease each."""
+        """What is transferred; one open lease each, or one per part."""
         return self.key, self.kind, self.item_index
 
 
@@ -122,7 +139,8 @@ class LeaseTable:
 
     @property
     def num_quarantined_blocks(self) -> int:
-        return sum(len(lease.block_ids) for lease in self if lease.state in QUARANTINE)
+        held = ((lease.kind, lease.block_ids) for lease in self if lease.state in QUARANTINE)
+        return len({(kind, block) for kind, blocks in held for block in blocks})
 
     def grant(
         self,
@@ -137,10 +155,11 @@ class LeaseTable:
         is_written_directly: bool,
         sender_instance_id: str,
         sender: ProcessIdentity | None,
+        heads: range = range(1),
     ) -> Lease:
-        """Takes over one reference to each of the blocks. An open lease for the same item ends."""
-        for other in list(self):
-            if other.item == (key, kind, item_index) and other.state in OPEN_STATES:
+        """Takes over one reference to each of the blocks. Live leases for these heads of the item end."""
+        for other in self.parts((key, kind, item_index)):
+            if set(other.heads) & set(heads) and other.state in LIVE_STATES:
                 self.abort(other, "the sender opened the same transfer again", is_confirmed=False)
         lease = Lease(
             lease_id=self._next_id,
@@ -154,6 +173,7 @@ class LeaseTable:
             sender=sender,
             is_written_directly=is_written_directly,
             num_planes=num_planes,
+            heads=heads,
             expires_at_s=self._clock.now_s() + self.lease_s,
             written=[0] * num_planes,
         )
@@ -174,13 +194,23 @@ class LeaseTable:
         raise LeaseGone(f"lease {lease_id} is not known")
 
     def was_committed(self, lease_id: int) -> bool:
-        """Whether it ended well, as far as that is remembered."""
+        """Whether its sender's commit was taken, as far as that is remembered."""
+        lease = self._leases.get(lease_id)
+        if lease is not None:
+            return lease.state is LeaseState.ARRIVED
         return self._ends.get(lease_id, (None, ""))[0] is LeaseState.COMMITTED
 
     def heard_of(self, lease: Lease) -> None:
         """Its sender gave a sign of life: the expiry moves on."""
         if lease.state is LeaseState.GRANTED:
             self._move(lease, LeaseState.WRITING)
+        lease.expires_at_s = self._clock.now_s() + self.lease_s
+
+    def arrive(self, lease: Lease, arrival: Arrival) -> None:
+        """Its sender committed; it waits for other parts as long as they live, and `lease_s` after."""
+        self._move(lease, LeaseState.ARRIVED)
+        lease.arrival = arrival
+        lease.reason = "waits for the other parts"
         lease.expires_at_s = self._clock.now_s() + self.lease_s
 
     def commit(self, lease: Lease) -> tuple[int, ...]:
@@ -190,7 +220,7 @@ class LeaseTable:
         return lease.block_ids
 
     def abort(self, lease: Lease, reason: str, *, is_confirmed: bool) -> None:
-        """Ends an open lease. `is_confirmed`: the sender surely writes no more."""
+        """Ends a live lease and the other parts. `is_confirmed`: the sender surely writes no more."""
         lease.reason = reason
         self._end(lease, LeaseState.ABORTED, is_confirmed)
 
@@ -201,8 +231,12 @@ class LeaseTable:
             self._free(lease)
 
     def of_request(self, key: Key) -> list[Lease]:
-        """Its open leases."""
-        return [lease for lease in self if lease.key == key and lease.state in OPEN_STATES]
+        """Its live leases."""
+        return [lease for lease in self if lease.key == key and lease.state in LIVE_STATES]
+
+    def parts(self, item: Item) -> list[Lease]:
+        """Its live leases: one, or one for each sender of a part."""
+        return [lease for lease in self if lease.item == item and lease.state in LIVE_STATES]
 
     def sweep(self) -> None:
         """Ends what is overdue or whose sender died, and frees what needs no quarantine any more."""
@@ -215,25 +249,47 @@ class LeaseTable:
                 elif now_s >= lease.expires_at_s:
                     lease.reason = f"nothing was heard of it for {self.lease_s:g} s"
                     self._end(lease, LeaseState.EXPIRED, False)
-            elif is_dead or (lease.quarantined_until_s is not None and now_s >= lease.quarantined_until_s):
+            elif lease.state is LeaseState.ARRIVED:
+                parts = self.parts(lease.item)
+                if now_s >= max(part.expires_at_s for part in parts) and _all_arrived(parts):
+                    lease.reason = f"the other parts did not come within {self.lease_s:g} s"
+                    self._end(lease, LeaseState.EXPIRED, False)
+            elif lease.state in QUARANTINE and (is_dead or now_s >= (lease.quarantined_until_s or 0.0)):
                 self._free(lease)
 
     def check_integrity(self) -> None:
-        """Raises AssertionError if a block has two leases, or a lease's block nobody holds."""
+        """Raises AssertionError if a block is leased for two items, a lease's block is not held
+        once for each lease, or parts of one item overlap.
+        """
         for kind, blocks in self._pools.items():
-            leased = Counter(block for lease in self if lease.kind is kind for block in lease.block_ids)
-            for block, count in leased.items():
-                if count > 1:
-                    raise AssertionError(f"{kind.name} block {block} is in {count} leases")
-                if blocks.references(block) < 1:
+            holders: defaultdict[int, list[Lease]] = defaultdict(list)
+            for lease in self:
+                for block in lease.block_ids if lease.kind is kind else ():
+                    holders[block].append(lease)
+            for block, leases in holders.items():
+                if len({(lease.item, lease.block_ids) for lease in leases}) > 1:
+                    raise AssertionError(f"{kind.name} block {block} is in {len(leases)} leases")
+                if blocks.references(block) < len(leases):
                     raise AssertionError(f"{kind.name} block {block} is leased and free")
+        for item in {lease.item for lease in self}:
+            heads = Counter(head for part in self.parts(item) for head in part.heads)
+            if heads and max(heads.values()) > 1:
+                raise AssertionError(f"{item} has two leases for the same heads")
         for lease in self:
-            if lease.state not in OPEN_STATES | QUARANTINE:
+            if lease.state not in LIVE_STATES | QUARANTINE:
                 raise AssertionError(f"lease {lease.lease_id} is {lease.state.value} and still in the table")
 
     def _end(self, lease: Lease, state: LeaseState, is_confirmed: bool) -> None:
+        """Ends all parts: what is missing of an item will not come."""
+        self._leave(lease, state, is_confirmed)
+        for part in self.parts(lease.item):
+            part.reason = f"another part of the item ended: {lease.reason}"
+            self._leave(part, LeaseState.ABORTED, False)
+
+    def _leave(self, lease: Lease, state: LeaseState, is_confirmed: bool) -> None:
+        is_written = lease.state is LeaseState.ARRIVED
         self._move(lease, state)
-        if is_confirmed or not lease.is_written_directly:
+        if is_confirmed or is_written or not lease.is_written_directly:
             self._free(lease)
         else:
             lease.quarantined_until_s = self._clock.now_s() + self.grace_s
@@ -255,3 +311,8 @@ class LeaseTable:
         if wanted not in LEGAL_MOVES[lease.state]:
             raise IllegalLeaseMove(f"a lease cannot go from {lease.state.name} to {wanted.name}")
         lease.state = wanted
+
+
+def _all_arrived(parts: list[Lease]) -> bool:
+    """Whether no sender is at work any more that has an expiry of its own."""
+    return all(part.state is LeaseState.ARRIVED for part in parts)

@@ -6,11 +6,11 @@ import dataclasses
 from collections.abc import Sequence
 
 import numpy as np
-import numpy.typing as npt
 import torch
 
 from kv_transfer.blocks import BlockAllocator, blocks_for
-from kv_transfer.layout import PayloadKind, PoolLayout
+from kv_transfer.descriptors import End, copies
+from kv_transfer.layout import MemoryOrder, PayloadKind, PoolLayout
 from kv_transfer.runs import BlockTable, Run
 from kv_transfer.segment import SegmentOwner, SharedSegment
 
@@ -23,16 +23,29 @@ def dtype_name(dtype: torch.dtype) -> str:
 
 
 def kv_layout(
-    model_fingerprint: str, dtype: torch.dtype, *, num_layers: int, token_elements: int, block_tokens: int
+    model_fingerprint: str,
+    dtype: torch.dtype,
+    *,
+    num_layers: int,
+    num_heads: int,
+    head_dim: int,
+    block_tokens: int,
+    heads: range | None = None,
+    order: MemoryOrder = MemoryOrder.PLANE_BLOCK_TOKEN_HEAD,
 ) -> PoolLayout:
-    """Layout of a KV pool; `token_elements` = KV heads times head size."""
+    """Layout of a KV pool of a model with `num_heads` KV heads, of which it holds `heads` (None: all)."""
+    held = range(num_heads) if heads is None else heads
     return PoolLayout(
         kind=PayloadKind.KV,
         model_fingerprint=model_fingerprint,
         dtype=dtype_name(dtype),
         num_planes=2 * num_layers,
         block_tokens=block_tokens,
-        token_bytes=token_elements * dtype.itemsize,
+        token_bytes=len(held) * head_dim * dtype.itemsize,
+        first_head=held.start,
+        num_heads=len(held),
+        total_heads=num_heads,
+        order=order,
     )
 
 
@@ -49,13 +62,13 @@ def embedding_layout(model_fingerprint: str, dtype: torch.dtype, *, width: int) 
 
 
 class Pool:
-    """`tensor` is [num_planes, num_blocks, block_tokens, elements_per_token], zero at first.
+    """`memory` is all elements [size], in the layout's order, zero at first.
 
     With an `owner` a CPU pool lies in a shared segment, which peers on the host
     write into. `blocks` says who holds what; reading and writing bytes is free
     of checks beyond that, and of locks.
 
-    Raises SegmentTooLarge, ValueError for an unknown dtype.
+    Raises SegmentTooLarge, ValueError for a dtype that is unknown or does not fit the heads.
     """
 
     def __init__(
@@ -70,17 +83,20 @@ class Pool:
         self.num_blocks = num_blocks
         self.device = torch.device(device)
         self.dtype = _dtype(layout.dtype)
+        if layout.head_bytes % self.dtype.itemsize:
+            raise ValueError(f"token_bytes: heads of {layout.head_bytes} bytes are not whole {layout.dtype}s")
         self.blocks = BlockAllocator(num_blocks)
-        shape = (layout.num_planes, num_blocks, layout.block_tokens, self.elements_per_token)
+        self._ends: dict[range, End] = {}
+        size = layout.pool_bytes(num_blocks) // self.dtype.itemsize
         self.segment: SharedSegment | None = None
         if owner is not None and self.device.type == "cpu":
             labels = dataclasses.asdict(layout) | {"num_blocks": num_blocks}
             self.segment = SharedSegment.create(
                 owner, layout.kind.name.lower(), layout.pool_bytes(num_blocks), labels
             )
-            self.tensor = self.segment.tensor(self.dtype, shape)
+            self.memory = self.segment.tensor(self.dtype, (size,))
         else:
-            self.tensor = torch.zeros(shape, dtype=self.dtype, device=self.device)
+            self.memory = torch.zeros(size, dtype=self.dtype, device=self.device)
 
     @property
     def elements_per_token(self) -> int:
@@ -91,55 +107,83 @@ class Pool:
         """Tokens that the whole pool holds."""
         return self.num_blocks * self.layout.block_tokens
 
+    @property
+    def tensor(self) -> torch.Tensor:
+        """What the engine works on: [num_planes, num_blocks, block_tokens, elements_per_token], a view.
+
+        Raises ValueError for a pool in another order than the engine's.
+        """
+        layout = self.layout
+        if layout.order is not MemoryOrder.PLANE_BLOCK_TOKEN_HEAD:
+            raise ValueError(f"order: the engine does not work on {layout.order.name}")
+        return self.memory.view(layout.num_planes, self.num_blocks, layout.block_tokens, -1)
+
+    def canonical(self) -> torch.Tensor:
+        """[num_planes, num_blocks, block_tokens, num_heads, head_elements], a view in every order."""
+        layout, size = self.layout, self.dtype.itemsize
+        shape = layout.num_planes, self.num_blocks, layout.block_tokens, layout.num_heads
+        steps = [step // size for step in layout.strides(self.num_blocks)]
+        return self.memory.as_strided((*shape, layout.head_bytes // size), (*steps, 1))
+
     def blocks_for(self, num_tokens: int) -> int:
         return blocks_for(num_tokens, self.layout.block_tokens)
 
-    def token_runs(self, blocks: Sequence[int], first_token: int, num_tokens: int) -> list[Run]:
-        return list(BlockTable(blocks, self.layout.block_tokens).runs(first_token, num_tokens))
-
-    def slots(self) -> torch.Tensor:
-        """The pool by slot, [num_planes, num_tokens, elements_per_token], a view."""
-        return self.tensor.view(self.layout.num_planes, self.num_tokens, self.elements_per_token)
+    def end(self, heads: range) -> End:
+        """The memory, seen as heads that it holds."""
+        if heads not in self._ends:
+            self._ends[heads] = End.of(self.layout, self.num_blocks, heads)
+        return self._ends[heads]
 
     def read_tokens(self, blocks: Sequence[int], num_tokens: int, *, plane: int = 0) -> torch.Tensor:
-        """[num_tokens, elements_per_token] of one plane: a view of consecutive blocks, else a copy."""
-        slots = self.slots()[plane]
-        runs = self.token_runs(blocks, 0, num_tokens)
+        """[num_tokens, elements_per_token] of one plane: a view of consecutive blocks where the order
+        allows one, else a copy.
+        """
+        rows = self.canonical()[plane]
+        if self.layout.order is not MemoryOrder.PLANE_BLOCK_TOKEN_HEAD:
+            return rows[list(blocks)].reshape(-1, self.elements_per_token)[:num_tokens]
+        slots = rows.view(self.num_tokens, self.elements_per_token)
+        runs = BlockTable(blocks, self.layout.block_tokens).runs(0, num_tokens)
         parts = [slots[run.first_slot : run.first_slot + run.num_tokens] for run in runs]
         return parts[0] if len(parts) == 1 else torch.cat(parts)
 
     def write_tokens(self, plane: int, blocks: Sequence[int], first_token: int, data: torch.Tensor) -> None:
         """Puts `data` [n, elements_per_token] at the tokens first_token.. of these blocks."""
-        slots = self.slots()[plane]
-        for run in self.token_runs(blocks, first_token, len(data)):
-            start = run.first_token - first_token
-            slots[run.first_slot : run.first_slot + run.num_tokens] = data[start : start + run.num_tokens]
+        self._put(plane, blocks, first_token, data, self.layout.heads)
 
-    def write_bytes(self, plane: int, blocks: Sequence[int], first_token: int, data: bytes) -> None:
-        """As write_tokens, from a whole number of tokens' bytes."""
-        array = np.frombuffer(data, np.uint8).reshape(-1, self.layout.token_bytes)
-        if self.device.type == "cpu":
-            target = byte_slots(self.tensor, self.layout)[plane]
-            for run in self.token_runs(blocks, first_token, len(array)):
-                start = run.first_token - first_token
-                target[run.first_slot : run.first_slot + run.num_tokens] = array[
-                    start : start + run.num_tokens
-                ]
-        else:
+    def write_bytes(
+        self, plane: int, blocks: Sequence[int], first_token: int, data: bytes, heads: range | None = None
+    ) -> None:
+        """As write_tokens, from whole tokens' bytes, head by head: of all heads here, or of some."""
+        heads = self.layout.heads if heads is None else heads
+        end = self.end(heads)
+        array = np.frombuffer(data, np.uint8)
+        if self.device.type != "cpu":
             host = torch.from_numpy(array.copy()).view(self.dtype)
-            self.write_tokens(plane, blocks, first_token, host.to(self.device))
+            self._put(plane, blocks, first_token, host.to(self.device), heads)
+            return
+        count = len(data) // end.token_bytes
+        packed = End.packed(count, end.num_heads, end.head_bytes)
+        memory = self.memory.view(torch.uint8).numpy()
+        runs = BlockTable(blocks, self.layout.block_tokens).runs(first_token, count)
+        for copy in copies(packed, iter((Run(first_token, 0, count),)), end, runs):
+            there = end.view(memory, range(plane, plane + 1), copy.target)
+            np.copyto(there, packed.view(array, range(1), copy.source))
 
     def close(self) -> None:
         """Takes the segment's name away. Views stay usable; the memory goes with the last of them."""
         if self.segment is not None:
-            del self.tensor
+            del self.memory
             self.segment.close()
 
-
-def byte_slots(tensor: torch.Tensor, layout: PoolLayout) -> npt.NDArray[np.uint8]:
-    """A pool's tensor on the CPU as bytes [num_planes, num_slots, token_bytes], without a copy."""
-    array: npt.NDArray[np.uint8] = tensor.view(torch.uint8).numpy()
-    return array.reshape(layout.num_planes, -1, layout.token_bytes)
+    def _put(
+        self, plane: int, blocks: Sequence[int], first_token: int, data: torch.Tensor, heads: range
+    ) -> None:
+        first = heads.start - self.layout.first_head
+        rows = self.canonical()[plane, :, :, first : first + len(heads)]
+        tokens = data.reshape(-1, *rows.shape[2:])
+        numbers = torch.arange(first_token, first_token + len(tokens), device=self.device)
+        block_ids = torch.tensor(list(blocks), device=self.device)[numbers // self.layout.block_tokens]
+        rows[block_ids, numbers % self.layout.block_tokens] = tokens
 
 
 def _dtype(name: str) -> torch.dtype:

@@ -10,10 +10,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from core.clock import Clock, MonotonicClock
+from kv_transfer.assembly import Assembly, Turns
 from kv_transfer.errors import LayoutMismatch, UnknownRequest
 from kv_transfer.host import TransferHost
 from kv_transfer.layout import PayloadKind
-from kv_transfer.leases import Item, Key, Lease, LeaseTable
+from kv_transfer.leases import OPEN_STATES, Arrival, Item, Key, Lease, LeaseTable
 from kv_transfer.offers import NoSuchPool, OpenOffer, TooLarge, TransferUnavailable
 from kv_transfer.processes import identify
 from kv_transfer.room import Room
@@ -72,6 +73,7 @@ class TransferReceiver:
         )
         self.rooms: dict[PayloadKind, Room] = {}
         self._acceptors = make_acceptors(usable(transports), EndContext(host_id, instance_id))
+        self._turns = Turns()
         self._opening: dict[asyncio.Task[Granted], OpenOffer] = {}
         self._sweeper: asyncio.Task[None] | None = None
 
@@ -125,20 +127,26 @@ class TransferReceiver:
         return lease
 
     def commit(self, lease_id: int, num_tokens: int, outputs: tuple[int, ...]) -> None:
-        """Hands what arrived to the host. A repeated commit does nothing.
+        """Hands what arrived to the host, once all parts of the item did. A repeated commit does nothing.
 
-        Raises LeaseGone, UnknownRequest, ValueError if tokens are missing; then the lease is over.
+        Raises LeaseGone, UnknownRequest, ValueError if tokens are missing or parts disagree; then the
+        lease is over, and those of all parts.
         """
         if self.leases.was_committed(lease_id):
             return
         self.leases.confirm_stopped(lease_id)
         lease = self.leases.open_lease(lease_id)
-        problem = _commit_problem(lease, num_tokens)
+        assembly = Assembly(self.leases.parts(lease.item), self.pools[lease.kind].layout.heads)
+        arrival = Arrival(num_tokens, outputs)
+        problem = _commit_problem(lease, num_tokens) or assembly.disagreement(arrival)
         if problem:
             self.leases.abort(lease, problem, is_confirmed=True)
             raise ValueError(problem)
+        if not assembly.is_completed_by(lease):
+            self.leases.arrive(lease, arrival)
+            return
         try:
-            self._deliver(lease, num_tokens, outputs)
+            self._deliver(assembly.parts, arrival)
         except BaseException as error:
             self.leases.abort(lease, f"the receiver refused it: {error}", is_confirmed=True)
             raise
@@ -163,7 +171,7 @@ class TransferReceiver:
     def lost_stream(self, lease_ids: set[int]) -> None:
         """The call that carried these leases' bytes broke off."""
         for lease in list(self.leases):
-            if lease.lease_id in lease_ids and not lease.is_written_directly:
+            if lease.lease_id in lease_ids and lease.state in OPEN_STATES and not lease.is_written_directly:
                 self.abort(lease.lease_id, "the sender's stream broke off")
 
     def release_request(self, key: Key, reason: str = "the request ended here") -> None:
@@ -171,8 +179,8 @@ class TransferReceiver:
         for task, offer in list(self._opening.items()):
             if offer.key == key:
                 task.cancel()
-        for lease in self.leases.of_request(key):
-            self.leases.abort(lease, reason, is_confirmed=False)
+        while leases := self.leases.of_request(key):  # ending one may end others
+            self.leases.abort(leases[0], reason, is_confirmed=False)
 
     def check_integrity(self) -> None:
         """Raises AssertionError if leases and blocks disagree."""
@@ -197,29 +205,63 @@ class TransferReceiver:
 
     async def _admit(self, offer: OpenOffer) -> Granted:
         kind = offer.layout.kind
-        pool = self.pools[kind]
         item_index = None if kind is PayloadKind.KV else offer.item_index
         await self._host.expect(offer.key, kind, item_index, offer.num_tokens)
-        blocks = await self.rooms[kind].take(pool.blocks_for(offer.num_tokens))
-        acceptor = self._choose(offer)
+        lease = await self._lease(offer)
+        try:
+            acceptor = self._acceptors[lease.transport]
+            return Granted(lease, await acceptor.grant_info(lease, self.pools[kind]))
+        except BaseException as error:  # the sender was told nothing, so it writes nothing
+            self.abort(lease.lease_id, f"granting failed: {error}")
+            raise
+
+    async def _lease(self, offer: OpenOffer) -> Lease:
+        """On blocks of its own; a part of an item shares those of the other parts."""
+        layout = self.pools[offer.layout.kind].layout
+        if layout.common_heads(offer.layout) == layout.heads:
+            return self._grant(offer, await self._take_room(offer))
+        async with self._turns.of(offer.item):
+            return self._grant(offer, self._join(offer) or await self._take_room(offer))
+
+    async def _take_room(self, offer: OpenOffer) -> list[int]:
+        kind = offer.layout.kind
+        return await self.rooms[kind].take(self.pools[kind].blocks_for(offer.num_tokens))
+
+    def _join(self, offer: OpenOffer) -> list[int] | None:
+        """A reference to each of the blocks of the other parts of the item; None without any."""
+        pool = self.pools[offer.layout.kind]
+        assembly = Assembly(self.leases.parts(offer.item), pool.layout.heads)
+        if not assembly.has_place_for(pool.layout.common_heads(offer.layout)):
+            return None
+        first = assembly.parts[0]
+        if first.num_tokens != offer.num_tokens:
+            raise ValueError(
+                f"num_tokens: {offer.num_tokens}, other parts of the item have {first.num_tokens}"
+            )
+        pool.blocks.share(first.block_ids)
+        return list(first.block_ids)
+
+    def _grant(self, offer: OpenOffer, blocks: list[int]) -> Lease:
+        layout = self.pools[offer.layout.kind].layout
+        try:
+            acceptor = self._choose(offer)
+        except TransferUnavailable:
+            self.pools[offer.layout.kind].blocks.release(blocks)
+            raise
         is_local = offer.sender_host_id == self._host_id
-        lease = self.leases.grant(
+        return self.leases.grant(
             offer.key,
-            kind,
+            offer.layout.kind,
             offer.item_index,
             offer.num_tokens,
             tuple(blocks),
-            num_planes=pool.layout.num_planes,
+            num_planes=layout.num_planes,
             transport=acceptor.name,
             is_written_directly=acceptor.is_direct,
             sender_instance_id=offer.sender_instance_id,
             sender=identify(offer.sender_pid) if is_local else None,
+            heads=layout.common_heads(offer.layout),
         )
-        try:
-            return Granted(lease, await acceptor.grant_info(lease, pool))
-        except BaseException as error:  # the sender was told nothing, so it writes nothing
-            self.leases.abort(lease, f"granting failed: {error}", is_confirmed=True)
-            raise
 
     def _choose(self, offer: OpenOffer) -> Acceptor:
         """Of the first transport that both ends can do; raises TransferUnavailable."""
@@ -242,26 +284,31 @@ class TransferReceiver:
         pool = self.pools[lease.kind]
         if not 0 <= plane < lease.num_planes:
             raise ValueError(f"plane: {plane} is not within {lease.num_planes}")
-        num_tokens, rest = divmod(len(data), pool.layout.token_bytes)
+        token_bytes = len(lease.heads) * pool.layout.head_bytes
+        num_tokens, rest = divmod(len(data), token_bytes)
         if rest:
-            raise ValueError(f"data: {len(data)} bytes are not whole tokens of {pool.layout.token_bytes}")
+            raise ValueError(f"data: {len(data)} bytes are not whole tokens of {token_bytes}")
         end = first_token + num_tokens
         if first_token > lease.written[plane] or end > lease.num_tokens:
             present = f"plane {plane} has {lease.written[plane]} of {lease.num_tokens}"
             raise ValueError(f"first_token: {first_token} to {end} does not fit, {present}")
-        pool.write_bytes(plane, lease.block_ids, first_token, data)
+        pool.write_bytes(plane, lease.block_ids, first_token, data, lease.heads)
         lease.written[plane] = max(lease.written[plane], end)
 
-    def _deliver(self, lease: Lease, num_tokens: int, outputs: tuple[int, ...]) -> None:
-        """Blocks that hold none of the tokens go back to the pool."""
+    def _deliver(self, parts: Sequence[Lease], arrival: Arrival) -> None:
+        """All parts of an item. Blocks that hold none of the tokens go back to the pool."""
+        lease, *others = parts
         pool = self.pools[lease.kind]
-        used = list(lease.block_ids[: pool.blocks_for(num_tokens)])
+        used = list(lease.block_ids[: pool.blocks_for(arrival.num_tokens)])
         surplus = lease.block_ids[len(used) :]
         if lease.kind is PayloadKind.KV:
-            self._host.on_kv(lease.key, used, num_tokens, outputs)
+            self._host.on_kv(lease.key, used, arrival.num_tokens, arrival.outputs)
         else:
-            self._host.on_embedding(lease.key, lease.item_index, used, num_tokens)
-        self.leases.commit(lease)
+            self._host.on_embedding(lease.key, lease.item_index, used, arrival.num_tokens)
+        for part in parts:
+            self.leases.commit(part)
+        for part in others:
+            pool.blocks.release(part.block_ids)
         pool.blocks.release(surplus)
 
     async def _sweep_for_ever(self) -> None:

@@ -14,7 +14,6 @@ import grpc
 
 from core.clock import Clock, MonotonicClock
 from elasticmm.v1 import transfer_pb2
-from kv_transfer.blocks import blocks_for
 from kv_transfer.channels import Channels, code_name
 from kv_transfer.errors import AttachError, TransferError
 from kv_transfer.layout import PayloadKind, PoolLayout
@@ -27,7 +26,7 @@ from kv_transfer.transports.acceptor import TransportInfo
 from kv_transfer.transports.backlog import Backlog
 from kv_transfer.transports.base import Grant, LeaseDeadline, PeerAddress, Transfer
 from kv_transfer.transports.registry import TRANSPORTS, EndContext, make_transports, usable
-from kv_transfer.wire import layout_to
+from kv_transfer.wire import layout_from, layout_to
 
 if TYPE_CHECKING:
     import torch
@@ -101,11 +100,10 @@ class Sender:
         """
         num_tokens, width = embedding.shape
         layout = embedding_layout(self._model_fingerprint, embedding.dtype, width=width)
-        source = TensorSource(embedding.detach().contiguous()[None], layout)
+        source = TensorSource.of_tokens(embedding, layout)
         outgoing = await self._open(peer, key, item_index, num_tokens, source)
         try:
-            blocks = range(blocks_for(num_tokens, layout.block_tokens))
-            outgoing.push(0, num_tokens, range(1), blocks)
+            outgoing.push(0, num_tokens, range(1), range(1))
             await outgoing.commit(num_tokens)
         finally:
             await outgoing.abort("sending the embedding was given up")
@@ -208,6 +206,7 @@ class Sender:
             transport=response.transport,
             block_ids=tuple(response.block_ids),
             info=_info_from(response.transport_info),
+            layout=_layout_from(response.layout),
             deadline=deadline,
         )
 
@@ -226,7 +225,8 @@ class Sender:
     def _start(self, peer: PeerAddress, grant: Grant, num_tokens: int, source: PlaneSource) -> Outgoing:
         """Raises AttachError."""
         transport = self._transports[grant.transport]
-        backlog = Backlog(source.layout, num_tokens)
+        moved_bytes = len(source.layout.common_heads(grant.layout)) * source.layout.head_bytes
+        backlog = Backlog(source.layout, num_tokens, moved_bytes)
         transfer = Transfer(peer, grant, source, backlog)
         writer = transport.open_writer(transfer)
         stats = self.stats.of(peer.instance_id, grant.transport)
@@ -275,6 +275,14 @@ def _info_from(data: bytes) -> TransportInfo:
     if not isinstance(info, dict):
         raise TransferError("PROTOCOL", "transport_info: is no JSON object")
     return info
+
+
+def _layout_from(message: transfer_pb2.PoolLayout) -> PoolLayout:
+    """Raises TransferError if it is unset or makes no sense."""
+    try:
+        return layout_from(message)
+    except ValueError as error:
+        raise TransferError("PROTOCOL", str(error)) from error
 
 
 async def _call(call: Any, verb: str) -> Any:

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Protocol
 
 import numpy as np
-import numpy.typing as npt
 import torch
 
+from kv_transfer.descriptors import Bytes, End, Part, copies
 from kv_transfer.layout import PoolLayout
-from kv_transfer.pool import Pool, byte_slots
-
-Bytes = npt.NDArray[np.uint8]
+from kv_transfer.pool import Pool
+from kv_transfer.runs import BlockTable, Run
 
 
 class Fence(Protocol):
@@ -33,36 +33,71 @@ class PlaneSource(Protocol):
     def fence(self) -> Fence | None:
         """Marks the work that wrote what is pushed now."""
 
-    def read(self, planes: range, first_slot: int, count: int) -> Bytes:
-        """[len(planes), count, token_bytes] in host memory, a view where that is possible."""
+    def end(self, heads: range) -> End:
+        """This memory, seen as heads that it holds."""
+
+    def read(self, end: End, planes: range, part: Part) -> Bytes:
+        """[planes, pieces, tokens, heads, head_bytes] in host memory, a view where that is possible."""
 
 
 class TensorSource:
-    """Planes of slots in one tensor: a pool's, or an embedding's [1, num_tokens, width]."""
+    """The memory of a pool, or of an embedding [num_tokens, width], which is a pool of one block."""
 
-    def __init__(self, tensor: torch.Tensor, layout: PoolLayout) -> None:
+    def __init__(self, memory: torch.Tensor, layout: PoolLayout) -> None:
+        """`memory` is contiguous, and as large as whole blocks of the layout."""
         self.layout = layout
-        self._slots = tensor.detach().reshape(layout.num_planes, -1, tensor.shape[-1])
-        self._bytes = None if self.is_on_device else byte_slots(self._slots, layout)
+        self._elements = memory.detach().view(-1)
+        self._num_blocks = self._elements.nbytes // layout.pool_bytes(1)
+        self._bytes: Bytes | None = None
+        if not self.is_on_device:
+            self._bytes = self._elements.view(torch.uint8).numpy()
 
     @classmethod
     def of_pool(cls, pool: Pool) -> TensorSource:
-        return cls(pool.slots(), pool.layout)
+        return cls(pool.memory, pool.layout)
+
+    @classmethod
+    def of_tokens(cls, tokens: torch.Tensor, layout: PoolLayout) -> TensorSource:
+        """[num_tokens, width], one plane; its tokens are those of block 0."""
+        return cls(tokens.contiguous(), replace(layout, block_tokens=max(1, len(tokens))))
 
     @property
     def is_on_device(self) -> bool:
-        return self._slots.device.type != "cpu"
+        return self._elements.device.type != "cpu"
 
     def fence(self) -> Fence | None:
-        if self._slots.device.type != "cuda":
+        if self._elements.device.type != "cuda":
             return None
-        event: Fence = torch.cuda.current_stream(self._slots.device).record_event()
+        event: Fence = torch.cuda.current_stream(self._elements.device).record_event()
         return event
 
-    def read(self, planes: range, first_slot: int, count: int) -> Bytes:
-        rows = slice(planes.start, planes.stop), slice(first_slot, first_slot + count)
+    def end(self, heads: range) -> End:
+        return End.of(self.layout, self._num_blocks, heads)
+
+    def read(self, end: End, planes: range, part: Part) -> Bytes:
         if self._bytes is not None:
-            return self._bytes[rows]
-        host = self._slots[rows].contiguous().cpu()
-        array: Bytes = host.view(torch.uint8).numpy()
-        return array.reshape(len(planes), count, self.layout.token_bytes)
+            return end.view(self._bytes, planes, part)
+        size = self._elements.itemsize
+        *counts, head_bytes = shape = end.shape(planes, part)
+        steps = [step // size for step in end.steps(part)[:-1]]
+        view = self._elements.as_strided(
+            [*counts, head_bytes // size], [*steps, 1], end.start(planes, part) // size
+        )
+        host: Bytes = view.contiguous().cpu().view(torch.uint8).numpy()
+        return host.reshape(shape)
+
+
+def gather(source: PlaneSource, end: End, table: BlockTable, planes: range, tokens: range) -> Bytes:
+    """[planes, tokens, heads, head_bytes]: a view where the tokens lie equally far apart, else a copy."""
+    count = len(tokens)
+    packed = End.packed(count, end.num_heads, end.head_bytes)
+    shape = len(planes), count, end.num_heads, end.head_bytes
+    whole = iter((Run(tokens.start, 0, count),))
+    parts = list(copies(end, table.runs(tokens.start, count), packed, whole))
+    if len(parts) == 1:
+        return source.read(end, planes, parts[0].source).reshape(shape)
+    gathered = np.empty(shape, np.uint8)
+    for copy in parts:
+        there = packed.view(gathered.reshape(-1), range(len(planes)), copy.target)
+        np.copyto(there, source.read(end, planes, copy.source))
+    return gathered

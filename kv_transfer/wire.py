@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 from elasticmm.v1 import transfer_pb2
-from kv_transfer.layout import PayloadKind, PoolLayout
+from kv_transfer.layout import MemoryOrder, PayloadKind, PoolLayout
 
 _KINDS = {
     PayloadKind.KV: transfer_pb2.PAYLOAD_KIND_KV,
     PayloadKind.EMBEDDING: transfer_pb2.PAYLOAD_KIND_EMBEDDING,
 }
 _KINDS_BACK = {number: kind for kind, number in _KINDS.items()}
+_ORDERS = {
+    MemoryOrder.PLANE_BLOCK_TOKEN_HEAD: transfer_pb2.MEMORY_ORDER_PLANE_BLOCK_TOKEN_HEAD,
+    MemoryOrder.PLANE_BLOCK_HEAD_TOKEN: transfer_pb2.MEMORY_ORDER_PLANE_BLOCK_HEAD_TOKEN,
+    MemoryOrder.BLOCK_PLANE_TOKEN_HEAD: transfer_pb2.MEMORY_ORDER_BLOCK_PLANE_TOKEN_HEAD,
+    MemoryOrder.BLOCK_PLANE_HEAD_TOKEN: transfer_pb2.MEMORY_ORDER_BLOCK_PLANE_HEAD_TOKEN,
+}
+_ORDERS_BACK = {number: order for order, number in _ORDERS.items()}
 
 
 def kind_to(kind: PayloadKind) -> transfer_pb2.PayloadKind.ValueType:
@@ -31,6 +38,10 @@ def layout_to(layout: PoolLayout) -> transfer_pb2.PoolLayout:
         num_planes=layout.num_planes,
         block_tokens=layout.block_tokens,
         token_bytes=layout.token_bytes,
+        first_head=layout.first_head,
+        num_heads=layout.num_heads,
+        total_heads=layout.total_heads,
+        order=_ORDERS[layout.order],
     )
 
 
@@ -44,6 +55,16 @@ def layout_from(message: transfer_pb2.PoolLayout) -> PoolLayout:
             num_planes=message.num_planes,
             block_tokens=message.block_tokens,
             token_bytes=message.token_bytes,
+            first_head=message.first_head,
+            num_heads=message.num_heads,
+            total_heads=message.total_heads,
+            order=_order_from(message.order),
         )
     except ValueError as error:
         raise ValueError(f"layout.{error}") from None
+
+
+def _order_from(number: transfer_pb2.MemoryOrder.ValueType) -> MemoryOrder:
+    if number not in _ORDERS_BACK:
+        raise ValueError(f"order: {number} is no order of memory")
+    return _ORDERS_BACK[number]

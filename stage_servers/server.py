@@ -159,7 +159,8 @@ def _make_pools(config: StageConfig, model: Model, owner: SegmentOwner | None) -
         model.fingerprint,
         model.dtype,
         num_layers=model.num_layers,
-        token_elements=model.kv_token_elements,
+        num_heads=model.num_kv_heads,
+        head_dim=model.head_dim,
         block_tokens=config.block_tokens,
     )
     kv = Pool(layout, sizes.kv_blocks, device=model.device, owner=owner)

@@ -30,10 +30,11 @@ class Backlog:
     the engine thread, `take` by one writer.
     """
 
-    def __init__(self, layout: PoolLayout, num_tokens: int) -> None:
-        """`layout` is that of the source."""
+    def __init__(self, layout: PoolLayout, num_tokens: int, token_bytes: int | None = None) -> None:
+        """`layout` is that of the source; `token_bytes` are moved per token and plane (None: all it has)."""
         self.num_tokens = num_tokens
         self._layout = layout
+        self._token_bytes = layout.token_bytes if token_bytes is None else token_bytes
         self._pushed = [0] * layout.num_planes
         self._taken = [0] * layout.num_planes
         self._source_blocks: tuple[int, ...] = ()
@@ -83,7 +84,7 @@ class Backlog:
                 return None
             span = self._taken[first], self._pushed[first]
             stop = first + 1
-            size_bytes = (span[1] - span[0]) * self._layout.token_bytes
+            size_bytes = (span[1] - span[0]) * self._token_bytes
             while (
                 stop < len(self._pushed)
                 and (self._taken[stop], self._pushed[stop]) == span
@@ -92,7 +93,7 @@ class Backlog:
                 stop += 1
             count = span[1] - span[0]
             if stop == first + 1:
-                count = max(1, min(count, max_bytes // self._layout.token_bytes))
+                count = max(1, min(count, max_bytes // self._token_bytes))
             for plane in range(first, stop):
                 self._taken[plane] = span[0] + count
             if self._table is None:

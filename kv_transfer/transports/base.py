@@ -7,6 +7,7 @@ from typing import Protocol
 
 from core.clock import Clock
 from kv_transfer.errors import AttachError
+from kv_transfer.layout import PoolLayout
 from kv_transfer.source import PlaneSource
 from kv_transfer.transports.acceptor import TransportInfo
 from kv_transfer.transports.backlog import Backlog
@@ -55,6 +56,7 @@ class Grant:
     transport: str
     block_ids: tuple[int, ...]
     info: TransportInfo  # what the transport's acceptor said of the receiver's memory
+    layout: PoolLayout  # of the receiver's pool
     deadline: LeaseDeadline
 
     def text(self, name: str) -> str:
@@ -74,6 +76,11 @@ class Transfer:
         self.source = source
         self.backlog = backlog
         self.error: Exception | None = None  # why it cannot be committed any more
+
+    @property
+    def heads(self) -> range:
+        """Those that both ends hold: what is moved."""
+        return self.source.layout.common_heads(self.grant.layout)
 
     def fail(self, error: Exception) -> None:
         """Any thread; the first error counts."""

@@ -6,7 +6,6 @@ import asyncio
 from collections.abc import AsyncIterator
 
 import grpc
-import numpy as np
 
 from elasticmm.v1 import transfer_pb2
 from kv_transfer.channels import Channels, code_name
@@ -14,6 +13,7 @@ from kv_transfer.errors import TransferError
 from kv_transfer.leases import Lease
 from kv_transfer.offers import OpenOffer
 from kv_transfer.pool import Pool
+from kv_transfer.source import gather
 from kv_transfer.transports.acceptor import TransportInfo
 from kv_transfer.transports.backlog import Batch
 from kv_transfer.transports.base import PeerAddress, Transfer, Writer
@@ -73,6 +73,7 @@ class GrpcWriter:
         self._transfer = transfer
         self._grant = transfer.grant
         self._source = transfer.source
+        self._end = transfer.source.end(transfer.heads)
         self._backlog = transfer.backlog
         self._loop = asyncio.get_running_loop()
         self._woken = asyncio.Event()
@@ -145,7 +146,7 @@ class GrpcWriter:
         self._size_bytes += len(message.data)
 
     async def _messages(self, batch: Batch) -> AsyncIterator[transfer_pb2.WriteRequest]:
-        step = max(1, CHUNK_BYTES // self._source.layout.token_bytes)
+        step = max(1, CHUNK_BYTES // self._end.token_bytes)
         end = batch.first_token + batch.num_tokens
         for plane in batch.planes:
             for first in range(batch.first_token, end, step):
@@ -159,11 +160,8 @@ class GrpcWriter:
                 )
 
     def _read(self, batch: Batch, plane: int, first_token: int, num_tokens: int) -> bytes:
-        """Consecutive tokens of one plane, gathered from their blocks."""
+        """The moved heads of consecutive tokens of one plane, gathered from their blocks."""
         if batch.fence is not None:
             batch.fence.synchronize()
-        runs = batch.source.runs(first_token, num_tokens)
-        parts = [
-            self._source.read(range(plane, plane + 1), run.first_slot, run.num_tokens)[0] for run in runs
-        ]
-        return (parts[0] if len(parts) == 1 else np.concatenate(parts)).tobytes()
+        planes, tokens = range(plane, plane + 1), range(first_token, first_token + num_tokens)
+        return gather(self._source, self._end, batch.source, planes, tokens).tobytes()

@@ -5,17 +5,17 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import threading
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import numpy as np
 
+from kv_transfer.descriptors import Bytes, End, copies
 from kv_transfer.errors import AttachError, TransferError
 from kv_transfer.leases import Lease
 from kv_transfer.offers import OpenOffer
 from kv_transfer.pool import Pool
-from kv_transfer.runs import BlockTable, copy_runs
+from kv_transfer.runs import BlockTable
 from kv_transfer.segment import SharedSegment
-from kv_transfer.source import Bytes
 from kv_transfer.transports.acceptor import TransportInfo
 from kv_transfer.transports.backlog import Batch
 from kv_transfer.transports.base import PeerAddress, Transfer, Writer
@@ -26,10 +26,10 @@ SLICE_BYTES = 4 << 20  # copied for one transfer before the next has its turn
 
 @dataclass(frozen=True, slots=True)
 class AttachedPool:
-    """A peer's pool in this process: bytes [num_planes, num_slots, token_bytes]."""
+    """A peer's pool in this process: all its bytes."""
 
-    slots: Bytes
-    block_tokens: int
+    memory: Bytes
+    num_blocks: int
     path: str
     epoch: int
 
@@ -99,7 +99,10 @@ class ShmWriter:
     def __init__(self, copier: Copier, pool: AttachedPool, transfer: Transfer) -> None:
         self._copier = copier
         self._pool = pool
-        self._target = BlockTable(transfer.grant.block_ids, pool.block_tokens)
+        layout, heads = transfer.grant.layout, transfer.heads
+        self._here = transfer.source.end(heads)
+        self._there = End.of(layout, pool.num_blocks, heads)
+        self._target = BlockTable(transfer.grant.block_ids, layout.block_tokens)
         self._transfer = transfer
         self._grant = transfer.grant
         self._source = transfer.source
@@ -148,10 +151,10 @@ class ShmWriter:
             batch.fence.synchronize()
         source = batch.source.runs(batch.first_token, batch.num_tokens)
         target = self._target.runs(batch.first_token, batch.num_tokens)
-        slots = self._pool.slots[batch.planes.start : batch.planes.stop]
-        for run in copy_runs(source, target):
-            data = self._source.read(batch.planes, run.source_slot, run.num_tokens)
-            np.copyto(slots[:, run.target_slot : run.target_slot + run.num_tokens], data)  # without the GIL
+        for copy in copies(self._here, source, self._there, target):
+            data = self._source.read(self._here, batch.planes, copy.source)
+            place = self._there.view(self._pool.memory, batch.planes, copy.target)
+            np.copyto(place, data)  # without the GIL
             self._size_bytes += data.nbytes
 
     def _stay_in_line(self) -> bool:
@@ -180,8 +183,8 @@ def _attach(transfer: Transfer, path: str) -> AttachedPool:
     labels = segment.record.labels
     if segment.record.epoch != peer.epoch:
         raise AttachError(f"{path}: belongs to another life of {peer.instance_id}")
-    layout = transfer.source.layout
-    if labels.get("num_planes") != layout.num_planes or labels.get("token_bytes") != layout.token_bytes:
-        raise AttachError(f"{path}: its planes or tokens have another size")
-    slots = segment.array().reshape(layout.num_planes, -1, layout.token_bytes)
-    return AttachedPool(slots, int(labels["block_tokens"]), path, peer.epoch)
+    layout = transfer.grant.layout
+    num_blocks = int(labels.get("num_blocks", 0))
+    if labels != asdict(layout) | {"num_blocks": num_blocks}:
+        raise AttachError(f"{path}: is laid out otherwise than the grant says")
+    return AttachedPool(segment.array(), num_blocks, path, peer.epoch)

@@ -96,7 +96,7 @@ async def sender_with() -> AsyncIterator[MakeSender]:
 @pytest.fixture
 def source() -> Pool:
     """A sender's KV pool of other block size and count, filled with random bytes."""
-    layout = kv_layout(FINGERPRINT, torch.float32, num_layers=3, token_elements=8, block_tokens=5)
+    layout = kv_layout(FINGERPRINT, torch.float32, num_layers=3, num_heads=2, head_dim=4, block_tokens=5)
     pool = Pool(layout, 12)
     pool.tensor.copy_(torch.randn(pool.tensor.shape, generator=torch.Generator().manual_seed(1)))
     return pool

@@ -21,7 +21,7 @@ from kv_transfer.sender import PeerAddress, Sender
 TOKEN = "test-token"
 FINGERPRINT = "f00d"
 CLUSTER = f"transfer-tests-{os.getpid()}"
-KV = kv_layout(FINGERPRINT, torch.float32, num_layers=3, token_elements=8, block_tokens=4)
+KV = kv_layout(FINGERPRINT, torch.float32, num_layers=3, num_heads=2, head_dim=4, block_tokens=4)
 EMBEDDING = embedding_layout(FINGERPRINT, torch.bfloat16, width=24)
 KEY: Key = ("req-1", 0)
 

@@ -54,6 +54,18 @@ def test_a_slow_writer_finds_planes_joined() -> None:
     assert backlog.take(1 << 20) is None
 
 
+def test_slices_are_as_large_as_what_is_moved_of_them() -> None:
+    backlog = Backlog(KV, 8, token_bytes=16)  # half of the heads
+    backlog.push(0, 8, range(6), BLOCKS, None)
+    batch = backlog.take(4 * 8 * 16)
+    assert batch is not None
+    assert (batch.planes, batch.num_tokens) == (range(4), 8)
+    backlog.take(8 * 16)
+    last = backlog.take(3 * 16)
+    assert last is not None
+    assert (last.planes, last.num_tokens) == (range(5, 6), 3)
+
+
 def test_what_is_computed_again_is_written_again_from_its_new_blocks() -> None:
     backlog = Backlog(KV, 8)
     backlog.push(0, 8, range(6), [0, 1], None)

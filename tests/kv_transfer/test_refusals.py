@@ -12,6 +12,7 @@ from elasticmm.v1 import transfer_pb2
 from kv_transfer.errors import TransferError
 from kv_transfer.layout import PayloadKind
 from kv_transfer.pool import Pool
+from kv_transfer.sender import _layout_from
 from kv_transfer.wire import layout_to
 from tests.kv_transfer.loopback import EMBEDDING, KEY, KV, MakeSender, Receive
 from tests.kv_transfer.raw import Raw, refused
@@ -37,15 +38,20 @@ BAD_OPENS = [
     (
         {"layout": layout_to(replace(KV, token_bytes=64))},
         "FAILED_PRECONDITION",
-        "token_bytes: 32 here, 64 there",
+        "head_bytes: 16 here, 32 there",
     ),
+    ({"layout": other(total_heads=3)}, "FAILED_PRECONDITION", "total_heads: 2 here, 3 there"),
     ({"transports": []}, "FAILED_PRECONDITION", "transports"),
     ({"transports": ["shm", "carrier pigeon"]}, "FAILED_PRECONDITION", "carrier pigeon: not to be had here"),
     ({"num_tokens": 65}, "RESOURCE_EXHAUSTED", "num_tokens: 65, the whole pool holds 64"),
     ({"num_tokens": 0}, "INVALID_ARGUMENT", "num_tokens"),
     ({"request_id": ""}, "INVALID_ARGUMENT", "request_id"),
     ({"layout": None}, "INVALID_ARGUMENT", "layout.kind"),
-    ({"layout": transfer_pb2.PoolLayout(kind=1, num_planes=6)}, "INVALID_ARGUMENT", "layout.block_tokens"),
+    (
+        {"layout": transfer_pb2.PoolLayout(kind=1, num_planes=6, order=1)},
+        "INVALID_ARGUMENT",
+        "layout.block_tokens",
+    ),
 ]
 
 
@@ -146,6 +152,40 @@ async def test_opening_the_same_again_ends_the_first(receive: Receive) -> None:
             await raw.commit(first.lease_id, 1)
         await raw.abort(second.lease_id)
     peer.assert_nothing_is_held()
+
+
+async def test_ends_without_a_common_head(receive: Receive) -> None:
+    left, right = (replace(KV, token_bytes=16, first_head=head, num_heads=1) for head in range(2))
+    peer = await receive(kv=left)
+    async with Raw(peer) as raw:
+        with refused(grpc.StatusCode.FAILED_PRECONDITION, "heads: 0 to 0 here, 1 to 1 there"):
+            await raw.open(layout=layout_to(right))
+    peer.assert_nothing_is_held()
+
+
+async def test_a_kind_that_is_not_held_here(receive: Receive) -> None:
+    peer = await receive()
+    peer.receiver.pools.pop(PayloadKind.EMBEDDING).close()
+    async with Raw(peer) as raw:
+        with refused(grpc.StatusCode.FAILED_PRECONDITION, "takes no EMBEDDING"):
+            await raw.open(layout=layout_to(EMBEDDING))
+
+
+async def test_a_segment_that_is_not_as_granted_is_not_written(
+    receive: Receive, sender_with: MakeSender
+) -> None:
+    peer = await receive()
+    peer.kv.layout = replace(KV, block_tokens=8)
+    with pytest.raises(TransferError, match="laid out otherwise") as caught:
+        await sender_with("shm").open(peer.address, KEY, PayloadKind.KV, 0, 4, Pool(KV, 1))
+    assert caught.value.cause == "ATTACH"
+    peer.assert_nothing_is_held()
+
+
+def test_a_grant_without_a_layout_is_refused() -> None:
+    with pytest.raises(TransferError, match="layout.kind") as caught:
+        _layout_from(transfer_pb2.OpenResponse().layout)
+    assert caught.value.cause == "PROTOCOL"
 
 
 async def test_sender_is_told_what_differs(receive: Receive, sender_with: MakeSender) -> None:

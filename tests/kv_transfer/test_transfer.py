@@ -120,7 +120,9 @@ async def test_embedding(transport: str, receive: Receive, sender_with: MakeSend
 
 
 async def test_more_than_a_message_holds(transport: str, receive: Receive, sender_with: MakeSender) -> None:
-    layout = kv_layout(FINGERPRINT, torch.float32, num_layers=1, token_elements=100_000, block_tokens=2)
+    layout = kv_layout(
+        FINGERPRINT, torch.float32, num_layers=1, num_heads=1, head_dim=100_000, block_tokens=2
+    )
     peer = await receive(kv=layout, kv_blocks=6)
     source = Pool(layout, 6)
     source.tensor.copy_(torch.randn(source.tensor.shape))

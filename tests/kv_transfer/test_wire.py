@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from elasticmm.v1 import transfer_pb2
-from kv_transfer.layout import PayloadKind, PoolLayout
+from kv_transfer.layout import MemoryOrder, PayloadKind, PoolLayout
 from kv_transfer.wire import layout_from, layout_to
 from tests.kv_transfer.loopback import EMBEDDING, KV
 
+SHARD = replace(KV, first_head=1, num_heads=2, total_heads=4)
+LAYOUTS = [KV, EMBEDDING, SHARD, *(replace(SHARD, order=order) for order in MemoryOrder)]
 
-@pytest.mark.parametrize("layout", [KV, EMBEDDING], ids=lambda layout: layout.kind.name)
+
+@pytest.mark.parametrize("layout", LAYOUTS, ids=str)
 def test_round_trip(layout: PoolLayout) -> None:
     message = transfer_pb2.PoolLayout.FromString(layout_to(layout).SerializeToString())
     assert layout_from(message) == layout
@@ -21,11 +26,24 @@ def test_numbers_are_those_of_the_wire() -> None:
         "KV": transfer_pb2.PAYLOAD_KIND_KV,
         "EMBEDDING": transfer_pb2.PAYLOAD_KIND_EMBEDDING,
     }
+    numbers = {f"MEMORY_ORDER_{order.name}": order.value for order in MemoryOrder}
+    assert numbers | {"MEMORY_ORDER_UNSPECIFIED": 0} == dict(transfer_pb2.MemoryOrder.items())
 
 
-@pytest.mark.parametrize("field", ["kind", "num_planes", "block_tokens", "token_bytes"])
+FIELDS = ["kind", "num_planes", "block_tokens", "token_bytes", "num_heads", "total_heads", "order"]
+
+
+@pytest.mark.parametrize("field", FIELDS)
 def test_an_unset_field_is_named(field: str) -> None:
     message = layout_to(KV)
     message.ClearField(field)
     with pytest.raises(ValueError, match=f"layout.{field}"):
         layout_from(message)
+
+
+def test_the_first_head_is_zero_where_it_is_unset() -> None:
+    message = layout_to(SHARD)
+    message.ClearField("first_head")
+    unset = layout_from(message)
+    message.first_head = 0
+    assert unset == layout_from(message) == replace(SHARD, first_head=0)

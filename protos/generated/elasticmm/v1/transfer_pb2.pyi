@@ -63,7 +63,10 @@ Global___MemoryOrder: _TypeAlias = MemoryOrder  # noqa: Y015
 
 @_typing.final
 class PoolLayout(_message.Message):
-    """What both ends must agree on."""
+    """What a pool holds and how it lies in memory. Both ends must agree on kind,
+    model, dtype, planes, heads of the model and bytes per head, and have a head
+    in common; block size, order and the heads held may differ.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -226,7 +229,9 @@ class WriteRequest(_message.Message):
     DATA_FIELD_NUMBER: _builtins.int
     lease_id: _builtins.int
     plane: _builtins.int
-    """Consecutive tokens of one plane."""
+    """Consecutive tokens of one plane: token by token, head by head, of the
+    heads that both ends hold.
+    """
     first_token: _builtins.int
     data: _builtins.bytes
     def __init__(

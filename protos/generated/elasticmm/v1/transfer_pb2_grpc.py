@@ -75,7 +75,9 @@ class TransferServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def Commit(self, request, context):
-        """All was written: hands the lease's contents to the receiver's engine.
+        """All was written: hands the lease's contents to the receiver's engine. Where
+        senders hold some of the receiver's heads each, the last of their commits
+        does, and whatever ends one of their leases ends them all.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -41,7 +41,10 @@ class TransferStub:
     Write: _grpc.StreamUnaryMultiCallable[_transfer_pb2.WriteRequest, _transfer_pb2.WriteResponse]
     """Carries bytes where memory is not shared."""
     Commit: _grpc.UnaryUnaryMultiCallable[_transfer_pb2.CommitRequest, _transfer_pb2.CommitResponse]
-    """All was written: hands the lease's contents to the receiver's engine."""
+    """All was written: hands the lease's contents to the receiver's engine. Where
+    senders hold some of the receiver's heads each, the last of their commits
+    does, and whatever ends one of their leases ends them all.
+    """
     Abort: _grpc.UnaryUnaryMultiCallable[_transfer_pb2.AbortRequest, _transfer_pb2.AbortResponse]
     """Gives a lease up, or an Open that the sender left before it was answered.
     Unknown ones are no error.
@@ -57,7 +60,10 @@ class TransferAsyncStub(TransferStub):
     Write: _aio.StreamUnaryMultiCallable[_transfer_pb2.WriteRequest, _transfer_pb2.WriteResponse]  # type: ignore[assignment]
     """Carries bytes where memory is not shared."""
     Commit: _aio.UnaryUnaryMultiCallable[_transfer_pb2.CommitRequest, _transfer_pb2.CommitResponse]  # type: ignore[assignment]
-    """All was written: hands the lease's contents to the receiver's engine."""
+    """All was written: hands the lease's contents to the receiver's engine. Where
+    senders hold some of the receiver's heads each, the last of their commits
+    does, and whatever ends one of their leases ends them all.
+    """
     Abort: _aio.UnaryUnaryMultiCallable[_transfer_pb2.AbortRequest, _transfer_pb2.AbortResponse]  # type: ignore[assignment]
     """Gives a lease up, or an Open that the sender left before it was answered.
     Unknown ones are no error.
@@ -88,7 +94,10 @@ class TransferServicer(metaclass=_abc_1.ABCMeta):
         request: _transfer_pb2.CommitRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_transfer_pb2.CommitResponse, _abc.Awaitable[_transfer_pb2.CommitResponse]]:
-        """All was written: hands the lease's contents to the receiver's engine."""
+        """All was written: hands the lease's contents to the receiver's engine. Where
+        senders hold some of the receiver's heads each, the last of their commits
+        does, and whatever ends one of their leases ends them all.
+        """
 
     @_abc_1.abstractmethod
     def Abort(
