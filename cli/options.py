@@ -56,4 +56,28 @@ EmbeddingBlocksOption = Annotated[
 ChunkTokensOption = Annotated[
     int | None, typer.Option("--chunk-tokens", min=1, help="Most tokens of one engine step.")
 ]
+TlsCertOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--tls-cert",
+        metavar="FILE",
+        resolve_path=True,
+        help="Stage servers' certificate (PEM): peers use TLS.",
+    ),
+]
+TlsKeyOption = Annotated[
+    Path | None, typer.Option("--tls-key", metavar="FILE", resolve_path=True, help="Its key (PEM).")
+]
+TlsCaOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--tls-ca", metavar="FILE", resolve_path=True, help="CA that peers' certificates come from (PEM)."
+    ),
+]
+TlsNameOption = Annotated[
+    str | None,
+    typer.Option(
+        "--tls-name", metavar="NAME", help="Name in peers' certificates. Default: what they are reached by."
+    ),
+]
 LogLevelOption = Annotated[str, typer.Option("--log-level", help="DEBUG, INFO, WARNING or ERROR.")]

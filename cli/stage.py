@@ -21,6 +21,10 @@ from cli.options import (
     ModelOption,
     StateDirOption,
     ThreadsOption,
+    TlsCaOption,
+    TlsCertOption,
+    TlsKeyOption,
+    TlsNameOption,
     TokenFileOption,
     TransportOption,
 )
@@ -53,6 +57,10 @@ def run(
     kv_blocks: KvBlocksOption = None,
     embedding_blocks: EmbeddingBlocksOption = None,
     chunk_tokens: ChunkTokensOption = None,
+    tls_cert: TlsCertOption = None,
+    tls_key: TlsKeyOption = None,
+    tls_ca: TlsCaOption = None,
+    tls_name: TlsNameOption = None,
     log_level: LogLevelOption = "INFO",
 ) -> None:
     """Loads the model and serves its stages for one coordinator. Needs the cluster token."""
@@ -88,6 +96,10 @@ def run(
             transport=transport,
             cores=choose_cores(cores) if cores else None,
             log_level=log_level.upper(),
+            tls_cert=tls_cert,
+            tls_key=tls_key,
+            tls_ca=tls_ca,
+            tls_name=tls_name,
             **{key: value for key, value in optional.items() if value is not None},  # type: ignore[arg-type]
         )
     except ValueError as error:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from cli.exits import USAGE, fail, failures, print_json
 from cli.options import AddressOption, JsonOption, NameOption, StateDirOption, TokenFileOption
 from cli.state import DEFAULT_NAME, find_state_dir
+from cli.transfer_table import transfer_table
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -26,7 +27,7 @@ def run(
     state_dir: StateDirOption = None,
     token_file: TokenFileOption = None,
 ) -> None:
-    """Shows the cluster's instances: id, group, roles, device, attention, load, free blocks, uptime."""
+    """Shows the cluster's instances (id, group, roles, device, load, free blocks) and their transfers."""
     from cli.endpoint import find_endpoint
     from elasticmm_client.admin import AdminClient
 
@@ -43,7 +44,7 @@ def run(
 
 
 def show(address: str, status: ClusterStatus) -> None:
-    """Two lines on the cluster, then a table of its instances."""
+    """Two lines on the cluster, a table of its instances, and one of their transfers if there were any."""
     from rich.console import Console
 
     console = Console(highlight=False, width=None if sys.stdout.isatty() else _PIPE_WIDTH)
@@ -56,6 +57,8 @@ def show(address: str, status: ClusterStatus) -> None:
         f"{status.requests_finished} finished, {status.requests_failed} failed"
     )
     console.print(_table(status))
+    if (transfers := transfer_table(status)) is not None:
+        console.print(transfers)
 
 
 def _table(status: ClusterStatus) -> Table:
@@ -90,7 +93,10 @@ def row(instance: InstanceStatus) -> tuple[str, ...]:
 
 
 def load(instance: InstanceStatus) -> str:
-    """What is in work per stage it plays: "enc 1+2 pre 1 (512 tok) dec 8", "+" for waiting ones."""
+    """What is in work per stage it plays: "enc 1+2 pre 1 (512 tok) dec 8", "+" for waiting ones.
+
+    Then the blocks in quarantine, if any.
+    """
     parts = []
     if "encode" in instance.roles:
         parts.append(f"enc {instance.encode_running}+{instance.encode_waiting}")
@@ -98,6 +104,8 @@ def load(instance: InstanceStatus) -> str:
         parts.append(f"pre {instance.sequences_prefilling} ({instance.prefill_waiting_tokens} tok)")
     if "decode" in instance.roles:
         parts.append(f"dec {instance.sequences_decoding}")
+    if instance.quarantined_blocks:
+        parts.append(f"{instance.quarantined_blocks} quarantined")
     return " ".join(parts)
 
 

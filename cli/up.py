@@ -27,6 +27,10 @@ from cli.options import (
     NameOption,
     StateDirOption,
     ThreadsOption,
+    TlsCaOption,
+    TlsCertOption,
+    TlsKeyOption,
+    TlsNameOption,
     TransportOption,
 )
 from cli.state import DEFAULT_NAME, AlreadyUpError, StateDir, find_state_dir
@@ -59,6 +63,10 @@ def run(
     kv_blocks: KvBlocksOption = None,
     embedding_blocks: EmbeddingBlocksOption = None,
     chunk_tokens: ChunkTokensOption = None,
+    tls_cert: TlsCertOption = None,
+    tls_key: TlsKeyOption = None,
+    tls_ca: TlsCaOption = None,
+    tls_name: TlsNameOption = None,
     allow_private_urls: AllowPrivateOption = False,
     name: NameOption = DEFAULT_NAME,
     state_dir: StateDirOption = None,
@@ -89,6 +97,10 @@ def run(
             embedding_blocks=embedding_blocks,
             chunk_tokens=chunk_tokens,
             allow_private_urls=allow_private_urls,
+            tls_cert=tls_cert,
+            tls_key=tls_key,
+            tls_ca=tls_ca,
+            tls_name=tls_name,
             log_level=log_level.upper(),
         )
     except ValueError as error:

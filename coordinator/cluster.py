@@ -22,6 +22,7 @@ from coordinator.stage_messages import (
     StageReport,
     StepReport,
     StopCommand,
+    TransferCounters,
 )
 from core.clock import Clock
 from core.stages import COUPLED, Roles, Stage
@@ -41,6 +42,7 @@ class InstanceStatus:
     uptime_s: float
     last_heartbeat_s: float
     num_requests: int
+    transfers: tuple[TransferCounters, ...] = ()
 
 
 class Cluster:
@@ -156,6 +158,7 @@ class Cluster:
                 uptime_s=now_s - instance.attached_s,
                 last_heartbeat_s=now_s - instance.last_heard_s,
                 num_requests=self._dispatcher.num_requests_on(instance.instance_id),
+                transfers=instance.transfers,
             )
             for instance in self._registry
         )

@@ -6,7 +6,14 @@ import asyncio
 from collections.abc import Iterator
 
 from coordinator.errors import InstanceRefusedError
-from coordinator.stage_messages import Command, HeartbeatReport, InstanceInfo, InstanceLoad, Peer
+from coordinator.stage_messages import (
+    Command,
+    HeartbeatReport,
+    InstanceInfo,
+    InstanceLoad,
+    Peer,
+    TransferCounters,
+)
 from core.stages import Roles, Stage
 
 # An instance that takes no commands for so long a time is as good as gone.
@@ -22,6 +29,7 @@ class Instance:
         self.load = InstanceLoad(
             free_kv_blocks=info.total_kv_blocks, free_embedding_blocks=info.total_embedding_blocks
         )
+        self.transfers: tuple[TransferCounters, ...] = ()  # of the newest heartbeat
         self.attached_s = now_s
         self.last_heard_s = now_s
         self.is_attached = True
@@ -54,6 +62,7 @@ class Instance:
 
     def note_heartbeat(self, heartbeat: HeartbeatReport) -> None:
         self.load = heartbeat.load
+        self.transfers = heartbeat.transfers
         if heartbeat.roles:
             self.roles = heartbeat.roles
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from core.sequence import FinishReason, MediaSpan, SequenceSpec, TokenLogprobs
@@ -40,12 +41,28 @@ class InstanceLoad:
     free_kv_blocks: int = 0
     free_embedding_blocks: int = 0
     leases: int = 0
+    quarantined_blocks: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class TransferCounters:
+    """What an instance sent to one peer over one transport, since its process started."""
+
+    peer_instance_id: str
+    transport: str  # "" for what failed before one was chosen
+    committed: int
+    aborted: int
+    in_flight: int
+    size_bytes: int
+    seconds: float
+    failures: Mapping[str, int]  # by cause
 
 
 @dataclass(frozen=True, slots=True)
 class HeartbeatReport:
     load: InstanceLoad
     roles: Roles
+    transfers: tuple[TransferCounters, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,8 @@ import grpc
 
 from core.access import token_metadata
 from elasticmm.v1 import transfer_pb2_grpc
+from kv_transfer.errors import TransferError
+from kv_transfer.tls import TlsFiles, connection_problem
 from kv_transfer.transports.base import PeerAddress
 
 MAX_MESSAGE_BYTES = 8 << 20
@@ -25,17 +27,19 @@ CHANNEL_OPTIONS = (
 
 
 class Channels:
-    """Used on one loop; `metadata` goes with every call."""
+    """Used on one loop; `metadata` goes with every call. With `tls` no peer is spoken to in plain text."""
 
-    def __init__(self, token: str) -> None:
+    def __init__(self, token: str, tls: TlsFiles | None = None) -> None:
         self.metadata = token_metadata(token)
+        self._credentials = None if tls is None else tls.channel_credentials()
+        self._options = (*CHANNEL_OPTIONS, *(() if tls is None else tls.channel_options))
         self._channels: dict[PeerAddress, grpc.aio.Channel] = {}
         self._closing: set[asyncio.Task[None]] = set()
 
     def stub(self, peer: PeerAddress) -> transfer_pb2_grpc.TransferAsyncStub:
         """A stub on the peer's channel, which is made when it is first asked for."""
         if peer not in self._channels:
-            self._channels[peer] = grpc.aio.insecure_channel(peer.endpoint, options=CHANNEL_OPTIONS)
+            self._channels[peer] = self._connect(peer.endpoint)
         return transfer_pb2_grpc.TransferStub(self._channels[peer])  # type: ignore[return-value]
 
     def forget(self, instance_id: str, *, but: PeerAddress | None = None) -> None:
@@ -50,6 +54,19 @@ class Channels:
             self.forget(instance_id)
         await asyncio.gather(*self._closing)
 
+    def _connect(self, endpoint: str) -> grpc.aio.Channel:
+        if self._credentials is None:
+            return grpc.aio.insecure_channel(endpoint, options=self._options)
+        return grpc.aio.secure_channel(endpoint, self._credentials, options=self._options)
+
 
 def code_name(error: grpc.RpcError) -> str:
     return str(error.code().name)
+
+
+def call_error(verb: str, error: grpc.RpcError) -> TransferError:
+    """A failed call as our error; its cause is "TLS" where only TLS can be at fault."""
+    code, details = code_name(error), str(error.details())
+    hint, is_sure = connection_problem(details) if code == "UNAVAILABLE" else ("", False)
+    message = f"{verb} refused: {code}: {details}" + (f" ({hint})" if hint else "")
+    return TransferError("TLS" if is_sure else code, message)

@@ -14,14 +14,15 @@ import grpc
 
 from core.clock import Clock, MonotonicClock
 from elasticmm.v1 import transfer_pb2
-from kv_transfer.channels import Channels, code_name
+from kv_transfer.channels import Channels, call_error
 from kv_transfer.errors import AttachError, TransferError
 from kv_transfer.layout import PayloadKind, PoolLayout
 from kv_transfer.leases import Key
 from kv_transfer.outgoing import Outgoing
 from kv_transfer.pool import Pool, embedding_layout
 from kv_transfer.source import PlaneSource, TensorSource
-from kv_transfer.stats import StatsTable
+from kv_transfer.stats import PairCounters, StatsTable
+from kv_transfer.tls import TlsFiles
 from kv_transfer.transports.acceptor import TransportInfo
 from kv_transfer.transports.backlog import Backlog
 from kv_transfer.transports.base import Grant, LeaseDeadline, PeerAddress, Transfer
@@ -43,7 +44,7 @@ class Sender:
 
     `transports` names what may be used, best first; None means all that can be had. Opening takes at
     most `open_timeout_s` (the peer may wait for the request and for room), commits
-    and heartbeats `call_timeout_s`.
+    and heartbeats `call_timeout_s`. With `tls` all calls go through it.
     Raises ValueError for a transport that is unknown or cannot be had.
     """
 
@@ -58,6 +59,7 @@ class Sender:
         open_timeout_s: float = 120.0,
         call_timeout_s: float = 10.0,
         clock: Clock | None = None,
+        tls: TlsFiles | None = None,
     ) -> None:
         names = usable(transports)
         self.stats = StatsTable()
@@ -67,7 +69,7 @@ class Sender:
         self._open_timeout_s = open_timeout_s
         self._call_timeout_s = call_timeout_s
         self._clock = clock or MonotonicClock()
-        self._channels = Channels(token)
+        self._channels = Channels(token, tls)
         self._transports = make_transports(names, EndContext(host_id, instance_id), self._channels)
         self._unreachable: set[tuple[PeerAddress, str]] = set()  # found out when attaching
         self._outgoing: set[Outgoing] = set()
@@ -115,6 +117,10 @@ class Sender:
         self._channels.forget(instance_id)
         for transport in self._transports.values():
             transport.forget(instance_id)
+
+    def counters(self) -> tuple[PairCounters, ...]:
+        """What was sent so far, per peer and transport; counts from this object's making."""
+        return self.stats.snapshot()
 
     async def close(self) -> None:
         """Aborts what is in flight and closes channels, mappings and threads."""
@@ -166,6 +172,7 @@ class Sender:
                 return self._start(peer, grant, num_tokens, source)
             except AttachError as error:
                 self._unreachable.add((peer, grant.transport))
+                self.stats.of(peer.instance_id, grant.transport).failures["ATTACH"] += 1
                 await self.abort_lease(peer, grant.lease_id, str(error))
                 if len(names) == 1:
                     raise TransferError("ATTACH", str(error)) from error
@@ -290,6 +297,4 @@ async def _call(call: Any, verb: str) -> Any:
     try:
         return await call
     except grpc.RpcError as error:
-        raise TransferError(
-            code_name(error), f"{verb} refused: {code_name(error)}: {error.details()}"
-        ) from error
+        raise call_error(verb, error) from error

@@ -10,10 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from core.stages import COUPLED, ModalityGroup, Roles, parse_roles, roles_name
+from kv_transfer.tls import TlsFiles
 from kv_transfer.transports import NAMES
 
 TRANSPORTS = ("auto", *NAMES)
 _ANY_HOST = ("0.0.0.0", "::")
+TLS_FILES = ("tls_cert", "tls_key", "tls_ca")
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 
 
@@ -46,6 +48,10 @@ class StageConfig:
     max_sequences: int = 64  # most sequences of one decode batch
     media_workers: int = 2  # threads that decode and preprocess pictures
     log_level: str = "INFO"
+    tls_cert: Path | None = None  # PEM files of the transfer service and its clients; all three or none
+    tls_key: Path | None = None
+    tls_ca: Path | None = None
+    tls_name: str | None = None  # name in all peers' certificates; None: what they are reached by
 
     def __post_init__(self) -> None:
         _require(self.transport in TRANSPORTS, "transport", f"is one of {', '.join(TRANSPORTS)}")
@@ -59,6 +65,17 @@ class StageConfig:
             value = getattr(self, name)
             _require(value is None or value >= 1, name, "is at least 1")
         _require(self.cores is None or len(self.cores) > 0, "cores", "names at least one core")
+        if any((self.tls_cert, self.tls_key, self.tls_ca, self.tls_name)):
+            for name in TLS_FILES:
+                _require(getattr(self, name) is not None, name, "is missing beside the other TLS settings")
+        _ = self.tls  # checks the files
+
+    @property
+    def tls(self) -> TlsFiles | None:
+        """What the transfer service and its clients prove themselves with; None: plain text."""
+        if self.tls_cert is None or self.tls_key is None or self.tls_ca is None:
+            return None
+        return TlsFiles(self.tls_cert, self.tls_key, self.tls_ca, self.tls_name)
 
     @property
     def public_host(self) -> str:
@@ -72,6 +89,7 @@ class StageConfig:
         values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         values |= {"model": str(self.model), "roles": roles_name(self.roles), "group": self.group.value}
         values["cores"] = None if self.cores is None else list(self.cores)
+        values |= {name: str(values[name]) for name in TLS_FILES if values[name] is not None}
         return values
 
     @classmethod
@@ -89,6 +107,7 @@ class StageConfig:
             made["group"] = ModalityGroup(made["group"])
         if made.get("cores") is not None:
             made["cores"] = tuple(made["cores"])
+        made |= {name: Path(made[name]) for name in TLS_FILES if made.get(name) is not None}
         return cls(**made)
 
 

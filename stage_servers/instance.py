@@ -30,6 +30,7 @@ from kv_transfer.layout import PayloadKind
 from kv_transfer.pool import Pool
 from kv_transfer.receiver import TransferReceiver
 from kv_transfer.sender import PeerAddress, Sender
+from kv_transfer.stats import PairCounters
 from stage_servers.embeddings import EmbeddingShelf
 from stage_servers.encode_stage import EncodeJob, EncodeStage
 from stage_servers.engine_thread import EngineThread
@@ -298,7 +299,12 @@ class Instance:
             free_kv_blocks=self._kv.blocks.num_free,
             free_embedding_blocks=self._embedding_pool.blocks.num_free,
             leases=self._receiver.leases.num_open,
+            quarantined_blocks=self._receiver.leases.num_quarantined_blocks,
         )
+
+    def transfers(self) -> tuple[PairCounters, ...]:
+        """What was sent so far, per peer and transport."""
+        return self._sender.counters()
 
 
 def _with_outputs(spec: SequenceSpec, outputs: tuple[int, ...]) -> SequenceSpec:

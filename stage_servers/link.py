@@ -16,7 +16,7 @@ from elasticmm.v1 import stage_control_pb2, stage_control_pb2_grpc
 from stage_servers.encode_stage import EncodeJob
 from stage_servers.instance import Instance
 from stage_servers.media_pull import MediaSource
-from stage_servers.wire import peer_from, roles_from, sequence_from, span_from, stage_number
+from stage_servers.wire import counters_to, peer_from, roles_from, sequence_from, span_from, stage_number
 
 logger = logging.getLogger(__name__)
 
@@ -84,15 +84,22 @@ class CoordinatorLink:
     async def _messages(self) -> AsyncIterator[stage_control_pb2.StageMessage]:
         yield stage_control_pb2.StageMessage(register=self._registration)
         await self.attached.wait()
+        clock = asyncio.get_running_loop().time
+        due_s = clock() + self._interval_s
         while True:
-            try:
-                yield await asyncio.wait_for(self._instance.reports.next(), self._interval_s)
-            except TimeoutError:
+            with contextlib.suppress(TimeoutError):
+                yield await asyncio.wait_for(self._instance.reports.next(), due_s - clock())
+            if clock() >= due_s:  # also while reports never pause: they say nothing of transfers
                 yield self._heartbeat()
+                due_s = clock() + self._interval_s
 
     def _heartbeat(self) -> stage_control_pb2.StageMessage:
         roles = [stage_number(stage) for stage in Stage if stage in self._instance.roles]
-        heartbeat = stage_control_pb2.Heartbeat(load=self._instance.load(), roles=roles)
+        heartbeat = stage_control_pb2.Heartbeat(
+            load=self._instance.load(),
+            roles=roles,
+            transfers=[counters_to(counters) for counters in self._instance.transfers()],
+        )
         return stage_control_pb2.StageMessage(heartbeat=heartbeat)
 
     def _obey(self, message: stage_control_pb2.CoordinatorMessage) -> None:

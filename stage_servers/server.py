@@ -28,6 +28,7 @@ from kv_transfer.receiver import TransferReceiver
 from kv_transfer.segment import SegmentOwner, reap_segments
 from kv_transfer.sender import Sender
 from kv_transfer.servicer import add_transfer_service
+from kv_transfer.tls import add_port
 from kv_transfer.transports.registry import usable
 from stage_servers.config import StageConfig
 from stage_servers.devices import available_cores, device_name
@@ -120,6 +121,7 @@ async def _parts(config: StageConfig, model: Model) -> AsyncIterator[_Parts]:
         host_id=host_id(),
         token=config.token,
         transports=transports,
+        tls=config.tls,
     )
     instance = Instance(
         model=model,
@@ -179,7 +181,7 @@ async def _transfer_server(config: StageConfig, receiver: TransferReceiver) -> A
     reflection.enable_server_reflection([*names, reflection.SERVICE_NAME], server)
     for name in ("", *names):
         await services.set(name, health_pb2.HealthCheckResponse.SERVING)
-    port = server.add_insecure_port(f"{config.host}:{config.port}")
+    port = add_port(server, f"{config.host}:{config.port}", config.tls)
     await server.start()
     try:
         yield port

@@ -11,6 +11,7 @@ from core.sequence import FinishReason, MediaSpan, SequenceSpec, TokenLogprobs
 from core.stages import ModalityGroup, Roles, Stage
 from elasticmm.v1 import inference_pb2, stage_control_pb2
 from kv_transfer.sender import PeerAddress
+from kv_transfer.stats import PairCounters
 
 _STAGES = {
     Stage.ENCODE: inference_pb2.STAGE_ENCODE,
@@ -55,6 +56,19 @@ def peer_from(message: stage_control_pb2.Peer) -> PeerAddress:
         endpoint=message.endpoint,
         host_id=message.host_id,
         epoch=message.epoch,
+    )
+
+
+def counters_to(counters: PairCounters) -> stage_control_pb2.TransferCounters:
+    return stage_control_pb2.TransferCounters(
+        peer_instance_id=counters.peer_instance_id,
+        transport=counters.transport,
+        committed=counters.committed,
+        aborted=counters.aborted,
+        in_flight=counters.in_flight,
+        size_bytes=counters.size_bytes,
+        seconds=counters.seconds,
+        failures=counters.failures,
     )
 
 

@@ -13,7 +13,7 @@ from typing import Any
 from cli.cores import assign_cores
 from core.stages import Roles, roles_name
 from core.topology import Topology, parse_topology
-from stage_servers.config import StageConfig
+from stage_servers.config import TLS_FILES, StageConfig
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +39,10 @@ class LaunchPlan:
     chunk_tokens: int | None = None
     allow_private_urls: bool = False
     log_level: str = "INFO"
+    tls_cert: Path | None = None  # of all stage servers; see StageConfig
+    tls_key: Path | None = None
+    tls_ca: Path | None = None
+    tls_name: str | None = None
 
     def __post_init__(self) -> None:
         if not 0 <= self.port <= 65535:
@@ -92,18 +96,23 @@ class LaunchPlan:
             "embedding_blocks",
             "chunk_tokens",
             "log_level",
+            *TLS_FILES,
+            "tls_name",
         )
         settings = {name: getattr(self, name) for name in names}
         return {name: value for name, value in settings.items() if value is not None}
 
     def to_json(self) -> dict[str, Any]:
-        return dataclasses.asdict(self) | {"model": str(self.model)}
+        values = dataclasses.asdict(self)
+        paths = {name: str(value) for name, value in values.items() if isinstance(value, Path)}
+        return values | paths
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> LaunchPlan:
         made = dict(values) | {"model": Path(values["model"])}
         for name in ("devices", "cores"):
             made[name] = tuple(made[name])
+        made |= {name: Path(made[name]) for name in TLS_FILES if made[name] is not None}
         return cls(**made)
 
 

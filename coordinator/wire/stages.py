@@ -16,6 +16,7 @@ from coordinator.stage_messages import (
     StageReport,
     StepReport,
     TokenRun,
+    TransferCounters,
 )
 from coordinator.wire.inference import from_stage, to_finish, to_logprobs, to_stage
 from core.stages import ModalityGroup, Roles, Stage
@@ -78,7 +79,7 @@ def to_report(message: pb.StageMessage) -> Report:
     """Raises InvalidFieldError for a message that is no report."""
     match message.WhichOneof("message"):
         case "heartbeat":
-            return HeartbeatReport(to_load(message.heartbeat.load), _to_roles(message.heartbeat.roles))
+            return _to_heartbeat(message.heartbeat)
         case "step":
             return _to_step(message.step)
         case "stage":
@@ -125,6 +126,7 @@ def to_load(message: pb.Load) -> InstanceLoad:
         free_kv_blocks=message.free_kv_blocks,
         free_embedding_blocks=message.free_embedding_blocks,
         leases=message.leases,
+        quarantined_blocks=message.quarantined_blocks,
     )
 
 
@@ -138,6 +140,33 @@ def from_load(load: InstanceLoad) -> pb.Load:
         free_kv_blocks=load.free_kv_blocks,
         free_embedding_blocks=load.free_embedding_blocks,
         leases=load.leases,
+        quarantined_blocks=load.quarantined_blocks,
+    )
+
+
+def to_transfers(message: pb.TransferCounters) -> TransferCounters:
+    return TransferCounters(
+        peer_instance_id=message.peer_instance_id,
+        transport=message.transport,
+        committed=message.committed,
+        aborted=message.aborted,
+        in_flight=message.in_flight,
+        size_bytes=message.size_bytes,
+        seconds=message.seconds,
+        failures=dict(message.failures),
+    )
+
+
+def from_transfers(counters: TransferCounters) -> pb.TransferCounters:
+    return pb.TransferCounters(
+        peer_instance_id=counters.peer_instance_id,
+        transport=counters.transport,
+        committed=counters.committed,
+        aborted=counters.aborted,
+        in_flight=counters.in_flight,
+        size_bytes=counters.size_bytes,
+        seconds=counters.seconds,
+        failures=counters.failures,
     )
 
 
@@ -148,7 +177,13 @@ def from_status(status: InstanceStatus) -> admin_pb2.InstanceStatus:
         uptime_s=status.uptime_s,
         last_heartbeat_s=status.last_heartbeat_s,
         requests=status.num_requests,
+        transfers=[from_transfers(counters) for counters in status.transfers],
     )
+
+
+def _to_heartbeat(message: pb.Heartbeat) -> HeartbeatReport:
+    transfers = tuple(to_transfers(counters) for counters in message.transfers)
+    return HeartbeatReport(to_load(message.load), _to_roles(message.roles), transfers)
 
 
 def _to_step(message: pb.StepReport) -> StepReport:

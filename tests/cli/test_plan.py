@@ -5,6 +5,7 @@ import pytest
 
 from cli.launch.plan import LaunchPlan, name_instances, new_cluster_id
 from core.topology import parse_topology
+from tests.certificates import Authority
 
 
 def test_names_instances_by_roles() -> None:
@@ -44,6 +45,14 @@ def test_json_round_trip(model: Path) -> None:
     assert LaunchPlan.from_json(json.loads(json.dumps(plan.to_json()))) == plan
 
 
+def test_tls_reaches_every_stage_server(model: Path, tmp_path: Path) -> None:
+    files = Authority(tmp_path / "tls").issue(expected="stage")
+    names = {"tls_cert": files.cert, "tls_key": files.key, "tls_ca": files.ca, "tls_name": "stage"}
+    plan = LaunchPlan("c", model, "e1p1d1", **names)
+    assert LaunchPlan.from_json(json.loads(json.dumps(plan.to_json()))) == plan
+    assert [config.tls for config in plan.stage_configs("h:1", "t")] == [files] * 3
+
+
 @pytest.mark.parametrize(
     ("values", "field"),
     [
@@ -53,6 +62,7 @@ def test_json_round_trip(model: Path) -> None:
         ({"dtype": "int3"}, "dtype"),
         ({"transport": "pigeon"}, "transport"),
         ({"threads": 0}, "threads"),
+        ({"tls_cert": Path("/no/such")}, "tls_key"),
         ({"model": Path("/no/such")}, "model"),
     ],
 )

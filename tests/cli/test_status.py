@@ -4,9 +4,11 @@ from pathlib import Path
 import pytest
 
 from cli.status import duration
+from cli.transfer_table import transfer_row
 from core.access import write_token
+from elasticmm_client.status import TransferStatus
 from tests.cli.conftest import RunCli
-from tests.clients.fake_cluster import TOKEN, FakeCluster
+from tests.clients.fake_cluster import TOKEN, FakeCluster, sent
 
 
 @pytest.fixture
@@ -27,7 +29,7 @@ def test_shows_every_column(run_cli: RunCli, cluster: FakeCluster, token_file: P
         "cpu:0",
         "sdpa",
         "90/100",
-        "dec 1",
+        "dec 1 7 quarantined",
         "1m01s",
     ):
         assert word in result.output
@@ -38,6 +40,25 @@ def test_json_is_one_object(run_cli: RunCli, cluster: FakeCluster, token_file: P
     status = json.loads(result.stdout)
     assert [instance["id"] for instance in status["instances"]] == ["e-0", "pd-0"]
     assert status["instances"][0]["attention_backend"] == "sdpa"
+
+
+def test_transfers_are_a_table_of_their_own(run_cli: RunCli, cluster: FakeCluster, token_file: Path) -> None:
+    where = ("--address", cluster.address, "--token-file", token_file)
+    assert "transport" not in run_cli("status", *where).output
+    failed = sent(transport="", committed=0, size_bytes=0, seconds=0, failures={"NOT_FOUND": 2})
+    cluster.transfers = [sent(), failed]
+    rows = [line.split() for line in run_cli("status", *where).output.splitlines()]
+    assert [row for row in rows if row[:2] == ["e-0", "pd-0"]] == [
+        ["e-0", "pd-0", "shm", "3", "2.0", "4.0", "0"],
+        ["e-0", "pd-0", "-", "0", "0.0", "-", "0", "NOT_FOUND", "2"],
+    ]
+    status = json.loads(run_cli("status", "--json", *where).stdout)
+    assert status["instances"][0]["transfers"][1]["failures"] == {"NOT_FOUND": 2}
+
+
+def test_a_pair_without_a_finished_transfer_has_no_rate() -> None:
+    row = transfer_row("p-0", TransferStatus("d-0", "grpc", 0, 2, 1, 0, 0.0, {"TLS": 1, "ATTACH": 3}))
+    assert row == ("p-0", "d-0", "grpc", "0 (2 aborted)", "0.0", "-", "1", "ATTACH 3 TLS 1")
 
 
 def test_without_the_token_it_fails(run_cli: RunCli, cluster: FakeCluster) -> None:

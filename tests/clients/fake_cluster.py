@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent import futures
 from typing import Any
 
@@ -42,6 +42,7 @@ class FakeCluster(rpc.InferenceServicer, rpc.MediaServicer, admin_pb2_grpc.Admin
         self.is_shut_down = False
         self.has_gateway = True
         self.media_ttl_s = 600
+        self.transfers: list[stage_control_pb2.TransferCounters] = []  # of e-0
         self._server = grpc.server(futures.ThreadPoolExecutor(8))
         rpc.add_InferenceServicer_to_server(self, self._server)
         rpc.add_MediaServicer_to_server(self, self._server)
@@ -96,7 +97,7 @@ class FakeCluster(rpc.InferenceServicer, rpc.MediaServicer, admin_pb2_grpc.Admin
             model="echo",
             topology="e1pd1",
             requests_running=2,
-            instances=[instance("pd-0", [2, 3]), instance("e-0", [1])],
+            instances=[instance("pd-0", [2, 3]), instance("e-0", [1], self.transfers)],
         )
 
     def Shutdown(
@@ -112,7 +113,9 @@ def check_token(context: grpc.ServicerContext) -> None:
         context.abort(grpc.StatusCode.UNAUTHENTICATED, "the cluster token is missing or wrong")
 
 
-def instance(name: str, stages: list[Any]) -> admin_pb2.InstanceStatus:
+def instance(
+    name: str, stages: list[Any], transfers: Sequence[stage_control_pb2.TransferCounters] = ()
+) -> admin_pb2.InstanceStatus:
     info = stage_control_pb2.Register(
         instance_id=name,
         roles=stages,
@@ -122,8 +125,14 @@ def instance(name: str, stages: list[Any]) -> admin_pb2.InstanceStatus:
         total_kv_blocks=100,
         pid=4711,
     )
-    load = stage_control_pb2.Load(free_kv_blocks=90, sequences_decoding=1)
-    return admin_pb2.InstanceStatus(info=info, load=load, uptime_s=61, requests=1)
+    load = stage_control_pb2.Load(free_kv_blocks=90, sequences_decoding=1, quarantined_blocks=7)
+    return admin_pb2.InstanceStatus(info=info, load=load, uptime_s=61, requests=1, transfers=transfers)
+
+
+def sent(**fields: Any) -> stage_control_pb2.TransferCounters:
+    """Three transfers of 2 MiB together to pd-0 in half a second, but for what is given."""
+    usual = {"peer_instance_id": "pd-0", "transport": "shm", "committed": 3, "size_bytes": 2 << 20}
+    return stage_control_pb2.TransferCounters(**{**usual, "seconds": 0.5, **fields})
 
 
 def echo(request: pb.GenerateRequest, context: grpc.ServicerContext) -> Iterator[pb.GenerateEvent]:

@@ -18,6 +18,7 @@ from elasticmm_client import (
     Overloaded,
     ServerError,
     Tokens,
+    TransferStatus,
     Unavailable,
     user_message,
 )
@@ -259,6 +260,13 @@ def test_status(client: Client) -> None:
         ("pd-0", ("prefill", "decode")),
     ]
     assert (status.requests_running, status.instances[0].free_kv_blocks, status.is_ready) == (2, 90, True)
+
+
+def test_status_has_transfers(client: Client, cluster: FakeCluster) -> None:
+    cluster.transfers = [fake_cluster.sent(aborted=1, in_flight=2, failures={"TLS": 4})]
+    encoder, other = client.status().instances
+    assert encoder.transfers == (TransferStatus("pd-0", "shm", 3, 1, 2, 2 << 20, 0.5, {"TLS": 4}),)
+    assert (other.transfers, other.quarantined_blocks) == ((), 7)
 
 
 def test_status_needs_the_token(cluster: FakeCluster) -> None:

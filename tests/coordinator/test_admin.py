@@ -9,7 +9,7 @@ from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 from coordinator.server import ADMIN, INFERENCE, STAGE_CONTROL
 from core.access import token_metadata
-from elasticmm.v1 import admin_pb2, admin_pb2_grpc
+from elasticmm.v1 import admin_pb2, admin_pb2_grpc, stage_control_pb2
 from elasticmm.v1 import inference_pb2 as pb
 from tests.coordinator.conftest import TOKEN, Bench, MakeBench
 
@@ -54,6 +54,25 @@ async def test_status_counts_what_runs_and_waits(make_bench: MakeBench) -> None:
     for call in calls:
         call.cancel()
     await bench.assert_idle()
+
+
+async def test_status_shows_the_newest_transfers(make_bench: MakeBench) -> None:
+    bench = await make_bench()
+    (old,) = await bench.add("epd", name="mine")
+    for committed in (1, 2):
+        sent = stage_control_pb2.TransferCounters(
+            peer_instance_id="d0", transport="shm", committed=committed, failures={"TLS": 3}
+        )
+        load = stage_control_pb2.Load(quarantined_blocks=5)
+        heartbeat = stage_control_pb2.Heartbeat(load=load, transfers=[sent])
+        old.report(stage_control_pb2.StageMessage(heartbeat=heartbeat))
+    registered = bench.coordinator.cluster
+    await bench.until(lambda: [each.committed for each in registered.status()[0].transfers] == [2])
+    (instance,) = (await status_of(bench)).instances
+    assert (list(instance.transfers), instance.load.quarantined_blocks) == ([sent], 5)
+    await bench.add("epd", name="mine")  # a new life
+    bench.stages.remove(old)
+    assert list((await status_of(bench)).instances[0].transfers) == []
 
 
 def user() -> pb.Message:

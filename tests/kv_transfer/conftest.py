@@ -16,6 +16,7 @@ from kv_transfer.receiver import TransferReceiver
 from kv_transfer.segment import SegmentOwner
 from kv_transfer.sender import PeerAddress, Sender
 from kv_transfer.servicer import add_transfer_service
+from kv_transfer.tls import TlsFiles, add_port
 from tests.kv_transfer.loopback import (
     CLUSTER,
     EMBEDDING,
@@ -45,6 +46,7 @@ async def receive() -> AsyncIterator[Receive]:
         is_shared: bool = True,
         clock: Clock | None = None,
         lease_s: float = 30.0,
+        tls: TlsFiles | None = None,
     ) -> Receiving:
         owner = SegmentOwner(CLUSTER, instance_id, epoch) if is_shared else None
         pools = {
@@ -58,7 +60,7 @@ async def receive() -> AsyncIterator[Receive]:
         await receiver.start()
         server = grpc.aio.server()
         add_transfer_service(server, receiver, TOKEN)
-        port = server.add_insecure_port(f"127.0.0.1:{port}")
+        port = add_port(server, f"127.0.0.1:{port}", tls)
         await server.start()
         address = PeerAddress(instance_id, f"127.0.0.1:{port}", host_id(), epoch)
         running.append(Receiving(receiver, host, server, address))

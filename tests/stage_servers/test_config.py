@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import socket
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import pytest
 
 from core.stages import ModalityGroup, Stage
 from stage_servers.config import StageConfig
+from tests.certificates import Authority
 
 MINIMAL: dict[str, Any] = {"model": "/models/m", "coordinator": "127.0.0.1:1", "token": "t"}
 
@@ -67,3 +69,33 @@ def test_peers_are_given_a_name_they_can_reach(host: str, advertise: str | None,
 def test_missing_settings_are_named(field: str) -> None:
     with pytest.raises(ValueError, match=f"^{field}: is missing"):
         StageConfig.from_json({name: value for name, value in MINIMAL.items() if name != field})
+
+
+def test_tls_settings_survive_json(tmp_path: Path) -> None:
+    files = Authority(tmp_path).issue(expected="stage")
+    values = {"tls_cert": str(files.cert), "tls_key": str(files.key), "tls_ca": str(files.ca)}
+    config = StageConfig.from_json(MINIMAL | values | {"tls_name": "stage"})
+    assert config.tls == files
+    assert StageConfig.from_json(json.loads(json.dumps(config.to_json()))) == config
+    assert StageConfig.from_json(MINIMAL).tls is None
+
+
+@pytest.mark.parametrize("missing", ["tls_cert", "tls_key", "tls_ca"])
+def test_tls_settings_come_together(tmp_path: Path, missing: str) -> None:
+    files = Authority(tmp_path).issue()
+    values = {"tls_cert": str(files.cert), "tls_key": str(files.key), "tls_ca": str(files.ca)}
+    del values[missing]
+    with pytest.raises(ValueError, match=f"^{missing}: is missing"):
+        StageConfig.from_json(MINIMAL | values)
+
+
+def test_a_tls_name_needs_certificates() -> None:
+    with pytest.raises(ValueError, match="^tls_cert: is missing"):
+        StageConfig.from_json(MINIMAL | {"tls_name": "stage"})
+
+
+def test_a_missing_tls_file_is_named(tmp_path: Path) -> None:
+    files = Authority(tmp_path).issue()
+    values = {"tls_cert": str(files.cert), "tls_key": "/no/such", "tls_ca": str(files.ca)}
+    with pytest.raises(ValueError, match="^tls_key: /no/such cannot be read"):
+        StageConfig.from_json(MINIMAL | values)

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from coordinator.stage_messages import DecodeCommand, Peer
 from coordinator.wire.commands import from_command
+from coordinator.wire.stages import to_transfers
 from core.sampling import SamplingParams
 from core.sequence import FinishReason, MediaSpan, SequenceSpec, TokenLogprobs
 from core.stages import ModalityGroup, Stage
 from elasticmm.v1 import inference_pb2
+from kv_transfer.stats import PairCounters
 from stage_servers import wire
 
 TOKENS = st.integers(0, 2**32 - 1)
@@ -58,6 +62,19 @@ def test_sequences_arrive_whole(spec: SequenceSpec) -> None:
     assert wire.sequence_from(arrived.decode.sequence) == spec
     peer = wire.peer_from(arrived.decode.prefill)
     assert (peer.instance_id, peer.endpoint, peer.host_id, peer.epoch) == ("p-0", "127.0.0.1:1", "host", 7)
+
+
+@pytest.mark.parametrize(
+    "counters",
+    [
+        PairCounters("d-0", "shm", 2**40, 2, 3, 2**50, 0.25, {"TLS": 1, "UNAVAILABLE": 2**40}),
+        PairCounters("", "", 0, 0, 0, 0, 0.0, {}),
+    ],
+)
+def test_counters_are_heard_as_they_were_said(counters: PairCounters) -> None:
+    message = wire.counters_to(counters)
+    heard = to_transfers(type(message).FromString(message.SerializeToString()))
+    assert dataclasses.asdict(heard) == dataclasses.asdict(counters)
 
 
 @pytest.mark.parametrize("stage", list(Stage))

@@ -39,7 +39,7 @@ from elasticmm_client.messages import user_message
 from elasticmm_client.model import Limits, Model
 from elasticmm_client.request import GenerateOptions
 from elasticmm_client.result import GenerateResult
-from elasticmm_client.status import ClusterStatus, InstanceStatus
+from elasticmm_client.status import ClusterStatus, InstanceStatus, TransferStatus
 from elasticmm_client.stream import Stream
 
 __all__ = [
@@ -70,6 +70,7 @@ __all__ = [
     "Stream",
     "TokenLogprobs",
     "Tokens",
+    "TransferStatus",
     "Unavailable",
     "Usage",
     "user_message",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from elasticmm.v1 import admin_pb2, inference_pb2, stage_control_pb2
@@ -16,6 +17,20 @@ _GROUPS = {
     stage_control_pb2.MODALITY_GROUP_MULTIMODAL: "multimodal",
     stage_control_pb2.MODALITY_GROUP_SHARED: "shared",
 }
+
+
+@dataclass(frozen=True, slots=True)
+class TransferStatus:
+    """What an instance sent to one peer over one transport, since it was started."""
+
+    peer: str  # id of the receiving instance
+    transport: str  # "" for what failed before one was chosen
+    committed: int
+    aborted: int
+    in_flight: int
+    size_bytes: int  # of committed transfers
+    seconds: float  # that these were open, summed; a prefill that feeds one is within
+    failures: Mapping[str, int]  # by cause
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,11 +57,13 @@ class InstanceStatus:
     sequences_prefilling: int
     sequences_decoding: int
     leases: int
+    quarantined_blocks: int  # of ended leases, not free yet since they may still be written to
     block_tokens: int
     free_kv_blocks: int
     total_kv_blocks: int
     free_embedding_blocks: int
     total_embedding_blocks: int
+    transfers: tuple[TransferStatus, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,9 +126,24 @@ def _instance(message: admin_pb2.InstanceStatus) -> InstanceStatus:
         sequences_prefilling=load.sequences_prefilling,
         sequences_decoding=load.sequences_decoding,
         leases=load.leases,
+        quarantined_blocks=load.quarantined_blocks,
         block_tokens=info.block_tokens,
         free_kv_blocks=load.free_kv_blocks,
         total_kv_blocks=info.total_kv_blocks,
         free_embedding_blocks=load.free_embedding_blocks,
         total_embedding_blocks=info.total_embedding_blocks,
+        transfers=tuple(_transfer(each) for each in message.transfers),
+    )
+
+
+def _transfer(message: stage_control_pb2.TransferCounters) -> TransferStatus:
+    return TransferStatus(
+        peer=message.peer_instance_id,
+        transport=message.transport,
+        committed=message.committed,
+        aborted=message.aborted,
+        in_flight=message.in_flight,
+        size_bytes=message.size_bytes,
+        seconds=message.seconds,
+        failures=dict(message.failures),
     )

@@ -28,6 +28,7 @@ SEQUENCE = SequenceSpec(
     outputs=(9, 8),
     stop_token_ids=frozenset({7, 2}),
 )
+SENT = records.TransferCounters("d0", "shm", 2**40, 2, 3, 2**50, 0.25, {"UNAVAILABLE": 1, "TLS": 2})
 
 
 def info(**changes: object) -> records.InstanceInfo:
@@ -62,9 +63,14 @@ def test_an_unspecified_group_is_shared() -> None:
 
 
 def test_load_and_item_both_ways() -> None:
-    load = records.InstanceLoad(1, 2, 3, 4, 5, 6, 7, 8)
+    load = records.InstanceLoad(1, 2, 3, 4, 5, 6, 7, 8, 9)
     assert wire.to_load(wire.from_load(load)) == load
     assert wire.to_media_item(wire.from_media_item(ITEM)) == ITEM
+
+
+@pytest.mark.parametrize("each", [SENT, records.TransferCounters("", "", 0, 0, 0, 0, 0.0, {})])
+def test_transfers_both_ways(each: records.TransferCounters) -> None:
+    assert wire.to_transfers(wire.from_transfers(each)) == each
 
 
 def test_step_report() -> None:
@@ -102,9 +108,10 @@ def test_stage_failure_and_heartbeat() -> None:
     assert wire.to_report(pb.StageMessage(failure=failure)) == records.FailureReport(
         "r", 1, None, 2, 14, "m", "f"
     )
-    heartbeat = pb.Heartbeat(load=pb.Load(leases=1), roles=[inference_pb2.STAGE_DECODE])
+    load, roles = pb.Load(leases=1, quarantined_blocks=2), [inference_pb2.STAGE_DECODE]
+    heartbeat = pb.Heartbeat(load=load, roles=roles, transfers=[wire.from_transfers(SENT)])
     assert wire.to_report(pb.StageMessage(heartbeat=heartbeat)) == records.HeartbeatReport(
-        records.InstanceLoad(leases=1), frozenset({Stage.DECODE})
+        records.InstanceLoad(leases=1, quarantined_blocks=2), frozenset({Stage.DECODE}), (SENT,)
     )
 
 
