@@ -30,6 +30,10 @@ class PlaneSource(Protocol):
     def is_on_device(self) -> bool:
         """Whether `read` waits for a copy off a device (else it returns a view at once)."""
 
+    @property
+    def slots(self) -> torch.Tensor:
+        """[num_planes, num_slots, elements_per_token], on its device."""
+
     def fence(self) -> Fence | None:
         """Marks the work that wrote what is pushed now."""
 
@@ -42,8 +46,8 @@ class TensorSource:
 
     def __init__(self, tensor: torch.Tensor, layout: PoolLayout) -> None:
         self.layout = layout
-        self._slots = tensor.detach().reshape(layout.num_planes, -1, tensor.shape[-1])
-        self._bytes = None if self.is_on_device else byte_slots(self._slots, layout)
+        self.slots = tensor.detach().reshape(layout.num_planes, -1, tensor.shape[-1])
+        self._bytes = None if self.is_on_device else byte_slots(self.slots, layout)
 
     @classmethod
     def of_pool(cls, pool: Pool) -> TensorSource:
@@ -51,18 +55,18 @@ class TensorSource:
 
     @property
     def is_on_device(self) -> bool:
-        return self._slots.device.type != "cpu"
+        return self.slots.device.type != "cpu"
 
     def fence(self) -> Fence | None:
-        if self._slots.device.type != "cuda":
+        if self.slots.device.type != "cuda":
             return None
-        event: Fence = torch.cuda.current_stream(self._slots.device).record_event()
+        event: Fence = torch.cuda.current_stream(self.slots.device).record_event()
         return event
 
     def read(self, planes: range, first_slot: int, count: int) -> Bytes:
         rows = slice(planes.start, planes.stop), slice(first_slot, first_slot + count)
         if self._bytes is not None:
             return self._bytes[rows]
-        host = self._slots[rows].contiguous().cpu()
+        host = self.slots[rows].contiguous().cpu()
         array: Bytes = host.view(torch.uint8).numpy()
         return array.reshape(len(planes), count, self.layout.token_bytes)

@@ -136,6 +136,7 @@ async def _parts(config: StageConfig, model: Model) -> AsyncIterator[_Parts]:
         epoch=epoch,
         host_id=host_id(),
         instance_id=name,
+        listen_host=config.host,
         transports=transports,
     )
     limits = EngineConfig(config.chunk_tokens, config.max_sequences, config.block_tokens)
