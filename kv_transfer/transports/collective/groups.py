@@ -129,7 +129,11 @@ class NcclLane:
         self._timeout_s = timeout_s
         self._peer = 1 - rank
         probe = torch.zeros(1, device=device)  # the communicator is made by the first payload
-        (self.send(probe, 0) if rank == SENDER_RANK else self.receive(probe, 0))()
+        try:
+            (self.send(probe, 0) if rank == SENDER_RANK else self.receive(probe, 0))()
+        except BaseException:
+            self.close()
+            raise
 
     def send(self, tensor: torch.Tensor, tag: int) -> Wait:
         return self._waiting(lambda: self._group.send([tensor], self._peer, tag))

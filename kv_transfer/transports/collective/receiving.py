@@ -63,7 +63,7 @@ class ReceivingPair:
         try:
             link = self._make()
         except Exception as error:
-            logger.warning("%s: the pair could not be made: %s", self._sender, error)
+            logger.warning("%s: the pair could not be made: %r", self._sender, str(error))
         else:
             self._serve(link)
         finally:
