@@ -1,6 +1,6 @@
 """Bandwidth and latency of KV transfers between two processes of this host, beside a plain memcpy.
 
-    python -m benchmarks.kv_transfer [--transports shm,collective,grpc] [--max-mib 256] [--repeats 7] [--json FILE]
+    python -m benchmarks.kv_transfer [--transports NAME,NAME…] [--max-mib 256] [--repeats 7] [--json FILE]
 
 One process owns the receiving pool, this one sends. For each payload, transfer
 and memcpy of the same bytes alternate; medians of one run are compared. "write"

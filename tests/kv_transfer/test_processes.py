@@ -21,7 +21,7 @@ from kv_transfer.pool import Pool
 from kv_transfer.segment import reap_segments
 from kv_transfer.sender import TRANSPORTS, PeerAddress
 from tests.kv_transfer.child import digest
-from tests.kv_transfer.loopback import CLUSTER, KEY, MakeSender, Receive, segments, until
+from tests.kv_transfer.loopback import CLUSTER, KEY, KV, MakeSender, Receive, segments, until
 
 pytestmark = pytest.mark.cluster
 
@@ -165,10 +165,10 @@ async def test_a_collective_pair_with_a_stopped_receiver_is_made_again(
     child.process.send_signal(signal.SIGSTOP)
     [pair] = sender._transports["collective"]._pairs.values()
     outgoing.push(0, 20, range(6), range(4))
+    resuming = asyncio.create_task(resume(child, lambda: pair.is_over))
     with pytest.raises(TransferError) as caught:
-        async with asyncio.TaskGroup() as group:
-            group.create_task(resume(child, lambda: pair.is_over))
-            await outgoing.commit(20)
+        await outgoing.commit(20)
+    await resuming
     assert caught.value.cause == "TIMEOUT"
     again = await sender.open(address, ("again", 0), PayloadKind.KV, 0, 20, source)
     again.push(0, 20, range(6), range(4))

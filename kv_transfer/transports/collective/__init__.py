@@ -7,6 +7,7 @@ payloads over a process group of two:
     sender (rank 0)                                receiver (rank 1)
     hello ─────────────── socket ───────────────►  who, token, backend
                      ◄─── socket ────────────────  the pair's store
+    reached ───────────── socket ───────────────►
     [ both join the process group by that store ]
     PAYLOAD lease, planes, tokens ── socket ────►  posts the receive
     bytes of one slice ═══ process group ═══════►  scatters them into leased blocks

@@ -30,6 +30,7 @@ from kv_transfer.transports.collective.groups import (
     Rendezvous,
 )
 
+_READY = b"!"  # the sender has reached the store
 _KEEPALIVE = (("TCP_KEEPIDLE", 30), ("TCP_KEEPINTVL", 10), ("TCP_KEEPCNT", 3))  # a host that vanished
 
 
@@ -85,6 +86,7 @@ def dial(address: tuple[str, int], hello: dict[str, Any], device: torch.device, 
         control.sendall(pack_greeting(hello))
         port = int(read_greeting(lambda size: read_exactly(control, size))["port"])
         rendezvous = Rendezvous(control.getpeername()[0], timeout_s, port)
+        control.sendall(_READY)
         return _join(control, rendezvous, SENDER_RANK, hello["backend"], device, timeout_s)
     except BaseException:
         control.close()
@@ -95,6 +97,7 @@ def answer(control: socket.socket, backend: str, device: torch.device, timeout_s
     """The receiver's end, after it read the hello; raises as `dial`. `control` stays the caller's."""
     rendezvous = Rendezvous(control.getsockname()[0], timeout_s)
     control.sendall(pack_greeting({"port": rendezvous.port}))
+    read_exactly(control, len(_READY))  # a store that failed before would be tried in vain until the timeout
     return _join(control, rendezvous, RECEIVER_RANK, backend, device, timeout_s)
 
 
