@@ -89,6 +89,23 @@ async def test_transfers_share_one_pair(receive: Receive, sender: Sender, source
     peer.assert_nothing_is_held()
 
 
+async def test_first_transfers_at_once_share_one_pair(
+    receive: Receive, sender: Sender, source: Pool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    listeners: list[socket.socket] = []
+    listen = CollectiveAcceptor._listen
+
+    async def counted(acceptor: CollectiveAcceptor) -> socket.socket:
+        listeners.append(await listen(acceptor))
+        return listeners[-1]
+
+    monkeypatch.setattr(CollectiveAcceptor, "_listen", counted)
+    peer = await receive(kv_blocks=64)
+    opened = await asyncio.gather(*(open_to(sender, peer, source, attempt) for attempt in range(4)))
+    assert (len(listeners), len(pairs_of(sender)), len(pair_threads("receive"))) == (1, 1, 1)
+    await asyncio.gather(*(outgoing.abort("done") for outgoing in opened))
+
+
 async def test_both_directions_at_once(
     receive: Receive, sender_with: MakeSender, source: Pool, monkeypatch: pytest.MonkeyPatch
 ) -> None:

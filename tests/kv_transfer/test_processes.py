@@ -103,8 +103,11 @@ async def test_a_killed_sender_leaves_nothing(start: Start, receive: Receive) ->
     assert await child.hear() == {"pushed": 2}
     here.receiver.leases.sweep()
     assert here.kv.blocks.num_free == 32 - 5 * len(TRANSPORTS)
+    pairs = here.receiver._acceptors["collective"]._pairs
+    assert len(pairs) == 1
     await child.kill()
     here.receiver.leases.sweep()
+    await until(lambda: not pairs)
     await until(lambda: not list(here.receiver.leases))
     here.assert_nothing_is_held()
     assert here.host.kv == []

@@ -45,6 +45,7 @@ class CollectiveAcceptor:
         self._secret = secrets.token_bytes(32)
         self._targets = Targets()
         self._listener: socket.socket | None = None
+        self._starting = asyncio.Lock()  # transfers that open at once share one listener
         self._accepting: asyncio.Task[None] | None = None
         self._knocking: set[asyncio.Task[None]] = set()
         self._pairs: set[ReceivingPair] = set()
@@ -55,9 +56,11 @@ class CollectiveAcceptor:
         return ""
 
     async def grant_info(self, lease: Lease, pool: Pool) -> TransportInfo:
-        if self._listener is None:
-            self._listener = await self._listen()
-            self._accepting = asyncio.create_task(self._accept(self._listener), name="kv-collective-accept")
+        async with self._starting:
+            if self._listener is None:
+                self._listener = await self._listen()
+                accepting = self._accept(self._listener)
+                self._accepting = asyncio.create_task(accepting, name="kv-collective-accept")
         self._targets.add(lease, pool)
         is_nccl = pool.device.type == "cuda" and has_nccl()
         if is_nccl:
