@@ -1,6 +1,6 @@
 """Bandwidth and latency of KV transfers between two processes of this host, beside a plain memcpy.
 
-    python -m benchmarks.kv_transfer [--transports shm,grpc] [--max-mib 256] [--repeats 7] [--json FILE]
+    python -m benchmarks.kv_transfer [--transports NAME,NAME…] [--max-mib 256] [--repeats 7] [--json FILE]
 
 One process owns the receiving pool, this one sends. For each payload, transfer
 and memcpy of the same bytes alternate; medians of one run are compared. "write"
@@ -236,7 +236,7 @@ async def run(transports: list[str], max_blocks: int, repeats: int) -> list[Meas
 
 def _print_row(m: Measured) -> None:
     print(
-        f"{m.transport:<6}{m.num_blocks:>7}{m.size_bytes / 2**20:>10.2f}{m.first_s * 1e3:>10.2f}"
+        f"{m.transport:<11}{m.num_blocks:>7}{m.size_bytes / 2**20:>10.2f}{m.first_s * 1e3:>10.2f}"
         f"{m.whole_s * 1e3:>10.2f}{m.write_s * 1e3:>10.2f}{m.memcpy_s * 1e3:>11.2f}"
         f"{m.write_rate:>9.2f}{m.memcpy_rate:>9.2f}{m.share_of_memcpy:>8.0%}{m.cpu_s_per_gib:>10.2f}"
     )
@@ -246,14 +246,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--transports", default="shm,grpc", help="comma-separated")
+    parser.add_argument("--transports", default="shm,collective,grpc", help="comma-separated")
     parser.add_argument("--max-mib", type=float, default=256.0, help="largest payload")
     parser.add_argument("--repeats", type=int, default=7, help="transfers per payload")
     parser.add_argument("--json", type=Path, help="write the figures here, too")
     options = parser.parse_args()
     max_blocks = max(1, round(options.max_mib * 2**20 / BLOCK_BYTES))
     print(
-        f"{'':<6}{'blocks':>7}{'MiB':>10}{'first ms':>10}{'whole ms':>10}{'write ms':>10}{'memcpy ms':>11}"
+        f"{'':<11}{'blocks':>7}{'MiB':>10}{'first ms':>10}{'whole ms':>10}{'write ms':>10}{'memcpy ms':>11}"
         f"{'GiB/s':>9}{'memcpy':>9}{'share':>8}{'CPU s/GiB':>10}"
     )
     results = uvloop.run(run(options.transports.split(","), max_blocks, options.repeats))

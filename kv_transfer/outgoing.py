@@ -118,7 +118,7 @@ class Outgoing:
 
     async def _write_rest(self, num_tokens: int) -> int:
         missing = self.transfer.backlog.missing(num_tokens)
-        if missing:
+        if missing and self.error is None:  # else what failed is why they are missing
             raise TransferError("INCOMPLETE", f"num_tokens: {missing}")
         try:
             size_bytes = await self._writer.drain()

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from kv_transfer.blocks import BlockAllocator, blocks_for
-from kv_transfer.descriptors import End, copies
+from kv_transfer.descriptors import Bytes, End, copies
 from kv_transfer.layout import MemoryOrder, PayloadKind, PoolLayout
 from kv_transfer.runs import BlockTable, Run
 from kv_transfer.segment import SegmentOwner, SharedSegment
@@ -154,20 +154,33 @@ class Pool:
         self, plane: int, blocks: Sequence[int], first_token: int, data: bytes, heads: range | None = None
     ) -> None:
         """As write_tokens, from whole tokens' bytes, head by head: of all heads here, or of some."""
-        heads = self.layout.heads if heads is None else heads
-        end = self.end(heads)
         array = np.frombuffer(data, np.uint8)
+        heads = self.layout.heads if heads is None else heads
+        self.scatter(range(plane, plane + 1), blocks, first_token, array, heads)
+
+    def scatter(
+        self, planes: range, blocks: Sequence[int], first_token: int, data: Bytes, heads: range
+    ) -> None:
+        """Puts `data` [bytes], plane by plane, token by token, head by head, where it belongs."""
+        end = self.end(heads)
         if self.device.type != "cpu":
-            host = torch.from_numpy(array.copy()).view(self.dtype)
-            self._put(plane, blocks, first_token, host.to(self.device), heads)
+            self.scatter_tensor(planes, blocks, first_token, torch.from_numpy(data.copy()), heads)
             return
-        count = len(data) // end.token_bytes
+        count = len(data) // len(planes) // end.token_bytes
         packed = End.packed(count, end.num_heads, end.head_bytes)
         memory = self.memory.view(torch.uint8).numpy()
         runs = BlockTable(blocks, self.layout.block_tokens).runs(first_token, count)
         for copy in copies(packed, iter((Run(first_token, 0, count),)), end, runs):
-            there = end.view(memory, range(plane, plane + 1), copy.target)
-            np.copyto(there, packed.view(array, range(1), copy.source))
+            there = end.view(memory, planes, copy.target)
+            np.copyto(there, packed.view(data, range(len(planes)), copy.source))
+
+    def scatter_tensor(
+        self, planes: range, blocks: Sequence[int], first_token: int, data: torch.Tensor, heads: range
+    ) -> None:
+        """As scatter, from a uint8 tensor on any device."""
+        rows = data.view(self.dtype).view(len(planes), -1).to(self.device)
+        for plane, row in zip(planes, rows, strict=True):
+            self._put(plane, blocks, first_token, row, heads)
 
     def close(self) -> None:
         """Takes the segment's name away. Views stay usable; the memory goes with the last of them."""

@@ -42,7 +42,8 @@ class Granted:
 class TransferReceiver:
     """One per instance, used on one loop; `start` before the first call, `close` at the end.
 
-    `transports` names those that senders may use; None means all that can be had.
+    `transports` names those that senders may use; None means all that can be had. Ports that
+    they need beside the transfer service's are bound to `listen_host`.
     Raises ValueError for a transport that is unknown or cannot be had.
     """
 
@@ -54,6 +55,7 @@ class TransferReceiver:
         epoch: int,
         host_id: str,
         instance_id: str = "",
+        listen_host: str = "127.0.0.1",
         transports: Sequence[str] | None = None,
         clock: Clock | None = None,
         lease_s: float = 30.0,
@@ -72,7 +74,7 @@ class TransferReceiver:
             on_end=lambda lease: self._acceptors[lease.transport].lease_ended(lease),
         )
         self.rooms: dict[PayloadKind, Room] = {}
-        self._acceptors = make_acceptors(usable(transports), EndContext(host_id, instance_id))
+        self._acceptors = make_acceptors(usable(transports), EndContext(host_id, instance_id, listen_host))
         self._turns = Turns()
         self._opening: dict[asyncio.Task[Granted], OpenOffer] = {}
         self._sweeper: asyncio.Task[None] | None = None

@@ -169,13 +169,16 @@ class Sender:
                 self.stats.of(peer.instance_id, "").failures[error.cause] += 1
                 raise
             try:
-                return self._start(peer, grant, num_tokens, source)
+                return await self._start(peer, grant, num_tokens, source)
             except AttachError as error:
                 self._unreachable.add((peer, grant.transport))
                 self.stats.of(peer.instance_id, grant.transport).failures["ATTACH"] += 1
                 await self.abort_lease(peer, grant.lease_id, str(error))
                 if len(names) == 1:
                     raise TransferError("ATTACH", str(error)) from error
+            except asyncio.CancelledError:
+                self._spawn(self.abort_lease(peer, grant.lease_id, "the sender left while it attached"))
+                raise
 
     def _open_request(
         self, peer: PeerAddress, key: Key, layout: PoolLayout, transports: Sequence[str]
@@ -229,13 +232,13 @@ class Sender:
         )
         await self._abort(peer, request)
 
-    def _start(self, peer: PeerAddress, grant: Grant, num_tokens: int, source: PlaneSource) -> Outgoing:
+    async def _start(self, peer: PeerAddress, grant: Grant, num_tokens: int, source: PlaneSource) -> Outgoing:
         """Raises AttachError."""
         transport = self._transports[grant.transport]
         moved_bytes = len(source.layout.common_heads(grant.layout)) * source.layout.head_bytes
         backlog = Backlog(source.layout, num_tokens, moved_bytes)
         transfer = Transfer(peer, grant, source, backlog)
-        writer = transport.open_writer(transfer)
+        writer = await transport.open_writer(transfer)
         stats = self.stats.of(peer.instance_id, grant.transport)
         outgoing = Outgoing(transfer, writer, self, stats, self._clock)
         self._outgoing.add(outgoing)

@@ -8,7 +8,7 @@ from typing import Protocol
 import numpy as np
 import torch
 
-from kv_transfer.descriptors import Bytes, End, Part, copies
+from kv_transfer.descriptors import Bytes, Copy, End, Part, copies
 from kv_transfer.layout import PoolLayout
 from kv_transfer.pool import Pool
 from kv_transfer.runs import BlockTable, Run
@@ -30,6 +30,10 @@ class PlaneSource(Protocol):
     def is_on_device(self) -> bool:
         """Whether `read` waits for a copy off a device (else it returns a view at once)."""
 
+    @property
+    def elements(self) -> torch.Tensor:
+        """The whole memory, flat, on its device."""
+
     def fence(self) -> Fence | None:
         """Marks the work that wrote what is pushed now."""
 
@@ -46,11 +50,11 @@ class TensorSource:
     def __init__(self, memory: torch.Tensor, layout: PoolLayout) -> None:
         """`memory` is contiguous, and as large as whole blocks of the layout."""
         self.layout = layout
-        self._elements = memory.detach().view(-1)
-        self._num_blocks = self._elements.nbytes // layout.pool_bytes(1)
+        self.elements = memory.detach().view(-1)
+        self._num_blocks = self.elements.nbytes // layout.pool_bytes(1)
         self._bytes: Bytes | None = None
         if not self.is_on_device:
-            self._bytes = self._elements.view(torch.uint8).numpy()
+            self._bytes = self.elements.view(torch.uint8).numpy()
 
     @classmethod
     def of_pool(cls, pool: Pool) -> TensorSource:
@@ -63,12 +67,12 @@ class TensorSource:
 
     @property
     def is_on_device(self) -> bool:
-        return self._elements.device.type != "cpu"
+        return self.elements.device.type != "cpu"
 
     def fence(self) -> Fence | None:
-        if self._elements.device.type != "cuda":
+        if self.elements.device.type != "cuda":
             return None
-        event: Fence = torch.cuda.current_stream(self._elements.device).record_event()
+        event: Fence = torch.cuda.current_stream(self.elements.device).record_event()
         return event
 
     def end(self, heads: range) -> End:
@@ -77,23 +81,23 @@ class TensorSource:
     def read(self, end: End, planes: range, part: Part) -> Bytes:
         if self._bytes is not None:
             return end.view(self._bytes, planes, part)
-        size = self._elements.itemsize
-        *counts, head_bytes = shape = end.shape(planes, part)
-        steps = [step // size for step in end.steps(part)[:-1]]
-        view = self._elements.as_strided(
-            [*counts, head_bytes // size], [*steps, 1], end.start(planes, part) // size
-        )
+        view = strided(self.elements, end, planes, part)
         host: Bytes = view.contiguous().cpu().view(torch.uint8).numpy()
-        return host.reshape(shape)
+        return host.reshape(end.shape(planes, part))
+
+
+def strided(elements: torch.Tensor, end: End, planes: range, part: Part) -> torch.Tensor:
+    """[planes, pieces, tokens, heads, head_elements] of an end's memory on any device, a view."""
+    size = elements.itemsize
+    *counts, head_bytes = end.shape(planes, part)
+    steps = [step // size for step in end.steps(part)[:-1]]
+    return elements.as_strided([*counts, head_bytes // size], [*steps, 1], end.start(planes, part) // size)
 
 
 def gather(source: PlaneSource, end: End, table: BlockTable, planes: range, tokens: range) -> Bytes:
     """[planes, tokens, heads, head_bytes]: a view where the tokens lie equally far apart, else a copy."""
-    count = len(tokens)
-    packed = End.packed(count, end.num_heads, end.head_bytes)
-    shape = len(planes), count, end.num_heads, end.head_bytes
-    whole = iter((Run(tokens.start, 0, count),))
-    parts = list(copies(end, table.runs(tokens.start, count), packed, whole))
+    shape = len(planes), len(tokens), end.num_heads, end.head_bytes
+    packed, parts = packing(end, table, tokens)
     if len(parts) == 1:
         return source.read(end, planes, parts[0].source).reshape(shape)
     gathered = np.empty(shape, np.uint8)
@@ -101,3 +105,11 @@ def gather(source: PlaneSource, end: End, table: BlockTable, planes: range, toke
         there = packed.view(gathered.reshape(-1), range(len(planes)), copy.target)
         np.copyto(there, source.read(end, planes, copy.source))
     return gathered
+
+
+def packing(end: End, table: BlockTable, tokens: range) -> tuple[End, list[Copy]]:
+    """Memory that holds these tokens and no more, and the copies from an end's blocks into it."""
+    count = len(tokens)
+    packed = End.packed(count, end.num_heads, end.head_bytes)
+    whole = iter((Run(tokens.start, 0, count),))
+    return packed, list(copies(end, table.runs(tokens.start, count), packed, whole))

@@ -112,7 +112,7 @@ async def _parts(config: StageConfig, model: Model) -> AsyncIterator[_Parts]:
     reap_segments(config.cluster)
     epoch = new_epoch()
     name = config.instance_id or f"pid{os.getpid()}"
-    owner = SegmentOwner(config.cluster, name, epoch) if config.transport != "grpc" else None
+    owner = SegmentOwner(config.cluster, name, epoch) if config.transport in {"auto", "shm"} else None
     kv, embeddings = _make_pools(config, model, owner)
     transports = None if config.transport == "auto" else [config.transport]
     sender = Sender(
@@ -138,6 +138,7 @@ async def _parts(config: StageConfig, model: Model) -> AsyncIterator[_Parts]:
         epoch=epoch,
         host_id=host_id(),
         instance_id=name,
+        listen_host=config.host,
         transports=transports,
     )
     limits = EngineConfig(config.chunk_tokens, config.max_sequences, config.block_tokens)

@@ -21,6 +21,10 @@ class Batch:
     source: BlockTable
     fence: Fence | None
 
+    @property
+    def tokens(self) -> range:
+        return range(self.first_token, self.first_token + self.num_tokens)
+
 
 class Backlog:
     """Two marks per plane: tokens pushed, tokens taken by the writer.

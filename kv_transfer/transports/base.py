@@ -119,7 +119,7 @@ class Transport(Protocol):
     def can_reach(self, peer: PeerAddress) -> bool:
         """Whether this end could write to that peer; changes nothing."""
 
-    def open_writer(self, transfer: Transfer) -> Writer:
+    async def open_writer(self, transfer: Transfer) -> Writer:
         """Raises AttachError if the peer's memory cannot be reached after all: the next transport is tried.
 
         The writer calls `transfer.fail` when writing failed.

@@ -33,7 +33,7 @@ class GrpcTransport:
     def can_reach(self, peer: PeerAddress) -> bool:
         return bool(peer.endpoint)
 
-    def open_writer(self, transfer: Transfer) -> Writer:
+    async def open_writer(self, transfer: Transfer) -> Writer:
         return GrpcWriter(self._channels, transfer)
 
     def forget(self, instance_id: str) -> None:

@@ -9,6 +9,9 @@ from kv_transfer.channels import Channels
 from kv_transfer.transports import NAMES
 from kv_transfer.transports.acceptor import Acceptor
 from kv_transfer.transports.base import Transport
+from kv_transfer.transports.collective import groups
+from kv_transfer.transports.collective.acceptor import CollectiveAcceptor
+from kv_transfer.transports.collective.transport import CollectiveTransport
 from kv_transfer.transports.grpc_stream import GrpcAcceptor, GrpcTransport
 from kv_transfer.transports.shm import ShmAcceptor, ShmTransport
 
@@ -19,6 +22,7 @@ class EndContext:
 
     host_id: str
     instance_id: str
+    listen_host: str = "127.0.0.1"  # that its own ports are bound to
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +38,11 @@ REGISTRY: Mapping[str, Entry] = {
     "shm": Entry(
         lambda end, _channels: ShmTransport(end.host_id),
         lambda end: ShmAcceptor(end.host_id),
+    ),
+    "collective": Entry(
+        lambda end, _channels: CollectiveTransport(end.instance_id),
+        lambda end: CollectiveAcceptor(end.listen_host),
+        groups.refusal,
     ),
     "grpc": Entry(
         lambda _end, channels: GrpcTransport(channels),

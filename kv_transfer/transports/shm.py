@@ -47,7 +47,7 @@ class ShmTransport:
     def can_reach(self, peer: PeerAddress) -> bool:
         return peer.host_id == self._host_id
 
-    def open_writer(self, transfer: Transfer) -> Writer:
+    async def open_writer(self, transfer: Transfer) -> Writer:
         self._copier.start()
         return ShmWriter(self._copier, self._pool(transfer), transfer)
 

@@ -27,6 +27,7 @@ SETUPS = [
     ("first", "e1pd1", "grpc", 24),
     ("first", "e1p1d1", "shm", 16),
     ("first", "e1p1d1", "grpc", 2048),
+    ("first", "e1p1d1", "collective", 33),
     ("first", "e1p2d2", "auto", 33),
     ("second", "coupled", "auto", 512),
     ("second", "e1p1d1", "shm", 16),

@@ -1,4 +1,4 @@
-"""One end of a transfer in a process of its own: `python -m tests.kv_transfer.child receive|send CLUSTER …`.
+"""One end of a transfer in a process of its own: `python -m tests.kv_transfer.child receive|send …`.
 
 Speaks JSON, one object per line. A receiver says where it is, then what it was
 handed (SHA-256 over all planes). A sender pushes some layers over each transport
@@ -33,7 +33,7 @@ def say(**values: Any) -> None:
 def digest(pool: Pool, blocks: list[int], num_tokens: int) -> str:
     """Of the tokens of all planes, whatever blocks they are in."""
     planes = (pool.read_tokens(blocks, num_tokens, plane=plane) for plane in range(pool.layout.num_planes))
-    return hashlib.sha256(b"".join(plane.numpy().tobytes() for plane in planes)).hexdigest()
+    return hashlib.sha256(b"".join(plane.cpu().numpy().tobytes() for plane in planes)).hexdigest()
 
 
 class DigestHost:
@@ -52,9 +52,9 @@ class DigestHost:
         raise NotImplementedError
 
 
-async def receive(cluster: str) -> None:
+async def receive(cluster: str, device: str = "cpu") -> None:
     epoch = new_epoch()
-    pool = Pool(KV, 16, owner=SegmentOwner(cluster, "child", epoch))
+    pool = Pool(KV, 16, device=device, owner=SegmentOwner(cluster, "child", epoch))
     receiver = TransferReceiver({PayloadKind.KV: pool}, DigestHost(pool), epoch=epoch, host_id=host_id())
     await receiver.start()
     server = grpc.aio.server()

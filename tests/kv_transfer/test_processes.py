@@ -11,6 +11,7 @@ from dataclasses import asdict
 from typing import Any
 
 import pytest
+import torch
 
 from core.clock import ManualClock
 from kv_transfer import sender as sender_module
@@ -20,7 +21,7 @@ from kv_transfer.pool import Pool
 from kv_transfer.segment import reap_segments
 from kv_transfer.sender import TRANSPORTS, PeerAddress
 from tests.kv_transfer.child import digest
-from tests.kv_transfer.loopback import CLUSTER, KEY, MakeSender, Receive, segments, until
+from tests.kv_transfer.loopback import CLUSTER, KEY, KV, MakeSender, Receive, segments, until
 
 pytestmark = pytest.mark.cluster
 
@@ -96,14 +97,17 @@ async def test_bytes_arrive_in_another_process(
 
 
 async def test_a_killed_sender_leaves_nothing(start: Start, receive: Receive) -> None:
-    here = await receive()
-    here.host.known.add((KEY[0], 1))
+    here = await receive(kv_blocks=32)
+    here.host.known.update((KEY[0], attempt) for attempt in range(len(TRANSPORTS)))
     child = await start("send", json.dumps(asdict(here.address)))
     assert await child.hear() == {"pushed": 2}
     here.receiver.leases.sweep()
-    assert here.kv.blocks.num_free == 6
+    assert here.kv.blocks.num_free == 32 - 5 * len(TRANSPORTS)
+    pairs = here.receiver._acceptors["collective"]._pairs
+    assert len(pairs) == 1
     await child.kill()
     here.receiver.leases.sweep()
+    await until(lambda: not pairs)
     await until(lambda: not list(here.receiver.leases))
     here.assert_nothing_is_held()
     assert here.host.kv == []
@@ -125,7 +129,7 @@ async def test_a_killed_receiver_is_an_error_here(
         each.push(0, 20, range(4, 6), range(4))
         with pytest.raises(TransferError):
             await each.commit(20)
-    assert [sender.stats.in_flight for sender in senders] == [0, 0]
+    assert [sender.stats.in_flight for sender in senders] == [0] * len(TRANSPORTS)
     assert len(reap_segments(CLUSTER)) == 1
     assert segments() == []
 
@@ -150,5 +154,53 @@ async def test_a_frozen_receiver_is_given_up(
     await asyncio.sleep(0.05)
     clock.advance(31)
     errors = await committing
-    assert [getattr(error, "cause", None) for error in errors] == ["DEADLINE_EXCEEDED"] * 2
-    assert [sender.stats.in_flight for sender in senders] == [0, 0]
+    assert [getattr(error, "cause", None) for error in errors] == ["DEADLINE_EXCEEDED"] * len(TRANSPORTS)
+    assert [sender.stats.in_flight for sender in senders] == [0] * len(TRANSPORTS)
+
+
+async def test_a_collective_pair_with_a_stopped_receiver_is_made_again(
+    peer: tuple[Child, PeerAddress], sender_with: MakeSender, source: Pool
+) -> None:
+    child, address = peer
+    sender = sender_with("collective")
+    sender._transports["collective"]._timeout_s = 2.0
+    outgoing = await sender.open(address, KEY, PayloadKind.KV, 0, 20, source)
+    child.process.send_signal(signal.SIGSTOP)
+    [pair] = sender._transports["collective"]._pairs.values()
+    outgoing.push(0, 20, range(6), range(4))
+    resuming = asyncio.create_task(resume(child, lambda: pair.is_over))
+    with pytest.raises(TransferError) as caught:
+        await outgoing.commit(20)
+    await resuming
+    assert caught.value.cause == "TIMEOUT"
+    again = await sender.open(address, ("again", 0), PayloadKind.KV, 0, 20, source)
+    again.push(0, 20, range(6), range(4))
+    await again.commit(20)
+    assert await child.hear() == {"digest": digest(source, [0, 1, 2, 3], 20), "outputs": []}
+    assert await child.finish() == {"free": 16}
+
+
+async def resume(child: Child, condition: Callable[[], object]) -> None:
+    await until(condition)
+    child.process.send_signal(signal.SIGCONT)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("num_devices", [1, 2])
+async def test_collective_between_devices(num_devices: int, start: Start, sender_with: MakeSender) -> None:
+    """NCCL refuses two ranks on one device: then the next transport is taken."""
+    if torch.cuda.device_count() < num_devices:
+        pytest.skip(f"needs {num_devices} CUDA devices")
+    child = await start("receive", CLUSTER, f"cuda:{num_devices - 1}")
+    address = PeerAddress(**await child.hear())
+    source = Pool(KV, 16, device="cuda:0")
+    source.tensor.copy_(torch.randn(source.tensor.shape))
+    for attempt, blocks in enumerate(([3, 9, 10, 0, 7, 8], [11, 2, 1, 5, 6, 15])):
+        sender = sender_with("collective", "grpc")
+        outgoing = await sender.open(address, ("req", attempt), PayloadKind.KV, 0, 23, source)
+        assert outgoing.transport == ("collective" if num_devices == 2 else "grpc")
+        for layer in range(3):
+            outgoing.push(0, 23, range(2 * layer, 2 * layer + 2), blocks)
+        await outgoing.commit(23)
+        assert await child.hear() == {"digest": digest(source, blocks, 23), "outputs": []}
+    assert await child.finish() == {"free": 16}
