@@ -1,6 +1,6 @@
 """Train the demo model from nothing and write its folder.
 
-    python models/demo/train.py --max-minutes 80
+    python models/demo/train.py
 
 Every five minutes the state is saved; --resume goes on from it.
 """
@@ -53,13 +53,13 @@ HELD_OUT_SEED = 7_000_003
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What a run is told; steps None: as many as fit into max_minutes."""
+    """What a run is told."""
 
     out: Path
     state: Path
     seed: int
+    steps: int
     max_minutes: float
-    steps: int | None
     rows: int
     parts: int
     threads: int
@@ -130,8 +130,7 @@ def rate_at(settings: Settings, progress: Progress) -> float:
 
 
 def _share_done(settings: Settings, progress: Progress) -> float:
-    by_time = progress.trained_s / (settings.max_minutes * 60)
-    return by_time if settings.steps is None else max(by_time, progress.step / settings.steps)
+    return max(progress.trained_s / (settings.max_minutes * 60), progress.step / settings.steps)
 
 
 def train(settings: Settings) -> dict[str, float]:
@@ -198,8 +197,8 @@ def parse(words: list[str] | None = None) -> Settings:
     parser.add_argument("--out", type=Path, default=CHECKPOINT, help="folder to write")
     parser.add_argument("--state", type=Path, default=Path("demo-training.pt"))
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--max-minutes", type=float, default=80.0)
-    parser.add_argument("--steps", type=int, help="stop and cool down by steps, not by time")
+    parser.add_argument("--steps", type=int, default=3700, help="the rate falls to nothing over so many")
+    parser.add_argument("--max-minutes", type=float, default=85.0, help="or over this time, if it is sooner")
     parser.add_argument("--rows", type=int, default=2, help="rows of 256 tokens in a batch")
     parser.add_argument("--parts", type=int, default=4, help="batches in a step")
     parser.add_argument("--threads", type=int, default=2)
@@ -207,7 +206,7 @@ def parse(words: list[str] | None = None) -> Settings:
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--half", action=argparse.BooleanOptionalAction, default=True)
     parser.add_argument("--resume", action="store_true")
-    parser.add_argument("--evaluate-every", type=int, default=100)
+    parser.add_argument("--evaluate-every", type=int, default=50)
     parser.add_argument("--held-out", type=int, default=40, help="questions per family")
     parser.add_argument("--save-every-s", type=float, default=300.0)
     return Settings(**vars(parser.parse_args(words)))

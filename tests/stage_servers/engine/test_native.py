@@ -11,7 +11,7 @@ import torch
 
 from stage_servers.engine import loader
 from stage_servers.engine.attention import native
-from stage_servers.engine.fused import FusedGatedMlp, FusedNorm, fuse
+from stage_servers.engine.fused import FusedGatedMlp, FusedNorm, WholePatches, fuse
 from stage_servers.engine.loader import load_model
 from stage_servers.engine.native import build
 from tests.stage_servers.engine.conftest import Pair
@@ -39,6 +39,15 @@ def test_fused_modules_equal_the_models_own(
         for part in ("input_layernorm", "mlp"):
             right = getattr(layer, part)(x)
             assert (right - getattr(other, part)(x)).abs().max() < tolerance * right.abs().max()
+
+
+def test_patches_are_embedded_as_by_the_models_own_convolution() -> None:
+    own = torch.nn.Sequential(torch.nn.Conv3d(3, 24, (2, 14, 14), (2, 14, 14), bias=False))
+    fused = copy.deepcopy(own)
+    assert fuse(fused, build.load_library()) == 1
+    assert isinstance(fused[0], WholePatches)
+    x = torch.randn(10, 3, 2, 14, 14)
+    assert torch.allclose(fused(x), own(x), atol=1e-5)
 
 
 def test_a_machine_without_a_compiler(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
