@@ -69,13 +69,13 @@ def measure(model: Path, rounds: int, threads: int) -> dict[str, Any]:
     prefills: list[float] = []
     decodes: list[float] = []
     served: list[dict[str, Any]] = []
-    with running(parse_setup("coupled"), plan) as address:
-        serve(address, texts, -1, BATCH)
+    with running(parse_setup("coupled"), plan) as endpoint:
+        serve(endpoint.address, texts, -1, BATCH)
         bench.prefill()
         for seed in range(rounds):
             prefills += [*bench.prefill(), *bench.prefill(), *bench.prefill()]
             decodes += [step for _ in range(4) for step in bench.decode(bench.together)]
-            served.append(serve(address, texts, seed))
+            served.append(serve(endpoint.address, texts, seed))
     rate = statistics.median(each["output_tokens_per_s"] for each in served)
     prefill_s, decode_s = statistics.median(prefills), statistics.median(decodes)
     bound = bound_tokens_per_s(prefill_s, decode_s)

@@ -166,7 +166,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         addresses = {"cluster": args.address} if args.address else {}
         for setup in setups:
             with console.status(f"starting {setup.name}"):
-                addresses[setup.name] = stack.enter_context(running(setup, make_plan(args)))
+                addresses[setup.name] = stack.enter_context(running(setup, make_plan(args))).address
         rounds = measure(args, addresses, console)
     options = {key: str(value) if isinstance(value, Path) else value for key, value in vars(args).items()}
     command = shlex.join(["python", "-m", "benchmarks.serve", *sys.argv[1:]])

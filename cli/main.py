@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 import typer
 
-COMMANDS = ("up", "down", "status", "generate", "coordinator", "stage")
+COMMANDS = ("up", "down", "status", "generate", "migrate", "coordinator", "stage")
 
 
 def build_app(names: Sequence[str] = COMMANDS) -> typer.Typer:

@@ -8,14 +8,16 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
 
-from coordinator.dispatcher import Dispatcher, needed_stages
+from coordinator.dispatcher import Dispatcher
 from coordinator.errors import InstanceRefusedError, UnavailableError
+from coordinator.hindrance import needed_stages
 from coordinator.registry import Instance, Registry
 from coordinator.stage_messages import (
     FailureReport,
     HeartbeatReport,
     InstanceInfo,
     InstanceLoad,
+    MigrationReport,
     RegisteredCommand,
     Report,
     SetRolesCommand,
@@ -95,6 +97,8 @@ class Cluster:
                 self._dispatcher.take_stage(instance, report)
             case FailureReport():
                 self._dispatcher.take_failure(instance, report)
+            case MigrationReport():
+                self._dispatcher.take_migration(instance, report)
             case HeartbeatReport():
                 self._take_heartbeat(instance, report)
 

@@ -9,7 +9,10 @@ from itertools import count
 
 from coordinator.books import instance_view, waiting_view
 from coordinator.errors import InternalFailureError, InvalidFieldError, ServiceError, UnavailableError
-from coordinator.policy.capacity import Capacity, cluster_capacity
+from coordinator.hindrance import hindrance
+from coordinator.migration import MigrationOutcome
+from coordinator.migrations import Migrations
+from coordinator.policy.capacity import cluster_capacity
 from coordinator.policy.expectation import OutputExpectation
 from coordinator.policy.view import ClusterView, InstanceView, Placement, Policy
 from coordinator.registry import Instance, Registry
@@ -19,6 +22,7 @@ from coordinator.stage_messages import (
     DecodeCommand,
     EncodeCommand,
     FailureReport,
+    MigrationReport,
     PrefillCommand,
     StageReport,
     StepReport,
@@ -63,6 +67,14 @@ class Dispatcher:
         # Dispatches are numbered over all requests and, nearly, over all coordinators: stage servers
         # remember ended dispatches, and a client may use a request id again.
         self._dispatch_numbers = count(time.time_ns() // 10**9 % 2**31)
+        self._migrations = Migrations(
+            self._requests,
+            registry,
+            clock,
+            views=self.instance_views,
+            next_attempt=self._next_attempt,
+            repeat=self._repeat,
+        )
         self.num_finished = 0
         self.num_failed = 0
 
@@ -83,6 +95,19 @@ class Dispatcher:
         self._forget(request)
         self.tick()
 
+    def migrate(self, request_id: str, target: str | None) -> asyncio.Future[MigrationOutcome]:
+        """Moves a decoding request to another instance, the least loaded one with room if None is named.
+
+        The future gets the outcome and never raises; cancelling it calls nothing off.
+        Raises NotFoundError, CannotMigrateError.
+        """
+        return self._migrations.start(request_id, target)
+
+    def take_migration(self, instance: Instance, report: MigrationReport) -> None:
+        self._migrations.take_report(instance, report)
+        self._close_if_told(self._requests.get(report.request_id))
+        self.tick()  # blocks became free at one of the ends
+
     def take_step(self, instance: Instance, report: StepReport) -> None:
         if report.load is not None:
             instance.load = report.load
@@ -90,23 +115,23 @@ class Dispatcher:
             self._take_run(instance, run)
 
     def take_stage(self, instance: Instance, report: StageReport) -> None:
-        request = self._requests.get(report.request_id)
-        if request is None or request.attempt != report.attempt:
-            return
-        if not request.has_stage(report.stage, instance.instance_id):
+        request = self._spoken_of(instance, report)
+        if request is None or not request.has_stage(report.stage, instance.instance_id):
             return
         request.note_stage(report, instance.instance_id)
         if request.state is RequestState.ENCODING and len(request.encoded) == len(request.media):
             request.advance(RequestState.PREFILLING)
-        if request.state is RequestState.FINISHED and request.has_all_reports:
-            self._close(request)
+        self._close_if_told(request)
         self.tick()
 
     def take_failure(self, instance: Instance, failure: FailureReport) -> None:
-        request = self._requests.get(failure.request_id)
-        if request is None or request.attempt != failure.attempt or not request.is_running:
+        request = self._spoken_of(instance, failure)
+        if request is None or not request.is_running:
             return
         cause = f"{instance.instance_id}: {failure.message}"
+        if failure.attempt != request.attempt:
+            self._migrations.lose_target(request, cause)
+            return
         if failure.field:
             self._fail(request, InvalidFieldError(_blamed_field(request, failure), failure.message))
         elif failure.code in _RETRYABLE:
@@ -120,9 +145,14 @@ class Dispatcher:
 
     def lose_instance(self, instance: Instance, cause: str) -> None:
         """Its requests are dispatched again, from the prompt plus the tokens already sent."""
+        loss = f"{instance.instance_id} was lost ({cause})"
         for request in tuple(self._requests.values()):
-            if not request.is_final and request.needs(instance.instance_id):
-                self._repeat(request, f"{instance.instance_id} was lost ({cause})")
+            if request.is_final:
+                continue
+            if request.needs(instance.instance_id):
+                self._repeat(request, loss)
+            elif request.is_moving_to(instance.instance_id):
+                self._migrations.lose_target(request, loss)
         self.tick()
 
     def tick(self) -> None:
@@ -144,10 +174,10 @@ class Dispatcher:
         for request in tuple(self._requests.values()):
             if not self._is_waiting(request) or request.queued_s > longest_since_s:
                 continue
-            hindrance = self._hindrance(request, capacity)
-            if hindrance is not None:
+            found = hindrance(request, self._registry.played(), capacity)
+            if found is not None:
                 cause = f"; {request.last_loss}" if request.last_loss else ""
-                self._fail(request, UnavailableError(hindrance + cause))
+                self._fail(request, UnavailableError(found + cause))
         self.tick()
 
     def fail_all(self, error: ServiceError) -> None:
@@ -170,7 +200,10 @@ class Dispatcher:
         return tuple(self._requests.values())
 
     def num_requests_on(self, instance_id: str) -> int:
-        return sum(not r.is_final and r.needs(instance_id) for r in self._requests.values())
+        return sum(
+            not r.is_final and (r.needs(instance_id) or r.is_moving_to(instance_id))
+            for r in self._requests.values()
+        )
 
     def instance_views(self) -> tuple[InstanceView, ...]:
         dispatched = [r for r in self._requests.values() if r.is_running]
@@ -191,30 +224,28 @@ class Dispatcher:
 
     # verbs
 
+    def _spoken_of(self, instance: Instance, said: StageReport | TokenRun | FailureReport) -> Request | None:
+        """The request that the instance may speak of under this dispatch number."""
+        request = self._requests.get(said.request_id)
+        is_heard = request is not None and request.listens_to(instance.instance_id, said.attempt)
+        return request if is_heard else None
+
     def _is_waiting(self, request: Request) -> bool:
         return request.state is RequestState.QUEUED
-
-    def _hindrance(self, request: Request, capacity: Capacity) -> str | None:
-        """Why no present instance could ever take the request, if so."""
-        lacking = needed_stages(bool(request.media)) - self._registry.played()
-        if lacking:
-            return f"no instance plays {', '.join(sorted(stage.name for stage in lacking))}"
-        waiting = waiting_view(request)
-        fits = capacity.fits_prompt(waiting.prompt_tokens, waiting.media_tokens) and capacity.fits_total(
-            waiting.prompt_tokens + waiting.reserve_tokens
-        )
-        return None if fits else "no instance left is large enough"
 
     def _dispatch(self, request: Request, placement: Placement) -> None:
         instances = {name: self._registry.get(name) for name in placement.instance_ids}
         if any(instance is None for instance in instances.values()):
             return
         request.placement = placement
-        request.attempt = next(self._dispatch_numbers) % 2**32
+        request.attempt = self._next_attempt()
         request.num_attempts += 1
         request.outputs_at_dispatch = request.num_outputs
         request.advance(RequestState.ENCODING if request.media else RequestState.PREFILLING)
         self._send_work(request, placement, {k: v for k, v in instances.items() if v is not None})
+
+    def _next_attempt(self) -> int:
+        return next(self._dispatch_numbers) % 2**32
 
     def _send_work(self, request: Request, placement: Placement, instances: dict[str, Instance]) -> None:
         """To all stages at once: the decoder knows the request before its KV comes."""
@@ -229,14 +260,15 @@ class Dispatcher:
             )
 
     def _take_run(self, instance: Instance, run: TokenRun) -> None:
-        request = self._requests.get(run.request_id)
-        if request is None or request.attempt != run.attempt or not request.is_running:
+        request = self._spoken_of(instance, run)
+        if request is None or not request.is_running:
             return
         makes_tokens = (
             request.has_stage(stage, instance.instance_id) for stage in (Stage.PREFILL, Stage.DECODE)
         )
         if not any(makes_tokens):
             return
+        self._migrations.note_run(request, run)
         frees_room = not request.is_handed_over
         if request.output.push(run):
             request.first_token_s = request.first_token_s or self._clock.now_s()
@@ -253,17 +285,24 @@ class Dispatcher:
         self.num_finished += 1
         loop = asyncio.get_running_loop()
         self._closing[request.request_id] = loop.call_later(self._report_grace_s, self._close, request)
-        if request.has_all_reports:
-            self._close(request)
+        self._close_if_told(request)
         self.tick()
 
     def _cancel_others(self, request: Request, reporter: Instance | None) -> None:
         """Stages that do not know that the answer has ended; late reports of it are still welcome."""
         assert request.placement is not None
+        if reporter is not None and request.is_moving_to(reporter.instance_id):
+            return  # so it moved, which its source is about to say
+        self._migrations.call_off(request, "the answer ended")
         for name in request.placement.instance_ids:
             instance = self._registry.get(name)
             if instance is not None and instance is not reporter and request.needs(name):
                 instance.send(CancelCommand(request.request_id, request.attempt))
+
+    def _close_if_told(self, request: Request | None) -> None:
+        """Closes a finished request once every report of it is here."""
+        if request is not None and request.state is RequestState.FINISHED and request.has_all_reports:
+            self._close(request)
 
     def _close(self, request: Request) -> None:
         """Tells the client that it is finished; the end of the request's life here."""
@@ -271,6 +310,7 @@ class Dispatcher:
         if timer is None:
             return
         timer.cancel()
+        self._migrations.call_off(request, "the answer ended, and its source did not say more")
         request.output.stream.close(finished_event(request, self._clock.now_s()))
         self._forget(request)
 
@@ -287,6 +327,7 @@ class Dispatcher:
         request.placement = None
         request.encoded.clear()
         request.is_prefilled = False
+        request.moved_s = None
         request.output.restart()
         request.queued_s = self._clock.now_s()
         request.not_before_s = request.queued_s + delay_s
@@ -303,6 +344,7 @@ class Dispatcher:
 
     def _recall(self, request: Request) -> None:
         """Cancels the present dispatch everywhere."""
+        self._migrations.call_off(request, "the request ended, or is dispatched again")
         if request.placement is None:
             return
         for name in request.placement.instance_ids:
@@ -312,10 +354,6 @@ class Dispatcher:
     def _forget(self, request: Request) -> None:
         self._requests.pop(request.request_id, None)
         log_end(request, self._clock.now_s())
-
-
-def needed_stages(has_media: bool) -> frozenset[Stage]:
-    return frozenset(Stage) if has_media else frozenset({Stage.PREFILL, Stage.DECODE})
 
 
 def _blamed_field(request: Request, failure: FailureReport) -> str:

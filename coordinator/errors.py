@@ -39,6 +39,10 @@ class InstanceRefusedError(FieldError):
     """A stage server does not fit this cluster."""
 
 
+class CannotMigrateError(ServiceError):
+    """A request was not moved, and goes on where it was."""
+
+
 class OverloadedError(ServiceError):
     """A bounded queue or store is full; try again after `retry_after_s`."""
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from coordinator.events import StageSpan
 from coordinator.fanout import RequestOutput
+from coordinator.migration import Migration
 from coordinator.policy.view import Placement, embedding_blocks, num_blocks
 from coordinator.stage_messages import MediaItem, StageReport
 from core.lifecycle import RequestState, is_final, move
@@ -48,6 +49,9 @@ class Request:
     placement: Placement | None = None
     encoded: set[int] = field(default_factory=set)  # items whose embedding is delivered
     is_prefilled: bool = False  # the KV is with the decoder
+    migration: Migration | None = None  # under way
+    num_moves: int = 0
+    moved_s: float | None = None  # since when the present decoder has it; None: since its prefill
     first_token_s: float | None = None
     not_before_s: float = 0.0  # no dispatch earlier, on the coordinator's clock
     queued_s: float = 0.0  # since when it waits, on the coordinator's clock
@@ -97,9 +101,34 @@ class Request:
             stop_token_ids=self.stop_token_ids,
         )
 
+    @property
+    def is_decoding(self) -> bool:
+        """Whether the decoder has the KV and nothing is expected of earlier stages."""
+        return self.state is RequestState.DECODING and self.is_handed_over and self.has_all_reports
+
+    def move_to(self, target: str, attempt: int, now_s: float) -> None:
+        """Another instance decodes from now on, under its own dispatch number."""
+        assert self.placement is not None
+        self.placement = replace(self.placement, decode=target)
+        self.attempt = attempt
+        self.num_moves += 1
+        self.moved_s = now_s
+
     def has_stage(self, stage: Stage, instance_id: str) -> bool:
-        """Whether the present dispatch gives this stage to the instance."""
-        return instance_id in self._players(stage)
+        """Whether the present dispatch, or a move under way, gives this stage to the instance."""
+        return instance_id in self._players(stage) or (
+            stage is Stage.DECODE and self.is_moving_to(instance_id)
+        )
+
+    def listens_to(self, instance_id: str, attempt: int) -> bool:
+        """Whether what the instance says under this dispatch number counts."""
+        if self.is_moving_to(instance_id):
+            assert self.migration is not None
+            return attempt in (self.attempt, self.migration.new_attempt)
+        return attempt == self.attempt
+
+    def is_moving_to(self, instance_id: str) -> bool:
+        return self.migration is not None and self.migration.target == instance_id
 
     def _players(self, stage: Stage) -> tuple[str, ...]:
         if self.placement is None:
@@ -143,7 +172,7 @@ class Request:
     def promised_kv_blocks(self, instance_id: str, block_tokens: int) -> int:
         if self.placement is None:
             return 0
-        if self.placement.decode == instance_id:
+        if self.placement.decode == instance_id or self.is_moving_to(instance_id):
             return num_blocks(len(self.prompt) + self.reserved_outputs, block_tokens)
         if self.placement.prefill == instance_id and not self.is_handed_over:
             return num_blocks(len(self.prompt) + self.outputs_at_dispatch, block_tokens)
@@ -153,7 +182,8 @@ class Request:
         """Until the KV has gone to the decoder; to the end where the instance decodes itself."""
         if self.placement is None or self.placement.prefill != instance_id:
             return 0
-        is_done = self.is_handed_over and self.placement.decode != instance_id
+        has_left = self.placement.decode != instance_id or self.moved_s is not None
+        is_done = self.is_handed_over and has_left
         return 0 if is_done else embedding_blocks(self.media_tokens)
 
     def note_stage(self, report: StageReport, instance_id: str) -> None:
@@ -175,5 +205,6 @@ class Request:
 
     @property
     def has_all_reports(self) -> bool:
-        """Whether every stage that must be done before the last token has been reported."""
-        return self.is_prefilled and len(self.encoded) == len(self.media)
+        """Whether all that must be done before the last token has been reported, a move included."""
+        is_settled = self.migration is None or not self.migration.has_shown
+        return is_settled and self.is_prefilled and len(self.encoded) == len(self.media)

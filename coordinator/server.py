@@ -200,7 +200,8 @@ class Coordinator:
         inference = InferenceServicer(self.door, self.describe, self.config.stalled_reader_s)
         inference_pb2_grpc.add_InferenceServicer_to_server(inference, server)
         stage_control_pb2_grpc.add_StageControlServicer_to_server(StageControlServicer(self.cluster), server)
-        admin_pb2_grpc.add_AdminServicer_to_server(AdminServicer(self.state, self.stopping.set), server)
+        admin = AdminServicer(self.state, self.dispatcher.migrate, self.stopping.set)
+        admin_pb2_grpc.add_AdminServicer_to_server(admin, server)
         self.health.add_to(server, (INFERENCE, STAGE_CONTROL, ADMIN))
         return server
 

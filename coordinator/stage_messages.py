@@ -110,7 +110,21 @@ class FailureReport:
     field: str = ""
 
 
-Report = HeartbeatReport | StepReport | StageReport | FailureReport
+@dataclass(frozen=True, slots=True)
+class MigrationReport:
+    """How the move of a sequence went, by its source; `reason` says why it stayed."""
+
+    request_id: str
+    attempt: int
+    new_attempt: int
+    has_moved: bool
+    reason: str = ""
+    pause_ns: int = 0
+    size_bytes: int = 0
+    transport: str = ""
+
+
+Report = HeartbeatReport | StepReport | StageReport | FailureReport | MigrationReport
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,6 +179,16 @@ class DecodeCommand:
 
 
 @dataclass(frozen=True, slots=True)
+class MigrateCommand:
+    """To the source; the target knows the sequence under `new_attempt`."""
+
+    request_id: str
+    attempt: int
+    new_attempt: int
+    to: Peer
+
+
+@dataclass(frozen=True, slots=True)
 class CancelCommand:
     request_id: str
     attempt: int
@@ -185,6 +209,7 @@ Command = (
     | EncodeCommand
     | PrefillCommand
     | DecodeCommand
+    | MigrateCommand
     | CancelCommand
     | SetRolesCommand
     | StopCommand

@@ -30,9 +30,12 @@ def _stage_story(request: Request, now_s: float) -> tuple[StageSpan, ...]:
     """In order of start; the decode span as seen from here where its report is still under way."""
     stages = list(request.stages)
     decoded = request.num_outputs - request.outputs_at_dispatch > 1
-    if decoded and not any(span.stage is Stage.DECODE for span in stages) and request.placement is not None:
-        assert request.first_token_s is not None
-        start_ms, end_ms = ((moment - request.arrival_s) * 1e3 for moment in (request.first_token_s, now_s))
+    num_reported = sum(span.stage is Stage.DECODE for span in stages)
+    # Each instance that the request moved away from has reported its part.
+    if decoded and num_reported == request.num_moves and request.placement is not None:
+        since_s = request.moved_s or request.first_token_s
+        assert since_s is not None
+        start_ms, end_ms = ((moment - request.arrival_s) * 1e3 for moment in (since_s, now_s))
         stages.append(StageSpan(Stage.DECODE, request.placement.decode, start_ms, end_ms))
     return tuple(sorted(stages, key=lambda span: span.start_ms))
 

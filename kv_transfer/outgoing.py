@@ -67,6 +67,11 @@ class Outgoing:
         return self.transfer.grant.transport
 
     @property
+    def has_backlog(self) -> bool:
+        """Whether something pushed was not taken up for writing yet. Any thread."""
+        return self.transfer.backlog.has_work
+
+    @property
     def error(self) -> Exception | None:
         """Why `commit` will fail, as soon as that is known."""
         return self.transfer.error

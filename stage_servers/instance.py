@@ -13,9 +13,8 @@ Lives on the event loop; only what says so runs in the engine thread.
 from __future__ import annotations
 
 import asyncio
-import logging
 import time
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -36,8 +35,10 @@ from stage_servers.encode_stage import EncodeJob, EncodeStage
 from stage_servers.engine_thread import EngineThread
 from stage_servers.expectations import Expectations
 from stage_servers.media_pull import MediaPuller
+from stage_servers.migration import MigrationStage
 from stage_servers.prefill_stage import PrefillStage
 from stage_servers.reports import Key, Reports
+from stage_servers.tasks import TaskTable
 from stage_servers.wire import finish_number, logprobs_to
 
 if TYPE_CHECKING:
@@ -46,8 +47,6 @@ if TYPE_CHECKING:
     from stage_servers.engine.engine import Engine
     from stage_servers.engine.model import Model
     from stage_servers.engine.records import SequenceFailure, StepOutput, TokenOutput, WrittenChunk
-
-logger = logging.getLogger(__name__)
 
 
 class Instance:
@@ -78,7 +77,7 @@ class Instance:
         self._to_decode = Expectations()
         self._decoding: dict[Key, SequenceSpec] = {}
         self._decode_start_ns: dict[Key, int] = {}
-        self._tasks: dict[Key, set[asyncio.Task[None]]] = {}
+        self._tasks = TaskTable()
         self._cancelling: set[asyncio.Task[None]] = set()
 
     def start(self, engine: Engine, receiver: TransferReceiver, max_encode_tokens: int) -> None:
@@ -95,6 +94,9 @@ class Instance:
             max_encode_tokens=max_encode_tokens,
         )
         self._prefill = PrefillStage(engine, self._thread, self._kv, self._sender, self.reports)
+        self._migration = MigrationStage(
+            engine, self._thread, self._kv, self._sender, self.reports, on_moved=self._moved_away
+        )
         self._encode = EncodeStage(
             model=self._model,
             thread=self._thread,
@@ -119,7 +121,7 @@ class Instance:
 
     def encode(self, job: EncodeJob) -> None:
         is_local = job.prefill.instance_id == self.instance_id
-        self._spawn(job.key, self._encode.run(job, is_local=is_local))
+        self._tasks.spawn(job.key, self._encode.run(job, is_local=is_local))
 
     def prefill(self, spec: SequenceSpec, decode: PeerAddress) -> None:
         self._to_prefill.add(spec.key)
@@ -127,11 +129,14 @@ class Instance:
             self._decoding[spec.key] = spec
             self._admit(spec.key, Stage.PREFILL, lambda: self._engine.add_prefill(spec, hand_over=False))
         else:
-            self._spawn(spec.key, self._prefill_away(spec, decode))
+            self._tasks.spawn(spec.key, self._prefill_away(spec, decode))
 
     def decode(self, spec: SequenceSpec) -> None:
         self._decoding[spec.key] = spec
         self._to_decode.add(spec.key)
+
+    def migrate(self, key: Key, new_attempt: int, target: PeerAddress) -> None:
+        self._tasks.spawn(key, self._migration.run(key, new_attempt, target))
 
     def cancel_soon(self, key: Key) -> None:
         """As cancel, without waiting for the step at hand."""
@@ -141,10 +146,7 @@ class Instance:
 
     async def cancel(self, key: Key) -> None:
         """Stops all work on one dispatch and frees what it holds; unknown keys are no error."""
-        tasks = self._tasks.pop(key, set())
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await self._tasks.cancel(key)
         await self._thread.call(lambda: self._engine.abort(key))
         self._receiver.release_request(key)
         self._forget(key)
@@ -222,8 +224,11 @@ class Instance:
             )
             self._decode_start_ns[key] = now_ns
         if token.finish is not None:
-            start_ns = self._decode_start_ns.get(key, now_ns)
-            self.reports.stage_done(key, Stage.DECODE, start_ns=start_ns, end_ns=now_ns)
+            self._report_decoded(key, now_ns)
+
+    def _report_decoded(self, key: Key, now_ns: int) -> None:
+        start_ns = self._decode_start_ns.get(key, now_ns)
+        self.reports.stage_done(key, Stage.DECODE, start_ns=start_ns, end_ns=now_ns)
 
     def _sequence_failed(self, failure: SequenceFailure) -> None:
         """The engine gave a sequence up; where it may go on elsewhere the coordinator dispatches it again."""
@@ -256,6 +261,10 @@ class Instance:
         self.reports.failed(key, stage, grpc.StatusCode.INVALID_ARGUMENT, reason)
         self._forget(key)
 
+    def _moved_away(self, key: Key) -> None:
+        self._report_decoded(key, time.time_ns())
+        self._forget(key)
+
     # Book-keeping
 
     async def _prefill_away(self, spec: SequenceSpec, decode: PeerAddress) -> None:
@@ -273,21 +282,6 @@ class Instance:
         self._to_prefill.end(key)
         self._to_decode.end(key)
         self._thread.post(lambda: self._loop.call_soon_threadsafe(self._shelf.release, key))
-
-    def _spawn(self, key: Key, work: Coroutine[None, None, None]) -> None:
-        task = asyncio.create_task(work)
-        tasks = self._tasks.setdefault(key, set())
-        tasks.add(task)
-        task.add_done_callback(lambda done: self._reap(key, done))
-
-    def _reap(self, key: Key, task: asyncio.Task[None]) -> None:
-        tasks = self._tasks.get(key)
-        if tasks is not None:
-            tasks.discard(task)
-            if not tasks:
-                del self._tasks[key]
-        if not task.cancelled() and (error := task.exception()) is not None:
-            logger.error("work on %s failed", key[0], exc_info=error)
 
     def load(self) -> stage_control_pb2.Load:
         return stage_control_pb2.Load(

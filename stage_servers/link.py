@@ -113,6 +113,8 @@ class CoordinatorLink:
             self._instance.prefill(sequence_from(message.prefill.sequence), decode)
         elif command == "decode":
             self._instance.decode(sequence_from(message.decode.sequence))
+        elif command == "migrate":
+            self._migrate(message.migrate)
         elif command == "cancel":
             self._instance.cancel_soon((message.cancel.request_id, message.cancel.attempt))
         elif command == "set_roles":
@@ -120,6 +122,10 @@ class CoordinatorLink:
             logger.info("now playing %s", roles_name(self._instance.roles))
         elif command == "stop":
             self._stopped = True
+
+    def _migrate(self, command: stage_control_pb2.MigrateCommand) -> None:
+        key = (command.request_id, command.attempt)
+        self._instance.migrate(key, command.new_attempt, peer_from(command.to))
 
     def _registered(self, registered: stage_control_pb2.Registered) -> None:
         self._instance.instance_id = registered.instance_id

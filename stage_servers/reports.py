@@ -75,3 +75,23 @@ class Reports:
             field=field,
         )
         self.send(stage_control_pb2.StageMessage(failure=report))
+
+    def moved(self, key: Key, new_attempt: int, *, pause_ns: int, size_bytes: int, transport: str) -> None:
+        """The sequence decodes elsewhere from now on, under the new attempt."""
+        report = stage_control_pb2.MigrationReport(
+            request_id=key[0],
+            attempt=key[1],
+            new_attempt=new_attempt,
+            has_moved=True,
+            pause_ns=pause_ns,
+            size_bytes=size_bytes,
+            transport=transport,
+        )
+        self.send(stage_control_pb2.StageMessage(migration=report))
+
+    def stayed(self, key: Key, new_attempt: int, reason: str) -> None:
+        """The sequence did not move: it goes on here, if it has not ended."""
+        report = stage_control_pb2.MigrationReport(
+            request_id=key[0], attempt=key[1], new_attempt=new_attempt, has_moved=False, reason=reason
+        )
+        self.send(stage_control_pb2.StageMessage(migration=report))

@@ -25,14 +25,15 @@ _TEXT = {
 _VISION = {"depth": 2, "hidden_size": 32, "num_heads": 2, "out_hidden_size": 64, "spatial_merge_size": 2}
 
 
-def build_checkpoint(path: Path, family: str = "first", *, seed: int = 0) -> Path:
+def build_checkpoint(path: Path, family: str = "first", *, seed: int = 0, **text: int) -> Path:
     """Writes a float32 model folder of family "first" or "second" to `path` and returns it.
 
     Context 2048 tokens, pictures up to 224x224 pixels; weights of such a size that
-    greedy answers differ with prompt and picture.
+    greedy answers differ with prompt and picture. `text` are settings of the
+    language model that are to be others.
     """
     ids = write_tokenizer(path)
-    model, patch_px = _first(ids) if family == "first" else _second(ids)
+    model, patch_px = _first(ids, text) if family == "first" else _second(ids, text)
     fill_random(model, seed)
     model.save_pretrained(path)
     write_processor(path, patch_px=patch_px, min_pixels=56 * 56, max_pixels=224 * 224)
@@ -125,18 +126,24 @@ def _common(ids: dict[str, int]) -> dict[str, Any]:
     }
 
 
-def _text(ids: dict[str, int]) -> dict[str, Any]:
-    return {**_TEXT, "vocab_size": ids[""], "eos_token_id": ids["<|im_end|>"], "bos_token_id": None}
+def _text(ids: dict[str, int], changes: dict[str, int]) -> dict[str, Any]:
+    return {
+        **_TEXT,
+        **changes,
+        "vocab_size": ids[""],
+        "eos_token_id": ids["<|im_end|>"],
+        "bos_token_id": None,
+    }
 
 
-def _first(ids: dict[str, int]) -> tuple[Any, int]:
+def _first(ids: dict[str, int], text: dict[str, int]) -> tuple[Any, int]:
     """Windowed and full vision attention, untied output head, biases in q, k, v."""
     from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
 
     rope = {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [2, 3, 3]}
     vision = {"intermediate_size": 64, "window_size": 56, "fullatt_block_indexes": [1], "patch_size": 14}
     config = Qwen2_5_VLConfig(
-        text_config=_text(ids) | {"rope_parameters": rope},
+        text_config=_text(ids, text) | {"rope_parameters": rope},
         vision_config=_VISION | vision,
         tie_word_embeddings=False,
         **_common(ids),
@@ -144,7 +151,7 @@ def _first(ids: dict[str, int]) -> tuple[Any, int]:
     return Qwen2_5_VLForConditionalGeneration(config), 14
 
 
-def _second(ids: dict[str, int]) -> tuple[Any, int]:
+def _second(ids: dict[str, int], text: dict[str, int]) -> tuple[Any, int]:
     """Per-layer extras for two text layers, norms on queries and keys, tied output head."""
     from transformers import Qwen3VLConfig, Qwen3VLForConditionalGeneration
 
@@ -161,7 +168,7 @@ def _second(ids: dict[str, int]) -> tuple[Any, int]:
         "deepstack_visual_indexes": [0, 1],
     }
     config = Qwen3VLConfig(
-        text_config=_text(ids) | {"rope_parameters": rope, "head_dim": 16, "tie_word_embeddings": True},
+        text_config=_text(ids, text) | {"rope_parameters": rope, "head_dim": 16, "tie_word_embeddings": True},
         vision_config=_VISION | vision,
         tie_word_embeddings=True,
         **_common(ids),

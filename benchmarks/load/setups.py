@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from cli.endpoint import Endpoint
 from cli.launch.events import LaunchEvent
 from cli.launch.plan import LaunchPlan, new_cluster_id
 from cli.launch.supervisor import Supervisor
@@ -50,8 +51,8 @@ def _parse_setting(word: str, text: str) -> tuple[str, Any]:
 
 
 @contextmanager
-def running(setup: Setup, base: LaunchPlan) -> Iterator[str]:
-    """Starts the set-up and gives its address; ends it afterwards. Raises LaunchError."""
+def running(setup: Setup, base: LaunchPlan) -> Iterator[Endpoint]:
+    """Starts the set-up and says how to reach it; ends it afterwards. Raises LaunchError."""
     settings = {"topology": setup.topology, "cluster": new_cluster_id("benchmark"), "num_instances": None}
     plan = dataclasses.replace(base, **(settings | dict(setup.settings)))
     with tempfile.TemporaryDirectory(prefix="elasticmm-") as folder:
@@ -59,7 +60,8 @@ def running(setup: Setup, base: LaunchPlan) -> Iterator[str]:
         state.acquire()
         supervisor = Supervisor(plan, state)
         try:
-            yield supervisor.start(_quiet).address
+            address = supervisor.start(_quiet).address
+            yield Endpoint(address, state.token_path.read_text().strip())
         finally:
             supervisor.stop()
             state.release()

@@ -11,6 +11,7 @@ from coordinator.stage_messages import (
     Command,
     DecodeCommand,
     EncodeCommand,
+    MigrateCommand,
     Peer,
     PrefillCommand,
     RegisteredCommand,
@@ -42,6 +43,8 @@ def from_command(command: Command) -> pb.CoordinatorMessage:  # noqa: PLR0911 (o
                 sequence=from_sequence(command.sequence), prefill=_from_peer(command.prefill)
             )
             return pb.CoordinatorMessage(decode=decode)
+        case MigrateCommand():
+            return pb.CoordinatorMessage(migrate=_from_migrate(command))
         case CancelCommand():
             cancel = pb.CancelCommand(request_id=command.request_id, attempt=command.attempt)
             return pb.CoordinatorMessage(cancel=cancel)
@@ -89,6 +92,15 @@ def _from_encode(command: EncodeCommand) -> pb.EncodeCommand:
         media=from_media_item(command.media),
         span=from_media_span(command.span),
         prefill=_from_peer(command.prefill),
+    )
+
+
+def _from_migrate(command: MigrateCommand) -> pb.MigrateCommand:
+    return pb.MigrateCommand(
+        request_id=command.request_id,
+        attempt=command.attempt,
+        new_attempt=command.new_attempt,
+        to=_from_peer(command.to),
     )
 
 

@@ -12,6 +12,7 @@ from coordinator.stage_messages import (
     InstanceInfo,
     InstanceLoad,
     MediaItem,
+    MigrationReport,
     Report,
     StageReport,
     StepReport,
@@ -86,6 +87,8 @@ def to_report(message: pb.StageMessage) -> Report:
             return _to_stage_report(message.stage)
         case "failure":
             return _to_failure(message.failure)
+        case "migration":
+            return _to_migration(message.migration)
         case other:
             raise InvalidFieldError("message", f"{other or 'nothing'} is no report of an attached instance")
 
@@ -229,6 +232,19 @@ def _to_failure(message: pb.FailureReport) -> FailureReport:
         code=message.code,
         message=message.message,
         field=message.field,
+    )
+
+
+def _to_migration(message: pb.MigrationReport) -> MigrationReport:
+    return MigrationReport(
+        request_id=message.request_id,
+        attempt=message.attempt,
+        new_attempt=message.new_attempt,
+        has_moved=message.has_moved,
+        reason=message.reason,
+        pause_ns=message.pause_ns,
+        size_bytes=message.size_bytes,
+        transport=message.transport,
     )
 
 

@@ -12,9 +12,11 @@ from kv_transfer.blocks import BlockAllocator, blocks_for
 from stage_servers.engine.batching import Batcher, Chunk, Selection
 from stage_servers.engine.model import Model
 from stage_servers.engine.records import (
+    DecodeState,
     EngineConfig,
     EngineListener,
     Key,
+    NotDecoding,
     PrefillChunk,
     SequenceFailure,
     StepOutput,
@@ -104,7 +106,38 @@ class Engine:
         """Ends a handed-over sequence whose KV was sent; False if it is unknown."""
         return self.abort(key)
 
+    def freeze(self, key: Key) -> DecodeState:
+        """Parks a decoding sequence where it is, until `resume` or `release`. Raises NotDecoding."""
+        state = self.decode_state(key)
+        self._sequences[key].is_parked = True
+        return state
+
+    def resume(self, key: Key) -> bool:
+        """Lets a frozen sequence go on; False if it is unknown or not frozen."""
+        sequence = self._sequences.get(key)
+        if sequence is None or sequence.hand_over or not sequence.is_parked:
+            return False
+        sequence.is_parked = False
+        return True
+
     # -- what can be asked
+
+    def decode_state(self, key: Key) -> DecodeState:
+        """How far a decoding sequence is. Raises NotDecoding."""
+        sequence = self._sequences.get(key)
+        if sequence is None:
+            raise NotDecoding("the sequence is not here, or not any more")
+        if sequence.is_parked:
+            raise NotDecoding("the sequence stands still for another hand-over")
+        if not sequence.is_decoding:
+            raise NotDecoding("the sequence has no KV to move: it is being prefilled, or computed again")
+        return DecodeState(
+            block_ids=tuple(sequence.blocks),
+            num_tokens=sequence.num_computed,
+            most_tokens=min(sequence.most_tokens, self._model.context_tokens - 1),
+            outputs=tuple(sequence.tokens[len(sequence.spec.prompt) :]),
+            num_restarts=sequence.num_restarts,
+        )
 
     def block_ids(self, key: Key) -> list[int]:
         """The blocks of a sequence in order of tokens; raises KeyError if it is unknown."""

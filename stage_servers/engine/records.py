@@ -40,6 +40,21 @@ class TokenOutput:
 
 
 @dataclass(frozen=True, slots=True)
+class DecodeState:
+    """A decoding sequence between two steps: with its KV, all that another engine needs to go on."""
+
+    block_ids: tuple[int, ...]
+    num_tokens: int  # that have KV: all but the newest
+    most_tokens: int  # that could have KV when the sequence has ended
+    outputs: tuple[int, ...]
+    num_restarts: int  # times its KV was forgotten: what was read of it before is void
+
+
+class NotDecoding(RuntimeError):
+    """A sequence cannot be looked at or frozen now; `str()` says why."""
+
+
+@dataclass(frozen=True, slots=True)
 class SequenceFailure:
     """A sequence that cannot go on here; everything of it is freed."""
 

@@ -29,7 +29,8 @@ class Sequence:
     blocks: list[int] = field(default_factory=list)
     num_computed: int = 0
     embeddings: dict[int, torch.Tensor] = field(default_factory=dict)
-    is_parked: bool = False  # handed over, its blocks wait for release
+    is_parked: bool = False  # handed over or frozen: runs no step, keeps its blocks
+    num_restarts: int = 0  # times its KV was forgotten
 
     def __post_init__(self) -> None:
         self.tokens = [*self.spec.prompt, *self.spec.outputs]
@@ -64,10 +65,16 @@ class Sequence:
         """Whether its KV could be made again here."""
         return all(span.item_index in self.embeddings for span in self.spec.media)
 
+    @property
+    def most_tokens(self) -> int:
+        """Tokens that could have KV when the sequence has ended; the last one needs none."""
+        return len(self.spec.prompt) + self.spec.sampling.max_tokens - 1
+
     def forget_kv(self) -> list[int]:
         """Goes back to before the first token; returns the blocks it held."""
         blocks, self.blocks = self.blocks, []
         self.num_computed = 0
+        self.num_restarts += 1
         return blocks
 
     def finish_reason(self, token_id: int, context_tokens: int) -> FinishReason | None:

@@ -100,6 +100,22 @@ class FakeCluster(rpc.InferenceServicer, rpc.MediaServicer, admin_pb2_grpc.Admin
             instances=[instance("pd-0", [2, 3]), instance("e-0", [1], self.transfers)],
         )
 
+    def Migrate(
+        self, request: admin_pb2.MigrateRequest, context: grpc.ServicerContext
+    ) -> admin_pb2.MigrateResponse:
+        check_token(context)
+        if request.request_id != "running":
+            refuse(context, grpc.StatusCode.NOT_FOUND, "is not running", field="request_id")
+        if request.instance_id == "full":
+            refuse(context, grpc.StatusCode.FAILED_PRECONDITION, "full has no room")
+        return admin_pb2.MigrateResponse(
+            from_instance_id="d-0",
+            to_instance_id=request.instance_id or "d-1",
+            pause_ms=1.5,
+            size_bytes=3 << 20,
+            transport="shm",
+        )
+
     def Shutdown(
         self, request: admin_pb2.ShutdownRequest, context: grpc.ServicerContext
     ) -> admin_pb2.ShutdownResponse:

@@ -32,6 +32,7 @@ class World:
 
     encoded: dict[tuple[Key, int], asyncio.Event] = field(default_factory=lambda: defaultdict(asyncio.Event))
     prefilled: dict[Key, asyncio.Event] = field(default_factory=lambda: defaultdict(asyncio.Event))
+    moved: dict[Key, int] = field(default_factory=dict)  # by the target's key: the index it goes on with
 
 
 class FakeStage:
@@ -62,6 +63,12 @@ class FakeStage:
         self.pause_at: int | None = None  # decoding waits for ever before this index
         self.hold_first = asyncio.Event()  # prefill reports its token once this is set
         self.hold_first.set()
+        self.hold_move = asyncio.Event()  # a sequence leaves once this is set
+        self.hold_move.set()
+        self.move_refusal = ""  # why sequences do not leave
+        self.hold_report = asyncio.Event()  # a sequence that left is reported once this is set
+        self.hold_report.set()
+        self.made: dict[Key, int] = {}  # the index that comes next
         self.failure: Callable[[str, Key], pb.FailureReport | None] = _no_failure
         self.is_detached = False
         self._resumed = asyncio.Event()
@@ -134,6 +141,9 @@ class FakeStage:
                 self._start("prefill", _key(command.prefill.sequence), self._prefill(command.prefill))
             case "decode":
                 self._start("decode", _key(command.decode.sequence), self._decode(command.decode.sequence))
+            case "migrate":
+                key = (command.migrate.request_id, command.migrate.attempt)
+                self._start("migrate", key, self._migrate(command.migrate))
             case "cancel":
                 for job in [job for job in self.jobs if job[0] == _key(command.cancel)]:
                     self.jobs[job].cancel()
@@ -171,14 +181,40 @@ class FakeStage:
                 yield message
 
     async def _decode(self, sequence: pb.Sequence) -> AsyncIterator[pb.StageMessage]:
+        """Goes on after the prefill, or where the instance that it moved from stopped."""
         await self.world.prefilled[_key(sequence)].wait()
-        async for message in self._go_on(sequence, len(sequence.output_token_ids) + 1):
+        first = self.world.moved.get(_key(sequence), len(sequence.output_token_ids) + 1)
+        async for message in self._go_on(sequence, first):
             yield message
 
+    async def _migrate(self, command: pb.MigrateCommand) -> AsyncIterator[pb.StageMessage]:
+        old, new = (command.request_id, command.attempt), (command.request_id, command.new_attempt)
+        await self.hold_move.wait()
+        report = pb.MigrationReport(
+            request_id=old[0], attempt=old[1], new_attempt=new[1], reason=self.move_refusal
+        )
+        if not self.move_refusal:
+            await self._leave(old, new)
+            report.has_moved, report.pause_ns, report.size_bytes, report.transport = True, 2_000_000, 5, "shm"
+            decoded = _done(old, D)
+            await self.hold_report.wait()
+            yield decoded
+        yield pb.StageMessage(migration=report)
+
+    async def _leave(self, old: Key, new: Key) -> None:
+        working = [task for (key, kind), task in self.jobs.items() if key == old and "migrate" not in kind]
+        for task in working:
+            task.cancel()
+        await asyncio.gather(*working, return_exceptions=True)
+        self.world.moved[new] = self.made[old]
+        self.world.prefilled[new].set()
+
     async def _go_on(self, sequence: pb.Sequence, first: int) -> AsyncIterator[pb.StageMessage]:
+        self.made[_key(sequence)] = first
         for index in range(first, sequence.sampling.max_tokens):
             if self.pause_at is not None and index >= self.pause_at:
                 await self._resumed.wait()
+            self.made[_key(sequence)] = index + 1
             message = self._tokens(sequence, index)
             if message.step.sequences[0].finish:
                 yield _done(_key(sequence), D)

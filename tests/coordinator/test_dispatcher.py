@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from coordinator.dispatcher import Dispatcher
-from coordinator.errors import ServiceError
+from coordinator.errors import CannotMigrateError, NotFoundError, ServiceError
 from coordinator.events import FinishedEvent, TokensEvent
 from coordinator.fanout import RequestOutput
 from coordinator.policy import POLICIES
@@ -26,6 +26,8 @@ from coordinator.stage_messages import (
     FailureReport,
     InstanceInfo,
     MediaItem,
+    MigrateCommand,
+    MigrationReport,
     PrefillCommand,
     Report,
     StageReport,
@@ -65,7 +67,8 @@ class Play:
         self.players: dict[str, Player] = {}
         self.requests: list[Request] = []
         self.num_started = 0
-        self.prefilled: set[tuple[str, int]] = set()
+        self.num_moved = 0
+        self.specs: dict[tuple[str, int], SequenceSpec] = {}  # of sequences that may come to an instance
 
     def join(self, roles: Roles) -> None:
         name = f"i{self.num_started}"
@@ -110,11 +113,52 @@ class Play:
                 case PrefillCommand() as work:
                     is_whole = work.decode.instance_id == player.instance.instance_id
                     self._prefill(player, work.sequence, is_whole)
+                case DecodeCommand() as work if work.prefill.instance_id in self.movers(work.sequence):
+                    self.specs[work.sequence.key] = work.sequence
                 case DecodeCommand() as work:
                     self._decode(player, work.sequence)
+                case MigrateCommand() as work:
+                    self._move(player, work)
                 case CancelCommand() as work:
                     key = (work.request_id, work.attempt)
+                    self.specs.pop(key, None)
                     player.reports = deque(r for r in player.reports if _key(r) != key)
+
+    def migrate(self, number: int, target: str | None) -> None:
+        """Asks for a move, mostly of what decodes; it may be refused for a reason."""
+        decoding = [request for request in self.requests if request.is_decoding]
+        candidates = decoding if decoding and number % 5 else self.requests
+        request = candidates[number % len(candidates)]
+        try:
+            self.dispatcher.migrate(request.request_id, target)
+        except (CannotMigrateError, NotFoundError):
+            return
+        assert request.is_decoding
+
+    def movers(self, sequence: SequenceSpec) -> set[str]:
+        """Instances that are asked to move this sequence away."""
+        (request,) = [each for each in self.requests if each.request_id == sequence.request_id]
+        migration = request.migration
+        is_this = migration is not None and migration.new_attempt == sequence.attempt
+        return {migration.source} if migration is not None and is_this else set()
+
+    def _move(self, player: Player, work: MigrateCommand) -> None:
+        """What the source has not reported yet, but its next token, the target will make."""
+        old, new = (work.request_id, work.attempt), (work.request_id, work.new_attempt)
+        mine = [r for r in player.reports if _key(r) == old and isinstance(r, StepReport)]
+        target = self.players.get(work.to.instance_id)
+        if target is not None:
+            self.obey(target)
+        report = MigrationReport(*old, work.new_attempt, False, "trouble")
+        if target is not None and new in self.specs and len(mine) > 1:
+            self.num_moved += 1
+            leaving = mine[1:]
+            player.reports = deque(r for r in player.reports if r not in leaving)
+            spec = self.specs.pop(new)
+            for each in leaving:
+                target.reports.append(_token(spec, each.runs[0].first_index))
+            report = MigrationReport(*old, work.new_attempt, True)
+        player.reports.append(report)
 
     def report(self, player: Player) -> None:
         self.obey(player)
@@ -125,6 +169,8 @@ class Play:
         """The next thing reported turns out to be a failure."""
         self.obey(player)
         if player.reports:
+            if isinstance(player.reports[0], MigrationReport):
+                return
             request_id, attempt = _key(player.reports.popleft())
             failure = FailureReport(request_id, attempt, Stage.DECODE, 0, code, "trouble")
             self.dispatcher.take_failure(player.instance, failure)
@@ -132,6 +178,8 @@ class Play:
     def _take(self, player: Player, report: Report) -> None:
         if isinstance(report, StepReport):
             self.dispatcher.take_step(player.instance, report)
+        elif isinstance(report, MigrationReport):
+            self.dispatcher.take_migration(player.instance, report)
         else:
             self.dispatcher.take_stage(player.instance, report)
 
@@ -179,7 +227,7 @@ class Play:
 def _key(report: Report) -> tuple[str, int]:
     if isinstance(report, StepReport):
         return report.runs[0].request_id, report.runs[0].attempt
-    assert isinstance(report, StageReport)
+    assert isinstance(report, StageReport | MigrationReport)
     return report.request_id, report.attempt
 
 
@@ -209,7 +257,7 @@ async def answer_of(request: Request) -> tuple[list[int], FinishedEvent | Servic
 
 
 ROLES = ("e", "p", "d", "ep", "pd", "epd")
-WEIGHTS = {"report": 60, "submit": 12, "join": 4, "lose": 3, "fail": 3, "cancel": 2}
+WEIGHTS = {"report": 60, "submit": 12, "migrate": 8, "join": 4, "lose": 3, "fail": 3, "cancel": 2}
 
 
 def make_move(rng: random.Random) -> tuple[Any, ...]:
@@ -220,12 +268,15 @@ def make_move(rng: random.Random) -> tuple[Any, ...]:
             return kind, rng.randint(1, 20), rng.randint(1, 12), rng.randint(0, 2)
         case "join":
             return kind, parse_roles(rng.choice(ROLES))
+        case "migrate":
+            return kind, rng.randrange(6), rng.randrange(50), rng.random() < 0.5
         case "fail":
             return kind, rng.randrange(6), rng.choice([10, 13, 14])
     return kind, rng.randrange(6)
 
 
-async def run_play(script: list[tuple[Any, ...]]) -> None:
+async def run_play(script: list[tuple[Any, ...]]) -> int:
+    """Returns how many sequences were moved."""
     play = Play()
     for name in ("ep", "d", "epd"):
         play.join(parse_roles(name))
@@ -244,6 +295,9 @@ async def run_play(script: list[tuple[Any, ...]]) -> None:
                 play.lose(player)
             case "fail" if player:
                 play.fail_next(player, values[1])
+            case "migrate" if play.requests:
+                target = player.instance.instance_id if player and values[2] else None
+                play.migrate(values[1], target)
             case "cancel" if play.requests:
                 number = values[0] % len(play.requests)
                 cancelled.add(number)
@@ -257,6 +311,7 @@ async def run_play(script: list[tuple[Any, ...]]) -> None:
             token_ids, last = await answer_of(request)
             assert token_ids == [1000 + index for index in range(len(token_ids))]
             assert isinstance(last, ServiceError) or len(token_ids) == request.sampling.max_tokens
+    return play.num_moved
 
 
 @settings(max_examples=60, deadline=None)
@@ -264,3 +319,8 @@ async def run_play(script: list[tuple[Any, ...]]) -> None:
 def test_any_course_of_events(seed: int, length: int) -> None:
     rng = random.Random(seed)
     asyncio.run(run_play([make_move(rng) for _ in range(length)]))
+
+
+def test_moves_happen_in_such_courses() -> None:
+    rng = random.Random(5)
+    assert asyncio.run(run_play([make_move(rng) for _ in range(1500)])) > 3

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 
 from coordinator.fanout import RequestOutput
+from coordinator.migration import Migration
 from coordinator.policy.view import Placement
 from coordinator.request import Request
 from coordinator.stage_messages import StageReport, TokenRun
@@ -77,6 +80,22 @@ def test_the_promise_grows_with_an_answer_longer_than_expected() -> None:
     assert request.promised_kv_blocks("i", 16) == 6
     show(request, 40)
     assert request.reserved_outputs == 100
+
+
+async def test_while_it_moves_both_ends_count() -> None:
+    request = placed()
+    show(request, 2)
+    request.migration = Migration("d", "x", 9, asyncio.get_running_loop().create_future())
+    assert request.promised_kv_blocks("x", 16) == request.promised_kv_blocks("d", 16) == 3
+    assert request.has_stage(Stage.DECODE, "x")
+    assert not request.needs("x")
+    assert request.listens_to("x", 9)
+    assert not request.listens_to("d", 9)
+    request.migration = None
+    request.move_to("x", 9, now_s=1.0)
+    assert request.promised_kv_blocks("d", 16) == 0
+    assert request.listens_to("x", 9)
+    assert not request.listens_to("d", 0)
 
 
 def test_prefill_tokens_count_until_the_first_token() -> None:

@@ -36,6 +36,7 @@ from elasticmm_client.events import (
     Usage,
 )
 from elasticmm_client.messages import user_message
+from elasticmm_client.migration import Migration
 from elasticmm_client.model import Limits, Model
 from elasticmm_client.request import GenerateOptions
 from elasticmm_client.result import GenerateResult
@@ -62,6 +63,7 @@ __all__ = [
     "InstanceStatus",
     "InvalidRequest",
     "Limits",
+    "Migration",
     "Model",
     "NotRunning",
     "Overloaded",

@@ -10,11 +10,12 @@ from grpc import aio
 from elasticmm.v1 import admin_pb2, admin_pb2_grpc
 from elasticmm_client.channel import CHANNEL_OPTIONS, UNARY_TIMEOUT_S, token_metadata
 from elasticmm_client.errors import error_from_call
+from elasticmm_client.migration import Migration, migration_from_proto
 from elasticmm_client.status import ClusterStatus, status_from_proto
 
 
 class AdminClient:
-    """Looks at one cluster and ends it. address: HOST:PORT of the coordinator."""
+    """Looks at one cluster, moves its requests and ends it. address: HOST:PORT of the coordinator."""
 
     def __init__(self, address: str, token: str | None) -> None:
         self._token = token
@@ -23,6 +24,12 @@ class AdminClient:
     def status(self, timeout_s: float = UNARY_TIMEOUT_S) -> ClusterStatus:
         """Instances and load. Raises ElasticMMError."""
         return fetch_status(self._channel, self._token, timeout_s)
+
+    def migrate(
+        self, request_id: str, to_instance: str | None = None, timeout_s: float = UNARY_TIMEOUT_S
+    ) -> Migration:
+        """Moves a running request; see Client.migrate."""
+        return ask_to_migrate(self._channel, self._token, request_id, to_instance, timeout_s)
 
     def shutdown(self, timeout_s: float = UNARY_TIMEOUT_S) -> None:
         """Ends the cluster. Raises ElasticMMError."""
@@ -68,3 +75,33 @@ async def fetch_status_async(channel: aio.Channel, token: str | None) -> Cluster
     except grpc.RpcError as error:
         raise error_from_call(error) from error
     return status_from_proto(reply)
+
+
+def ask_to_migrate(
+    channel: grpc.Channel,
+    token: str | None,
+    request_id: str,
+    to_instance: str | None,
+    timeout_s: float = UNARY_TIMEOUT_S,
+) -> Migration:
+    """Raises ElasticMMError."""
+    stub = admin_pb2_grpc.AdminStub(channel)
+    request = admin_pb2.MigrateRequest(request_id=request_id, instance_id=to_instance or "")
+    try:
+        reply = stub.Migrate(request, timeout=timeout_s, metadata=token_metadata(token))
+    except grpc.RpcError as error:
+        raise error_from_call(error) from error
+    return migration_from_proto(reply)
+
+
+async def ask_to_migrate_async(
+    channel: aio.Channel, token: str | None, request_id: str, to_instance: str | None
+) -> Migration:
+    """Raises ElasticMMError."""
+    stub = admin_pb2_grpc.AdminStub(channel)
+    request = admin_pb2.MigrateRequest(request_id=request_id, instance_id=to_instance or "")
+    try:
+        reply = await stub.Migrate(request, timeout=UNARY_TIMEOUT_S, metadata=token_metadata(token))
+    except grpc.RpcError as error:
+        raise error_from_call(error) from error
+    return migration_from_proto(reply)

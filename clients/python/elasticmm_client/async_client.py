@@ -12,11 +12,12 @@ from grpc import aio
 
 from elasticmm.v1 import inference_pb2 as pb
 from elasticmm.v1 import inference_pb2_grpc as rpc
-from elasticmm_client.admin import fetch_status_async
+from elasticmm_client.admin import ask_to_migrate_async, fetch_status_async
 from elasticmm_client.async_stream import AsyncStream, AsyncStreamCall
 from elasticmm_client.channel import CHANNEL_OPTIONS, UNARY_TIMEOUT_S
 from elasticmm_client.errors import error_from_call
 from elasticmm_client.messages import ImageBytes, Messages, parse_messages, pictures_of
+from elasticmm_client.migration import Migration
 from elasticmm_client.model import Model, model_from_proto
 from elasticmm_client.request import GenerateOptions, build_request
 from elasticmm_client.status import ClusterStatus
@@ -27,7 +28,7 @@ class AsyncClient:
     """Talks to one cluster from one event loop.
 
     address: HOST:PORT of the coordinator. token: the cluster token, needed by
-    `status` only. Create it inside the running loop.
+    `status` and `migrate` only. Create it inside the running loop.
     """
 
     def __init__(self, address: str, *, token: str | None = None) -> None:
@@ -60,6 +61,10 @@ class AsyncClient:
     async def status(self) -> ClusterStatus:
         """Instances and load. Raises AccessDenied without the cluster token."""
         return await fetch_status_async(self._channel, self._token)
+
+    async def migrate(self, request_id: str, to_instance: str | None = None) -> Migration:
+        """As Client.migrate."""
+        return await ask_to_migrate_async(self._channel, self._token, request_id, to_instance)
 
     async def close(self) -> None:
         """Ends every call of this client."""

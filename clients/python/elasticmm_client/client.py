@@ -10,10 +10,11 @@ import grpc
 
 from elasticmm.v1 import inference_pb2 as pb
 from elasticmm.v1 import inference_pb2_grpc as rpc
-from elasticmm_client.admin import fetch_status
+from elasticmm_client.admin import ask_to_migrate, fetch_status
 from elasticmm_client.channel import CHANNEL_OPTIONS, UNARY_TIMEOUT_S
 from elasticmm_client.errors import error_from_call
 from elasticmm_client.messages import ChatMessage, ImageBytes, Messages, parse_messages, pictures_of
+from elasticmm_client.migration import Migration
 from elasticmm_client.model import Model, model_from_proto
 from elasticmm_client.request import GenerateOptions, build_request
 from elasticmm_client.status import ClusterStatus
@@ -25,7 +26,7 @@ class Client:
     """Talks to one cluster; may be shared between threads.
 
     address: HOST:PORT of the coordinator. token: the cluster token, needed by
-    `status` only.
+    `status` and `migrate` only.
     """
 
     def __init__(self, address: str, *, token: str | None = None) -> None:
@@ -61,6 +62,15 @@ class Client:
     def status(self) -> ClusterStatus:
         """Instances and load. Raises AccessDenied without the cluster token."""
         return fetch_status(self._channel, self._token)
+
+    def migrate(self, request_id: str, to_instance: str | None = None) -> Migration:
+        """Moves a running request's decoding to another instance; returns when it has moved.
+
+        to_instance: None lets the coordinator choose. The request goes on meanwhile, and goes on
+        where it was if this raises InvalidRequest (code FAILED_PRECONDITION says why it did not move,
+        NOT_FOUND that there is no such request or instance). Raises AccessDenied without the cluster token.
+        """
+        return ask_to_migrate(self._channel, self._token, request_id, to_instance)
 
     def close(self) -> None:
         """Ends every call of this client."""

@@ -115,6 +115,19 @@ def test_stage_failure_and_heartbeat() -> None:
     )
 
 
+def test_migration_report() -> None:
+    message = pb.MigrationReport(
+        request_id="r", attempt=1, new_attempt=2, has_moved=True, pause_ns=3, size_bytes=4, transport="shm"
+    )
+    assert wire.to_report(pb.StageMessage(migration=message)) == records.MigrationReport(
+        "r", 1, 2, True, "", 3, 4, "shm"
+    )
+    stayed = pb.MigrationReport(request_id="r", reason="no room")
+    assert wire.to_report(pb.StageMessage(migration=stayed)) == records.MigrationReport(
+        "r", 0, 0, False, "no room"
+    )
+
+
 @pytest.mark.parametrize(
     ("message", "field"),
     [
@@ -158,6 +171,9 @@ def test_work_commands() -> None:
     assert (prefill.sequence.request_id, prefill.decode.endpoint) == ("r", "h:1")
     decode = commands.from_command(records.DecodeCommand(SEQUENCE, PEER)).decode
     assert (decode.sequence.attempt, decode.prefill.host_id) == (3, "here")
+    migrate = commands.from_command(records.MigrateCommand("r", 3, 4, PEER)).migrate
+    assert (migrate.request_id, migrate.attempt, migrate.new_attempt) == ("r", 3, 4)
+    assert (migrate.to.instance_id, migrate.to.epoch) == ("d0", 2**63)
 
 
 def test_other_commands() -> None:

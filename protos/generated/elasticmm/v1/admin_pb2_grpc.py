@@ -39,6 +39,11 @@ class AdminStub(object):
                 request_serializer=elasticmm_dot_v1_dot_admin__pb2.GetStatusRequest.SerializeToString,
                 response_deserializer=elasticmm_dot_v1_dot_admin__pb2.GetStatusResponse.FromString,
                 _registered_method=True)
+        self.Migrate = channel.unary_unary(
+                '/elasticmm.v1.Admin/Migrate',
+                request_serializer=elasticmm_dot_v1_dot_admin__pb2.MigrateRequest.SerializeToString,
+                response_deserializer=elasticmm_dot_v1_dot_admin__pb2.MigrateResponse.FromString,
+                _registered_method=True)
         self.Shutdown = channel.unary_unary(
                 '/elasticmm.v1.Admin/Shutdown',
                 request_serializer=elasticmm_dot_v1_dot_admin__pb2.ShutdownRequest.SerializeToString,
@@ -51,6 +56,15 @@ class AdminServicer(object):
 
     def GetStatus(self, request, context):
         """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Migrate(self, request, context):
+        """Moves a running request's decoding to another instance; returns when it has
+        moved. NOT_FOUND: no such request or instance; FAILED_PRECONDITION says why
+        else it did not move, and the request goes on where it was.
+        """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
@@ -69,6 +83,11 @@ def add_AdminServicer_to_server(servicer, server):
                     servicer.GetStatus,
                     request_deserializer=elasticmm_dot_v1_dot_admin__pb2.GetStatusRequest.FromString,
                     response_serializer=elasticmm_dot_v1_dot_admin__pb2.GetStatusResponse.SerializeToString,
+            ),
+            'Migrate': grpc.unary_unary_rpc_method_handler(
+                    servicer.Migrate,
+                    request_deserializer=elasticmm_dot_v1_dot_admin__pb2.MigrateRequest.FromString,
+                    response_serializer=elasticmm_dot_v1_dot_admin__pb2.MigrateResponse.SerializeToString,
             ),
             'Shutdown': grpc.unary_unary_rpc_method_handler(
                     servicer.Shutdown,
@@ -103,6 +122,33 @@ class Admin(object):
             '/elasticmm.v1.Admin/GetStatus',
             elasticmm_dot_v1_dot_admin__pb2.GetStatusRequest.SerializeToString,
             elasticmm_dot_v1_dot_admin__pb2.GetStatusResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Migrate(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/elasticmm.v1.Admin/Migrate',
+            elasticmm_dot_v1_dot_admin__pb2.MigrateRequest.SerializeToString,
+            elasticmm_dot_v1_dot_admin__pb2.MigrateResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -32,6 +32,11 @@ class AdminStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> AdminAsyncStub: ...
     GetStatus: _grpc.UnaryUnaryMultiCallable[_admin_pb2.GetStatusRequest, _admin_pb2.GetStatusResponse]
+    Migrate: _grpc.UnaryUnaryMultiCallable[_admin_pb2.MigrateRequest, _admin_pb2.MigrateResponse]
+    """Moves a running request's decoding to another instance; returns when it has
+    moved. NOT_FOUND: no such request or instance; FAILED_PRECONDITION says why
+    else it did not move, and the request goes on where it was.
+    """
     Shutdown: _grpc.UnaryUnaryMultiCallable[_admin_pb2.ShutdownRequest, _admin_pb2.ShutdownResponse]
     """Ends the cluster: waiting requests are refused, instances stop."""
 
@@ -39,6 +44,11 @@ class AdminStub:
 class AdminAsyncStub(AdminStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
     GetStatus: _aio.UnaryUnaryMultiCallable[_admin_pb2.GetStatusRequest, _admin_pb2.GetStatusResponse]  # type: ignore[assignment]
+    Migrate: _aio.UnaryUnaryMultiCallable[_admin_pb2.MigrateRequest, _admin_pb2.MigrateResponse]  # type: ignore[assignment]
+    """Moves a running request's decoding to another instance; returns when it has
+    moved. NOT_FOUND: no such request or instance; FAILED_PRECONDITION says why
+    else it did not move, and the request goes on where it was.
+    """
     Shutdown: _aio.UnaryUnaryMultiCallable[_admin_pb2.ShutdownRequest, _admin_pb2.ShutdownResponse]  # type: ignore[assignment]
     """Ends the cluster: waiting requests are refused, instances stop."""
 
@@ -49,6 +59,17 @@ class AdminServicer(metaclass=_abc_1.ABCMeta):
         request: _admin_pb2.GetStatusRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_admin_pb2.GetStatusResponse, _abc.Awaitable[_admin_pb2.GetStatusResponse]]: ...
+
+    @_abc_1.abstractmethod
+    def Migrate(
+        self,
+        request: _admin_pb2.MigrateRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_admin_pb2.MigrateResponse, _abc.Awaitable[_admin_pb2.MigrateResponse]]:
+        """Moves a running request's decoding to another instance; returns when it has
+        moved. NOT_FOUND: no such request or instance; FAILED_PRECONDITION says why
+        else it did not move, and the request goes on where it was.
+        """
 
     @_abc_1.abstractmethod
     def Shutdown(

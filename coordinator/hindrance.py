@@ -1,0 +1,24 @@
+"""Why a waiting request could not be served by the instances that are there, however long it waited."""
+
+from __future__ import annotations
+
+from coordinator.books import waiting_view
+from coordinator.policy.capacity import Capacity
+from coordinator.request import Request
+from core.stages import Roles, Stage
+
+
+def needed_stages(has_media: bool) -> Roles:
+    return frozenset(Stage) if has_media else frozenset({Stage.PREFILL, Stage.DECODE})
+
+
+def hindrance(request: Request, played: Roles, capacity: Capacity) -> str | None:
+    """Which stages nobody plays, or that nobody is large enough; None if the request only has to wait."""
+    lacking = needed_stages(bool(request.media)) - played
+    if lacking:
+        return f"no instance plays {', '.join(sorted(stage.name for stage in lacking))}"
+    waiting = waiting_view(request)
+    fits = capacity.fits_prompt(waiting.prompt_tokens, waiting.media_tokens) and capacity.fits_total(
+        waiting.prompt_tokens + waiting.reserve_tokens
+    )
+    return None if fits else "no instance left is large enough"
