@@ -10,13 +10,17 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from core.clock import Clock, MonotonicClock
-from kv_transfer.errors import LayoutMismatch, UnknownRequest
+from kv_transfer.checksums import block_checksums
+from kv_transfer.commits import Arrived, CommitRecord
+from kv_transfer.errors import ChecksumMismatch, LayoutMismatch, UnknownRequest
 from kv_transfer.host import TransferHost
 from kv_transfer.layout import PayloadKind
 from kv_transfer.leases import Item, Key, Lease, LeaseTable
 from kv_transfer.offers import NoSuchPool, OpenOffer, TooLarge, TransferUnavailable
 from kv_transfer.processes import identify
 from kv_transfer.room import Room
+from kv_transfer.runs import BlockTable
+from kv_transfer.source import TensorSource
 from kv_transfer.transports.acceptor import Acceptor, TransportInfo
 from kv_transfer.transports.registry import EndContext, make_acceptors, usable
 
@@ -42,6 +46,7 @@ class TransferReceiver:
     """One per instance, used on one loop; `start` before the first call, `close` at the end.
 
     `transports` names those that senders may use; None means all that can be had.
+    With `checksums` every commit must carry those of its blocks, which are compared with what arrived.
     Raises ValueError for a transport that is unknown or cannot be had.
     """
 
@@ -54,12 +59,14 @@ class TransferReceiver:
         host_id: str,
         instance_id: str = "",
         transports: Sequence[str] | None = None,
+        checksums: bool = False,
         clock: Clock | None = None,
         lease_s: float = 30.0,
         grace_s: float = 60.0,
     ) -> None:
         self.pools = dict(pools)
         self.epoch = epoch
+        self.wants_checksums = checksums
         self._host = host
         self._host_id = host_id
         allocators = {kind: pool.blocks for kind, pool in self.pools.items()}
@@ -71,8 +78,9 @@ class TransferReceiver:
             on_end=lambda lease: self._acceptors[lease.transport].lease_ended(lease),
         )
         self.rooms: dict[PayloadKind, Room] = {}
-        self._acceptors = make_acceptors(usable(transports), EndContext(host_id, instance_id))
+        self._acceptors = make_acceptors(usable(transports), EndContext(host_id, instance_id, self.commit))
         self._opening: dict[asyncio.Task[Granted], OpenOffer] = {}
+        self._comparing: dict[int, asyncio.Task[Arrived]] = {}  # checksums, by lease id
         self._sweeper: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
@@ -89,6 +97,7 @@ class TransferReceiver:
                 await self._sweeper
         for key in {lease.key for lease in self.leases}:
             self.release_request(key, "this instance shuts down")
+        await asyncio.gather(*self._comparing.values(), return_exceptions=True)
         for acceptor in self._acceptors.values():
             await acceptor.close()
 
@@ -124,24 +133,23 @@ class TransferReceiver:
         self.leases.heard_of(lease)
         return lease
 
-    def commit(self, lease_id: int, num_tokens: int, outputs: tuple[int, ...]) -> None:
-        """Hands what arrived to the host. A repeated commit does nothing.
+    async def commit(self, record: CommitRecord) -> Arrived:
+        """Hands what arrived to the host. A repeated commit does nothing and is answered as the first.
 
-        Raises LeaseGone, UnknownRequest, ValueError if tokens are missing; then the lease is over.
+        Raises LeaseGone, UnknownRequest, ChecksumMismatch, ValueError if something is missing; then the
+        lease is over.
         """
-        if self.leases.was_committed(lease_id):
-            return
-        self.leases.confirm_stopped(lease_id)
-        lease = self.leases.open_lease(lease_id)
-        problem = _commit_problem(lease, num_tokens)
-        if problem:
-            self.leases.abort(lease, problem, is_confirmed=True)
-            raise ValueError(problem)
-        try:
-            self._deliver(lease, num_tokens, outputs)
-        except BaseException as error:
-            self.leases.abort(lease, f"the receiver refused it: {error}", is_confirmed=True)
-            raise
+        arrived = self.leases.arrived(record.lease_id)
+        if arrived is not None:
+            return arrived
+        if not self.wants_checksums:
+            return self._deliver(self._complete_lease(record), record)
+        comparing = self._comparing.get(record.lease_id)
+        if comparing is None:
+            comparing = asyncio.create_task(self._commit_compared(record))
+            self._comparing[record.lease_id] = comparing
+            comparing.add_done_callback(lambda task: self._compared(record.lease_id, task))
+        return await asyncio.shield(comparing)
 
     def abort(self, lease_id: int, reason: str) -> None:
         """The sender gave up and writes no more. Unknown leases are no error."""
@@ -252,17 +260,54 @@ class TransferReceiver:
         pool.write_bytes(plane, lease.block_ids, first_token, data)
         lease.written[plane] = max(lease.written[plane], end)
 
-    def _deliver(self, lease: Lease, num_tokens: int, outputs: tuple[int, ...]) -> None:
+    async def _commit_compared(self, record: CommitRecord) -> Arrived:
+        lease = self._complete_lease(record)
+        found = await asyncio.to_thread(self._checksums, lease, record.num_tokens)
+        lease = self._complete_lease(record)  # it may have ended meanwhile
+        problem = _checksum_problem(found, record.checksums)
+        if problem:
+            self.leases.abort(lease, problem, is_confirmed=True)
+            raise ChecksumMismatch(problem)
+        return self._deliver(lease, record)
+
+    def _checksums(self, lease: Lease, num_tokens: int) -> tuple[int, ...]:
+        """Of what arrived; in any thread."""
+        pool = self.pools[lease.kind]
+        table = BlockTable(lease.block_ids, pool.layout.block_tokens)
+        return block_checksums(TensorSource.of_pool(pool), table, num_tokens, pool.layout.block_tokens)
+
+    def _compared(self, lease_id: int, task: asyncio.Task[Arrived]) -> None:
+        del self._comparing[lease_id]
+        if not task.cancelled():
+            task.exception()  # whoever asked may have left
+
+    def _complete_lease(self, record: CommitRecord) -> Lease:
+        """The open lease, if all of it arrived; its sender writes no more in any case."""
+        self.leases.confirm_stopped(record.lease_id)
+        lease = self.leases.open_lease(record.lease_id)
+        problem = _commit_problem(lease, record, self.pools[lease.kind].layout.token_bytes)
+        if problem:
+            self.leases.abort(lease, problem, is_confirmed=True)
+            raise ValueError(problem)
+        return lease
+
+    def _deliver(self, lease: Lease, record: CommitRecord) -> Arrived:
         """Blocks that hold none of the tokens go back to the pool."""
         pool = self.pools[lease.kind]
-        used = list(lease.block_ids[: pool.blocks_for(num_tokens)])
+        used = list(lease.block_ids[: pool.blocks_for(record.num_tokens)])
         surplus = lease.block_ids[len(used) :]
-        if lease.kind is PayloadKind.KV:
-            self._host.on_kv(lease.key, used, num_tokens, outputs)
-        else:
-            self._host.on_embedding(lease.key, lease.item_index, used, num_tokens)
-        self.leases.commit(lease)
+        try:
+            if lease.kind is PayloadKind.KV:
+                self._host.on_kv(lease.key, used, record.num_tokens, record.outputs)
+            else:
+                self._host.on_embedding(lease.key, lease.item_index, used, record.num_tokens)
+        except BaseException as error:
+            self.leases.abort(lease, f"the receiver refused it: {error}", is_confirmed=True)
+            raise
+        arrived = Arrived(record.num_tokens, lease.num_planes, len(used))
+        self.leases.commit(lease, arrived)
         pool.blocks.release(surplus)
+        return arrived
 
     async def _sweep_for_ever(self) -> None:
         while True:
@@ -273,10 +318,22 @@ class TransferReceiver:
                 logger.exception("sweeping leases failed")
 
 
-def _commit_problem(lease: Lease, num_tokens: int) -> str:
+def _commit_problem(lease: Lease, record: CommitRecord, token_bytes: int) -> str:
+    num_tokens = record.num_tokens
     if not 1 <= num_tokens <= lease.num_tokens:
         return f"num_tokens: {num_tokens} is not within 1 to {lease.num_tokens}"
-    if lease.is_written_directly:
-        return ""  # the sender vouches for what it wrote itself
-    short = [plane for plane, count in enumerate(lease.written) if count < num_tokens]
-    return f"num_tokens: {num_tokens}, but {len(short)} planes have fewer" if short else ""
+    if not lease.is_written_directly:  # else the sender vouches for what it wrote itself
+        short = [plane for plane, count in enumerate(lease.written) if count < num_tokens]
+        if short:
+            return f"num_tokens: {num_tokens}, but {len(short)} planes have fewer"
+    least = num_tokens * lease.num_planes * token_bytes
+    if record.written_bytes < least:
+        return f"written_bytes: {record.written_bytes}, but {num_tokens} tokens are {least}"
+    return ""
+
+
+def _checksum_problem(found: Sequence[int], promised: Sequence[int]) -> str:
+    if len(found) != len(promised):
+        return f"block_checksums: {len(promised)} came for {len(found)} blocks"
+    wrong = sum(here != there for here, there in zip(found, promised, strict=True))
+    return f"block_checksums: {wrong} of {len(found)} blocks differ from what was sent" if wrong else ""

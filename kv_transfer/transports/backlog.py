@@ -95,13 +95,27 @@ class Backlog:
                 count = max(1, min(count, max_bytes // self._layout.token_bytes))
             for plane in range(first, stop):
                 self._taken[plane] = span[0] + count
-            if self._table is None:
-                self._table = BlockTable(self._source_blocks, self._layout.block_tokens)
-            return Batch(range(first, stop), span[0], count, self._table, self._fence)
+            return Batch(range(first, stop), span[0], count, self._block_table(), self._fence)
+
+    def whole(self, num_tokens: int) -> Batch:
+        """The first `num_tokens` tokens of all planes as they were pushed last, taken or not."""
+        with self._lock:
+            return Batch(range(len(self._pushed)), 0, num_tokens, self._block_table(), self._fence)
+
+    @property
+    def waiting_bytes(self) -> int:
+        """Pushed and not taken."""
+        pairs = zip(self._taken, self._pushed, strict=True)
+        return sum(pushed - taken for taken, pushed in pairs) * self._layout.token_bytes
 
     @property
     def has_work(self) -> bool:
         return any(taken < pushed for taken, pushed in zip(self._taken, self._pushed, strict=True))
+
+    def _block_table(self) -> BlockTable:
+        if self._table is None:
+            self._table = BlockTable(self._source_blocks, self._layout.block_tokens)
+        return self._table
 
     def missing(self, num_tokens: int) -> str:
         """What keeps the first `num_tokens` tokens from being complete, in words; empty if nothing does."""

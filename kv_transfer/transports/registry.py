@@ -9,6 +9,7 @@ from kv_transfer.channels import Channels
 from kv_transfer.transports import NAMES
 from kv_transfer.transports.acceptor import Acceptor
 from kv_transfer.transports.base import Transport
+from kv_transfer.transports.commit_socket import CommitCall
 from kv_transfer.transports.grpc_stream import GrpcAcceptor, GrpcTransport
 from kv_transfer.transports.shm import ShmAcceptor, ShmTransport
 
@@ -19,6 +20,7 @@ class EndContext:
 
     host_id: str
     instance_id: str
+    commit: CommitCall | None = None  # the receiver's, for acceptors that hear of commits themselves
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +35,7 @@ class Entry:
 REGISTRY: Mapping[str, Entry] = {
     "shm": Entry(
         lambda end, _channels: ShmTransport(end.host_id),
-        lambda end: ShmAcceptor(end.host_id),
+        lambda end: ShmAcceptor(end.host_id, end.commit),
     ),
     "grpc": Entry(
         lambda _end, channels: GrpcTransport(channels),

@@ -41,8 +41,9 @@ class Raw:
     async def write(self, *requests: transfer_pb2.WriteRequest) -> transfer_pb2.WriteResponse:
         return await self.stub.Write(iter(requests), metadata=self.metadata, timeout=5)
 
-    async def commit(self, lease_id: int, num_tokens: int) -> transfer_pb2.CommitResponse:
-        request = transfer_pb2.CommitRequest(lease_id=lease_id, num_tokens=num_tokens)
+    async def commit(self, lease_id: int, num_tokens: int, **fields: object) -> transfer_pb2.CommitResponse:
+        good = {"written_bytes": num_tokens * KV.num_planes * KV.token_bytes}
+        request = transfer_pb2.CommitRequest(lease_id=lease_id, num_tokens=num_tokens, **(good | fields))
         return await self.stub.Commit(request, metadata=self.metadata, timeout=5)
 
     async def leave(self, **fields: object) -> transfer_pb2.AbortResponse:
