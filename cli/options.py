@@ -41,6 +41,9 @@ DeviceOption = Annotated[
 ]
 AttentionOption = Annotated[str, typer.Option("--attention", help="Attention backend; auto takes the best.")]
 TransportOption = Annotated[str, typer.Option("--transport", help="auto, shm or grpc.")]
+ChecksumsOption = Annotated[
+    bool, typer.Option("--checksums/--no-checksums", help="Compare a checksum of each block received.")
+]
 CoresOption = Annotated[
     str | None, typer.Option("--cores", metavar="LIST", help="CPU cores to use, such as 0-3,6. Default: all.")
 ]

@@ -48,6 +48,7 @@ class Outgoing:
         self.state = OutgoingState.OPEN
         self.transfer = transfer
         self._writer = writer
+        self._committing = writer if isinstance(writer, CommittingWriter) else None
         self._calls = calls
         self._stats = stats
         self._clock = clock
@@ -136,7 +137,7 @@ class Outgoing:
 
     async def _commit_past_grpc(self, promise: Promise) -> Arrived | None:
         """None: no such way, or no answer came by it."""
-        return await self._writer.commit(promise) if isinstance(self._writer, CommittingWriter) else None
+        return None if self._committing is None else await self._committing.commit(promise)
 
     async def _write_rest(self) -> int:
         try:

@@ -133,23 +133,24 @@ class TransferReceiver:
         self.leases.heard_of(lease)
         return lease
 
-    async def commit(self, record: CommitRecord) -> Arrived:
-        """Hands what arrived to the host. A repeated commit does nothing and is answered as the first.
+    def commit(self, record: CommitRecord) -> asyncio.Future[Arrived]:
+        """Hands what arrived to the host; done at once, but where checksums are compared.
 
-        Raises LeaseGone, UnknownRequest, ChecksumMismatch, ValueError if something is missing; then the
-        lease is over.
+        A repeated commit does nothing and is answered as the first. The result raises LeaseGone,
+        UnknownRequest, ChecksumMismatch, ValueError if something is missing; then the lease is over.
         """
-        arrived = self.leases.arrived(record.lease_id)
-        if arrived is not None:
-            return arrived
-        if not self.wants_checksums:
-            return self._deliver(self._complete_lease(record), record)
         comparing = self._comparing.get(record.lease_id)
-        if comparing is None:
-            comparing = asyncio.create_task(self._commit_compared(record))
-            self._comparing[record.lease_id] = comparing
-            comparing.add_done_callback(lambda task: self._compared(record.lease_id, task))
-        return await asyncio.shield(comparing)
+        if comparing is not None:
+            return comparing
+        done: asyncio.Future[Arrived] = asyncio.get_running_loop().create_future()
+        try:
+            arrived = self.leases.arrived(record.lease_id)
+            if arrived is None and self.wants_checksums:
+                return self._compare(self._complete_lease(record), record)
+            done.set_result(arrived or self._deliver(self._complete_lease(record), record))
+        except Exception as error:
+            done.set_exception(error)
+        return done
 
     def abort(self, lease_id: int, reason: str) -> None:
         """The sender gave up and writes no more. Unknown leases are no error."""
@@ -260,12 +261,18 @@ class TransferReceiver:
         pool.write_bytes(plane, lease.block_ids, first_token, data)
         lease.written[plane] = max(lease.written[plane], end)
 
-    async def _commit_compared(self, record: CommitRecord) -> Arrived:
-        lease = self._complete_lease(record)
+    def _compare(self, lease: Lease, record: CommitRecord) -> asyncio.Task[Arrived]:
+        task = asyncio.create_task(self._commit_compared(lease, record))
+        self._comparing[lease.lease_id] = task
+        task.add_done_callback(lambda task: self._compared(lease.lease_id, task))
+        return task
+
+    async def _commit_compared(self, lease: Lease, record: CommitRecord) -> Arrived:
         found = await asyncio.to_thread(self._checksums, lease, record.num_tokens)
         lease = self._complete_lease(record)  # it may have ended meanwhile
-        problem = _checksum_problem(found, record.checksums)
-        if problem:
+        num_wrong = sum(here != there for here, there in zip(found, record.checksums, strict=True))
+        if num_wrong:
+            problem = f"block_checksums: {num_wrong} of {len(found)} blocks are not as they were sent"
             self.leases.abort(lease, problem, is_confirmed=True)
             raise ChecksumMismatch(problem)
         return self._deliver(lease, record)
@@ -285,11 +292,27 @@ class TransferReceiver:
         """The open lease, if all of it arrived; its sender writes no more in any case."""
         self.leases.confirm_stopped(record.lease_id)
         lease = self.leases.open_lease(record.lease_id)
-        problem = _commit_problem(lease, record, self.pools[lease.kind].layout.token_bytes)
+        problem = self._commit_problem(lease, record)
         if problem:
             self.leases.abort(lease, problem, is_confirmed=True)
             raise ValueError(problem)
         return lease
+
+    def _commit_problem(self, lease: Lease, record: CommitRecord) -> str:
+        pool, num_tokens = self.pools[lease.kind], record.num_tokens
+        if not 1 <= num_tokens <= lease.num_tokens:
+            return f"num_tokens: {num_tokens} is not within 1 to {lease.num_tokens}"
+        if not lease.is_written_directly:  # else the sender vouches for what it wrote itself
+            short = [plane for plane, count in enumerate(lease.written) if count < num_tokens]
+            if short:
+                return f"num_tokens: {num_tokens}, but {len(short)} planes have fewer"
+        least_bytes = num_tokens * lease.num_planes * pool.layout.token_bytes
+        if record.written_bytes < least_bytes:
+            return f"written_bytes: {record.written_bytes}, but {num_tokens} tokens have {least_bytes}"
+        num_blocks = pool.blocks_for(num_tokens)
+        if self.wants_checksums and len(record.checksums) != num_blocks:
+            return f"block_checksums: {len(record.checksums)} came for {num_blocks} blocks"
+        return ""
 
     def _deliver(self, lease: Lease, record: CommitRecord) -> Arrived:
         """Blocks that hold none of the tokens go back to the pool."""
@@ -316,24 +339,3 @@ class TransferReceiver:
                 self.leases.sweep()
             except Exception:
                 logger.exception("sweeping leases failed")
-
-
-def _commit_problem(lease: Lease, record: CommitRecord, token_bytes: int) -> str:
-    num_tokens = record.num_tokens
-    if not 1 <= num_tokens <= lease.num_tokens:
-        return f"num_tokens: {num_tokens} is not within 1 to {lease.num_tokens}"
-    if not lease.is_written_directly:  # else the sender vouches for what it wrote itself
-        short = [plane for plane, count in enumerate(lease.written) if count < num_tokens]
-        if short:
-            return f"num_tokens: {num_tokens}, but {len(short)} planes have fewer"
-    least = num_tokens * lease.num_planes * token_bytes
-    if record.written_bytes < least:
-        return f"written_bytes: {record.written_bytes}, but {num_tokens} tokens are {least}"
-    return ""
-
-
-def _checksum_problem(found: Sequence[int], promised: Sequence[int]) -> str:
-    if len(found) != len(promised):
-        return f"block_checksums: {len(promised)} came for {len(found)} blocks"
-    wrong = sum(here != there for here, there in zip(found, promised, strict=True))
-    return f"block_checksums: {wrong} of {len(found)} blocks differ from what was sent" if wrong else ""

@@ -84,7 +84,7 @@ class TransferServicer(transfer_pb2_grpc.TransferServicer):
         await self._check_token(context)
         try:
             with _statuses():
-                arrived = await self._receiver.commit(commit_from(request))
+                arrived = await asyncio.shield(self._receiver.commit(commit_from(request)))
         except _Refused as refused:
             await context.abort(refused.code, str(refused))
         return arrived_to(arrived)

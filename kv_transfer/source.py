@@ -43,6 +43,7 @@ class TensorSource:
     def __init__(self, tensor: torch.Tensor, layout: PoolLayout) -> None:
         self.layout = layout
         self._slots = tensor.detach().reshape(layout.num_planes, -1, tensor.shape[-1])
+        self._device_type = tensor.device.type
         self._bytes = None if self.is_on_device else byte_slots(self._slots, layout)
 
     @classmethod
@@ -51,10 +52,10 @@ class TensorSource:
 
     @property
     def is_on_device(self) -> bool:
-        return self._slots.device.type != "cpu"
+        return self._device_type != "cpu"
 
     def fence(self) -> Fence | None:
-        if self._slots.device.type != "cuda":
+        if self._device_type != "cuda":
             return None
         event: Fence = torch.cuda.current_stream(self._slots.device).record_event()
         return event

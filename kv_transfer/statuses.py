@@ -26,7 +26,7 @@ KNOWN_ERRORS = tuple(kind for kind, _ in _STATUS)
 _CAUSES = {grpc.StatusCode.DATA_LOSS: "CHECKSUM"}
 
 
-def status_of(error: Exception) -> grpc.StatusCode:
+def status_of(error: BaseException) -> grpc.StatusCode:
     """INTERNAL for what is not among the known errors."""
     return next((code for kind, code in _STATUS if isinstance(error, kind)), grpc.StatusCode.INTERNAL)
 

@@ -36,20 +36,18 @@ class Turns:
         try:
             await turn
         except asyncio.CancelledError:
-            if turn.done() and not turn.cancelled():
+            if not turn.cancelled():
                 self.give_back(key)  # it came at that moment
-            else:
-                self._leave(key, turn)
+            self._leave(key, turn)
             raise
 
     def give_back(self, key: Hashable) -> None:
         """The turn goes to whoever waits longest."""
-        waiting = self._waiting.get(key)
-        if waiting:
-            turn = waiting[0]
-            self._leave(key, turn)
-            turn.set_result(None)
-            return
+        for turn in self._waiting.get(key, ()):
+            if not turn.done():  # else its taker is leaving
+                self._leave(key, turn)
+                turn.set_result(None)
+                return
         self._taken[key] -= 1
         if not self._taken[key]:
             del self._taken[key]
@@ -60,6 +58,8 @@ class Turns:
             raise AssertionError(f"turns taken: {self._taken}, waited for: {list(self._waiting)}")
 
     def _leave(self, key: Hashable, turn: asyncio.Future[None]) -> None:
-        self._waiting[key].remove(turn)
-        if not self._waiting[key]:
-            del self._waiting[key]
+        waiting = self._waiting.get(key, deque())
+        if turn in waiting:
+            waiting.remove(turn)
+            if not waiting:
+                del self._waiting[key]

@@ -137,6 +137,7 @@ async def _parts(config: StageConfig, model: Model) -> AsyncIterator[_Parts]:
         host_id=host_id(),
         instance_id=name,
         transports=transports,
+        checksums=config.checksums,
     )
     limits = EngineConfig(config.chunk_tokens, config.max_sequences, config.block_tokens)
     engine = Engine(model, kv.tensor, kv.blocks, limits, instance)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 
 from kv_transfer.layout import PoolLayout
 from kv_transfer.runs import BlockTable
@@ -36,6 +37,7 @@ class Backlog:
         self._layout = layout
         self._pushed = [0] * layout.num_planes
         self._taken = [0] * layout.num_planes
+        self._waiting_tokens = 0  # pushed and not taken, summed over planes
         self._source_blocks: tuple[int, ...] = ()
         self._table: BlockTable | None = None  # of the source blocks, made when they are read
         self._fence: Fence | None = None
@@ -64,11 +66,14 @@ class Backlog:
         if planes.step != 1 or not 0 <= planes.start < planes.stop <= len(self._pushed):
             raise ValueError(f"{planes} is not within {len(self._pushed)} planes")
         with self._lock:
-            if any(first_token > self._pushed[plane] for plane in planes):
+            some = slice(planes.start, planes.stop)
+            pushed, taken = self._pushed[some], self._taken[some]
+            if first_token > min(pushed):
                 raise ValueError(f"tokens before {first_token} were not pushed for all of {planes}")
-            for plane in planes:
-                self._taken[plane] = min(self._taken[plane], first_token)
-                self._pushed[plane] = max(self._pushed[plane], end)
+            self._pushed[some] = [max(mark, end) for mark in pushed]
+            self._taken[some] = [min(mark, first_token) for mark in taken]
+            self._waiting_tokens += sum(self._pushed[some]) - sum(pushed)
+            self._waiting_tokens += sum(taken) - sum(self._taken[some])
             self._fence = fence
             blocks = tuple(source_blocks)  # the caller's list may change
             if blocks != self._source_blocks:
@@ -78,24 +83,19 @@ class Backlog:
     def take(self, max_bytes: int) -> Batch | None:
         """The next tokens to write, at least one token and about `max_bytes` at most; None if none wait."""
         with self._lock:
-            first = next((p for p, end in enumerate(self._pushed) if self._taken[p] < end), None)
-            if first is None:
+            if not self._waiting_tokens:
                 return None
-            span = self._taken[first], self._pushed[first]
-            stop = first + 1
-            size_bytes = (span[1] - span[0]) * self._layout.token_bytes
-            while (
-                stop < len(self._pushed)
-                and (self._taken[stop], self._pushed[stop]) == span
-                and (stop - first + 1) * size_bytes <= max_bytes
-            ):
-                stop += 1
-            count = span[1] - span[0]
-            if stop == first + 1:
-                count = max(1, min(count, max_bytes // self._layout.token_bytes))
-            for plane in range(first, stop):
-                self._taken[plane] = span[0] + count
-            return Batch(range(first, stop), span[0], count, self._block_table(), self._fence)
+            marks = list(zip(self._taken, self._pushed, strict=True))
+            first, (start, end) = next((p, mark) for p, mark in enumerate(marks) if mark[0] < mark[1])
+            count, token_bytes = end - start, self._layout.token_bytes
+            num_planes = max(1, max_bytes // (count * token_bytes))
+            alike = takewhile(lambda mark: mark == (start, end), marks[first : first + num_planes])
+            planes = range(first, first + sum(1 for _ in alike))
+            if len(planes) == 1:
+                count = max(1, min(count, max_bytes // token_bytes))
+            self._taken[planes.start : planes.stop] = [start + count] * len(planes)
+            self._waiting_tokens -= count * len(planes)
+            return Batch(planes, start, count, self._block_table(), self._fence)
 
     def whole(self, num_tokens: int) -> Batch:
         """The first `num_tokens` tokens of all planes as they were pushed last, taken or not."""
@@ -105,12 +105,11 @@ class Backlog:
     @property
     def waiting_bytes(self) -> int:
         """Pushed and not taken."""
-        pairs = zip(self._taken, self._pushed, strict=True)
-        return sum(pushed - taken for taken, pushed in pairs) * self._layout.token_bytes
+        return self._waiting_tokens * self._layout.token_bytes
 
     @property
     def has_work(self) -> bool:
-        return any(taken < pushed for taken, pushed in zip(self._taken, self._pushed, strict=True))
+        return self._waiting_tokens > 0
 
     def _block_table(self) -> BlockTable:
         if self._table is None:

@@ -11,7 +11,7 @@ import asyncio
 import logging
 import socket
 import struct
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from pathlib import Path
 
 import grpc
@@ -26,7 +26,7 @@ from kv_transfer.wire import arrived_from, arrived_to, commit_from, commit_to
 
 logger = logging.getLogger(__name__)
 
-CommitCall = Callable[[CommitRecord], Awaitable[Arrived]]
+CommitCall = Callable[[CommitRecord], asyncio.Future[Arrived]]
 
 MAX_RECORD_BYTES = 64 << 10  # longer ones (of very many outputs) go over gRPC
 _MAX_REASON_BYTES = 4 << 10
@@ -46,17 +46,15 @@ class CommitListener:
         self._commit = commit
         self._loop = asyncio.get_running_loop()
         self._connections: set[socket.socket] = set()
-        self._answering: set[asyncio.Task[None]] = set()
         self._buffer = bytearray(MAX_RECORD_BYTES)
         self._socket = listen(path)
         self._loop.add_reader(self._socket, self._accept)
 
-    async def close(self) -> None:
-        """Takes the name away and ends all connections; commits under way end with the receiver's leases."""
+    def close(self) -> None:
+        """Takes the name away and ends all connections."""
         self._stop_listening()
         for connection in list(self._connections):
             self._drop(connection)
-        await asyncio.gather(*self._answering)
 
     def _stop_listening(self) -> None:
         if self._socket.fileno() >= 0:
@@ -89,20 +87,15 @@ class CommitListener:
         if size_bytes == 0:  # the sender is gone, or is none of ours
             self._drop(connection)
             return
-        task = self._loop.create_task(self._answer(connection, record))
-        self._answering.add(task)
-        task.add_done_callback(self._answering.discard)
+        done = self._commit(record)
+        if done.done():
+            self._answer(connection, record.lease_id, done)
+        else:
+            done.add_done_callback(lambda done: self._answer(connection, record.lease_id, done))
 
-    async def _answer(self, connection: socket.socket, record: CommitRecord) -> None:
+    def _answer(self, connection: socket.socket, lease_id: int, done: asyncio.Future[Arrived]) -> None:
         try:
-            answer = _success(record.lease_id, await self._commit(record))
-        except KNOWN_ERRORS as error:
-            answer = _refusal(record.lease_id, status_of(error), str(error))
-        except Exception as error:
-            logger.exception("a commit failed")
-            answer = _refusal(record.lease_id, grpc.StatusCode.INTERNAL, repr(error))
-        try:
-            connection.send(answer)
+            connection.send(_answer(lease_id, done))
         except OSError:  # gone, or it does not read: then it asks over gRPC
             self._drop(connection)
 
@@ -175,8 +168,15 @@ class CommitConnection:
             _settle(answer, number, data[_HEAD.size :])
 
 
-def _success(lease_id: int, arrived: Arrived) -> bytes:
-    return _HEAD.pack(lease_id, _OK) + arrived_to(arrived).SerializeToString()
+def _answer(lease_id: int, done: asyncio.Future[Arrived]) -> bytes:
+    if done.cancelled():
+        return _refusal(lease_id, grpc.StatusCode.CANCELLED, "the receiver shuts down")
+    error = done.exception()
+    if error is None:
+        return _HEAD.pack(lease_id, _OK) + arrived_to(done.result()).SerializeToString()
+    if not isinstance(error, KNOWN_ERRORS):
+        logger.error("a commit failed", exc_info=error)
+    return _refusal(lease_id, status_of(error), str(error))
 
 
 def _refusal(lease_id: int, code: grpc.StatusCode, reason: str) -> bytes:

@@ -31,7 +31,7 @@ from kv_transfer.transports.copier import Copier
 logger = logging.getLogger(__name__)
 
 SLICE_BYTES = 4 << 20  # copied for one transfer before the next has its turn
-INLINE_BYTES = 512 << 10  # copied faster than the copier's thread wakes up
+INLINE_BYTES = 512 << 10  # so little is copied faster than the copier's thread wakes up
 ANSWER_TIMEOUT_S = 1.0  # for a record on the socket, before the commit is repeated over gRPC
 _SOCKET_KIND = "commit"
 
@@ -135,7 +135,7 @@ class ShmAcceptor:
 
     async def close(self) -> None:
         if self._listener is not None:
-            await self._listener.close()
+            self._listener.close()
             self._listener = None
 
     def _listen(self, segment: SharedSegment) -> None:
@@ -151,7 +151,7 @@ class ShmAcceptor:
 
 
 class ShmWriter:
-    """Copies in the copier thread, or where it commits if little is left.
+    """Copies in the copier thread, but the last INLINE_BYTES where it commits.
 
     `_lock` guards what threads share. Whoever holds `_slicing` copies, and sends the
     commit after the last slice: so nothing is being copied when that is sent.
@@ -186,11 +186,8 @@ class ShmWriter:
         self._waiting: list[asyncio.Event] = []  # until this is out of the line
 
     def wake(self) -> None:
-        with self._lock:
-            if self._is_in_line or self._is_stopped:
-                return
-            self._is_in_line = True
-        self._copier.submit(self)
+        if not self._is_little_left():  # else there is time until more is pushed, or `commit`
+            self._get_in_line()
 
     async def commit(self, promise: Promise) -> Arrived | None:
         if self._connection is None or not self._connection.is_open:
@@ -213,6 +210,7 @@ class ShmWriter:
 
     async def drain(self) -> int:
         if not self._is_sent:  # else the copier may have it in line still, without work
+            self._get_in_line()
             await self._until_idle()
         if self._error is not None:
             raise self._error
@@ -229,18 +227,30 @@ class ShmWriter:
         return self._stay_in_line()
 
     def _hand_in(self, promise: Promise) -> None:
-        """Copies and sends here what is not worth a thread, else leaves that to the copier."""
+        """Copies and sends here what is not worth a thread's turn, else leaves that to the copier."""
         with self._lock:
             self._promise = promise
-            is_small = self._backlog.waiting_bytes <= INLINE_BYTES and not self._source.is_on_device
-            is_for_copier = self._is_in_line and not is_small
-        if not is_for_copier and self._slicing.acquire(blocking=False):
+        if self._is_little_left() and self._slicing.acquire(blocking=False):
             try:
                 self._slice()
                 while self._backlog.has_work and not self._is_stopped:
                     self._slice()
             finally:
                 self._slicing.release()
+        else:
+            self._get_in_line()
+
+    def _is_little_left(self) -> bool:
+        """Reading device memory waits, whatever its size: that is for the copier."""
+        waiting_bytes = self._backlog.waiting_bytes
+        return waiting_bytes == 0 or (waiting_bytes <= INLINE_BYTES and not self._source.is_on_device)
+
+    def _get_in_line(self) -> None:
+        with self._lock:
+            if self._is_in_line or self._is_stopped:
+                return
+            self._is_in_line = True
+        self._copier.submit(self)
 
     def _slice(self) -> None:
         try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from itertools import pairwise
 
 import pytest
 from hypothesis import settings
@@ -218,3 +219,10 @@ def test_integrity_check_finds_a_block_that_was_given_away() -> None:
     made.blocks.release(lease.block_ids)
     with pytest.raises(AssertionError, match="leased and free"):
         made.table.check_integrity()
+
+
+def test_ids_are_not_to_be_guessed() -> None:
+    made = Setup()
+    ids = [made.grant(1, f"req-{i}").lease_id for i in range(NUM_BLOCKS)]
+    assert len(set(ids)) == NUM_BLOCKS
+    assert all(abs(a - b) > 2**20 for a, b in pairwise(ids))
