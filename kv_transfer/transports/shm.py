@@ -30,7 +30,9 @@ from kv_transfer.transports.copier import Copier
 
 logger = logging.getLogger(__name__)
 
-SLICE_BYTES = 4 << 20  # copied for one transfer before the next has its turn
+SLICE_BYTES = (
+    16 << 20
+)  # copied for one transfer before the next has its turn: some 2 ms, so that turns cost little
 INLINE_BYTES = 512 << 10  # so little is copied faster than the copier's thread wakes up
 ANSWER_TIMEOUT_S = 1.0  # for a record on the socket, before the commit is repeated over gRPC
 _SOCKET_KIND = "commit"
