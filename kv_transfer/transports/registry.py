@@ -12,6 +12,7 @@ from kv_transfer.transports.base import Transport
 from kv_transfer.transports.collective import groups
 from kv_transfer.transports.collective.acceptor import CollectiveAcceptor
 from kv_transfer.transports.collective.transport import CollectiveTransport
+from kv_transfer.transports.commit_socket import CommitCall
 from kv_transfer.transports.grpc_stream import GrpcAcceptor, GrpcTransport
 from kv_transfer.transports.shm import ShmAcceptor, ShmTransport
 
@@ -23,6 +24,7 @@ class EndContext:
     host_id: str
     instance_id: str
     listen_host: str = "127.0.0.1"  # that its own ports are bound to
+    commit: CommitCall | None = None  # the receiver's, for acceptors that hear of commits themselves
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +39,7 @@ class Entry:
 REGISTRY: Mapping[str, Entry] = {
     "shm": Entry(
         lambda end, _channels: ShmTransport(end.host_id),
-        lambda end: ShmAcceptor(end.host_id),
+        lambda end: ShmAcceptor(end.host_id, end.commit),
     ),
     "collective": Entry(
         lambda end, _channels: CollectiveTransport(end.instance_id),
