@@ -13,6 +13,7 @@ from kv_transfer.checksums import block_checksums
 from kv_transfer.commits import Arrived, CommitRecord, Promise
 from kv_transfer.errors import TransferError
 from kv_transfer.stats import TransferStats
+from kv_transfer.transports.backlog import LITTLE_BYTES
 from kv_transfer.transports.base import CommittingWriter, PeerAddress, Transfer, Writer
 
 
@@ -69,9 +70,9 @@ class Outgoing:
         return self.transfer.grant.transport
 
     @property
-    def has_backlog(self) -> bool:
-        """Whether something pushed was not taken up for writing yet. Any thread."""
-        return self.transfer.backlog.has_work
+    def is_behind(self) -> bool:
+        """Whether more was pushed and not written than a commit takes along in passing. Any thread."""
+        return self.transfer.backlog.waiting_bytes > LITTLE_BYTES
 
     @property
     def error(self) -> Exception | None:

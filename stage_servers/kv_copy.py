@@ -43,7 +43,7 @@ class KvCopy:
         self._num_restarts: int | None = None
 
     def look(self, room_tokens: int) -> Frozen | None:
-        """Begins a round where the last one is written; once little is left, freezes and pushes that.
+        """Begins a round where the last one is nearly written; once little is left, freezes and pushes that.
 
         Raises NotDecoding where the sequence ended, was preempted, or outgrew the lease of `room_tokens`;
         TransferError where the transfer has failed.
@@ -52,7 +52,7 @@ class KvCopy:
             raise self._outgoing.error
         state = self._engine.decode_state(self._key)
         self._check(state, room_tokens)
-        if self._outgoing.has_backlog:
+        if self._outgoing.is_behind:
             return None
         if not self._is_close(state):
             self._push(state)

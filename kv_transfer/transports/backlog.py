@@ -11,6 +11,8 @@ from kv_transfer.layout import PoolLayout
 from kv_transfer.runs import BlockTable
 from kv_transfer.source import Fence
 
+LITTLE_BYTES = 512 << 10  # sooner copied than a thread wakes up: writers may leave it to the commit
+
 
 @dataclass(frozen=True, slots=True)
 class Batch:

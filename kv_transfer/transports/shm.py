@@ -23,7 +23,7 @@ from kv_transfer.pool import Pool
 from kv_transfer.runs import BlockTable
 from kv_transfer.segment import PREFIX, SHM_DIR, SharedSegment
 from kv_transfer.transports.acceptor import TransportInfo
-from kv_transfer.transports.backlog import Batch
+from kv_transfer.transports.backlog import LITTLE_BYTES, Batch
 from kv_transfer.transports.base import PeerAddress, Transfer, Writer
 from kv_transfer.transports.commit_socket import CommitCall, CommitConnection, CommitListener
 from kv_transfer.transports.copier import Copier
@@ -31,7 +31,6 @@ from kv_transfer.transports.copier import Copier
 logger = logging.getLogger(__name__)
 
 SLICE_BYTES = 16 << 20  # of one transfer before the next has its turn: some 2 ms, so that turns cost little
-INLINE_BYTES = 512 << 10  # so little is copied faster than the copier's thread wakes up
 ANSWER_TIMEOUT_S = 1.0  # for a record on the socket, before the commit is repeated over gRPC
 _SOCKET_KIND = "commit"
 
@@ -151,7 +150,7 @@ class ShmAcceptor:
 
 
 class ShmWriter:
-    """Copies in the copier thread, but the last INLINE_BYTES where it commits.
+    """Copies in the copier thread, but the last LITTLE_BYTES where it commits.
 
     `_lock` guards what threads share. Whoever holds `_slicing` copies, and sends the
     commit after the last slice: so nothing is being copied when that is sent.
@@ -246,7 +245,7 @@ class ShmWriter:
     def _is_little_left(self) -> bool:
         """Reading device memory waits, whatever its size: that is for the copier."""
         waiting_bytes = self._backlog.waiting_bytes
-        return waiting_bytes == 0 or (waiting_bytes <= INLINE_BYTES and not self._source.is_on_device)
+        return waiting_bytes == 0 or (waiting_bytes <= LITTLE_BYTES and not self._source.is_on_device)
 
     def _get_in_line(self) -> None:
         with self._lock:

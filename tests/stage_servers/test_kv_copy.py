@@ -19,14 +19,14 @@ class FakeOutgoing:
     """Remembers (first token, number of tokens); writes only when it is told to."""
 
     pushes: list[tuple[int, int]] = field(default_factory=list)
-    has_backlog: bool = False
+    is_behind: bool = False
     error: Exception | None = None
 
     def push(self, first_token: int, num_tokens: int, planes: range, source_blocks: Sequence[int]) -> None:
         assert planes == range(6)
         assert len(source_blocks) * 16 >= first_token + num_tokens
         self.pushes.append((first_token, num_tokens))
-        self.has_backlog = True
+        self.is_behind = True
 
 
 @dataclass
@@ -65,9 +65,9 @@ def test_it_freezes_once_little_is_left(copy: KvCopy, engine: FakeEngine, outgoi
     assert copy.look(300) is None
     engine.num_tokens += 2
     assert copy.look(300) is None  # the first round is not written yet
-    outgoing.has_backlog = False
+    outgoing.is_behind = False
     assert copy.look(300) is None  # it was no short round, so another one
-    outgoing.has_backlog = False
+    outgoing.is_behind = False
     engine.num_tokens += 1
     frozen = copy.look(300)
     assert frozen is not None
@@ -79,7 +79,7 @@ def test_it_freezes_once_little_is_left(copy: KvCopy, engine: FakeEngine, outgoi
 def test_a_short_prompt_needs_one_round(copy: KvCopy, engine: FakeEngine, outgoing: FakeOutgoing) -> None:
     engine.num_tokens = FEW_TOKENS
     assert copy.look(300) is None
-    outgoing.has_backlog = False
+    outgoing.is_behind = False
     assert copy.look(300) is not None
     assert outgoing.pushes == [(0, FEW_TOKENS)]
 
@@ -89,7 +89,7 @@ def test_rounds_that_do_not_shrink_are_bounded(
 ) -> None:
     for _ in range(MOST_ROUNDS):
         assert copy.look(500) is None
-        outgoing.has_backlog = False
+        outgoing.is_behind = False
         engine.num_tokens += FEW_TOKENS + 1
     assert copy.look(500) is not None
     assert len(outgoing.pushes) == MOST_ROUNDS + 1
@@ -97,7 +97,7 @@ def test_rounds_that_do_not_shrink_are_bounded(
 
 def test_a_preempted_sequence_is_not_moved(copy: KvCopy, engine: FakeEngine, outgoing: FakeOutgoing) -> None:
     copy.look(300)
-    outgoing.has_backlog = False
+    outgoing.is_behind = False
     engine.num_restarts = 1
     with pytest.raises(NotDecoding, match="preempted"):
         copy.look(300)
