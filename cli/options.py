@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from kv_transfer.transports import NAMES
+
 StateDirOption = Annotated[
     Path | None, typer.Option("--state-dir", metavar="DIR", help="Folder that remembers the cluster.")
 ]
@@ -40,7 +42,7 @@ DeviceOption = Annotated[
     str, typer.Option("--device", help="auto, cpu, cuda or cuda:N. auto: GPUs where there are.")
 ]
 AttentionOption = Annotated[str, typer.Option("--attention", help="Attention backend; auto takes the best.")]
-TransportOption = Annotated[str, typer.Option("--transport", help="auto, shm or grpc.")]
+TransportOption = Annotated[str, typer.Option("--transport", help=f"auto, {', '.join(NAMES)}.")]
 CoresOption = Annotated[
     str | None, typer.Option("--cores", metavar="LIST", help="CPU cores to use, such as 0-3,6. Default: all.")
 ]

@@ -27,6 +27,14 @@ class PlaneSource(Protocol):
     def layout(self) -> PoolLayout: ...
 
     @property
+    def slots(self) -> torch.Tensor:
+        """All of it, contiguous: [num_planes, num_slots, elements_per_token]."""
+
+    @property
+    def is_lasting(self) -> bool:
+        """Whether the memory stays for many transfers, so that registering it once pays."""
+
+    @property
     def is_on_device(self) -> bool:
         """Whether `read` waits for a copy off a device (else it returns a view at once)."""
 
@@ -40,29 +48,30 @@ class PlaneSource(Protocol):
 class TensorSource:
     """Planes of slots in one tensor: a pool's, or an embedding's [1, num_tokens, width]."""
 
-    def __init__(self, tensor: torch.Tensor, layout: PoolLayout) -> None:
+    def __init__(self, tensor: torch.Tensor, layout: PoolLayout, *, is_lasting: bool = False) -> None:
         self.layout = layout
-        self._slots = tensor.detach().reshape(layout.num_planes, -1, tensor.shape[-1])
-        self._bytes = None if self.is_on_device else byte_slots(self._slots, layout)
+        self.is_lasting = is_lasting
+        self.slots = tensor.detach().reshape(layout.num_planes, -1, tensor.shape[-1])
+        self._bytes = None if self.is_on_device else byte_slots(self.slots, layout)
 
     @classmethod
     def of_pool(cls, pool: Pool) -> TensorSource:
-        return cls(pool.slots(), pool.layout)
+        return cls(pool.slots(), pool.layout, is_lasting=True)
 
     @property
     def is_on_device(self) -> bool:
-        return self._slots.device.type != "cpu"
+        return self.slots.device.type != "cpu"
 
     def fence(self) -> Fence | None:
-        if self._slots.device.type != "cuda":
+        if self.slots.device.type != "cuda":
             return None
-        event: Fence = torch.cuda.current_stream(self._slots.device).record_event()
+        event: Fence = torch.cuda.current_stream(self.slots.device).record_event()
         return event
 
     def read(self, planes: range, first_slot: int, count: int) -> Bytes:
         rows = slice(planes.start, planes.stop), slice(first_slot, first_slot + count)
         if self._bytes is not None:
             return self._bytes[rows]
-        host = self._slots[rows].contiguous().cpu()
+        host = self.slots[rows].contiguous().cpu()
         array: Bytes = host.view(torch.uint8).numpy()
         return array.reshape(len(planes), count, self.layout.token_bytes)

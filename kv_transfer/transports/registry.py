@@ -6,10 +6,12 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from kv_transfer.channels import Channels
-from kv_transfer.transports import NAMES
+from kv_transfer.transports import NAMES, cuda_driver, nixl_agent
 from kv_transfer.transports.acceptor import Acceptor
 from kv_transfer.transports.base import Transport
+from kv_transfer.transports.cuda_ipc import CudaIpcAcceptor, CudaIpcTransport
 from kv_transfer.transports.grpc_stream import GrpcAcceptor, GrpcTransport
+from kv_transfer.transports.nixl import NixlAcceptor, NixlTransport
 from kv_transfer.transports.shm import ShmAcceptor, ShmTransport
 
 
@@ -31,9 +33,19 @@ class Entry:
 
 
 REGISTRY: Mapping[str, Entry] = {
+    "cuda_ipc": Entry(
+        lambda end, _channels: CudaIpcTransport(end.host_id),
+        lambda end: CudaIpcAcceptor(end.host_id),
+        cuda_driver.refusal,
+    ),
     "shm": Entry(
         lambda end, _channels: ShmTransport(end.host_id),
         lambda end: ShmAcceptor(end.host_id),
+    ),
+    "nixl": Entry(
+        lambda end, _channels: NixlTransport(end.instance_id),
+        lambda end: NixlAcceptor(end.instance_id),
+        nixl_agent.refusal,
     ),
     "grpc": Entry(
         lambda _end, channels: GrpcTransport(channels),

@@ -17,12 +17,12 @@ from kv_transfer.outgoing import OutgoingState
 from kv_transfer.pool import Pool
 from kv_transfer.segment import SHM_DIR
 from kv_transfer.sender import PeerAddress
-from tests.kv_transfer.loopback import KEY, MakeSender, Receive, until
+from tests.kv_transfer.loopback import EACH, KEY, MakeSender, Receive, until
 
-BOTH = pytest.mark.parametrize("transport", ["shm", "grpc"])
+ALL = pytest.mark.parametrize("transport", EACH)
 
 
-@BOTH
+@ALL
 @pytest.mark.parametrize("num_pushed", [0, 3, 6])
 async def test_sender_aborts(
     transport: str, num_pushed: int, receive: Receive, sender_with: MakeSender, source: Pool
@@ -41,7 +41,7 @@ async def test_sender_aborts(
     assert sender.stats.of("receiver", transport).aborted == 1
 
 
-@BOTH
+@ALL
 async def test_incomplete_transfers_are_not_committed(
     transport: str, receive: Receive, sender_with: MakeSender, source: Pool
 ) -> None:
@@ -55,7 +55,7 @@ async def test_incomplete_transfers_are_not_committed(
     assert sender.stats.of("receiver", transport).failures == {"INCOMPLETE": 1}
 
 
-@BOTH
+@ALL
 async def test_receiver_ends_the_request_mid_transfer(
     transport: str, receive: Receive, sender_with: MakeSender, source: Pool
 ) -> None:
@@ -65,14 +65,14 @@ async def test_receiver_ends_the_request_mid_transfer(
     await asyncio.sleep(0.01)
     peer.receiver.release_request(KEY, "cancelled by the client")
     assert peer.num_open == 0
-    assert peer.receiver.leases.num_quarantined_blocks == (5 if transport == "shm" else 0)
+    assert peer.receiver.leases.num_quarantined_blocks == (0 if transport == "grpc" else 5)
     outgoing.push(0, 20, range(2, 6), range(4))
     with pytest.raises(TransferError, match="cancelled by the client"):
         await outgoing.commit(20)
     peer.assert_nothing_is_held()
 
 
-@BOTH
+@ALL
 async def test_receiver_refuses_at_the_end(
     transport: str, receive: Receive, sender_with: MakeSender, source: Pool
 ) -> None:
@@ -87,7 +87,7 @@ async def test_receiver_refuses_at_the_end(
     peer.assert_nothing_is_held()
 
 
-@BOTH
+@ALL
 async def test_commit_is_cancelled(
     transport: str, receive: Receive, sender_with: MakeSender, source: Pool
 ) -> None:
@@ -110,7 +110,7 @@ async def test_commit_is_cancelled(
     assert sender.stats.in_flight == 0
 
 
-@BOTH
+@ALL
 async def test_abort_beside_a_commit(
     transport: str, receive: Receive, sender_with: MakeSender, source: Pool
 ) -> None:
@@ -129,7 +129,7 @@ async def test_abort_beside_a_commit(
     assert sender.stats.in_flight == 0
 
 
-@BOTH
+@ALL
 async def test_receiver_is_gone(
     transport: str, receive: Receive, sender_with: MakeSender, source: Pool
 ) -> None:
@@ -147,7 +147,7 @@ async def test_receiver_is_gone(
     assert sender.stats.in_flight == 0
 
 
-@BOTH
+@ALL
 async def test_a_peer_that_came_back_has_a_new_life(
     transport: str, receive: Receive, sender_with: MakeSender, source: Pool
 ) -> None:
@@ -175,7 +175,7 @@ async def test_memory_that_cannot_be_mapped_falls_through_to_grpc(
     peer = await receive()
     assert peer.kv.segment is not None
     moved = peer.kv.segment.path.rename(SHM_DIR / f"{peer.kv.segment.path.name}.moved")
-    sender = sender_with()
+    sender = sender_with("shm", "grpc")
     outgoing = await sender.open(peer.address, KEY, PayloadKind.KV, 0, 4, source)
     assert outgoing.transport == "grpc"
     await outgoing.abort("done")
@@ -194,12 +194,13 @@ async def test_shared_memory_only_where_there_is_some(
 ) -> None:
     peer = await receive(is_shared=reason != "plain pool")
     here = host_id() if reason == "plain pool" else "elsewhere"
-    outgoing = await sender_with(host_id=here).open(peer.address, KEY, PayloadKind.KV, 0, 4, source)
+    sender = sender_with("shm", "grpc", host_id=here)
+    outgoing = await sender.open(peer.address, KEY, PayloadKind.KV, 0, 4, source)
     assert outgoing.transport == "grpc"
     await outgoing.abort("done")
 
 
-@BOTH
+@ALL
 async def test_heartbeats_keep_a_long_lease(
     transport: str,
     receive: Receive,
