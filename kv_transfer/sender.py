@@ -44,7 +44,8 @@ class Sender:
 
     `transports` names what may be used, best first; None means all that can be had. Opening takes at
     most `open_timeout_s` (the peer may wait for the request and for room), commits
-    and heartbeats `call_timeout_s`. With `tls` all calls go through it.
+    and heartbeats `call_timeout_s`. With `tls` all calls go through it, and
+    no transport is used that passes it by.
     Raises ValueError for a transport that is unknown or cannot be had.
     """
 
@@ -61,7 +62,7 @@ class Sender:
         clock: Clock | None = None,
         tls: TlsFiles | None = None,
     ) -> None:
-        names = usable(transports)
+        names = usable(transports, is_encrypted=tls is not None)
         self.stats = StatsTable()
         self._model_fingerprint = model_fingerprint
         self._instance_id = instance_id
