@@ -45,6 +45,9 @@ AttentionOption = Annotated[str, typer.Option("--attention", help="Attention bac
 TransportOption = Annotated[
     str, typer.Option("--transport", help=f"auto, {', '.join(NAMES[:-1])} or {NAMES[-1]}.")
 ]
+ChecksumsOption = Annotated[
+    bool, typer.Option("--checksums/--no-checksums", help="Compare a checksum of each block received.")
+]
 CoresOption = Annotated[
     str | None, typer.Option("--cores", metavar="LIST", help="CPU cores to use, such as 0-3,6. Default: all.")
 ]

@@ -10,6 +10,7 @@ from cli.exits import FAILED, USAGE, fail
 from cli.options import (
     AdvertiseOption,
     AttentionOption,
+    ChecksumsOption,
     ChunkTokensOption,
     CoresOption,
     DeviceOption,
@@ -52,6 +53,7 @@ def run(
     dtype: DtypeOption = "auto",
     attention: AttentionOption = "auto",
     transport: TransportOption = "auto",
+    checksums: ChecksumsOption = False,
     cores: CoresOption = None,
     threads: ThreadsOption = None,
     kv_blocks: KvBlocksOption = None,
@@ -94,6 +96,7 @@ def run(
             dtype=dtype,
             attention=attention,
             transport=transport,
+            checksums=checksums,
             cores=choose_cores(cores) if cores else None,
             log_level=log_level.upper(),
             tls_cert=tls_cert,

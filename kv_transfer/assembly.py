@@ -28,8 +28,9 @@ class Assembly:
         """What sets `arrival` apart from parts that arrived before, in words; empty if nothing does."""
         for part in self.parts:
             other = part.arrival
-            if other is not None and other.num_tokens != arrival.num_tokens:
-                return f"num_tokens: {arrival.num_tokens}, another part of the item has {other.num_tokens}"
+            if other is not None and other.found != arrival.found:
+                mine, theirs = arrival.found.num_tokens, other.found.num_tokens
+                return f"num_tokens: {mine}, another part of the item has {theirs}"
             if other is not None and other.outputs != arrival.outputs:
                 return "output_token_ids: another part of the item has others"
         return ""
@@ -40,7 +41,7 @@ class Assembly:
         return sum(len(part.heads) for part in arrived) == len(self.heads)
 
 
-class Turns:
+class ItemLocks:
     """One turn at a time for each item, so that one of its parts waits for room and the others join it."""
 
     def __init__(self) -> None:

@@ -9,6 +9,7 @@ import grpc
 from core.access import token_metadata
 from elasticmm.v1 import transfer_pb2_grpc
 from kv_transfer.errors import TransferError
+from kv_transfer.statuses import cause_of
 from kv_transfer.tls import TlsFiles, connection_problem
 from kv_transfer.transports.base import PeerAddress
 
@@ -60,13 +61,9 @@ class Channels:
         return grpc.aio.secure_channel(endpoint, self._credentials, options=self._options)
 
 
-def code_name(error: grpc.RpcError) -> str:
-    return str(error.code().name)
-
-
-def call_error(verb: str, error: grpc.RpcError) -> TransferError:
-    """A failed call as our error; its cause is "TLS" where only TLS can be at fault."""
-    code, details = code_name(error), str(error.details())
-    hint, is_sure = connection_problem(details) if code == "UNAVAILABLE" else ("", False)
-    message = f"{verb} refused: {code}: {details}" + (f" ({hint})" if hint else "")
-    return TransferError("TLS" if is_sure else code, message)
+def call_error(what: str, error: grpc.RpcError) -> TransferError:
+    """A failed call as our error, which begins with `what`; cause "TLS" where only TLS can be at fault."""
+    code, details = error.code(), str(error.details())
+    hint, is_sure = connection_problem(details) if code is grpc.StatusCode.UNAVAILABLE else ("", False)
+    message = f"{what}: {code.name}: {details}" + (f" ({hint})" if hint else "")
+    return TransferError("TLS" if is_sure else cause_of(code), message)

@@ -11,6 +11,10 @@ class LayoutMismatch(ValueError):
     """The two ends differ in something that bytes cannot bridge."""
 
 
+class ChecksumMismatch(RuntimeError):
+    """Bytes that arrived are not those that were sent."""
+
+
 class TransferError(RuntimeError):
     """A transfer failed; the sender's own state is clean.
 

@@ -23,6 +23,7 @@ from enum import Enum
 
 from core.clock import Clock
 from kv_transfer.blocks import BlockAllocator
+from kv_transfer.commits import Arrived
 from kv_transfer.layout import PayloadKind
 from kv_transfer.processes import ProcessIdentity
 
@@ -71,7 +72,7 @@ class LeaseGone(LookupError):
 class Arrival:
     """What a sender committed of its part."""
 
-    num_tokens: int
+    found: Arrived  # what it was answered
     outputs: tuple[int, ...]
 
 
@@ -128,7 +129,7 @@ class LeaseTable:
         self._on_end = on_end
         self._leases: dict[int, Lease] = {}  # open or in quarantine
         self._ends: OrderedDict[int, tuple[LeaseState, str]] = OrderedDict()
-        self._next_id = secrets.randbits(42) << 20  # an id of an earlier life means nothing here
+        self._arrived: dict[int, Arrived] = {}  # of those among the ends that were committed
 
     def __iter__(self) -> Iterator[Lease]:
         return iter(self._leases.values())
@@ -162,7 +163,7 @@ class LeaseTable:
             if set(other.heads) & set(heads) and other.state in LIVE_STATES:
                 self.abort(other, "the sender opened the same transfer again", is_confirmed=False)
         lease = Lease(
-            lease_id=self._next_id,
+            lease_id=self._new_id(),
             key=key,
             kind=kind,
             item_index=item_index,
@@ -177,7 +178,6 @@ class LeaseTable:
             expires_at_s=self._clock.now_s() + self.lease_s,
             written=[0] * num_planes,
         )
-        self._next_id += 1
         self._leases[lease.lease_id] = lease
         return lease
 
@@ -193,12 +193,12 @@ class LeaseTable:
             raise LeaseGone(f"lease {lease_id} is {state.value}: {reason}")
         raise LeaseGone(f"lease {lease_id} is not known")
 
-    def was_committed(self, lease_id: int) -> bool:
-        """Whether its sender's commit was taken, as far as that is remembered."""
+    def arrived(self, lease_id: int) -> Arrived | None:
+        """What was committed, if it was and as far as that is remembered."""
         lease = self._leases.get(lease_id)
-        if lease is not None:
-            return lease.state is LeaseState.ARRIVED
-        return self._ends.get(lease_id, (None, ""))[0] is LeaseState.COMMITTED
+        if lease is not None and lease.state is LeaseState.ARRIVED and lease.arrival is not None:
+            return lease.arrival.found
+        return self._arrived.get(lease_id)
 
     def heard_of(self, lease: Lease) -> None:
         """Its sender gave a sign of life: the expiry moves on."""
@@ -213,9 +213,10 @@ class LeaseTable:
         lease.reason = "waits for the other parts"
         lease.expires_at_s = self._clock.now_s() + self.lease_s
 
-    def commit(self, lease: Lease) -> tuple[int, ...]:
+    def commit(self, lease: Lease, arrived: Arrived) -> tuple[int, ...]:
         """The caller takes over the lease's references to its blocks."""
         self._move(lease, LeaseState.COMMITTED)
+        self._arrived[lease.lease_id] = arrived
         self._forget(lease, "all arrived")
         return lease.block_ids
 
@@ -304,8 +305,15 @@ class LeaseTable:
         del self._leases[lease.lease_id]
         self._ends[lease.lease_id] = lease.state, reason
         while len(self._ends) > _REMEMBERED_ENDS:
-            self._ends.popitem(last=False)
+            forgotten, _ = self._ends.popitem(last=False)
+            self._arrived.pop(forgotten, None)
         self._on_end(lease)
+
+    def _new_id(self) -> int:
+        """Not to be guessed: whoever names a lease was told of it, and in this life of the instance."""
+        while (lease_id := secrets.randbits(63)) in (0, *self._leases, *self._ends):
+            pass
+        return lease_id
 
     def _move(self, lease: Lease, wanted: LeaseState) -> None:
         if wanted not in LEGAL_MOVES[lease.state]:

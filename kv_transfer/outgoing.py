@@ -10,9 +10,12 @@ from enum import Enum
 from typing import Protocol
 
 from core.clock import Clock
+from kv_transfer.blocks import blocks_for
+from kv_transfer.checksums import block_checksums
+from kv_transfer.commits import Arrived, CommitRecord, Promise
 from kv_transfer.errors import TransferError
 from kv_transfer.stats import TransferStats
-from kv_transfer.transports.base import PeerAddress, Transfer, Writer
+from kv_transfer.transports.base import CommittingWriter, PeerAddress, Transfer, Writer
 
 logger = logging.getLogger(__name__)
 
@@ -26,10 +29,8 @@ class OutgoingState(Enum):
 class LeaseCalls(Protocol):
     """What an Outgoing asks of its sender."""
 
-    async def commit_lease(
-        self, peer: PeerAddress, lease_id: int, num_tokens: int, outputs: tuple[int, ...]
-    ) -> None:
-        """Raises TransferError."""
+    async def commit_lease(self, peer: PeerAddress, record: CommitRecord) -> Arrived:
+        """Over gRPC; repeating is harmless. Raises TransferError."""
 
     async def abort_lease(self, peer: PeerAddress, lease_id: int, reason: str) -> None:
         """Tells the receiver that nothing is written any more, if it can be reached; raises nothing."""
@@ -51,6 +52,7 @@ class Outgoing:
         self.state = OutgoingState.OPEN
         self.transfer = transfer
         self._writer = writer
+        self._committing = writer if isinstance(writer, CommittingWriter) else None
         self._calls = calls
         self._stats = stats
         self._clock = clock
@@ -102,10 +104,15 @@ class Outgoing:
         """
         self._check_open()
         try:
-            size_bytes = await self._write_rest(num_tokens)
+            promise = await self._promise(num_tokens, tuple(outputs))
             self._check_open()
-            await self._calls.commit_lease(self.peer, self.lease_id, num_tokens, tuple(outputs))
+            arrived = await self._commit_past_grpc(promise)
+            size_bytes = await self._write_rest()
             self._check_open()
+            if arrived is None:
+                arrived = await self._calls.commit_lease(self.peer, promise.record(size_bytes))
+                self._check_open()
+            _check_arrived(arrived, promise.expected)
         except BaseException as error:
             await self._give_up(f"the sender failed: {error}", _cause(error))
             raise
@@ -126,18 +133,29 @@ class Outgoing:
             with contextlib.suppress(TransferError):  # said again when the transfer is given up
                 await self._writer.stop()
 
-    async def _write_rest(self, num_tokens: int) -> int:
-        missing = self.transfer.backlog.missing(num_tokens)
-        if missing and self.error is None:  # else what failed is why they are missing
+    async def _promise(self, num_tokens: int, outputs: tuple[int, ...]) -> Promise:
+        self._check_writing()
+        transfer = self.transfer
+        missing = transfer.backlog.missing(num_tokens)
+        if missing:
             raise TransferError("INCOMPLETE", f"num_tokens: {missing}")
+        checksums: tuple[int, ...] = ()
+        if transfer.grant.wants_checksums:
+            checksums = await asyncio.to_thread(_checksums, transfer, num_tokens)
+        num_blocks = blocks_for(num_tokens, transfer.grant.layout.block_tokens)
+        expected = Arrived(num_tokens, transfer.grant.layout.num_planes, num_blocks)
+        return Promise(self.lease_id, num_tokens, outputs, checksums, expected)
+
+    async def _commit_past_grpc(self, promise: Promise) -> Arrived | None:
+        """None: no such way, or no answer came by it."""
+        return None if self._committing is None else await self._committing.commit(promise)
+
+    async def _write_rest(self) -> int:
         try:
             size_bytes = await self._writer.drain()
-        except TransferError:
-            raise
         except Exception as error:
-            raise TransferError("INTERNAL", f"writing failed: {error!r}") from error
-        if self.error is not None:  # the lease was lost while all was written
-            raise self.error
+            raise _writing_failed(error) from error
+        self._check_writing()  # the lease may have been lost while all was written
         return size_bytes
 
     async def _give_up(self, reason: str, cause: str | None) -> None:
@@ -161,6 +179,10 @@ class Outgoing:
             return
         await self._calls.abort_lease(self.peer, self.lease_id, reason)
 
+    def _check_writing(self) -> None:
+        if self.error is not None:
+            raise _writing_failed(self.error)
+
     def _check_open(self) -> None:
         if self.state is not OutgoingState.OPEN:
             raise TransferError("ENDED", f"the transfer is {self.state.value} already")
@@ -169,6 +191,26 @@ class Outgoing:
         self.state = state
         self._stats.in_flight -= 1
         self._calls.ended(self)
+
+
+def _checksums(transfer: Transfer, num_tokens: int) -> tuple[int, ...]:
+    """Of the source, per block of the receiver; in a thread."""
+    pushed = transfer.backlog.whole(num_tokens)
+    if pushed.fence is not None:
+        pushed.fence.synchronize()
+    block_tokens = transfer.grant.layout.block_tokens
+    return block_checksums(transfer.source, transfer.heads, pushed.source, num_tokens, block_tokens)
+
+
+def _check_arrived(arrived: Arrived, expected: Arrived) -> None:
+    if arrived != expected:
+        raise TransferError("INCOMPLETE", f"{expected} was committed, the receiver found {arrived}")
+
+
+def _writing_failed(error: Exception) -> TransferError:
+    if isinstance(error, TransferError):
+        return error
+    return TransferError("INTERNAL", f"writing failed: {error!r}")
 
 
 async def _finish(work: Awaitable[None]) -> None:

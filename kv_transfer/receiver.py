@@ -10,11 +10,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from core.clock import Clock, MonotonicClock
-from kv_transfer.assembly import Assembly, Turns
+from kv_transfer.arrivals import Arrivals
+from kv_transfer.assembly import Assembly, ItemLocks
+from kv_transfer.commits import Arrived, CommitRecord
 from kv_transfer.errors import LayoutMismatch, UnknownRequest
 from kv_transfer.host import TransferHost
 from kv_transfer.layout import PayloadKind
-from kv_transfer.leases import OPEN_STATES, Arrival, Item, Key, Lease, LeaseTable
+from kv_transfer.leases import OPEN_STATES, Item, Key, Lease, LeaseTable
 from kv_transfer.offers import NoSuchPool, OpenOffer, TooLarge, TransferUnavailable
 from kv_transfer.processes import identify
 from kv_transfer.room import Room
@@ -43,7 +45,8 @@ class TransferReceiver:
     """One per instance, used on one loop; `start` before the first call, `close` at the end.
 
     `transports` names those that senders may use; None means all that can be had. Ports that
-    they need beside the transfer service's are bound to `listen_host`.
+    they need beside the transfer service's are bound to `listen_host`. With `checksums` every
+    commit must carry those of its blocks, which are compared with what arrived.
     Raises ValueError for a transport that is unknown or cannot be had.
     """
 
@@ -57,12 +60,14 @@ class TransferReceiver:
         instance_id: str = "",
         listen_host: str = "127.0.0.1",
         transports: Sequence[str] | None = None,
+        checksums: bool = False,
         clock: Clock | None = None,
         lease_s: float = 30.0,
         grace_s: float = 60.0,
     ) -> None:
         self.pools = dict(pools)
         self.epoch = epoch
+        self.wants_checksums = checksums
         self._host = host
         self._host_id = host_id
         allocators = {kind: pool.blocks for kind, pool in self.pools.items()}
@@ -74,8 +79,10 @@ class TransferReceiver:
             on_end=lambda lease: self._acceptors[lease.transport].lease_ended(lease),
         )
         self.rooms: dict[PayloadKind, Room] = {}
-        self._acceptors = make_acceptors(usable(transports), EndContext(host_id, instance_id, listen_host))
-        self._turns = Turns()
+        end = EndContext(host_id, instance_id, listen_host, self.commit)
+        self._acceptors = make_acceptors(usable(transports), end)
+        self._arrivals = Arrivals(self.pools, self.leases, host, checksums=checksums)
+        self._joining = ItemLocks()
         self._opening: dict[asyncio.Task[Granted], OpenOffer] = {}
         self._sweeper: asyncio.Task[None] | None = None
 
@@ -93,6 +100,7 @@ class TransferReceiver:
                 await self._sweeper
         for key in {lease.key for lease in self.leases}:
             self.release_request(key, "this instance shuts down")
+        await self._arrivals.close()
         for acceptor in self._acceptors.values():
             await acceptor.close()
 
@@ -128,30 +136,9 @@ class TransferReceiver:
         self.leases.heard_of(lease)
         return lease
 
-    def commit(self, lease_id: int, num_tokens: int, outputs: tuple[int, ...]) -> None:
-        """Hands what arrived to the host, once all parts of the item did. A repeated commit does nothing.
-
-        Raises LeaseGone, UnknownRequest, ValueError if tokens are missing or parts disagree; then the
-        lease is over, and those of all parts.
-        """
-        if self.leases.was_committed(lease_id):
-            return
-        self.leases.confirm_stopped(lease_id)
-        lease = self.leases.open_lease(lease_id)
-        assembly = Assembly(self.leases.parts(lease.item), self.pools[lease.kind].layout.heads)
-        arrival = Arrival(num_tokens, outputs)
-        problem = _commit_problem(lease, num_tokens) or assembly.disagreement(arrival)
-        if problem:
-            self.leases.abort(lease, problem, is_confirmed=True)
-            raise ValueError(problem)
-        if not assembly.is_completed_by(lease):
-            self.leases.arrive(lease, arrival)
-            return
-        try:
-            self._deliver(assembly.parts, arrival)
-        except BaseException as error:
-            self.leases.abort(lease, f"the receiver refused it: {error}", is_confirmed=True)
-            raise
+    def commit(self, record: CommitRecord) -> asyncio.Future[Arrived]:
+        """What the sender of a lease says when all is written: see Arrivals."""
+        return self._arrivals.commit(record)
 
     def abort(self, lease_id: int, reason: str) -> None:
         """The sender gave up and writes no more. Unknown leases are no error."""
@@ -222,7 +209,7 @@ class TransferReceiver:
         layout = self.pools[offer.layout.kind].layout
         if layout.common_heads(offer.layout) == layout.heads:
             return self._grant(offer, await self._take_room(offer))
-        async with self._turns.of(offer.item):
+        async with self._joining.of(offer.item):
             return self._grant(offer, self._join(offer) or await self._take_room(offer))
 
     async def _take_room(self, offer: OpenOffer) -> list[int]:
@@ -297,22 +284,6 @@ class TransferReceiver:
         pool.write_bytes(plane, lease.block_ids, first_token, data, lease.heads)
         lease.written[plane] = max(lease.written[plane], end)
 
-    def _deliver(self, parts: Sequence[Lease], arrival: Arrival) -> None:
-        """All parts of an item. Blocks that hold none of the tokens go back to the pool."""
-        lease, *others = parts
-        pool = self.pools[lease.kind]
-        used = list(lease.block_ids[: pool.blocks_for(arrival.num_tokens)])
-        surplus = lease.block_ids[len(used) :]
-        if lease.kind is PayloadKind.KV:
-            self._host.on_kv(lease.key, used, arrival.num_tokens, arrival.outputs)
-        else:
-            self._host.on_embedding(lease.key, lease.item_index, used, arrival.num_tokens)
-        for part in parts:
-            self.leases.commit(part)
-        for part in others:
-            pool.blocks.release(part.block_ids)
-        pool.blocks.release(surplus)
-
     async def _sweep_for_ever(self) -> None:
         while True:
             await asyncio.sleep(SWEEP_INTERVAL_S)
@@ -320,12 +291,3 @@ class TransferReceiver:
                 self.leases.sweep()
             except Exception:
                 logger.exception("sweeping leases failed")
-
-
-def _commit_problem(lease: Lease, num_tokens: int) -> str:
-    if not 1 <= num_tokens <= lease.num_tokens:
-        return f"num_tokens: {num_tokens} is not within 1 to {lease.num_tokens}"
-    if lease.is_written_directly:
-        return ""  # the sender vouches for what it wrote itself
-    short = [plane for plane, count in enumerate(lease.written) if count < num_tokens]
-    return f"num_tokens: {num_tokens}, but {len(short)} planes have fewer" if short else ""

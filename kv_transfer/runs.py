@@ -11,6 +11,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+_FEW = 16
+
 
 class Run(NamedTuple):
     """Tokens that lie in consecutive slots."""
@@ -31,16 +33,15 @@ class CopyRun(NamedTuple):
 class BlockTable:
     """A sequence's blocks as runs of consecutive ones: token t is in blocks[t // block_tokens].
 
-    Built in one vectorised pass, because a sequence has thousands of blocks and
-    is asked for its runs per layer and slice.
+    Built in one vectorised pass where there are many, because a sequence has thousands of
+    blocks and is asked for its runs per layer and slice.
     """
 
     def __init__(self, blocks: Sequence[int], block_tokens: int) -> None:
-        numbers = np.fromiter(blocks, np.int64, len(blocks))
-        firsts = np.flatnonzero(np.diff(numbers, prepend=-2) != 1)
+        firsts = _few_run_starts(blocks) if len(blocks) <= _FEW else _run_starts(blocks)
         self.num_tokens = len(blocks) * block_tokens
-        self._tokens: list[int] = (firsts * block_tokens).tolist()  # where each run starts
-        self._slots: list[int] = (numbers[firsts] * block_tokens).tolist()
+        self._tokens = [first * block_tokens for first in firsts]  # where each run starts
+        self._slots = [blocks[first] * block_tokens for first in firsts]
 
     def runs(self, first_token: int, num_tokens: int) -> Iterator[Run]:
         """Raises IndexError if the blocks do not hold these tokens."""
@@ -54,6 +55,16 @@ class BlockTable:
             yield Run(token, self._slots[index] + token - self._tokens[index], count)
             token += count
             index += 1
+
+
+def _few_run_starts(blocks: Sequence[int]) -> list[int]:
+    return [i for i, block in enumerate(blocks) if i == 0 or block != blocks[i - 1] + 1]
+
+
+def _run_starts(blocks: Sequence[int]) -> list[int]:
+    numbers = np.fromiter(blocks, np.int64, len(blocks))
+    starts: list[int] = np.flatnonzero(np.diff(numbers, prepend=-2) != 1).tolist()
+    return starts
 
 
 def copy_runs(source: Iterator[Run], target: Iterator[Run]) -> Iterator[CopyRun]:

@@ -26,6 +26,7 @@ import numpy as np
 import numpy.typing as npt
 
 from kv_transfer.errors import AttachError
+from kv_transfer.local_socket import is_unheard
 from kv_transfer.processes import ProcessIdentity, start_ticks
 
 if TYPE_CHECKING:
@@ -128,6 +129,11 @@ class SharedSegment:
             raise AttachError(f"{path}: {error}") from error
         return cls(path, record, fd, mapping, is_owner=False)
 
+    def sibling(self, kind: str) -> Path:
+        """Where the owner may put something else that is found and reaped as this segment is."""
+        stem = self.path.name.rsplit("-", 2)[0]  # without kind and process id
+        return self.path.with_name(f"{stem}-{kind}-{self.record.pid}")
+
     def array(self) -> npt.NDArray[np.uint8]:
         """The payload's bytes, [payload_bytes], without a copy."""
         return np.frombuffer(self._open_mapping(), np.uint8, self.record.payload_bytes, HEADER_BYTES)
@@ -163,12 +169,14 @@ class SharedSegment:
 
 
 def reap_segments(cluster: str | None = None) -> list[Path]:
-    """Removes the segments whose owner is dead (of one cluster, or of all); returns their paths."""
+    """Removes segments and sockets whose owner is dead (of one cluster, or of all); returns their paths."""
     prefix = PREFIX if cluster is None else f"{PREFIX}{_NOT_IN_NAMES.sub('_', cluster)}-"
     return [path for path in sorted(SHM_DIR.glob(f"{prefix}*")) if _reap(path)]
 
 
 def _reap(path: Path) -> bool:
+    if path.is_socket():
+        return _reap_socket(path)
     try:
         fd = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
     except OSError:
@@ -180,6 +188,15 @@ def _reap(path: Path) -> bool:
         return True
     finally:
         os.close(fd)
+
+
+def _reap_socket(path: Path) -> bool:
+    """Unheard and of no living process: one that is being made is unheard for a moment, too."""
+    name = _KIND_AND_PID.search(path.name)
+    if name is None or start_ticks(int(name[1])) is not None or not is_unheard(path):
+        return False
+    path.unlink(missing_ok=True)
+    return True
 
 
 def _is_abandoned(fd: int, path: Path) -> bool:

@@ -15,6 +15,7 @@ import grpc
 from core.clock import Clock, MonotonicClock
 from elasticmm.v1 import transfer_pb2
 from kv_transfer.channels import Channels, call_error
+from kv_transfer.commits import Arrived, CommitRecord
 from kv_transfer.errors import AttachError, TransferError
 from kv_transfer.layout import PayloadKind, PoolLayout
 from kv_transfer.leases import Key
@@ -27,7 +28,8 @@ from kv_transfer.transports.acceptor import TransportInfo
 from kv_transfer.transports.backlog import Backlog
 from kv_transfer.transports.base import Grant, LeaseDeadline, PeerAddress, Transfer
 from kv_transfer.transports.registry import TRANSPORTS, EndContext, make_transports, usable
-from kv_transfer.wire import layout_from, layout_to
+from kv_transfer.turns import Turns
+from kv_transfer.wire import arrived_from, commit_to, layout_from, layout_to
 
 if TYPE_CHECKING:
     import torch
@@ -36,6 +38,7 @@ __all__ = ["TRANSPORTS", "Outgoing", "PeerAddress", "Sender"]
 
 ABORT_TIMEOUT_S = 2.0
 HEARTBEAT_INTERVAL_S = 1.0
+MAX_IN_FLIGHT = 32
 UNANSWERED = frozenset({"CANCELLED", "DEADLINE_EXCEEDED", "UNAVAILABLE", "UNKNOWN", "INTERNAL"})
 
 
@@ -44,8 +47,9 @@ class Sender:
 
     `transports` names what may be used, best first; None means all that can be had. Opening takes at
     most `open_timeout_s` (the peer may wait for the request and for room), commits
-    and heartbeats `call_timeout_s`. With `tls` all calls go through it, and
-    no transport is used that passes it by.
+    and heartbeats `call_timeout_s`. At most `max_in_flight` transfers are open at a time per peer and
+    kind of payload (KV may wait for embeddings, never the other way round); others wait their turn.
+    With `tls` all calls go through it, and no transport is used that passes it by.
     Raises ValueError for a transport that is unknown or cannot be had.
     """
 
@@ -57,6 +61,7 @@ class Sender:
         host_id: str,
         token: str,
         transports: Sequence[str] | None = None,
+        max_in_flight: int = MAX_IN_FLIGHT,
         open_timeout_s: float = 120.0,
         call_timeout_s: float = 10.0,
         clock: Clock | None = None,
@@ -73,6 +78,7 @@ class Sender:
         self._channels = Channels(token, tls)
         self._transports = make_transports(names, EndContext(host_id, instance_id), self._channels)
         self._unreachable: set[tuple[PeerAddress, str]] = set()  # found out when attaching
+        self._turns = Turns(max_in_flight)
         self._outgoing: set[Outgoing] = set()
         self._background: set[asyncio.Task[Any]] = set()
         self._heartbeat: asyncio.Task[None] | None = None
@@ -135,13 +141,9 @@ class Sender:
             await transport.close()
         await self._channels.close()
 
-    async def commit_lease(
-        self, peer: PeerAddress, lease_id: int, num_tokens: int, outputs: tuple[int, ...]
-    ) -> None:
-        request = transfer_pb2.CommitRequest(
-            lease_id=lease_id, num_tokens=num_tokens, output_token_ids=outputs
-        )
-        await _call(self._channels.stub(peer).Commit(request, **self._options()), "commit")
+    async def commit_lease(self, peer: PeerAddress, record: CommitRecord) -> Arrived:
+        call = self._channels.stub(peer).Commit(commit_to(record), **self._options())
+        return arrived_from(await _call(call, "commit"))
 
     async def abort_lease(self, peer: PeerAddress, lease_id: int, reason: str) -> None:
         await self._abort(peer, transfer_pb2.AbortRequest(lease_id=lease_id, reason=reason))
@@ -152,9 +154,54 @@ class Sender:
 
     def ended(self, outgoing: Outgoing) -> None:
         self._outgoing.discard(outgoing)
+        self._turns.give_back(_turn(outgoing.peer, outgoing.transfer.source))
+
+    def check_idle(self) -> None:
+        """Raises AssertionError if a transfer is open or waited for."""
+        self._turns.check_idle()
+        if self._outgoing or self.stats.in_flight:
+            raise AssertionError(f"{len(self._outgoing)} transfers are open, {self.stats.in_flight} counted")
 
     async def _open(
         self, peer: PeerAddress, key: Key, item_index: int, num_tokens: int, source: PlaneSource
+    ) -> Outgoing:
+        until_s = asyncio.get_running_loop().time() + self._open_timeout_s
+        try:
+            await self._take_turn(peer, source)
+            try:
+                return await self._open_in_turn(peer, key, item_index, num_tokens, source, until_s)
+            except BaseException:
+                self._turns.give_back(_turn(peer, source))
+                raise
+        except TransferError as error:
+            if error.cause != "ATTACH":  # which was counted under its transport
+                self.stats.of(peer.instance_id, "").failures[error.cause] += 1
+            raise
+
+    async def _take_turn(self, peer: PeerAddress, source: PlaneSource) -> None:
+        """Raises TransferError if none comes in time."""
+        if self._turns.try_take(_turn(peer, source)):
+            return
+        stats = self.stats.of(peer.instance_id, "")
+        stats.waiting += 1
+        try:
+            async with asyncio.timeout(self._open_timeout_s):
+                await self._turns.take(_turn(peer, source))
+        except TimeoutError:
+            raise TransferError(
+                "BUSY", f"{self._turns.limit} transfers to {peer.instance_id} were open all the time"
+            ) from None
+        finally:
+            stats.waiting -= 1
+
+    async def _open_in_turn(  # noqa: PLR0917 - as _open, and until when
+        self,
+        peer: PeerAddress,
+        key: Key,
+        item_index: int,
+        num_tokens: int,
+        source: PlaneSource,
+        until_s: float,
     ) -> Outgoing:
         while True:
             names = [
@@ -164,11 +211,7 @@ class Sender:
             ]
             request = self._open_request(peer, key, source.layout, names)
             request.item_index, request.num_tokens = item_index, num_tokens
-            try:
-                grant = await self._ask(peer, request)
-            except TransferError as error:
-                self.stats.of(peer.instance_id, "").failures[error.cause] += 1
-                raise
+            grant = await self._ask(peer, request, until_s)
             try:
                 return await self._start(peer, grant, num_tokens, source)
             except AttachError as error:
@@ -195,13 +238,12 @@ class Sender:
             sender_pid=os.getpid(),
         )
 
-    async def _ask(self, peer: PeerAddress, request: transfer_pb2.OpenRequest) -> Grant:
+    async def _ask(self, peer: PeerAddress, request: transfer_pb2.OpenRequest, until_s: float) -> Grant:
         """A caller that leaves gets no lease, even if one is granted at that moment."""
         asked_at_s = self._clock.now_s()
         self._channels.forget(peer.instance_id, but=peer)  # an earlier life
-        call = self._channels.stub(peer).Open(
-            request, metadata=self._channels.metadata, timeout=self._open_timeout_s
-        )
+        timeout_s = max(0.0, until_s - asyncio.get_running_loop().time())
+        call = self._channels.stub(peer).Open(request, metadata=self._channels.metadata, timeout=timeout_s)
         try:
             response = await _call(call, "open")
         except TransferError as error:
@@ -212,14 +254,11 @@ class Sender:
             self._spawn(self._leave(peer, request))
             raise
         deadline = LeaseDeadline(self._clock, asked_at_s, response.expires_in_ms / 1000)
-        return Grant(
-            lease_id=response.lease_id,
-            transport=response.transport,
-            block_ids=tuple(response.block_ids),
-            info=_info_from(response.transport_info),
-            layout=_layout_from(response.layout),
-            deadline=deadline,
-        )
+        try:
+            return _grant_from(response, deadline)
+        except TransferError as error:
+            await self.abort_lease(peer, response.lease_id, str(error))
+            raise
 
     async def _leave(self, peer: PeerAddress, asked: transfer_pb2.OpenRequest) -> None:
         """Gives up what may have been granted at the moment when this end stopped waiting."""
@@ -277,6 +316,24 @@ class Sender:
         task.add_done_callback(self._background.discard)
 
 
+def _turn(peer: PeerAddress, source: PlaneSource) -> tuple[str, PayloadKind]:
+    """What a transfer takes turns with."""
+    return peer.instance_id, source.layout.kind
+
+
+def _grant_from(response: transfer_pb2.OpenResponse, deadline: LeaseDeadline) -> Grant:
+    """Raises TransferError."""
+    return Grant(
+        lease_id=response.lease_id,
+        transport=response.transport,
+        block_ids=tuple(response.block_ids),
+        info=_info_from(response.transport_info),
+        deadline=deadline,
+        layout=_layout_from(response.layout),
+        wants_checksums=response.wants_checksums,
+    )
+
+
 def _info_from(data: bytes) -> TransportInfo:
     """Raises TransferError if it is no JSON object."""
     try:
@@ -301,4 +358,4 @@ async def _call(call: Any, verb: str) -> Any:
     try:
         return await call
     except grpc.RpcError as error:
-        raise call_error(verb, error) from error
+        raise call_error(f"{verb} refused", error) from error

@@ -12,27 +12,12 @@ import grpc
 
 from core.access import has_token
 from elasticmm.v1 import transfer_pb2, transfer_pb2_grpc
-from kv_transfer.blocks import OutOfBlocks
-from kv_transfer.errors import LayoutMismatch, UnknownRequest
-from kv_transfer.leases import LeaseGone
-from kv_transfer.offers import NoSuchPool, OpenOffer, TooLarge, TransferUnavailable
+from kv_transfer.offers import OpenOffer
 from kv_transfer.receiver import TransferReceiver
-from kv_transfer.wire import kind_from, layout_from, layout_to
+from kv_transfer.statuses import KNOWN_ERRORS, status_of
+from kv_transfer.wire import arrived_to, commit_from, kind_from, layout_from, layout_to
 
 MAX_OPEN_WAIT_S = 600.0  # where the caller sets no deadline
-
-# First match wins.
-_STATUS: tuple[tuple[type[Exception], grpc.StatusCode], ...] = (
-    (UnknownRequest, grpc.StatusCode.NOT_FOUND),
-    (LeaseGone, grpc.StatusCode.FAILED_PRECONDITION),
-    (LayoutMismatch, grpc.StatusCode.FAILED_PRECONDITION),
-    (NoSuchPool, grpc.StatusCode.FAILED_PRECONDITION),
-    (TransferUnavailable, grpc.StatusCode.FAILED_PRECONDITION),
-    (TooLarge, grpc.StatusCode.RESOURCE_EXHAUSTED),
-    (OutOfBlocks, grpc.StatusCode.RESOURCE_EXHAUSTED),
-    (TimeoutError, grpc.StatusCode.DEADLINE_EXCEEDED),
-    (ValueError, grpc.StatusCode.INVALID_ARGUMENT),
-)
 
 
 class _Refused(Exception):
@@ -67,6 +52,7 @@ class TransferServicer(transfer_pb2_grpc.TransferServicer):
             transport_info=json.dumps(dict(granted.info)).encode(),
             layout=layout_to(self._receiver.pools[lease.kind].layout),
             expires_in_ms=round(self._receiver.leases.lease_s * 1000),
+            wants_checksums=self._receiver.wants_checksums,
         )
 
     async def Write(
@@ -98,10 +84,10 @@ class TransferServicer(transfer_pb2_grpc.TransferServicer):
         await self._check_token(context)
         try:
             with _statuses():
-                self._receiver.commit(request.lease_id, request.num_tokens, tuple(request.output_token_ids))
+                arrived = await asyncio.shield(self._receiver.commit(commit_from(request)))
         except _Refused as refused:
             await context.abort(refused.code, str(refused))
-        return transfer_pb2.CommitResponse()
+        return arrived_to(arrived)
 
     async def Abort(
         self, request: transfer_pb2.AbortRequest, context: grpc.aio.ServicerContext[Any, Any]
@@ -133,10 +119,9 @@ def _statuses() -> Iterator[None]:
     """Turns the receiver's exceptions into refusals with a gRPC status."""
     try:
         yield
-    except tuple(kind for kind, _ in _STATUS) as error:
-        code = next(code for kind, code in _STATUS if isinstance(error, kind))
+    except KNOWN_ERRORS as error:
         message = str(error) or "the deadline passed before the request was known here and blocks were free"
-        raise _Refused(code, message) from error
+        raise _Refused(status_of(error), message) from error
 
 
 def _offer_from(request: transfer_pb2.OpenRequest) -> OpenOffer:

@@ -57,6 +57,7 @@ class TensorSource:
         self.is_lasting = is_lasting
         self.elements = memory.detach().view(-1)
         self._num_blocks = self.elements.nbytes // layout.pool_bytes(1)
+        self._device_type = self.elements.device.type  # asking torch costs more than reading a block
         self._bytes: Bytes | None = None
         if not self.is_on_device:
             self._bytes = self.elements.view(torch.uint8).numpy()
@@ -72,10 +73,10 @@ class TensorSource:
 
     @property
     def is_on_device(self) -> bool:
-        return self.elements.device.type != "cpu"
+        return self._device_type != "cpu"
 
     def fence(self) -> Fence | None:
-        if self.elements.device.type != "cuda":
+        if self._device_type != "cuda":
             return None
         event: Fence = torch.cuda.current_stream(self.elements.device).record_event()
         return event

@@ -28,6 +28,7 @@ class TransferStats:
     committed: int = 0
     aborted: int = 0
     in_flight: int = 0  # leases held
+    waiting: int = 0  # for their turn to ask for a lease; under transport ""
     size_bytes: int = 0  # of committed transfers
     seconds: float = 0.0  # from grant to acknowledged commit, summed
     failures: Counter[str] = field(default_factory=Counter)  # by cause

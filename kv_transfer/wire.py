@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from elasticmm.v1 import transfer_pb2
+from kv_transfer.commits import Arrived, CommitRecord
 from kv_transfer.layout import MemoryOrder, PayloadKind, PoolLayout
 
 _KINDS = {
@@ -68,3 +69,33 @@ def _order_from(number: transfer_pb2.MemoryOrder.ValueType) -> MemoryOrder:
     if number not in _ORDERS_BACK:
         raise ValueError(f"order: {number} is no order of memory")
     return _ORDERS_BACK[number]
+
+
+def commit_to(record: CommitRecord) -> transfer_pb2.CommitRequest:
+    return transfer_pb2.CommitRequest(
+        lease_id=record.lease_id,
+        num_tokens=record.num_tokens,
+        output_token_ids=record.outputs,
+        written_bytes=record.written_bytes,
+        block_checksums=record.checksums,
+    )
+
+
+def commit_from(message: transfer_pb2.CommitRequest) -> CommitRecord:
+    return CommitRecord(
+        lease_id=message.lease_id,
+        num_tokens=message.num_tokens,
+        outputs=tuple(message.output_token_ids),
+        written_bytes=message.written_bytes,
+        checksums=tuple(message.block_checksums),
+    )
+
+
+def arrived_to(arrived: Arrived) -> transfer_pb2.CommitResponse:
+    return transfer_pb2.CommitResponse(
+        num_tokens=arrived.num_tokens, num_planes=arrived.num_planes, num_blocks=arrived.num_blocks
+    )
+
+
+def arrived_from(message: transfer_pb2.CommitResponse) -> Arrived:
+    return Arrived(message.num_tokens, message.num_planes, message.num_blocks)

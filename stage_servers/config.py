@@ -39,6 +39,7 @@ class StageConfig:
     dtype: str = "auto"
     attention: str = "auto"
     transport: str = "auto"
+    checksums: bool = False  # compare a checksum of each block that is received
     cores: tuple[int, ...] | None = None  # CPU cores this instance may use; None: all
     threads: int | None = None  # compute threads; None: one per core
     block_tokens: int = 16

@@ -143,6 +143,7 @@ async def _parts(config: StageConfig, model: Model) -> AsyncIterator[_Parts]:
         instance_id=name,
         listen_host=config.host,
         transports=transports,
+        checksums=config.checksums,
     )
     limits = EngineConfig(config.chunk_tokens, config.max_sequences, config.block_tokens)
     engine = Engine(model, kv.tensor, kv.blocks, limits, instance)

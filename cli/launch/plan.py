@@ -34,6 +34,7 @@ class LaunchPlan:
     dtype: str = "auto"
     attention: str = "auto"
     transport: str = "auto"
+    checksums: bool = False
     kv_blocks: int | None = None
     embedding_blocks: int | None = None
     chunk_tokens: int | None = None
@@ -91,6 +92,7 @@ class LaunchPlan:
             "dtype",
             "attention",
             "transport",
+            "checksums",
             "threads",
             "kv_blocks",
             "embedding_blocks",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 
 from kv_transfer.layout import PoolLayout
 from kv_transfer.runs import BlockTable
@@ -41,6 +42,7 @@ class Backlog:
         self._token_bytes = layout.token_bytes if token_bytes is None else token_bytes
         self._pushed = [0] * layout.num_planes
         self._taken = [0] * layout.num_planes
+        self._waiting_tokens = 0  # pushed and not taken, summed over planes
         self._source_blocks: tuple[int, ...] = ()
         self._table: BlockTable | None = None  # of the source blocks, made when they are read
         self._fence: Fence | None = None
@@ -69,11 +71,14 @@ class Backlog:
         if planes.step != 1 or not 0 <= planes.start < planes.stop <= len(self._pushed):
             raise ValueError(f"{planes} is not within {len(self._pushed)} planes")
         with self._lock:
-            if any(first_token > self._pushed[plane] for plane in planes):
+            some = slice(planes.start, planes.stop)
+            pushed, taken = self._pushed[some], self._taken[some]
+            if first_token > min(pushed):
                 raise ValueError(f"tokens before {first_token} were not pushed for all of {planes}")
-            for plane in planes:
-                self._taken[plane] = min(self._taken[plane], first_token)
-                self._pushed[plane] = max(self._pushed[plane], end)
+            self._pushed[some] = [max(mark, end) for mark in pushed]
+            self._taken[some] = [min(mark, first_token) for mark in taken]
+            self._waiting_tokens += sum(self._pushed[some]) - sum(pushed)
+            self._waiting_tokens += sum(taken) - sum(self._taken[some])
             self._fence = fence
             blocks = tuple(source_blocks)  # the caller's list may change
             if blocks != self._source_blocks:
@@ -83,30 +88,38 @@ class Backlog:
     def take(self, max_bytes: int) -> Batch | None:
         """The next tokens to write, at least one token and about `max_bytes` at most; None if none wait."""
         with self._lock:
-            first = next((p for p, end in enumerate(self._pushed) if self._taken[p] < end), None)
-            if first is None:
+            if not self._waiting_tokens:
                 return None
-            span = self._taken[first], self._pushed[first]
-            stop = first + 1
-            size_bytes = (span[1] - span[0]) * self._token_bytes
-            while (
-                stop < len(self._pushed)
-                and (self._taken[stop], self._pushed[stop]) == span
-                and (stop - first + 1) * size_bytes <= max_bytes
-            ):
-                stop += 1
-            count = span[1] - span[0]
-            if stop == first + 1:
-                count = max(1, min(count, max_bytes // self._token_bytes))
-            for plane in range(first, stop):
-                self._taken[plane] = span[0] + count
-            if self._table is None:
-                self._table = BlockTable(self._source_blocks, self._layout.block_tokens)
-            return Batch(range(first, stop), span[0], count, self._table, self._fence)
+            marks = list(zip(self._taken, self._pushed, strict=True))
+            first, (start, end) = next((p, mark) for p, mark in enumerate(marks) if mark[0] < mark[1])
+            count, token_bytes = end - start, self._token_bytes
+            num_planes = max(1, max_bytes // (count * token_bytes))
+            alike = takewhile(lambda mark: mark == (start, end), marks[first : first + num_planes])
+            planes = range(first, first + sum(1 for _ in alike))
+            if len(planes) == 1:
+                count = max(1, min(count, max_bytes // token_bytes))
+            self._taken[planes.start : planes.stop] = [start + count] * len(planes)
+            self._waiting_tokens -= count * len(planes)
+            return Batch(planes, start, count, self._block_table(), self._fence)
+
+    def whole(self, num_tokens: int) -> Batch:
+        """The first `num_tokens` tokens of all planes as they were pushed last, taken or not."""
+        with self._lock:
+            return Batch(range(len(self._pushed)), 0, num_tokens, self._block_table(), self._fence)
+
+    @property
+    def waiting_bytes(self) -> int:
+        """Pushed and not taken."""
+        return self._waiting_tokens * self._token_bytes
 
     @property
     def has_work(self) -> bool:
-        return any(taken < pushed for taken, pushed in zip(self._taken, self._pushed, strict=True))
+        return self._waiting_tokens > 0
+
+    def _block_table(self) -> BlockTable:
+        if self._table is None:
+            self._table = BlockTable(self._source_blocks, self._layout.block_tokens)
+        return self._table
 
     def missing(self, num_tokens: int) -> str:
         """What keeps the first `num_tokens` tokens from being complete, in words; empty if nothing does."""

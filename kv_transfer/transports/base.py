@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from core.clock import Clock
+from kv_transfer.commits import Arrived, Promise
 from kv_transfer.errors import AttachError
 from kv_transfer.layout import PoolLayout
 from kv_transfer.source import PlaneSource
@@ -58,6 +59,7 @@ class Grant:
     info: TransportInfo  # what the transport's acceptor said of the receiver's memory
     layout: PoolLayout  # of the receiver's pool
     deadline: LeaseDeadline
+    wants_checksums: bool = False
 
     def text(self, name: str) -> str:
         """A string of `info`; raises AttachError if the receiver left it out."""
@@ -112,6 +114,18 @@ class Writer(Protocol):
 
         Raises TransferError where that cannot be told: then the receiver must not be
         asked to use the memory again, and lets the lease run into its quarantine.
+        """
+
+
+@runtime_checkable
+class CommittingWriter(Protocol):
+    """A writer with a way of its own to say that all is written; the others' commits go over gRPC."""
+
+    async def commit(self, promise: Promise) -> Arrived | None:
+        """Writes the rest and commits. Called once, after the last push, before `drain`.
+
+        None: the receiver may not have heard of it, so that the commit must be repeated over gRPC.
+        Raises TransferError: writing failed, or the receiver refused.
         """
 
 

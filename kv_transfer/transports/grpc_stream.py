@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 import grpc
 
 from elasticmm.v1 import transfer_pb2
-from kv_transfer.channels import Channels, code_name
+from kv_transfer.channels import Channels, call_error
 from kv_transfer.errors import TransferError
 from kv_transfer.leases import Lease
 from kv_transfer.offers import OpenOffer
@@ -120,7 +120,7 @@ class GrpcWriter:
                 )
         except grpc.RpcError as reason:
             error = reason
-        return TransferError(code_name(error), f"writing failed: {code_name(error)}: {error.details()}")
+        return call_error("writing failed", error)
 
     async def _write_all(self) -> int:
         while True:

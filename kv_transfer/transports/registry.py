@@ -12,6 +12,7 @@ from kv_transfer.transports.base import Transport
 from kv_transfer.transports.collective import groups
 from kv_transfer.transports.collective.acceptor import CollectiveAcceptor
 from kv_transfer.transports.collective.transport import CollectiveTransport
+from kv_transfer.transports.commit_socket import CommitCall
 from kv_transfer.transports.cuda_ipc import CudaIpcAcceptor, CudaIpcTransport
 from kv_transfer.transports.grpc_stream import GrpcAcceptor, GrpcTransport
 from kv_transfer.transports.nixl import NixlAcceptor, NixlTransport
@@ -25,6 +26,7 @@ class EndContext:
     host_id: str
     instance_id: str
     listen_host: str = "127.0.0.1"  # that its own ports are bound to
+    commit: CommitCall | None = None  # the receiver's, for acceptors that hear of commits themselves
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +54,7 @@ REGISTRY: Mapping[str, Entry] = {
     ),
     "shm": Entry(
         lambda end, _channels: ShmTransport(end.host_id),
-        lambda end: ShmAcceptor(end.host_id),
+        lambda end: ShmAcceptor(end.host_id, end.commit),
     ),
     "collective": Entry(
         lambda end, _channels: CollectiveTransport(end.instance_id),

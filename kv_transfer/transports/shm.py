@@ -1,27 +1,39 @@
-"""Shared memory: the sender writes straight into the receiver's leased blocks, one copy."""
+"""Shared memory: the sender writes straight into the receiver's leased blocks and says so on a socket.
+
+One copy. The thread that copied the last bytes also sends the record that commits them, and the receiver's
+loop hands the blocks to its engine. gRPC only grants, renews and aborts.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import threading
 from dataclasses import asdict, dataclass
+from pathlib import Path
 
-import numpy as np
-
+from kv_transfer.commits import Arrived, Promise
 from kv_transfer.descriptors import Bytes, End, copies
 from kv_transfer.errors import AttachError, TransferError
 from kv_transfer.leases import Lease
+from kv_transfer.native.stream import StreamCopy
 from kv_transfer.offers import OpenOffer
 from kv_transfer.pool import Pool
 from kv_transfer.runs import BlockTable
-from kv_transfer.segment import SharedSegment
+from kv_transfer.segment import PREFIX, SHM_DIR, SharedSegment
 from kv_transfer.transports.acceptor import TransportInfo
 from kv_transfer.transports.backlog import Batch
 from kv_transfer.transports.base import PeerAddress, Transfer, Writer
+from kv_transfer.transports.commit_socket import CommitCall, CommitConnection, CommitListener
 from kv_transfer.transports.copier import Copier
 
-SLICE_BYTES = 4 << 20  # copied for one transfer before the next has its turn
+logger = logging.getLogger(__name__)
+
+SLICE_BYTES = 16 << 20  # of one transfer before the next has its turn: some 2 ms, so that turns cost little
+INLINE_BYTES = 512 << 10  # so little is copied faster than the copier's thread wakes up
+ANSWER_TIMEOUT_S = 1.0  # for a record on the socket, before the commit is repeated over gRPC
+_SOCKET_KIND = "commit"
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,21 +54,49 @@ class ShmTransport:
     def __init__(self, host_id: str) -> None:
         self._host_id = host_id
         self._copier = Copier()
+        self._stream = StreamCopy()
         self._attached: dict[tuple[str, str], AttachedPool] = {}  # instance id, kind
+        self._connections: dict[str, CommitConnection] = {}  # instance id
 
     def can_reach(self, peer: PeerAddress) -> bool:
         return peer.host_id == self._host_id
 
     async def open_writer(self, transfer: Transfer) -> Writer:
         self._copier.start()
-        return ShmWriter(self._copier, self._pool(transfer), transfer)
+        pool, connection = self._pool(transfer), self._connection(transfer)
+        return ShmWriter(self._copier, self._stream, pool, connection, transfer)
 
     def forget(self, instance_id: str) -> None:
         self._attached = {key: pool for key, pool in self._attached.items() if key[0] != instance_id}
+        connection = self._connections.pop(instance_id, None)
+        if connection is not None:
+            connection.close()
 
     async def close(self) -> None:
         await asyncio.to_thread(self._copier.close)
+        for instance_id in list(self._connections):
+            self.forget(instance_id)
         self._attached.clear()
+
+    def _connection(self, transfer: Transfer) -> CommitConnection | None:
+        """None: the peer hears of commits over gRPC only."""
+        name = transfer.grant.info.get(_SOCKET_KIND)
+        if not isinstance(name, str):
+            return None
+        path = _socket_path(name)
+        instance_id = transfer.peer.instance_id
+        connection = self._connections.get(instance_id)
+        if connection is not None and connection.is_open and connection.path == path:
+            return connection
+        if connection is not None:
+            connection.close()
+            del self._connections[instance_id]
+        try:
+            connection = self._connections[instance_id] = CommitConnection(path)
+        except OSError as error:
+            logger.warning("%s: %s; commits go over gRPC", path, error.strerror)
+            return None
+        return connection
 
     def _pool(self, transfer: Transfer) -> AttachedPool:
         key = transfer.peer.instance_id, transfer.source.layout.kind.name
@@ -68,13 +108,15 @@ class ShmTransport:
 
 
 class ShmAcceptor:
-    """Says where the pool's segment is."""
+    """Says where the pool's segment is, and listens for commits on a socket beside it."""
 
     name = "shm"
     is_direct = True
 
-    def __init__(self, host_id: str) -> None:
+    def __init__(self, host_id: str, commit: CommitCall | None) -> None:
         self._host_id = host_id
+        self._commit = commit
+        self._listener: CommitListener | None = None
 
     def refusal(self, offer: OpenOffer, pool: Pool) -> str:
         if offer.sender_host_id != self._host_id:
@@ -84,21 +126,49 @@ class ShmAcceptor:
     async def grant_info(self, lease: Lease, pool: Pool) -> TransportInfo:
         del lease
         assert pool.segment is not None
-        return {"segment": str(pool.segment.path)}
+        self._listen(pool.segment)
+        socket = {} if self._listener is None else {_SOCKET_KIND: str(self._listener.path)}
+        return {"segment": str(pool.segment.path)} | socket
 
     def lease_ended(self, lease: Lease) -> None:
         """Nothing is kept per lease."""
 
     async def close(self) -> None:
-        """The pools are not ours."""
+        if self._listener is not None:
+            self._listener.close()
+            self._listener = None
+
+    def _listen(self, segment: SharedSegment) -> None:
+        """At the first grant; where that fails, senders commit over gRPC."""
+        commit, self._commit = self._commit, None
+        if commit is None:
+            return
+        path = segment.sibling(_SOCKET_KIND)
+        try:
+            self._listener = CommitListener(path, commit)
+        except OSError as error:
+            logger.warning("%s: %s; senders commit over gRPC", path, error)
 
 
 class ShmWriter:
-    """Copies in the copier thread; `_lock` guards what that thread and the others share."""
+    """Copies in the copier thread, but the last INLINE_BYTES where it commits.
 
-    def __init__(self, copier: Copier, pool: AttachedPool, transfer: Transfer) -> None:
+    `_lock` guards what threads share. Whoever holds `_slicing` copies, and sends the
+    commit after the last slice: so nothing is being copied when that is sent.
+    """
+
+    def __init__(
+        self,
+        copier: Copier,
+        stream: StreamCopy,
+        pool: AttachedPool,
+        connection: CommitConnection | None,
+        transfer: Transfer,
+    ) -> None:
         self._copier = copier
+        self._stream = stream
         self._pool = pool
+        self._connection = connection
         layout, heads = transfer.grant.layout, transfer.heads
         self._here = transfer.source.end(heads)
         self._there = End.of(layout, pool.num_blocks, heads)
@@ -108,22 +178,43 @@ class ShmWriter:
         self._source = transfer.source
         self._backlog = transfer.backlog
         self._lock = threading.Lock()
+        self._slicing = threading.Lock()
         self._is_in_line = False
         self._is_stopped = False
         self._error: Exception | None = None
         self._size_bytes = 0
+        self._promise: Promise | None = None  # to be sent after the last slice
+        self._is_sent = False
         self._loop = asyncio.get_running_loop()
         self._waiting: list[asyncio.Event] = []  # until this is out of the line
 
     def wake(self) -> None:
-        with self._lock:
-            if self._is_in_line or self._is_stopped:
-                return
-            self._is_in_line = True
-        self._copier.submit(self)
+        if not self._is_little_left():  # else there is time until more is pushed, or `commit`
+            self._get_in_line()
+
+    async def commit(self, promise: Promise) -> Arrived | None:
+        if self._connection is None or not self._connection.is_open:
+            return None
+        answer = self._connection.expect(promise.lease_id)
+        try:
+            self._hand_in(promise)
+            if not self._is_sent:
+                await self._until_idle()
+            if self._error is not None:
+                raise self._error
+            if not self._is_sent:
+                return None
+            async with asyncio.timeout(ANSWER_TIMEOUT_S):
+                return await answer
+        except TimeoutError:
+            return None
+        finally:
+            answer.cancel()
 
     async def drain(self) -> int:
-        await self._until_idle()
+        if not self._is_sent:  # else the copier may have it in line still, without work
+            self._get_in_line()
+            await self._until_idle()
         if self._error is not None:
             raise self._error
         return self._size_bytes
@@ -134,15 +225,46 @@ class ShmWriter:
 
     def run_slice(self) -> bool:
         """In the copier thread."""
+        with self._slicing:
+            self._slice()
+        return self._stay_in_line()
+
+    def _hand_in(self, promise: Promise) -> None:
+        """Copies and sends here what is not worth a thread's turn, else leaves that to the copier."""
+        with self._lock:
+            self._promise = promise
+        if self._is_little_left() and self._slicing.acquire(blocking=False):
+            try:
+                self._slice()
+                while self._backlog.has_work and not self._is_stopped:
+                    self._slice()
+            finally:
+                self._slicing.release()
+        else:
+            self._get_in_line()
+
+    def _is_little_left(self) -> bool:
+        """Reading device memory waits, whatever its size: that is for the copier."""
+        waiting_bytes = self._backlog.waiting_bytes
+        return waiting_bytes == 0 or (waiting_bytes <= INLINE_BYTES and not self._source.is_on_device)
+
+    def _get_in_line(self) -> None:
+        with self._lock:
+            if self._is_in_line or self._is_stopped:
+                return
+            self._is_in_line = True
+        self._copier.submit(self)
+
+    def _slice(self) -> None:
         try:
             batch = None if self._is_stopped else self._backlog.take(SLICE_BYTES)
             if batch is not None:
                 self._copy(batch)
+            self._send_after_last()
         except Exception as error:
             self._error = error
             self._is_stopped = True
             self._transfer.fail(error)
-        return self._stay_in_line()
 
     def _copy(self, batch: Batch) -> None:
         if self._grant.deadline.is_over:
@@ -154,12 +276,26 @@ class ShmWriter:
         for copy in copies(self._here, source, self._there, target):
             data = self._source.read(self._here, batch.planes, copy.source)
             place = self._there.view(self._pool.memory, batch.planes, copy.target)
-            np.copyto(place, data)  # without the GIL
+            self._stream.copy(place, data)  # without the GIL
             self._size_bytes += data.nbytes
+
+    def _send_after_last(self) -> None:
+        promise, connection = self._promise, self._connection
+        if (
+            promise is None
+            or connection is None
+            or self._is_stopped
+            or self._is_sent
+            or self._backlog.has_work
+        ):
+            return
+        self._is_sent = connection.send(promise.record(self._size_bytes))
+        self._promise = None
 
     def _stay_in_line(self) -> bool:
         with self._lock:
-            if self._backlog.has_work and not self._is_stopped:
+            has_work = self._backlog.has_work or self._promise is not None
+            if has_work and not self._is_stopped:
                 return True
             self._is_in_line = False
             waiting, self._waiting = self._waiting, []
@@ -188,3 +324,11 @@ def _attach(transfer: Transfer, path: str) -> AttachedPool:
     if labels != asdict(layout) | {"num_blocks": num_blocks}:
         raise AttachError(f"{path}: is laid out otherwise than the grant says")
     return AttachedPool(segment.array(), num_blocks, path, peer.epoch)
+
+
+def _socket_path(name: str) -> Path:
+    """Raises AttachError for anything that lies not among the segments."""
+    path = Path(name)
+    if path.parent != SHM_DIR or not path.name.startswith(PREFIX):
+        raise AttachError(f"{path}: not a socket's path")
+    return path

@@ -19,10 +19,10 @@ def test_cluster_ids_differ_and_fit_file_names() -> None:
 
 
 def test_stage_configs_take_what_was_given_and_else_the_defaults(model: Path) -> None:
-    plan = LaunchPlan("c", model, "e1p1d1", cores=(0, 1, 2), threads=1, kv_blocks=7)
+    plan = LaunchPlan("c", model, "e1p1d1", cores=(0, 1, 2), threads=1, kv_blocks=7, checksums=True)
     configs = plan.stage_configs("host:1", "secret")
     assert [config.cores for config in configs] == [(0,), (1,), (2,)]
-    assert {config.kv_blocks for config in configs} == {7}
+    assert {(config.kv_blocks, config.checksums) for config in configs} == {(7, True)}
     assert {config.chunk_tokens for config in configs} == {512}
     assert {(config.coordinator, config.token, config.cluster) for config in configs} == {
         ("host:1", "secret", "c")

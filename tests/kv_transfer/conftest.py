@@ -47,6 +47,7 @@ async def receive() -> AsyncIterator[Receive]:
         clock: Clock | None = None,
         lease_s: float = 30.0,
         tls: TlsFiles | None = None,
+        checksums: bool = False,
     ) -> Receiving:
         owner = SegmentOwner(CLUSTER, instance_id, epoch) if is_shared else None
         pools = {
@@ -55,7 +56,13 @@ async def receive() -> AsyncIterator[Receive]:
         }
         host = RecordingHost()
         receiver = TransferReceiver(
-            pools, host, epoch=epoch, host_id=host_id(), clock=clock or MonotonicClock(), lease_s=lease_s
+            pools,
+            host,
+            epoch=epoch,
+            host_id=host_id(),
+            clock=clock or MonotonicClock(),
+            lease_s=lease_s,
+            checksums=checksums,
         )
         await receiver.start()
         server = grpc.aio.server()
@@ -68,8 +75,7 @@ async def receive() -> AsyncIterator[Receive]:
 
     yield start
     for each in running:
-        await each.server.stop(None)
-        await each.receiver.close()
+        await each.leave()
         for pool in each.receiver.pools.values():
             pool.close()
 
@@ -92,7 +98,7 @@ async def sender_with() -> AsyncIterator[MakeSender]:
     yield make
     for sender in made:
         await sender.close()
-        assert sender.stats.in_flight == 0
+        sender.check_idle()
 
 
 @pytest.fixture

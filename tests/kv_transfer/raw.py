@@ -42,11 +42,10 @@ class Raw:
         return await self.stub.Write(iter(requests), metadata=self.metadata, timeout=5)
 
     async def commit(
-        self, lease_id: int, num_tokens: int, outputs: tuple[int, ...] = ()
+        self, lease_id: int, num_tokens: int, outputs: tuple[int, ...] = (), **fields: object
     ) -> transfer_pb2.CommitResponse:
-        request = transfer_pb2.CommitRequest(
-            lease_id=lease_id, num_tokens=num_tokens, output_token_ids=outputs
-        )
+        good = {"written_bytes": num_tokens * KV.num_planes * KV.token_bytes, "output_token_ids": outputs}
+        request = transfer_pb2.CommitRequest(lease_id=lease_id, num_tokens=num_tokens, **(good | fields))
         return await self.stub.Commit(request, metadata=self.metadata, timeout=5)
 
     async def leave(self, **fields: object) -> transfer_pb2.AbortResponse:

@@ -20,6 +20,7 @@ from tests.kv_transfer.raw import Raw, refused
 HEAD_BYTES = 16
 INVALID = grpc.StatusCode.INVALID_ARGUMENT
 GONE = grpc.StatusCode.FAILED_PRECONDITION
+ARRIVED = transfer_pb2.CommitResponse(num_tokens=8, num_planes=2, num_blocks=2)
 
 
 def layout(heads: range) -> PoolLayout:
@@ -46,10 +47,15 @@ class Parts(Raw):
             *(transfer_pb2.WriteRequest(lease_id=lease_id, plane=plane, data=data) for plane in range(2))
         )
 
+    async def commit_part(
+        self, lease_id: int, num_tokens: int = 8, outputs: tuple[int, ...] = ()
+    ) -> transfer_pb2.CommitResponse:
+        return await self.commit(lease_id, num_tokens, outputs, written_bytes=num_tokens * 2 * HEAD_BYTES)
+
     async def bring(self, head: int, outputs: tuple[int, ...] = ()) -> int:
         lease_id = await self.part(head)
         await self.fill(lease_id)
-        await self.commit(lease_id, 8, outputs)
+        await self.commit_part(lease_id, 8, outputs)
         return lease_id
 
 
@@ -79,7 +85,7 @@ async def test_surplus_blocks_go_back_once(receive: Receive) -> None:
         for head in range(4):
             lease_id = await parts.part(head)
             await parts.fill(lease_id, 3)
-            await parts.commit(lease_id, 3)
+            await parts.commit_part(lease_id, 3)
     [(_, blocks, _, _)] = peer.host.kv
     assert (len(blocks), peer.kv.blocks.num_free) == (1, 15)
     peer.receiver.check_integrity()
@@ -115,7 +121,7 @@ async def test_parts_wait_as_long_as_another_is_being_written(receive: Receive) 
         clock.advance(30.0)
         peer.receiver.leases.sweep()
         with refused(GONE, "expired, nothing was heard of it"):
-            await parts.commit(writing, 8)
+            await parts.commit_part(writing, 8)
     peer.assert_nothing_is_held()
 
 
@@ -158,7 +164,7 @@ async def test_parts_must_agree(receive: Receive, commit: dict[str, object], wor
         lease_id = await parts.part(1)
         await parts.fill(lease_id)
         with refused(INVALID, words):
-            await parts.commit(lease_id, **commit)
+            await parts.commit_part(lease_id, **commit)
     assert peer.host.kv == []
     peer.assert_nothing_is_held()
 
@@ -180,9 +186,9 @@ async def test_a_part_that_is_opened_again_starts_the_item_anew(receive: Receive
         again = await parts.part(0)
         assert [lease.lease_id for lease in peer.receiver.leases] == [again]
         with refused(GONE, "another part of the item ended: the sender opened the same transfer again"):
-            await parts.commit(other, 8)
+            await parts.commit_part(other, 8)
         with refused(GONE, "opened the same transfer again"):
-            await parts.commit(first, 8)
+            await parts.commit_part(first, 8)
         await parts.abort(again)
     peer.assert_nothing_is_held()
 
@@ -202,7 +208,7 @@ async def test_an_arrived_part_takes_its_commit_again_and_no_bytes(receive: Rece
     peer = await receive(kv=ALL)
     async with Parts(peer) as parts:
         lease_id = await parts.bring(0)
-        await parts.commit(lease_id, 8)
+        assert await parts.commit_part(lease_id, 8) == ARRIVED
         with refused(GONE, "is arrived: waits for the other parts"):
             await parts.fill(lease_id)
         assert states(peer) == [LeaseState.ARRIVED]

@@ -40,6 +40,7 @@ def test_every_pushed_token_is_taken_once(data: st.DataObject, chunks: list[int]
     while take(500):
         pass
     assert not backlog.has_work
+    assert backlog.waiting_bytes == 0
     assert sorted(taken) == [(plane, token) for plane in range(6) for token in range(num_tokens)]
     assert backlog.missing(num_tokens) == ""
 
@@ -48,6 +49,7 @@ def test_a_slow_writer_finds_planes_joined() -> None:
     backlog = Backlog(KV, 8)
     for plane in range(6):
         backlog.push(0, 8, range(plane, plane + 1), BLOCKS, None)
+    assert backlog.waiting_bytes == 8 * 6 * KV.token_bytes
     batch = backlog.take(1 << 20)
     assert batch is not None
     assert (batch.planes, batch.num_tokens) == (range(6), 8)
@@ -57,6 +59,7 @@ def test_a_slow_writer_finds_planes_joined() -> None:
 def test_slices_are_as_large_as_what_is_moved_of_them() -> None:
     backlog = Backlog(KV, 8, token_bytes=16)  # half of the heads
     backlog.push(0, 8, range(6), BLOCKS, None)
+    assert backlog.waiting_bytes == 6 * 8 * 16
     batch = backlog.take(4 * 8 * 16)
     assert batch is not None
     assert (batch.planes, batch.num_tokens) == (range(4), 8)
@@ -74,6 +77,7 @@ def test_what_is_computed_again_is_written_again_from_its_new_blocks() -> None:
     batch = backlog.take(1 << 20)
     assert batch is not None
     assert [run.first_slot for run in batch.source.runs(0, 4)] == [20]
+    assert backlog.waiting_bytes == 0
 
 
 @pytest.mark.parametrize(

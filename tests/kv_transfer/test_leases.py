@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from itertools import pairwise
 
 import pytest
 from hypothesis import settings
@@ -13,6 +14,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from core.clock import ManualClock
 from kv_transfer.blocks import BlockAllocator
+from kv_transfer.commits import Arrived
 from kv_transfer.layout import PayloadKind
 from kv_transfer.leases import (
     LEGAL_MOVES,
@@ -29,6 +31,7 @@ from kv_transfer.processes import ProcessIdentity, identify
 LEASE_S = 10.0
 GRACE_S = 20.0
 NUM_BLOCKS = 12
+ARRIVED = Arrived(12, 2, 3)
 
 
 class Setup:
@@ -91,7 +94,7 @@ class Leases(RuleBasedStateMachine):
     @rule(data=st.data())
     def commit(self, data: st.DataObject) -> None:
         if lease := self._some(data, OPEN_STATES):
-            self.engine += self.table.commit(lease)
+            self.engine += self.table.commit(lease, ARRIVED)
 
     @rule(data=st.data(), is_confirmed=st.booleans())
     def abort(self, data: st.DataObject, is_confirmed: bool) -> None:
@@ -151,7 +154,7 @@ def test_final_states_have_no_way_out(state: LeaseState) -> None:
 def test_an_illegal_move_raises() -> None:
     made = Setup()
     lease = made.grant()
-    made.table.commit(lease)
+    made.table.commit(lease, ARRIVED)
     with pytest.raises(IllegalLeaseMove, match="from COMMITTED to ABORTED"):
         made.table.abort(lease, "late", is_confirmed=True)
 
@@ -194,7 +197,7 @@ def test_a_dead_senders_blocks_come_back_at_once() -> None:
 def test_a_lease_that_is_gone_says_why() -> None:
     made = Setup()
     expired, aborted, committed = made.grant(1, "a"), made.grant(1, "b", is_direct=False), made.grant(1, "c")
-    made.table.commit(committed)
+    made.table.commit(committed, ARRIVED)
     made.table.abort(aborted, "the client left", is_confirmed=False)
     made.clock.advance(LEASE_S)
     made.table.sweep()
@@ -206,8 +209,8 @@ def test_a_lease_that_is_gone_says_why() -> None:
     ):
         with pytest.raises(LeaseGone, match=words):
             made.table.open_lease(lease_id)
-    assert made.table.was_committed(committed.lease_id)
-    assert not made.table.was_committed(aborted.lease_id)
+    assert made.table.arrived(committed.lease_id) == ARRIVED
+    assert made.table.arrived(aborted.lease_id) is None
 
 
 def test_integrity_check_finds_a_block_that_was_given_away() -> None:
@@ -216,3 +219,10 @@ def test_integrity_check_finds_a_block_that_was_given_away() -> None:
     made.blocks.release(lease.block_ids)
     with pytest.raises(AssertionError, match="leased and free"):
         made.table.check_integrity()
+
+
+def test_ids_are_not_to_be_guessed() -> None:
+    made = Setup()
+    ids = [made.grant(1, f"req-{i}").lease_id for i in range(NUM_BLOCKS)]
+    assert len(set(ids)) == NUM_BLOCKS
+    assert all(abs(a - b) > 2**20 for a, b in pairwise(ids))

@@ -12,6 +12,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from core.clock import ManualClock
 from kv_transfer.assembly import Assembly
 from kv_transfer.blocks import BlockAllocator
+from kv_transfer.commits import Arrived
 from kv_transfer.layout import PayloadKind
 from kv_transfer.leases import LIVE_STATES, QUARANTINE, Arrival, Lease, LeaseGone, LeaseState, LeaseTable
 from kv_transfer.processes import ProcessIdentity
@@ -19,6 +20,7 @@ from tests.kv_transfer.loopback import KEY
 
 NUM_BLOCKS = 12
 LEASE_S, GRACE_S = 10.0, 20.0
+ARRIVED = Arrived(8, 2, 2)
 
 
 class PartLeases(RuleBasedStateMachine):
@@ -69,9 +71,10 @@ class PartLeases(RuleBasedStateMachine):
         if assembly.is_completed_by(lease):
             assert {head for part in assembly.parts for head in part.heads} == {0, 1, 2}
             for part in assembly.parts:
-                self.blocks.release(self.table.commit(part))
+                self.blocks.release(self.table.commit(part, ARRIVED))
         else:
-            self.table.arrive(lease, Arrival(8, ()))
+            self.table.arrive(lease, Arrival(ARRIVED, ()))
+            assert self.table.arrived(lease.lease_id) == ARRIVED
 
     @rule(data=st.data(), is_confirmed=st.booleans())
     def abort(self, data: st.DataObject, is_confirmed: bool) -> None:
@@ -168,7 +171,7 @@ def test_an_open_siblings_memory_is_quarantined() -> None:
     blocks.share(taken)
     blocks.share(taken)
     arrived, writing, failing = (granted(table, head, taken) for head in range(3))
-    table.arrive(arrived, Arrival(4, ()))
+    table.arrive(arrived, Arrival(ARRIVED, ()))
     table.abort(failing, "test", is_confirmed=True)
     assert (arrived.state, writing.state) == (LeaseState.FREED, LeaseState.ABORTED)
     assert (table.num_quarantined_blocks, blocks.num_free) == (2, 2)

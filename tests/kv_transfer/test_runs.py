@@ -25,6 +25,14 @@ def test_runs_are_the_slots_of_the_tokens(blocks: list[int], block_tokens: int, 
     assert all(run.first_slot != end for run, end in zip(runs[1:], ends, strict=False))
 
 
+@given(blocks=st.lists(st.integers(0, 60), min_size=40, max_size=50, unique=True))
+def test_many_blocks_make_the_same_runs_as_few(blocks: list[int]) -> None:
+    starts = [i for i, block in enumerate(blocks) if i == 0 or block != blocks[i - 1] + 1]
+    runs = list(BlockTable(blocks, 4).runs(0, 4 * len(blocks)))
+    assert [run.first_token for run in runs] == [4 * start for start in starts]
+    assert [run.first_slot for run in runs] == [4 * blocks[start] for start in starts]
+
+
 @given(source=BLOCKS, target=BLOCKS, source_tokens=st.integers(1, 5), target_tokens=st.integers(1, 5))
 def test_copies_join_blocks_of_different_sizes(
     source: list[int], target: list[int], source_tokens: int, target_tokens: int

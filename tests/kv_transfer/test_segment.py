@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from kv_transfer.errors import AttachError
+from kv_transfer.local_socket import connect, listen
 from kv_transfer.segment import SHM_DIR, SegmentOwner, SegmentTooLarge, SharedSegment, reap_segments
 from tests.kv_transfer.loopback import CLUSTER, segments
 
@@ -19,6 +20,7 @@ OWNER = SegmentOwner(CLUSTER, "a/b 1", 77)
 
 HOLD = f"""
 import signal
+from kv_transfer.local_socket import connect, listen
 from kv_transfer.segment import SegmentOwner, SharedSegment
 segment = SharedSegment.create(SegmentOwner({CLUSTER!r}, "child", 1), "kv", 4096)
 print("ready", flush=True)
@@ -117,3 +119,27 @@ def test_files_of_others_are_left_alone() -> None:
         assert reap_segments(CLUSTER) == []
     finally:
         path.unlink()
+
+
+def test_a_dead_owners_socket_is_reaped_and_a_living_ones_is_not() -> None:
+    with subprocess.Popen([sys.executable, "-c", ""]) as child:
+        child.wait()
+    dead, living = (SHM_DIR / f"elasticmm-{CLUSTER}-x-commit-{pid}" for pid in (child.pid, os.getpid()))
+    listen(dead).close()
+    listen(living).close()  # unheard, but its process could be about to listen
+    heard = SHM_DIR / f"elasticmm-{CLUSTER}-y-commit-{child.pid}"
+    with listen(heard):  # of another container, say: the process id means nothing here
+        assert reap_segments(CLUSTER) == [dead]
+    assert reap_segments(CLUSTER) == [heard]
+    living.unlink()
+
+
+def test_an_earlier_lifes_socket_is_replaced_and_one_in_use_is_not() -> None:
+    path = SHM_DIR / f"elasticmm-{CLUSTER}-x-commit-{os.getpid()}"
+    listen(path).close()
+    with listen(path):
+        assert path.stat().st_mode & 0o777 == 0o600
+        with pytest.raises(OSError, match="in use"):
+            listen(path)
+        connect(path).close()
+    path.unlink()

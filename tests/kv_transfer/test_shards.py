@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import pytest
 import torch
 
+from kv_transfer.errors import TransferError
 from kv_transfer.layout import MemoryOrder, PayloadKind, PoolLayout
 from kv_transfer.leases import LeaseState
 from kv_transfer.pool import Pool, kv_layout
@@ -126,11 +127,43 @@ async def test_any_order_to_any_order(
     receive: Receive,
     sender_with: MakeSender,
 ) -> None:
-    peer = await receive(kv=layout(range(NUM_HEADS), 8, target_order), kv_blocks=6)
+    """Checksums are of the same bytes at both ends."""
+    peer = await receive(kv=layout(range(NUM_HEADS), 8, target_order), kv_blocks=6, checksums=True)
     sender = sender_with(transport)
     for heads in split(2):
         await shard(sender, heads, 16, source_order).send(peer)
     assert_arrived(peer)
+
+
+@TRANSPORTS
+async def test_checksums_are_of_the_heads_that_both_ends_hold(
+    transport: str, receive: Receive, sender_with: MakeSender
+) -> None:
+    peer = await receive(kv=layout(range(1, 3), 8), kv_blocks=6, checksums=True)
+    await shard(sender_with(transport), range(NUM_HEADS), 16).send(peer)
+    assert_arrived(peer)
+
+
+async def test_parts_are_compared_at_once(receive: Receive, sender_with: MakeSender) -> None:
+    peer = await receive(kv=layout(range(NUM_HEADS), 16), kv_blocks=6, checksums=True)
+    senders = [sender_with("shm", instance_id=f"source-{i}") for i in range(4)]
+    shards = [shard(sender, heads, 8) for sender, heads in zip(senders, split(4), strict=True)]
+    await asyncio.gather(*(each.send(peer) for each in shards))
+    assert_arrived(peer)
+
+
+async def test_a_part_that_arrives_changed_takes_the_others_along(
+    receive: Receive, sender_with: MakeSender, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    peer = await receive(kv=layout(range(NUM_HEADS), 16), kv_blocks=6, checksums=True)
+    sender = sender_with("shm")
+    first, second = (shard(sender, heads, 8) for heads in split(2))
+    await first.send(peer)
+    monkeypatch.setattr(peer.receiver._arrivals, "_checksums", lambda *_: (0,) * 3)
+    with pytest.raises(TransferError, match="3 of 3 blocks") as caught:
+        await second.send(peer)
+    assert (caught.value.cause, peer.host.kv) == ("CHECKSUM", [])
+    peer.assert_nothing_is_held()
 
 
 async def test_parts_may_come_by_different_transports(receive: Receive, sender_with: MakeSender) -> None:

@@ -108,6 +108,7 @@ async def test_a_sender_that_leaves_at_any_moment_of_asking_leaves_nothing(
             continue
         opening.cancel()
         await asyncio.gather(opening, return_exceptions=True)
+        await until(lambda: not sender._background)  # it has said so: the next asks for the same
     await until(lambda: not peer.num_open)
     await until(lambda: not list(peer.receiver.leases))
     peer.assert_nothing_is_held()

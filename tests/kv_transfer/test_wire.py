@@ -7,8 +7,9 @@ from dataclasses import replace
 import pytest
 
 from elasticmm.v1 import transfer_pb2
+from kv_transfer.commits import Arrived, CommitRecord
 from kv_transfer.layout import MemoryOrder, PayloadKind, PoolLayout
-from kv_transfer.wire import layout_from, layout_to
+from kv_transfer.wire import arrived_from, arrived_to, commit_from, commit_to, layout_from, layout_to
 from tests.kv_transfer.loopback import EMBEDDING, KV
 
 SHARD = replace(KV, first_head=1, num_heads=2, total_heads=4)
@@ -47,3 +48,17 @@ def test_the_first_head_is_zero_where_it_is_unset() -> None:
     unset = layout_from(message)
     message.first_head = 0
     assert unset == layout_from(message) == replace(SHARD, first_head=0)
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        CommitRecord(lease_id=2**63 - 1, num_tokens=1, written_bytes=0),
+        CommitRecord(lease_id=1, num_tokens=9, outputs=(3, 0), written_bytes=2**40, checksums=(0, 2**32 - 1)),
+    ],
+)
+def test_commits_survive(record: CommitRecord) -> None:
+    message = transfer_pb2.CommitRequest.FromString(commit_to(record).SerializeToString())
+    assert commit_from(message) == record
+    arrived = Arrived(record.num_tokens, 6, 2)
+    assert arrived_from(arrived_to(arrived)) == arrived

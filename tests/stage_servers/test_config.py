@@ -25,6 +25,7 @@ def test_round_trip() -> None:
         group=ModalityGroup.TEXT,
         cores=(0, 1),
         kv_blocks=7,
+        checksums=True,
     )
     assert StageConfig.from_json(config.to_json()) == config
 

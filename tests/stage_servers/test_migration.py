@@ -88,13 +88,20 @@ async def running(model: Model, name: str, *, kv_blocks: int, epoch: int) -> Asy
             model.fingerprint,
             model.dtype,
             num_layers=model.num_layers,
-            token_elements=model.kv_token_elements,
+            num_heads=model.num_kv_heads,
+            head_dim=model.head_dim,
             block_tokens=16,
         ),
         kv_blocks,
     )
     embeddings = Pool(embedding_layout(model.fingerprint, model.dtype, width=model.embedding_width), 8)
-    sender = Sender(model_fingerprint=model.fingerprint, instance_id=name, host_id=host_id(), token=TOKEN)
+    sender = Sender(
+        model_fingerprint=model.fingerprint,
+        instance_id=name,
+        host_id=host_id(),
+        token=TOKEN,
+        transports=["grpc"],
+    )
     instance = Instance(
         model=model, kv=kv, embeddings=embeddings, sender=sender, token=TOKEN, roles=COUPLED, media_workers=1
     )

@@ -291,7 +291,8 @@ class CommitRequest(_message.Message):
     @_builtins.property
     def block_checksums(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
         """CRC-32 of each of the lease's blocks that hold committed tokens, over
-        those tokens only: plane by plane, token by token, head by head.
+        those tokens only: plane by plane, token by token, head by head of the
+        heads that both ends hold.
         """
 
     def __init__(

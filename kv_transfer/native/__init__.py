@@ -1,0 +1,1 @@
+"""Copies that the C library's memcpy does not do as fast."""
