@@ -1,4 +1,4 @@
-"""Everything that is measured on a GPU, in one command: steps, then served load, on the 2b checkpoint.
+"""Everything that is measured on a GPU, in one command: transfers, steps, served load on the 2b checkpoint.
 
     python -m benchmarks.gpu [--preset 2b] [--json-dir benchmarks/results]
 
@@ -23,7 +23,9 @@ def parts(model: Path, out: Path, device: str) -> list[list[str]]:
     common = ["--model", str(model), "--json"]
     serve = [sys.executable, "-m", "benchmarks.serve", "--device", "cuda:0", *SERVE_LIMITS]
     serve += ["--setup", "coupled", "--setup", "e1p1d1"]
+    transfer = [sys.executable, "-m", "benchmarks.cuda_transfer", "--device", "cuda:0"]
     return [
+        [*transfer, "--json", str(out / f"cuda-transfer-{device}.json")],
         [
             sys.executable,
             "-m",

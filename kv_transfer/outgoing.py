@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import logging
 from collections.abc import Awaitable, Sequence
 from enum import Enum
 from typing import Protocol
@@ -15,6 +17,8 @@ from kv_transfer.errors import TransferError
 from kv_transfer.stats import TransferStats
 from kv_transfer.transports.backlog import LITTLE_BYTES
 from kv_transfer.transports.base import CommittingWriter, PeerAddress, Transfer, Writer
+
+logger = logging.getLogger(__name__)
 
 
 class OutgoingState(Enum):
@@ -127,7 +131,8 @@ class Outgoing:
         """The lease is lost: writing stops, and `commit` raises this."""
         if self.state is OutgoingState.OPEN:
             self.transfer.fail(error)
-            await self._writer.stop()
+            with contextlib.suppress(TransferError):  # said again when the transfer is given up
+                await self._writer.stop()
 
     async def _promise(self, num_tokens: int, outputs: tuple[int, ...]) -> Promise:
         self._check_writing()
@@ -166,7 +171,13 @@ class Outgoing:
         await _finish(self._stop_and_tell(reason))
 
     async def _stop_and_tell(self, reason: str) -> None:
-        await self._writer.stop()
+        try:
+            await self._writer.stop()
+        except TransferError as error:  # bytes may still land: the lease must run into its quarantine
+            logger.warning(
+                "lease %d at %s is left to expire: %s", self.lease_id, self.peer.instance_id, error
+            )
+            return
         await self._calls.abort_lease(self.peer, self.lease_id, reason)
 
     def _check_writing(self) -> None:

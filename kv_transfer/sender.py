@@ -49,7 +49,7 @@ class Sender:
     most `open_timeout_s` (the peer may wait for the request and for room), commits
     and heartbeats `call_timeout_s`. At most `max_in_flight` transfers are open at a time per peer and
     kind of payload (KV may wait for embeddings, never the other way round); others wait their turn.
-    With `tls` all calls go through it.
+    With `tls` all calls go through it, and no transport is used that passes it by.
     Raises ValueError for a transport that is unknown or cannot be had.
     """
 
@@ -67,7 +67,7 @@ class Sender:
         clock: Clock | None = None,
         tls: TlsFiles | None = None,
     ) -> None:
-        names = usable(transports)
+        names = usable(transports, is_encrypted=tls is not None)
         self.stats = StatsTable()
         self._model_fingerprint = model_fingerprint
         self._instance_id = instance_id

@@ -27,6 +27,10 @@ class PlaneSource(Protocol):
     def layout(self) -> PoolLayout: ...
 
     @property
+    def is_lasting(self) -> bool:
+        """Whether the memory stays for many transfers, so that registering it once pays."""
+
+    @property
     def is_on_device(self) -> bool:
         """Whether `read` waits for a copy off a device (else it returns a view at once)."""
 
@@ -47,9 +51,10 @@ class PlaneSource(Protocol):
 class TensorSource:
     """The memory of a pool, or of an embedding [num_tokens, width], which is a pool of one block."""
 
-    def __init__(self, memory: torch.Tensor, layout: PoolLayout) -> None:
+    def __init__(self, memory: torch.Tensor, layout: PoolLayout, *, is_lasting: bool = False) -> None:
         """`memory` is contiguous, and as large as whole blocks of the layout."""
         self.layout = layout
+        self.is_lasting = is_lasting
         self.elements = memory.detach().view(-1)
         self._num_blocks = self.elements.nbytes // layout.pool_bytes(1)
         self._device_type = self.elements.device.type  # asking torch costs more than reading a block
@@ -59,7 +64,7 @@ class TensorSource:
 
     @classmethod
     def of_pool(cls, pool: Pool) -> TensorSource:
-        return cls(pool.memory, pool.layout)
+        return cls(pool.memory, pool.layout, is_lasting=True)
 
     @classmethod
     def of_tokens(cls, tokens: torch.Tensor, layout: PoolLayout) -> TensorSource:

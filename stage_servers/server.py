@@ -84,6 +84,7 @@ class _Parts:
     embeddings: Pool
     sender: Sender
     receiver: TransferReceiver
+    transports: tuple[str, ...]
     epoch: int
 
 
@@ -110,11 +111,13 @@ async def _tell_ready(link: CoordinatorLink, instance: Instance, on_ready: OnRea
 @contextlib.asynccontextmanager
 async def _parts(config: StageConfig, model: Model) -> AsyncIterator[_Parts]:
     reap_segments(config.cluster)
+    transports = usable(
+        None if config.transport == "auto" else [config.transport], is_encrypted=config.tls is not None
+    )
     epoch = new_epoch()
     name = config.instance_id or f"pid{os.getpid()}"
     owner = SegmentOwner(config.cluster, name, epoch) if config.transport in {"auto", "shm"} else None
     kv, embeddings = _make_pools(config, model, owner)
-    transports = None if config.transport == "auto" else [config.transport]
     sender = Sender(
         model_fingerprint=model.fingerprint,
         instance_id=name,
@@ -147,7 +150,7 @@ async def _parts(config: StageConfig, model: Model) -> AsyncIterator[_Parts]:
     await receiver.start()
     instance.start(engine, receiver, MAX_ENCODE_TOKENS)
     try:
-        yield _Parts(instance, kv, embeddings, sender, receiver, epoch)
+        yield _Parts(instance, kv, embeddings, sender, receiver, transports, epoch)
     finally:
         await instance.stop()
         await sender.close()
@@ -209,6 +212,6 @@ def _registration(
         block_tokens=config.block_tokens,
         total_kv_blocks=parts.kv.num_blocks,
         total_embedding_blocks=parts.embeddings.num_blocks,
-        transports=usable(None if config.transport == "auto" else [config.transport]),
+        transports=parts.transports,
         kv_bytes_per_token=kv_token_bytes(model),
     )

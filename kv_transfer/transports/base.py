@@ -68,6 +68,13 @@ class Grant:
             raise AttachError(f"the receiver granted {self.transport} without {name}")
         return value
 
+    def number(self, name: str) -> int:
+        """As `text`, for a whole number that is not negative."""
+        value = self.info.get(name)
+        if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+            raise AttachError(f"the receiver granted {self.transport} without {name}")
+        return value
+
 
 class Transfer:
     """All that a writer needs to know of one transfer; both ends of the sender's process share it."""
@@ -103,7 +110,11 @@ class Writer(Protocol):
         """
 
     async def stop(self) -> None:
-        """Gives up. When it returns, this writer touches the receiver's memory no more."""
+        """Gives up. When it returns, this writer touches the receiver's memory no more.
+
+        Raises TransferError where that cannot be told: then the receiver must not be
+        asked to use the memory again, and lets the lease run into its quarantine.
+        """
 
 
 @runtime_checkable

@@ -15,6 +15,7 @@ from tests.checkpoints import build_checkpoint
 from tests.exactness import Oracle, Tally, make_spec
 from tests.integration.asking import Asked, ask_all, make_questions, tokenizer_of
 from tests.integration.running import Running, cluster
+from tests.kv_transfer.loopback import needs_nixl
 from tests.stage_servers.engine.harness import Bench, answer_all
 
 pytestmark = pytest.mark.cluster
@@ -32,6 +33,7 @@ SETUPS = [
     ("second", "coupled", "auto", 512),
     ("second", "e1p1d1", "shm", 16),
     ("second", "e1p1d1", "grpc", 512),
+    pytest.param("first", "e1p1d1", "nixl", 40, marks=needs_nixl),
 ]
 SAMPLING: list[dict[str, Any]] = [
     {"temperature": 1.0},

@@ -21,9 +21,9 @@ from kv_transfer.leases import Key
 from kv_transfer.pool import Pool
 from kv_transfer.receiver import TransferReceiver
 from kv_transfer.segment import SegmentOwner
-from kv_transfer.sender import TRANSPORTS, PeerAddress, Sender
+from kv_transfer.sender import PeerAddress, Sender
 from kv_transfer.servicer import add_transfer_service
-from tests.kv_transfer.loopback import FINGERPRINT, KEY, KV, TOKEN
+from tests.kv_transfer.loopback import FINGERPRINT, HERE, KEY, KV, TOKEN
 
 
 def say(**values: Any) -> None:
@@ -54,7 +54,7 @@ class DigestHost:
 
 async def receive(cluster: str, device: str = "cpu") -> None:
     epoch = new_epoch()
-    pool = Pool(KV, 16, device=device, owner=SegmentOwner(cluster, "child", epoch))
+    pool = Pool(KV, 32, device=device, owner=SegmentOwner(cluster, "child", epoch))
     receiver = TransferReceiver({PayloadKind.KV: pool}, DigestHost(pool), epoch=epoch, host_id=host_id())
     await receiver.start()
     server = grpc.aio.server()
@@ -74,7 +74,7 @@ async def send(address: str) -> None:
     peer = PeerAddress(**json.loads(address))
     source = Pool(KV, 16)
     source.tensor.fill_(1)
-    for attempt, transport in enumerate(TRANSPORTS):
+    for attempt, transport in enumerate(HERE):
         sender = Sender(
             model_fingerprint=FINGERPRINT,
             instance_id="child",

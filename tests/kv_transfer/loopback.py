@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import grpc
+import pytest
 import torch
 
 from kv_transfer.layout import PayloadKind
@@ -17,6 +18,8 @@ from kv_transfer.pool import Pool, embedding_layout, kv_layout
 from kv_transfer.receiver import TransferReceiver, UnknownRequest
 from kv_transfer.segment import SHM_DIR
 from kv_transfer.sender import PeerAddress, Sender
+from kv_transfer.transports import nixl_agent
+from kv_transfer.transports.registry import REGISTRY
 
 TOKEN = "test-token"
 FINGERPRINT = "f00d"
@@ -24,6 +27,13 @@ CLUSTER = f"transfer-tests-{os.getpid()}"
 KV = kv_layout(FINGERPRINT, torch.float32, num_layers=3, num_heads=2, head_dim=4, block_tokens=4)
 EMBEDDING = embedding_layout(FINGERPRINT, torch.bfloat16, width=24)
 KEY: Key = ("req-1", 0)
+needs_nixl = pytest.mark.skipif(bool(nixl_agent.refusal()), reason=nixl_agent.refusal())
+FOR_CPU = ("shm", "collective", "nixl", "grpc")
+HERE = tuple(name for name in FOR_CPU if not REGISTRY[name].refusal())
+EACH = [
+    pytest.param(name, marks=pytest.mark.skipif(name not in HERE, reason=f"{name} cannot be had here"))
+    for name in FOR_CPU
+]
 
 
 @dataclass

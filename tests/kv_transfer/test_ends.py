@@ -16,10 +16,10 @@ from kv_transfer.leases import LeaseState
 from kv_transfer.outgoing import OutgoingState
 from kv_transfer.pool import Pool
 from kv_transfer.segment import SHM_DIR
-from kv_transfer.sender import TRANSPORTS, PeerAddress
-from tests.kv_transfer.loopback import KEY, MakeSender, Receive, until
+from kv_transfer.sender import PeerAddress
+from tests.kv_transfer.loopback import EACH, KEY, MakeSender, Receive, until
 
-ALL = pytest.mark.parametrize("transport", TRANSPORTS)
+ALL = pytest.mark.parametrize("transport", EACH)
 
 
 @ALL
@@ -65,7 +65,7 @@ async def test_receiver_ends_the_request_mid_transfer(
     await asyncio.sleep(0.01)
     peer.receiver.release_request(KEY, "cancelled by the client")
     assert peer.num_open == 0
-    assert peer.receiver.leases.num_quarantined_blocks == (5 if transport == "shm" else 0)
+    assert peer.receiver.leases.num_quarantined_blocks == (5 if transport in {"shm", "nixl"} else 0)
     outgoing.push(0, 20, range(2, 6), range(4))
     with pytest.raises(TransferError, match="cancelled by the client"):
         await outgoing.commit(20)
@@ -140,7 +140,7 @@ async def test_receiver_is_gone(
     outgoing.push(0, 20, range(6), range(4))
     with pytest.raises(TransferError) as caught:
         await outgoing.commit(20)
-    assert caught.value.cause in {"UNAVAILABLE", "CANCELLED", "PEER_LOST"}
+    assert caught.value.cause in {"UNAVAILABLE", "CANCELLED", "PEER_LOST", "NIXL"}
     with pytest.raises(TransferError, match="UNAVAILABLE"):
         await sender.open(peer.address, KEY, PayloadKind.KV, 0, 20, source)
     sender.forget("receiver")

@@ -19,9 +19,9 @@ from kv_transfer.errors import TransferError
 from kv_transfer.layout import PayloadKind
 from kv_transfer.pool import Pool
 from kv_transfer.segment import reap_segments
-from kv_transfer.sender import TRANSPORTS, PeerAddress
+from kv_transfer.sender import PeerAddress
 from tests.kv_transfer.child import digest
-from tests.kv_transfer.loopback import CLUSTER, KEY, KV, MakeSender, Receive, segments, until
+from tests.kv_transfer.loopback import CLUSTER, HERE, KEY, KV, MakeSender, Receive, segments, until
 
 pytestmark = pytest.mark.cluster
 
@@ -83,7 +83,7 @@ async def test_bytes_arrive_in_another_process(
     peer: tuple[Child, PeerAddress], sender_with: MakeSender, source: Pool
 ) -> None:
     child, address = peer
-    for transport in TRANSPORTS:
+    for transport in HERE:
         sender = sender_with(transport)
         for attempt, blocks in enumerate(([3, 9, 10, 0, 7], [11, 2, 1, 5, 6])):
             outgoing = await sender.open(address, ("req", attempt), PayloadKind.KV, 0, 23, source)
@@ -93,16 +93,16 @@ async def test_bytes_arrive_in_another_process(
                     outgoing.push(first, count, range(2 * layer, 2 * layer + 2), blocks)
             await outgoing.commit(23, (1, 2))
             assert await child.hear() == {"digest": digest(source, blocks, 23), "outputs": [1, 2]}
-    assert await child.finish() == {"free": 16}
+    assert await child.finish() == {"free": 32}
 
 
 async def test_a_killed_sender_leaves_nothing(start: Start, receive: Receive) -> None:
     here = await receive(kv_blocks=32)
-    here.host.known.update((KEY[0], attempt) for attempt in range(len(TRANSPORTS)))
+    here.host.known.update((KEY[0], attempt) for attempt in range(len(HERE)))
     child = await start("send", json.dumps(asdict(here.address)))
     assert await child.hear() == {"pushed": 2}
     here.receiver.leases.sweep()
-    assert here.kv.blocks.num_free == 32 - 5 * len(TRANSPORTS)
+    assert here.kv.blocks.num_free == 32 - 5 * len(HERE)
     pairs = here.receiver._acceptors["collective"]._pairs
     assert len(pairs) == 1
     await child.kill()
@@ -117,7 +117,7 @@ async def test_a_killed_receiver_is_an_error_here(
     peer: tuple[Child, PeerAddress], sender_with: MakeSender, source: Pool
 ) -> None:
     child, address = peer
-    senders = [sender_with(transport) for transport in TRANSPORTS]
+    senders = [sender_with(transport) for transport in HERE]
     outgoing = [
         await sender.open(address, (KEY[0], attempt), PayloadKind.KV, 0, 20, source)
         for attempt, sender in enumerate(senders)
@@ -129,7 +129,7 @@ async def test_a_killed_receiver_is_an_error_here(
         each.push(0, 20, range(4, 6), range(4))
         with pytest.raises(TransferError):
             await each.commit(20)
-    assert [sender.stats.in_flight for sender in senders] == [0] * len(TRANSPORTS)
+    assert [sender.stats.in_flight for sender in senders] == [0] * len(HERE)
     assert [path.is_socket() for path in segments()] == [True, False]  # ...-commit-..., ...-kv-...
     assert len(reap_segments(CLUSTER)) == 2
     assert segments() == []
@@ -144,7 +144,7 @@ async def test_a_frozen_receiver_is_given_up(
     monkeypatch.setattr(sender_module, "HEARTBEAT_INTERVAL_S", 0.01)
     clock = ManualClock()
     child, address = peer
-    senders = [sender_with(transport, clock=clock, call_timeout_s=0.1) for transport in TRANSPORTS]
+    senders = [sender_with(transport, clock=clock, call_timeout_s=0.1) for transport in HERE]
     commits = []
     for attempt, sender in enumerate(senders):
         outgoing = await sender.open(address, (KEY[0], attempt), PayloadKind.KV, 0, 20, source)
@@ -155,8 +155,8 @@ async def test_a_frozen_receiver_is_given_up(
     await asyncio.sleep(0.05)
     clock.advance(31)
     errors = await committing
-    assert [getattr(error, "cause", None) for error in errors] == ["DEADLINE_EXCEEDED"] * len(TRANSPORTS)
-    assert [sender.stats.in_flight for sender in senders] == [0] * len(TRANSPORTS)
+    assert [getattr(error, "cause", None) for error in errors] == ["DEADLINE_EXCEEDED"] * len(HERE)
+    assert [sender.stats.in_flight for sender in senders] == [0] * len(HERE)
 
 
 async def test_a_collective_pair_with_a_stopped_receiver_is_made_again(
@@ -178,7 +178,7 @@ async def test_a_collective_pair_with_a_stopped_receiver_is_made_again(
     again.push(0, 20, range(6), range(4))
     await again.commit(20)
     assert await child.hear() == {"digest": digest(source, [0, 1, 2, 3], 20), "outputs": []}
-    assert await child.finish() == {"free": 16}
+    assert await child.finish() == {"free": 32}
 
 
 async def resume(child: Child, condition: Callable[[], object]) -> None:
@@ -204,4 +204,4 @@ async def test_collective_between_devices(num_devices: int, start: Start, sender
             outgoing.push(0, 23, range(2 * layer, 2 * layer + 2), blocks)
         await outgoing.commit(23)
         assert await child.hear() == {"digest": digest(source, blocks, 23), "outputs": []}
-    assert await child.finish() == {"free": 16}
+    assert await child.finish() == {"free": 32}

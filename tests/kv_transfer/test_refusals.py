@@ -204,5 +204,7 @@ async def test_kind_and_source_agree(receive: Receive, sender_with: MakeSender) 
 
 
 async def test_an_unknown_transport_is_refused(sender_with: MakeSender) -> None:
-    with pytest.raises(ValueError, match="transports: pigeon; known are shm, collective, grpc"):
+    with pytest.raises(
+        ValueError, match="transports: pigeon; known are cuda_ipc, shm, collective, nixl, grpc"
+    ):
         sender_with("pigeon")

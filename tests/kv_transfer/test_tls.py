@@ -123,6 +123,15 @@ async def test_a_plain_receiver(receive: Receive, sender_with: MakeSender, autho
     assert "the peer does not speak TLS" in str(error)
 
 
+@pytest.mark.parametrize("name", ["collective", "nixl"])
+async def test_no_transport_passes_it_by(name: str, sender_with: MakeSender, authority: Authority) -> None:
+    tls = authority.issue()
+    assert {"shm", "grpc"} <= (names := set(sender_with(tls=tls)._transports))
+    assert name not in names
+    with pytest.raises(ValueError, match=f"{name} cannot be had here: it does not go through TLS"):
+        sender_with(name, tls=tls)
+
+
 def test_nobody_listening_is_no_matter_of_tls() -> None:
     assert connection_problem("failed to connect to all addresses: Connection refused") == ("", False)
 

@@ -9,11 +9,10 @@ import torch
 
 from kv_transfer.layout import PayloadKind
 from kv_transfer.pool import Pool, kv_layout
-from kv_transfer.sender import TRANSPORTS
 from kv_transfer.source import TensorSource
-from tests.kv_transfer.loopback import FINGERPRINT, KEY, MakeSender, Receive, Receiving
+from tests.kv_transfer.loopback import EACH, FINGERPRINT, KEY, MakeSender, Receive, Receiving
 
-pytestmark = pytest.mark.parametrize("transport", TRANSPORTS)
+pytestmark = pytest.mark.parametrize("transport", EACH)
 
 SCATTERED = [3, 9, 10, 11, 0, 7]  # 30 tokens of the source
 

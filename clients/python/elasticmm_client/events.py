@@ -45,7 +45,7 @@ class StageSpan:
     instance: str
     start_ms: float
     end_ms: float
-    transport: str = ""  # how the result went on: "local", "shm", "grpc", "" nowhere
+    transport: str = ""  # how the result went on: "local", a transport (such as "shm"), "" nowhere
 
 
 @dataclass(frozen=True, slots=True)

@@ -51,7 +51,7 @@ export interface StageSpan {
   /** Milliseconds since the request arrived. */
   startMs: number;
   endMs: number;
-  /** How the result went on: "local", "shm", "grpc", "" nowhere. */
+  /** How the result went on: "local", a transport (such as "shm"), "" nowhere. */
   transport: string;
 }
 
