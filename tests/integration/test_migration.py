@@ -160,7 +160,7 @@ def check_tokens(path: Path, asked: list[Asked], rounds: list[list[GenerateResul
         for token_ids in {results[index].token_ids for results in rounds}:
             alone = tuple(bench.tokens[spec.key])
             if sampling:
-                compare_sampled(model, question, spec, token_ids, alone, tally)
+                compare_sampled(model, question, spec, token_ids, alone, tally=tally)
             elif token_ids != alone:
                 Oracle(path).compare(question, token_ids, tally)
     tally.check()
@@ -172,6 +172,7 @@ def compare_sampled(
     spec: SequenceSpec,
     token_ids: tuple[int, ...],
     alone: tuple[int, ...],
+    *,
     tally: Tally,
 ) -> None:
     """A draw may fall on the other side of a bound that rounding moved; the rest must follow from it exactly."""
