@@ -175,7 +175,7 @@ def compare_sampled(
     *,
     tally: Tally,
 ) -> None:
-    """A draw may fall on the other side of a bound that rounding moved; the rest must follow from it exactly."""
+    """A draw may fall beyond a bound that rounding moved; the rest must follow from it exactly."""
     assert len(token_ids) == len(alone)
     tally.num_tokens += len(token_ids)
     while token_ids != alone:
