@@ -8,6 +8,7 @@ import time
 from itertools import count
 
 from coordinator.books import instance_view, waiting_view
+from coordinator.endings import Endings
 from coordinator.errors import InternalFailureError, InvalidFieldError, ServiceError, UnavailableError
 from coordinator.hindrance import hindrance
 from coordinator.migration import MigrationOutcome
@@ -18,7 +19,6 @@ from coordinator.policy.view import ClusterView, InstanceView, Placement, Policy
 from coordinator.registry import Instance, Registry
 from coordinator.request import Request
 from coordinator.stage_messages import (
-    CancelCommand,
     DecodeCommand,
     EncodeCommand,
     FailureReport,
@@ -28,7 +28,6 @@ from coordinator.stage_messages import (
     StepReport,
     TokenRun,
 )
-from coordinator.story import finished_event, log_end
 from core.clock import Clock
 from core.lifecycle import RequestState
 from core.stages import Stage
@@ -60,10 +59,8 @@ class Dispatcher:
         self._policy = policy
         self._expectation = expectation
         self._clock = clock
-        self._report_grace_s = report_grace_s
         self._instance_wait_s = instance_wait_s
         self._requests: dict[str, Request] = {}
-        self._closing: dict[str, asyncio.TimerHandle] = {}  # finished, some stage's report still to come
         # Dispatches are numbered over all requests and, nearly, over all coordinators: stage servers
         # remember ended dispatches, and a client may use a request id again.
         self._dispatch_numbers = count(time.time_ns() // 10**9 % 2**31)
@@ -75,8 +72,9 @@ class Dispatcher:
             next_attempt=self._next_attempt,
             repeat=self._repeat,
         )
-        self.num_finished = 0
-        self.num_failed = 0
+        self._endings = Endings(
+            self._requests, registry, self._migrations, expectation, clock, report_grace_s=report_grace_s
+        )
 
     # what the door and the servicers call
 
@@ -88,11 +86,9 @@ class Dispatcher:
     def cancel(self, request: Request) -> None:
         """Stops a request wherever it is; nothing if it has ended."""
         if request.is_final:
-            self._close(request)
+            self._endings.close(request)
             return
-        self._recall(request)
-        request.advance(RequestState.CANCELLED)
-        self._forget(request)
+        self._endings.cancel(request)
         self.tick()
 
     def migrate(self, request_id: str, target: str | None) -> asyncio.Future[MigrationOutcome]:
@@ -105,7 +101,7 @@ class Dispatcher:
 
     def take_migration(self, instance: Instance, report: MigrationReport) -> None:
         self._migrations.take_report(instance, report)
-        self._close_if_told(self._requests.get(report.request_id))
+        self._endings.close_if_told(self._requests.get(report.request_id))
         self.tick()  # blocks became free at one of the ends
 
     def take_step(self, instance: Instance, report: StepReport) -> None:
@@ -121,7 +117,7 @@ class Dispatcher:
         request.note_stage(report, instance.instance_id)
         if request.state is RequestState.ENCODING and len(request.encoded) == len(request.media):
             request.advance(RequestState.PREFILLING)
-        self._close_if_told(request)
+        self._endings.close_if_told(request)
         self.tick()
 
     def take_failure(self, instance: Instance, failure: FailureReport) -> None:
@@ -133,14 +129,14 @@ class Dispatcher:
             self._migrations.lose_target(request, cause)
             return
         if failure.field:
-            self._fail(request, InvalidFieldError(_blamed_field(request, failure), failure.message))
+            self._endings.fail(request, InvalidFieldError(_blamed_field(request, failure), failure.message))
         elif failure.code in _RETRYABLE:
             if failure.stage is Stage.DECODE:
                 # It may have run out of blocks; next time there is room for the whole answer.
                 request.reserve_tokens = request.sampling.max_tokens
             self._repeat(request, cause, delay_s=_RETRY_DELAY_S * 4 ** (request.num_attempts - 1))
         else:
-            self._fail(request, InternalFailureError(cause))
+            self._endings.fail(request, InternalFailureError(cause))
         self.tick()
 
     def lose_instance(self, instance: Instance, cause: str) -> None:
@@ -177,14 +173,14 @@ class Dispatcher:
             found = hindrance(request, self._registry.played(), capacity)
             if found is not None:
                 cause = f"; {request.last_loss}" if request.last_loss else ""
-                self._fail(request, UnavailableError(found + cause))
+                self._endings.fail(request, UnavailableError(found + cause))
         self.tick()
 
     def fail_all(self, error: ServiceError) -> None:
         """Ends every request, at shutdown."""
         for request in tuple(self._requests.values()):
             if not request.is_final:
-                self._fail(request, error)
+                self._endings.fail(request, error)
 
     # what others ask
 
@@ -195,6 +191,14 @@ class Dispatcher:
     @property
     def num_running(self) -> int:
         return sum(r.is_running for r in self._requests.values())
+
+    @property
+    def num_finished(self) -> int:
+        return self._endings.num_finished
+
+    @property
+    def num_failed(self) -> int:
+        return self._endings.num_failed
 
     def requests(self) -> tuple[Request, ...]:
         return tuple(self._requests.values())
@@ -214,10 +218,7 @@ class Dispatcher:
 
     def check_integrity(self) -> None:
         """Raises AssertionError if something of an ended request is held; called when idle and by tests."""
-        for request in self._requests.values():
-            held = request.is_final and request.request_id not in self._closing
-            assert not held, f"{request.request_id}: {request.state.value} and still held"
-        assert self._closing.keys() <= self._requests.keys(), "closing: unknown requests"
+        self._endings.check_integrity()
         if not self._requests:
             promised = [view.promised_kv_blocks for view in self.instance_views()]
             assert not any(promised), f"promised blocks without requests: {promised}"
@@ -274,55 +275,20 @@ class Dispatcher:
             request.first_token_s = request.first_token_s or self._clock.now_s()
             request.advance(RequestState.DECODING)
         if request.output.finish is not None:
-            self._finish(request, reporter=instance if run.finish else None)
+            self._endings.finish(request, reporter=instance if run.finish else None)
+            self.tick()
         elif frees_room:
             self.tick()  # the prefill instance has budget again, or blocks
-
-    def _finish(self, request: Request, reporter: Instance | None) -> None:
-        request.advance(RequestState.FINISHED)
-        self._cancel_others(request, reporter)
-        self._expectation.record(request.num_outputs)
-        self.num_finished += 1
-        loop = asyncio.get_running_loop()
-        self._closing[request.request_id] = loop.call_later(self._report_grace_s, self._close, request)
-        self._close_if_told(request)
-        self.tick()
-
-    def _cancel_others(self, request: Request, reporter: Instance | None) -> None:
-        """Stages that do not know that the answer has ended; late reports of it are still welcome."""
-        assert request.placement is not None
-        if reporter is not None and request.is_moving_to(reporter.instance_id):
-            return  # so it moved, which its source is about to say
-        self._migrations.call_off(request, "the answer ended")
-        for name in request.placement.instance_ids:
-            instance = self._registry.get(name)
-            if instance is not None and instance is not reporter and request.needs(name):
-                instance.send(CancelCommand(request.request_id, request.attempt))
-
-    def _close_if_told(self, request: Request | None) -> None:
-        """Closes a finished request once every report of it is here."""
-        if request is not None and request.state is RequestState.FINISHED and request.has_all_reports:
-            self._close(request)
-
-    def _close(self, request: Request) -> None:
-        """Tells the client that it is finished; the end of the request's life here."""
-        timer = self._closing.pop(request.request_id, None)
-        if timer is None:
-            return
-        timer.cancel()
-        self._migrations.call_off(request, "the answer ended, and its source did not say more")
-        request.output.stream.close(finished_event(request, self._clock.now_s()))
-        self._forget(request)
 
     def _repeat(self, request: Request, cause: str, delay_s: float = 0.0) -> None:
         request.last_loss = cause
         if request.num_attempts >= MAX_ATTEMPTS:
-            self._fail(
+            self._endings.fail(
                 request, UnavailableError(f"gave up after {MAX_ATTEMPTS} attempts; the last ended as {cause}")
             )
             return
         log.warning("request %s: dispatched again, %s", request.request_id, cause)
-        self._recall(request)
+        self._endings.recall(request)
         request.advance(RequestState.QUEUED)
         request.placement = None
         request.encoded.clear()
@@ -333,27 +299,6 @@ class Dispatcher:
         request.not_before_s = request.queued_s + delay_s
         if delay_s:
             asyncio.get_running_loop().call_later(delay_s, self.tick)
-
-    def _fail(self, request: Request, error: ServiceError) -> None:
-        self._recall(request)
-        request.advance(RequestState.FAILED)
-        log.warning("request %s: %s", request.request_id, error)
-        self.num_failed += 1
-        request.output.stream.close(error)
-        self._forget(request)
-
-    def _recall(self, request: Request) -> None:
-        """Cancels the present dispatch everywhere."""
-        self._migrations.call_off(request, "the request ended, or is dispatched again")
-        if request.placement is None:
-            return
-        for name in request.placement.instance_ids:
-            if (instance := self._registry.get(name)) is not None:
-                instance.send(CancelCommand(request.request_id, request.attempt))
-
-    def _forget(self, request: Request) -> None:
-        self._requests.pop(request.request_id, None)
-        log_end(request, self._clock.now_s())
 
 
 def _blamed_field(request: Request, failure: FailureReport) -> str:
