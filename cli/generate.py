@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cli.exits import INTERRUPTED, USAGE, fail, failures, print_json
+from cli.connection import client_of, endpoint_of
+from cli.exits import INTERRUPTED, USAGE, fail, print_json
 from cli.options import AddressOption, JsonOption, NameOption, StateDirOption
-from cli.state import DEFAULT_NAME, find_state_dir
+from cli.state import DEFAULT_NAME
 
 if TYPE_CHECKING:
     from elasticmm_client import GenerateOptions, GenerateResult, Stream
@@ -48,8 +49,7 @@ def run(
     state_dir: StateDirOption = None,
 ) -> None:
     """Streams the answer to PROMPT, about pictures if any are given."""
-    from cli.endpoint import find_endpoint
-    from elasticmm_client import Client, GenerateOptions
+    from elasticmm_client import GenerateOptions
 
     options = GenerateOptions(ignore_eos=ignore_eos)
     given: dict[str, Any] = {
@@ -71,8 +71,8 @@ def run(
     }
     options.update({key: value for key, value in given.items() if value is not None})  # type: ignore[typeddict-item]
     messages = build_messages(sys.stdin.read() if prompt == "-" else prompt, image or [], system)
-    endpoint = find_endpoint(find_state_dir(state_dir, name), address)
-    with failures(as_json=as_json), Client(endpoint.address) as client:
+    endpoint = endpoint_of(name, state_dir, address)
+    with client_of(endpoint, as_json=as_json) as client:
         answer(client, messages, options, as_json=as_json)
 
 

@@ -7,9 +7,10 @@ from typing import Annotated
 
 import typer
 
-from cli.exits import USAGE, fail, failures, print_json
+from cli.connection import admin_of, endpoint_of
+from cli.exits import print_json
 from cli.options import AddressOption, JsonOption, NameOption, StateDirOption, TokenFileOption
-from cli.state import DEFAULT_NAME, find_state_dir
+from cli.state import DEFAULT_NAME
 
 
 def run(
@@ -25,14 +26,8 @@ def run(
     token_file: TokenFileOption = None,
 ) -> None:
     """Moves the decoding of REQUEST_ID to another instance; its stream goes on."""
-    from cli.endpoint import find_endpoint
-    from elasticmm_client.admin import AdminClient
-
-    try:
-        endpoint = find_endpoint(find_state_dir(state_dir, name), address, token_file)
-    except ValueError as error:
-        fail(str(error), USAGE)
-    with failures(as_json=as_json), AdminClient(endpoint.address, endpoint.token) as admin:
+    endpoint = endpoint_of(name, state_dir, address, token_file)
+    with admin_of(endpoint, as_json=as_json) as admin:
         moved = admin.migrate(request_id, to)
     if as_json:
         print_json({"request_id": request_id, **dataclasses.asdict(moved)})

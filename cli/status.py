@@ -6,9 +6,10 @@ import dataclasses
 import sys
 from typing import TYPE_CHECKING
 
-from cli.exits import USAGE, fail, failures, print_json
+from cli.connection import admin_of, endpoint_of
+from cli.exits import print_json
 from cli.options import AddressOption, JsonOption, NameOption, StateDirOption, TokenFileOption
-from cli.state import DEFAULT_NAME, find_state_dir
+from cli.state import DEFAULT_NAME
 from cli.transfer_table import transfer_table
 
 if TYPE_CHECKING:
@@ -28,14 +29,8 @@ def run(
     token_file: TokenFileOption = None,
 ) -> None:
     """Shows the cluster's instances (id, group, roles, device, load, free blocks) and their transfers."""
-    from cli.endpoint import find_endpoint
-    from elasticmm_client.admin import AdminClient
-
-    try:
-        endpoint = find_endpoint(find_state_dir(state_dir, name), address, token_file)
-    except ValueError as error:
-        fail(str(error), USAGE)
-    with failures(as_json=as_json), AdminClient(endpoint.address, endpoint.token) as admin:
+    endpoint = endpoint_of(name, state_dir, address, token_file)
+    with admin_of(endpoint, as_json=as_json) as admin:
         status = admin.status(timeout_s=10)
     if as_json:
         print_json({"address": endpoint.address, **dataclasses.asdict(status)})
