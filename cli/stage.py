@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -66,48 +67,48 @@ def run(
     log_level: LogLevelOption = "INFO",
 ) -> None:
     """Loads the model and serves its stages for one coordinator. Needs the cluster token."""
+    serve(make_config(**locals()))
+
+
+def make_config(
+    *,
+    model: Path | None,
+    token_file: Path | None,
+    state_dir: Path | None,
+    roles: str,
+    device: str,
+    cores: str | None,
+    log_level: str,
+    **settings: Any,
+) -> StageConfig:
+    """From the command's options by name; exits 2 where one is wrong. None leaves a setting its default."""
     from cli.devices import choose_cores, choose_devices
-    from cli.endpoint import find_token
     from cli.model_folder import model_folder
     from core.stages import parse_roles
     from stage_servers.config import StageConfig
 
-    optional = {
-        "threads": threads,
-        "kv_blocks": kv_blocks,
-        "embedding_blocks": embedding_blocks,
-        "chunk_tokens": chunk_tokens,
-    }
     try:
-        token = find_token(token_file, find_state_dir(state_dir))
-        if token is None:
-            fail("no cluster token: name the file with --token-file or set ELASTICMM_TOKEN", USAGE)
-        config = StageConfig(
+        return StageConfig(
             model=model_folder(model),
-            coordinator=coordinator,
-            token=token,
-            cluster=cluster,
-            instance_id=instance_id,
+            token=cluster_token(token_file, state_dir),
             roles=parse_roles(roles),
-            host=host,
-            port=port,
-            advertise=advertise,
             device=choose_devices(device)[0],
-            dtype=dtype,
-            attention=attention,
-            transport=transport,
-            checksums=checksums,
             cores=choose_cores(cores) if cores else None,
             log_level=log_level.upper(),
-            tls_cert=tls_cert,
-            tls_key=tls_key,
-            tls_ca=tls_ca,
-            tls_name=tls_name,
-            **{key: value for key, value in optional.items() if value is not None},  # type: ignore[arg-type]
+            **{key: value for key, value in settings.items() if value is not None},
         )
     except ValueError as error:
         fail(str(error), USAGE)
-    serve(config)
+
+
+def cluster_token(token_file: Path | None, state_dir: Path | None) -> str:
+    """Exits 2 where there is none; raises ValueError if the file cannot be read or is empty."""
+    from cli.endpoint import find_token
+
+    token = find_token(token_file, find_state_dir(state_dir))
+    if token is None:
+        fail("no cluster token: name the file with --token-file or set ELASTICMM_TOKEN", USAGE)
+    return token
 
 
 def serve(config: StageConfig) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -38,6 +39,8 @@ from cli.state import DEFAULT_NAME, AlreadyUpError, StateDir, find_state_dir
 
 if TYPE_CHECKING:
     from cli.launch.plan import LaunchPlan
+
+_NOT_PLANNED = frozenset({"detach", "as_json", "state_dir"})
 
 
 def run(
@@ -75,42 +78,41 @@ def run(
     log_level: LogLevelOption = "INFO",
 ) -> None:
     """Starts a coordinator and stage servers here. Ctrl-C (or 'elasticmm down') ends them all."""
+    plan = make_plan(**{option: value for option, value in locals().items() if option not in _NOT_PLANNED})
+    _announce(plan)
+    state = find_state_dir(state_dir, name)
+    (_run_detached if detach else _run_here)(plan, state, as_json=as_json)
+
+
+def make_plan(
+    *,
+    name: str,
+    model: Path | None,
+    model_name: str,
+    instances: int | None,
+    device: str,
+    cores: str | None,
+    log_level: str,
+    **settings: Any,
+) -> LaunchPlan:
+    """From the command's options by name; exits 2 where one is wrong."""
     from cli.devices import choose_cores, choose_devices
     from cli.launch.plan import LaunchPlan, new_cluster_id
     from cli.model_folder import model_folder, served_name
 
     try:
-        plan = LaunchPlan(
+        return LaunchPlan(
             cluster=new_cluster_id(name),
             model=model_folder(model),
             model_name=served_name(model, model_name),
-            topology=topology,
             num_instances=instances,
-            host=host,
-            port=port,
-            advertise=advertise,
             devices=choose_devices(device, instances),
             cores=choose_cores(cores),
-            threads=threads,
-            dtype=dtype,
-            attention=attention,
-            transport=transport,
-            checksums=checksums,
-            kv_blocks=kv_blocks,
-            embedding_blocks=embedding_blocks,
-            chunk_tokens=chunk_tokens,
-            allow_private_urls=allow_private_urls,
-            tls_cert=tls_cert,
-            tls_key=tls_key,
-            tls_ca=tls_ca,
-            tls_name=tls_name,
             log_level=log_level.upper(),
+            **settings,
         )
     except ValueError as error:
         fail(str(error), USAGE)
-    _announce(plan)
-    state = find_state_dir(state_dir, name)
-    (_run_detached if detach else _run_here)(plan, state, as_json=as_json)
 
 
 def _announce(plan: LaunchPlan) -> None:
