@@ -57,3 +57,10 @@ def test_every_top_level_folder_is_explained() -> None:
     assert not [
         folder for folder in sorted(folders) if not folder.startswith(".") and f"{folder}/" not in page
     ]
+
+
+def test_files_that_the_architecture_names_are_there() -> None:
+    page = (ROOT / "docs" / "architecture.md").read_text()
+    named = re.findall(r"`(\w+/(?:\w+/)*(?:\w+\.\w+)?)`", page)
+    assert len(named) > 20
+    assert not [name for name in named if not (ROOT / name).exists()]
