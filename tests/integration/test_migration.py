@@ -4,19 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from core.families import load_family
-from core.sequence import SequenceSpec
 from elasticmm_client import GenerateResult, InvalidRequest, Migration, Stream
 from stage_servers.engine.loader import load_model
-from stage_servers.engine.model import Model
 from tests.checkpoints import build_checkpoint
-from tests.exactness import Oracle, Question, Tally, make_spec
+from tests.draws import compare_sampled
+from tests.exactness import Oracle, Tally, make_spec
 from tests.integration.asking import Asked, ask_all, make_questions, tokenizer_of
 from tests.integration.running import Running, cluster
 from tests.stage_servers.engine.harness import Bench, answer_all
@@ -149,7 +148,7 @@ def check_moves(moving: Moving, result: GenerateResult, transport: str) -> None:
 
 
 def check_tokens(path: Path, asked: list[Asked], rounds: list[list[GenerateResult]]) -> None:
-    """Each answer is that of an engine which has nothing else to do, but for near ties, which are counted."""
+    """Each answer is that of an engine with nothing else to do, but for draws that rounding moved."""
     family, tokenizer, model, tally = load_family(path), tokenizer_of(path), load_model(path), Tally()
     for index, each in enumerate(asked):
         question = each.question(tokenizer)
@@ -164,29 +163,6 @@ def check_tokens(path: Path, asked: list[Asked], rounds: list[list[GenerateResul
             elif token_ids != alone:
                 Oracle(path).compare(question, token_ids, tally)
     tally.check()
-
-
-def compare_sampled(
-    model: Model,
-    question: Question,
-    spec: SequenceSpec,
-    token_ids: tuple[int, ...],
-    alone: tuple[int, ...],
-    *,
-    tally: Tally,
-) -> None:
-    """A draw may fall beyond a bound that rounding moved; the rest must follow from it exactly."""
-    assert len(token_ids) == len(alone)
-    tally.num_tokens += len(token_ids)
-    while token_ids != alone:
-        place = next(i for i, pair in enumerate(zip(token_ids, alone, strict=True)) if pair[0] != pair[1])
-        tally.num_ties += 1
-        tally.notes.append(f"sampled token {place}: {token_ids[place]} for {alone[place]}")
-        assert tally.num_ties <= 2, tally.notes
-        taken = token_ids[: place + 1]
-        bench = Bench(model)
-        answer_all(bench, [replace(spec, outputs=taken)], [question])
-        alone = (*taken, *bench.tokens.get(spec.key, ()))
 
 
 @pytest.fixture(scope="module")
