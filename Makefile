@@ -10,7 +10,7 @@ $(VENV)/.installed: pyproject.toml requirements.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
 	-$(BIN)/python -m stage_servers.engine.native.build
-	-$(BIN)/python -m kv_transfer.native.stream
+	-$(BIN)/python -m kv_transfer.native.copies
 	touch $@
 
 demo: $(VENV)/.installed

@@ -28,7 +28,7 @@ import torch
 import uvloop
 
 from core.ids import host_id, new_epoch
-from kv_transfer.channels import MESSAGE_OPTIONS
+from kv_transfer.channels import SERVER_OPTIONS
 from kv_transfer.errors import TransferError
 from kv_transfer.layout import PayloadKind
 from kv_transfer.leases import Key
@@ -107,7 +107,7 @@ async def _serve(pipe: Connection, num_blocks: int, device: str) -> None:
     pool = Pool(LAYOUT, num_blocks, device=device)
     receiver = TransferReceiver({PayloadKind.KV: pool}, _Host(pool, pipe), epoch=epoch, host_id=host_id())
     await receiver.start()
-    server = grpc.aio.server(options=MESSAGE_OPTIONS)
+    server = grpc.aio.server(options=SERVER_OPTIONS)
     add_transfer_service(server, receiver, TOKEN)
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()

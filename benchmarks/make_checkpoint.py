@@ -71,6 +71,8 @@ class Preset:
 
 PRESETS = {
     "tiny": Preset(64, 3, 4, 2, 128, 512, 32, 2, 2, 64, (1,), 2048, 224 * 224),
+    # For emulated devices: a real picture processor and a long context, next to no weights.
+    "emulated": Preset(64, 1, 2, 1, 64, 1024, 32, 1, 1, 64, (0,), 131072, 28 * 28 * 16384),
     "120m": Preset(768, 12, 12, 4, 2816, 16384, 384, 8, 6, 1024, (3, 7)),
     "2b": Preset(2048, 28, 16, 4, 6144, 65536, 1024, 24, 16, 2816, (5, 11, 17, 23), 32768),
 }

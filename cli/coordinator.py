@@ -15,6 +15,9 @@ from cli.options import (
     LogLevelOption,
     ModelNameOption,
     ModelOption,
+    PolicyOption,
+    ProfileOption,
+    SloOption,
     TokenFileOption,
 )
 from cli.state import DEFAULT_NAME, find_state_dir
@@ -37,7 +40,16 @@ def run(
     token_file: TokenFileOption = None,
     model_name: ModelNameOption = "",
     max_waiting: Annotated[int | None, typer.Option(min=1, help="Requests that may wait.")] = None,
+    policy: PolicyOption = None,
+    profile: ProfileOption = None,
+    slo: SloOption = None,
     allow_private_urls: AllowPrivateOption = False,
+    heartbeat_timeout: Annotated[
+        float | None,
+        typer.Option(
+            metavar="SECONDS", help="Instances that are silent for longer are given up. Default: 10."
+        ),
+    ] = None,
     log_level: LogLevelOption = "INFO",
     supervised: Annotated[bool, typer.Option("--supervised", hidden=True)] = False,
 ) -> None:
@@ -53,9 +65,17 @@ def run(
 
         die_with_parent()
     try:
+        from cli.launch.plan import parse_slo
         from coordinator.config import CoordinatorConfig, MediaLimits
 
-        optional = {"max_waiting": max_waiting}
+        optional: dict[str, Any] = {
+            "max_waiting": max_waiting,
+            "heartbeat_timeout_s": heartbeat_timeout,
+            "policy": policy,
+            "profile": profile,
+        }
+        if slo is not None:
+            optional["slo_ttft_s"], optional["slo_tpot_s"] = parse_slo(slo)
         config = CoordinatorConfig(
             model_path=model_folder(model),
             cluster_token=read_or_make_token(token_file),
@@ -66,7 +86,7 @@ def run(
             topology=topology,
             num_instances=instances,
             media=MediaLimits(allow_private_urls=allow_private_urls),
-            **{key: value for key, value in optional.items() if value is not None},  # type: ignore[arg-type]
+            **{key: value for key, value in optional.items() if value is not None},
         )
     except ValueError as error:
         tell("failed", str(error))

@@ -12,7 +12,23 @@ from collections.abc import Sequence
 
 import typer
 
-COMMANDS = ("up", "down", "status", "generate", "migrate", "coordinator", "stage")
+COMMANDS = (
+    "up",
+    "down",
+    "status",
+    "plan",
+    "why",
+    "pin",
+    "unpin",
+    "drain",
+    "resume",
+    "generate",
+    "migrate",
+    "profile",
+    "simulate",
+    "coordinator",
+    "stage",
+)
 
 
 def build_app(names: Sequence[str] = COMMANDS) -> typer.Typer:

@@ -39,7 +39,24 @@ AllowPrivateOption = Annotated[
 ]
 DtypeOption = Annotated[str, typer.Option("--dtype", help="auto, float32, bfloat16 or float16.")]
 DeviceOption = Annotated[
-    str, typer.Option("--device", help="auto, cpu, cuda or cuda:N. auto: GPUs where there are.")
+    str,
+    typer.Option("--device", help="auto (GPUs where there are), cpu, cuda, cuda:N, emulated:PROFILE."),
+]
+TimeScaleOption = Annotated[
+    float | None,
+    typer.Option("--time-scale", metavar="X", help="Emulated devices: real seconds per profile second."),
+]
+PolicyOption = Annotated[
+    str | None,
+    typer.Option("--policy", metavar="SET", help="fixed (as started), coupled, static:SPLIT or emp."),
+]
+ProfileOption = Annotated[
+    str | None,
+    typer.Option("--profile", metavar="NAME|FILE", help="Costs that the policies reckon with."),
+]
+SloOption = Annotated[
+    str | None,
+    typer.Option("--slo", metavar="TTFT,TPOT", help="Targets in seconds, such as 2,0.1."),
 ]
 AttentionOption = Annotated[str, typer.Option("--attention", help="Attention backend; auto takes the best.")]
 TransportOption = Annotated[

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-import sys
 from typing import TYPE_CHECKING
 
 from cli.connection import admin_of, endpoint_of
+from cli.console import make_console
 from cli.exits import print_json
 from cli.options import AddressOption, JsonOption, NameOption, StateDirOption, TokenFileOption
 from cli.state import DEFAULT_NAME
@@ -16,8 +16,6 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from elasticmm_client.status import ClusterStatus, InstanceStatus
-
-_PIPE_WIDTH = 250  # so that lines stay whole for other programs
 
 
 def run(
@@ -40,9 +38,7 @@ def run(
 
 def show(address: str, status: ClusterStatus) -> None:
     """Two lines on the cluster, a table of its instances, and one of their transfers if there were any."""
-    from rich.console import Console
-
-    console = Console(highlight=False, width=None if sys.stdout.isatty() else _PIPE_WIDTH)
+    console = make_console()
     missing = f", {status.instances_missing} instances missing" if status.instances_missing else ""
     console.print(
         f"{status.model} at {address}, topology {status.topology}{missing}, up {duration(status.uptime_s)}"

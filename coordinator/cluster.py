@@ -11,6 +11,8 @@ from dataclasses import dataclass, replace
 from coordinator.dispatcher import Dispatcher
 from coordinator.errors import InstanceRefusedError, UnavailableError
 from coordinator.hindrance import needed_stages
+from coordinator.planner import Planner
+from coordinator.policy.plan import Assignment
 from coordinator.registry import Instance, Registry
 from coordinator.stage_messages import (
     FailureReport,
@@ -57,6 +59,7 @@ class Cluster:
         self,
         registry: Registry,
         dispatcher: Dispatcher,
+        planner: Planner,
         clock: Clock,
         *,
         wanted: Topology | None,
@@ -65,6 +68,7 @@ class Cluster:
     ) -> None:
         self._registry = registry
         self._dispatcher = dispatcher
+        self._planner = planner
         self._clock = clock
         self._wanted = wanted
         self._heartbeat_interval_s = heartbeat_interval_s
@@ -81,6 +85,7 @@ class Cluster:
         instance.send(RegisteredCommand(info.instance_id, round(self._heartbeat_interval_s * 1000)))
         if is_assigned:
             instance.send(SetRolesCommand(info.roles))
+        self._dispatcher.add_instance(instance)
         log.info("instance %s: attached as %s, %s", info.instance_id, _roles_text(info.roles), info.endpoint)
         self._note_change()
         return instance
@@ -108,6 +113,7 @@ class Cluster:
         if self._registry.detach(instance):
             level = logging.INFO if self._is_stopping else logging.WARNING
             log.log(level, "instance %s: gone, %s", instance.instance_id, instance.end_cause)
+            self._planner.lose(instance.instance_id)
             self._dispatcher.lose_instance(instance, instance.end_cause)
             self._note_change()
 
@@ -118,8 +124,11 @@ class Cluster:
         self._dispatcher.expire()
 
     async def watch_forever(self) -> None:
+        """Blames nobody for the time that this process stood still: heartbeats are there to be read yet."""
         while True:
+            due_s = self._clock.now_s() + self._heartbeat_interval_s
             await asyncio.sleep(self._heartbeat_interval_s)
+            self._registry.excuse(max(0.0, self._clock.now_s() - due_s))
             self.watch()
 
     async def stop_instances(self, grace_s: float) -> None:
@@ -151,13 +160,14 @@ class Cluster:
         """Instances still to come: of the wanted topology, else one per stage that nobody plays."""
         if self._wanted is None:
             return len(COUPLED - self._registry.played())
-        return self._wanted.missing([instance.roles for instance in self._registry])
+        by_number = max(0, self._wanted.num_instances - len(self._registry))  # roles may have been switched
+        return min(by_number, self._wanted.missing([instance.roles for instance in self._registry]))
 
     def status(self) -> tuple[InstanceStatus, ...]:
         now_s = self._clock.now_s()
         return tuple(
             InstanceStatus(
-                info=replace(instance.info, roles=instance.roles),
+                info=replace(instance.info, roles=instance.roles, group=instance.group),
                 load=instance.load,
                 uptime_s=now_s - instance.attached_s,
                 last_heartbeat_s=now_s - instance.last_heard_s,
@@ -189,10 +199,12 @@ class Cluster:
             self.detach(earlier, "was started anew")
 
     def _take_heartbeat(self, instance: Instance, report: HeartbeatReport) -> None:
-        roles = instance.roles
+        before = instance.roles, instance.group
         instance.note_heartbeat(report)
-        if instance.roles != roles:
+        if before != (instance.roles, instance.group):
+            self._dispatcher.note_roles(instance)
             self._note_change()
+        self._planner.note_roles(instance.instance_id, Assignment(instance.roles, instance.group))
 
     def _note_change(self) -> None:
         if len(self._registry):

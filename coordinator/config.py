@@ -6,6 +6,7 @@ import socket
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from coordinator.policy.sets import POLICY_SETS
 from core.topology import Topology, parse_topology
 
 _ANY_HOST = ("0.0.0.0", "::")
@@ -42,11 +43,14 @@ class CoordinatorConfig:
     advertise_host: str = ""  # name others reach us by; empty: host, or this machine's name where host is any
     topology: str | None = None  # wanted instances; None: whoever registers
     num_instances: int | None = None  # for topology names that leave the number open
-    policy: str = "fcfs"
+    policy: str = "fixed"  # name of a policy set
+    profile: str = ""  # of costs: a shipped one or a file; empty: one made for this model and device, or any
+    slo_ttft_s: float = 2.0
+    slo_tpot_s: float = 0.1
+    transition_deadline_s: float = 30.0
     max_waiting: int = 256  # requests accepted and not dispatched
     message_bytes: int = 32 * 2**20
     media_per_request: int = 16
-    prefill_token_budget: int = 8192  # prompt tokens in work per prefill instance
     default_output_tokens: int = 256  # reserved for an answer until lengths are known
     heartbeat_interval_s: float = 1.0
     heartbeat_timeout_s: float = 10.0
@@ -68,10 +72,14 @@ class CoordinatorConfig:
             self,
             "max_waiting",
             "message_bytes",
-            "prefill_token_budget",
+            "slo_ttft_s",
+            "slo_tpot_s",
+            "transition_deadline_s",
             "heartbeat_interval_s",
             "stalled_reader_s",
         )
+        if self.policy not in POLICY_SETS:
+            raise ValueError(f"policy: {self.policy!r} is not one of {', '.join(POLICY_SETS)}")
         _ = self.wanted
 
     @property

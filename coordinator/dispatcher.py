@@ -7,15 +7,17 @@ import logging
 import time
 from itertools import count
 
-from coordinator.books import instance_view, waiting_view
+from coordinator.books import LiveBooks
 from coordinator.endings import Endings
 from coordinator.errors import InternalFailureError, InvalidFieldError, ServiceError, UnavailableError
 from coordinator.hindrance import hindrance
 from coordinator.migration import MigrationOutcome
 from coordinator.migrations import Migrations
-from coordinator.policy.capacity import cluster_capacity
+from coordinator.policy.books import Books
+from coordinator.policy.capacity import Capacity, cluster_capacity
 from coordinator.policy.expectation import OutputExpectation
-from coordinator.policy.view import ClusterView, InstanceView, Placement, Policy
+from coordinator.policy.scheduler import Scheduler
+from coordinator.policy.view import Placement
 from coordinator.registry import Instance, Registry
 from coordinator.request import Request
 from coordinator.stage_messages import (
@@ -48,7 +50,8 @@ class Dispatcher:
     def __init__(
         self,
         registry: Registry,
-        policy: Policy,
+        live: LiveBooks,
+        scheduler: Scheduler,
         expectation: OutputExpectation,
         clock: Clock,
         *,
@@ -56,11 +59,13 @@ class Dispatcher:
         instance_wait_s: float,
     ) -> None:
         self._registry = registry
-        self._policy = policy
+        self._live = live
+        self._scheduler = scheduler
         self._expectation = expectation
         self._clock = clock
         self._instance_wait_s = instance_wait_s
         self._requests: dict[str, Request] = {}
+        self._pausing: list[tuple[float, Request]] = []  # until when each waits for its next dispatch
         # Dispatches are numbered over all requests and, nearly, over all coordinators: stage servers
         # remember ended dispatches, and a client may use a request id again.
         self._dispatch_numbers = count(time.time_ns() // 10**9 % 2**31)
@@ -68,12 +73,19 @@ class Dispatcher:
             self._requests,
             registry,
             clock,
-            views=self.instance_views,
+            books=live.books,
+            note=live.note,
             next_attempt=self._next_attempt,
             repeat=self._repeat,
         )
         self._endings = Endings(
-            self._requests, registry, self._migrations, expectation, clock, report_grace_s=report_grace_s
+            self._requests,
+            registry,
+            self._migrations,
+            expectation,
+            clock,
+            report_grace_s=report_grace_s,
+            on_end=live.end,
         )
 
     # what the door and the servicers call
@@ -81,6 +93,10 @@ class Dispatcher:
     def submit(self, request: Request) -> None:
         request.queued_s = self._clock.now_s()
         self._requests[request.request_id] = request
+        self._live.queue(request)
+        work = self._live.work_of(request)
+        assert work is not None
+        self._scheduler.note_arrival(work, request.queued_s)
         self.tick()
 
     def cancel(self, request: Request) -> None:
@@ -107,6 +123,8 @@ class Dispatcher:
     def take_step(self, instance: Instance, report: StepReport) -> None:
         if report.load is not None:
             instance.load = report.load
+        if report.measure is not None:
+            self._scheduler.note_step(instance.instance_id, report.measure.shape, report.measure.seconds)
         for run in report.runs:
             self._take_run(instance, run)
 
@@ -115,6 +133,7 @@ class Dispatcher:
         if request is None or not request.has_stage(report.stage, instance.instance_id):
             return
         request.note_stage(report, instance.instance_id)
+        self._live.note(request)
         if request.state is RequestState.ENCODING and len(request.encoded) == len(request.media):
             request.advance(RequestState.PREFILLING)
         self._endings.close_if_told(request)
@@ -139,11 +158,22 @@ class Dispatcher:
             self._endings.fail(request, InternalFailureError(cause))
         self.tick()
 
+    def add_instance(self, instance: Instance) -> None:
+        """It takes work from now on."""
+        self._live.attach(instance)
+        self.tick()
+
+    def note_roles(self, instance: Instance) -> None:
+        """It plays other stages, or for another group."""
+        self._live.note_roles(instance)
+        self.tick()
+
     def lose_instance(self, instance: Instance, cause: str) -> None:
         """Its requests are dispatched again, from the prompt plus the tokens already sent."""
+        self._live.detach(instance)
         loss = f"{instance.instance_id} was lost ({cause})"
         for request in tuple(self._requests.values()):
-            if request.is_final:
+            if request.is_final or self._migrations.outlives_source(request, instance.instance_id):
                 continue
             if request.needs(instance.instance_id):
                 self._repeat(request, loss)
@@ -152,20 +182,16 @@ class Dispatcher:
         self.tick()
 
     def tick(self) -> None:
-        """Dispatches what the policy would have dispatched now."""
+        """Dispatches what the policies would have dispatched now."""
         now_s = self._clock.now_s()
-        waiting = [r for r in self._requests.values() if self._is_waiting(r) and r.not_before_s <= now_s]
-        if not waiting:
-            return
-        view = ClusterView(
-            instances=self.instance_views(), waiting=tuple(waiting_view(request) for request in waiting)
-        )
-        for placement in self._policy.place(view):
+        if self._pausing:
+            self._end_pauses(now_s)
+        while (placement := self._scheduler.place(self._live.books, now_s)) is not None:
             self._dispatch(self._requests[placement.request_id], placement)
 
     def expire(self) -> None:
         """Fails requests that have waited too long for instances that are not there."""
-        capacity = cluster_capacity(self.instance_views())
+        capacity = self.capacity()
         longest_since_s = self._clock.now_s() - self._instance_wait_s
         for request in tuple(self._requests.values()):
             if not self._is_waiting(request) or request.queued_s > longest_since_s:
@@ -209,9 +235,14 @@ class Dispatcher:
             for r in self._requests.values()
         )
 
-    def instance_views(self) -> tuple[InstanceView, ...]:
-        dispatched = [r for r in self._requests.values() if r.is_running]
-        return tuple(instance_view(instance, dispatched) for instance in self._registry)
+    @property
+    def books(self) -> Books:
+        """The cluster as the policies see it."""
+        return self._live.books
+
+    def capacity(self) -> Capacity:
+        """What the instances could hold if they were idle."""
+        return cluster_capacity(self._live.books.instances.values())
 
     def expected_tokens(self, max_tokens: int) -> int:
         return self._expectation.expected_tokens(max_tokens)
@@ -219,9 +250,10 @@ class Dispatcher:
     def check_integrity(self) -> None:
         """Raises AssertionError if something of an ended request is held; called when idle and by tests."""
         self._endings.check_integrity()
+        self._live.check_integrity()
         if not self._requests:
-            promised = [view.promised_kv_blocks for view in self.instance_views()]
-            assert not any(promised), f"promised blocks without requests: {promised}"
+            held = [book.instance_id for book in self._live.books.instances.values() if not book.is_idle]
+            assert not held, f"promised without requests: {held}"
 
     # verbs
 
@@ -236,13 +268,13 @@ class Dispatcher:
 
     def _dispatch(self, request: Request, placement: Placement) -> None:
         instances = {name: self._registry.get(name) for name in placement.instance_ids}
-        if any(instance is None for instance in instances.values()):
-            return
+        assert all(instances.values()), f"placed on an instance that is gone: {placement}"
         request.placement = placement
         request.attempt = self._next_attempt()
         request.num_attempts += 1
         request.outputs_at_dispatch = request.num_outputs
         request.advance(RequestState.ENCODING if request.media else RequestState.PREFILLING)
+        self._live.note(request)
         self._send_work(request, placement, {k: v for k, v in instances.items() if v is not None})
 
     def _next_attempt(self) -> int:
@@ -272,13 +304,27 @@ class Dispatcher:
         self._migrations.note_run(request, run)
         frees_room = not request.is_handed_over
         if request.output.push(run):
-            request.first_token_s = request.first_token_s or self._clock.now_s()
-            request.advance(RequestState.DECODING)
+            self._note_tokens(request)
         if request.output.finish is not None:
+            self._note_finished(request)
             self._endings.finish(request, reporter=instance if run.finish else None)
             self.tick()
         elif frees_room:
             self.tick()  # the prefill instance has budget again, or blocks
+
+    def _note_tokens(self, request: Request) -> None:
+        if request.first_token_s is None:
+            request.first_token_s = self._clock.now_s()
+            if (work := self._live.work_of(request)) is not None:
+                self._scheduler.note_first_token(work, request.first_token_s - request.arrival_s)
+        request.advance(RequestState.DECODING)
+        self._live.note_tokens(request)
+
+    def _note_finished(self, request: Request) -> None:
+        work, num_more = self._live.work_of(request), request.num_outputs - 1
+        if work is not None and request.first_token_s is not None:
+            decoded_s = self._clock.now_s() - request.first_token_s
+            self._scheduler.note_finished(work, decoded_s / num_more if num_more else 0.0)
 
     def _repeat(self, request: Request, cause: str, delay_s: float = 0.0) -> None:
         request.last_loss = cause
@@ -296,9 +342,20 @@ class Dispatcher:
         request.moved_s = None
         request.output.restart()
         request.queued_s = self._clock.now_s()
-        request.not_before_s = request.queued_s + delay_s
         if delay_s:
+            self._live.end(request)
+            self._pausing.append((self._clock.now_s() + delay_s, request))
             asyncio.get_running_loop().call_later(delay_s, self.tick)
+        else:
+            self._live.queue(request)
+
+    def _end_pauses(self, now_s: float) -> None:
+        """Requests whose pause is over wait for dispatch again, unless they have ended meanwhile."""
+        due = [request for until_s, request in self._pausing if until_s <= now_s]
+        self._pausing = [each for each in self._pausing if each[0] > now_s]
+        for request in due:
+            if self._requests.get(request.request_id) is request and self._is_waiting(request):
+                self._live.queue(request)
 
 
 def _blamed_field(request: Request, failure: FailureReport) -> str:

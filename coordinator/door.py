@@ -16,7 +16,6 @@ from coordinator.errors import DeadlinePassedError, InvalidFieldError, Unavailab
 from coordinator.events import AcceptedEvent, Event
 from coordinator.fanout import RequestOutput
 from coordinator.model import ServedModel
-from coordinator.policy.capacity import cluster_capacity
 from coordinator.prompt.builder import PromptBuilder
 from coordinator.prompt.tokenizer import PromptTokenizer
 from coordinator.request import PlacedMedia, Request
@@ -155,7 +154,7 @@ class Door:
         prompt: tuple[int, ...],
         media: tuple[PlacedMedia, ...],
     ) -> Request:
-        capacity = cluster_capacity(self._dispatcher.instance_views())
+        capacity = self._dispatcher.capacity()
         media_tokens = [item.span.num_tokens for item in media]
         max_tokens = fit_max_tokens(
             call.sampling.max_tokens, len(prompt), media_tokens, self._model.context_tokens, capacity

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Callable
 
 from coordinator.errors import ServiceError
 from coordinator.migrations import Migrations
@@ -21,6 +22,7 @@ log = logging.getLogger(__name__)
 class Endings:
     """Works on the dispatcher's requests and takes out those that end; nothing here waits.
 
+    `on_end` is told of every request that needs no instance any more, perhaps twice.
     A finished request stays until all reports of it are here, for `report_grace_s` at most.
     """
 
@@ -33,6 +35,7 @@ class Endings:
         clock: Clock,
         *,
         report_grace_s: float,
+        on_end: Callable[[Request], None],
     ) -> None:
         self._requests = requests
         self._registry = registry
@@ -40,6 +43,7 @@ class Endings:
         self._expectation = expectation
         self._clock = clock
         self._report_grace_s = report_grace_s
+        self._on_end = on_end
         self._closing: dict[str, asyncio.TimerHandle] = {}  # finished, some stage's report still to come
         self.num_finished = 0
         self.num_failed = 0
@@ -47,6 +51,7 @@ class Endings:
     def finish(self, request: Request, reporter: Instance | None) -> None:
         request.advance(RequestState.FINISHED)
         self._cancel_others(request, reporter)
+        self._on_end(request)
         self._expectation.record(request.num_outputs)
         self.num_finished += 1
         loop = asyncio.get_running_loop()
@@ -110,4 +115,5 @@ class Endings:
 
     def _forget(self, request: Request) -> None:
         self._requests.pop(request.request_id, None)
+        self._on_end(request)
         log_end(request, self._clock.now_s())

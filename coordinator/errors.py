@@ -43,6 +43,10 @@ class CannotMigrateError(ServiceError):
     """A request was not moved, and goes on where it was."""
 
 
+class CannotPlanError(ServiceError):
+    """An instance cannot play, or stop to play, what was asked for."""
+
+
 class OverloadedError(ServiceError):
     """A bounded queue or store is full; try again after `retry_after_s`."""
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from coordinator.books import waiting_view
 from coordinator.policy.capacity import Capacity
 from coordinator.request import Request
 from core.stages import Roles, Stage
@@ -17,8 +16,7 @@ def hindrance(request: Request, played: Roles, capacity: Capacity) -> str | None
     lacking = needed_stages(bool(request.media)) - played
     if lacking:
         return f"no instance plays {', '.join(sorted(stage.name for stage in lacking))}"
-    waiting = waiting_view(request)
-    fits = capacity.fits_prompt(waiting.prompt_tokens, waiting.media_tokens) and capacity.fits_total(
-        waiting.prompt_tokens + waiting.reserve_tokens
-    )
+    fits = capacity.fits_prompt(
+        len(request.prompt) + request.num_outputs, request.media_tokens
+    ) and capacity.fits_total(len(request.prompt) + request.reserved_outputs)
     return None if fits else "no instance left is large enough"

@@ -14,8 +14,8 @@ from dataclasses import replace
 
 from coordinator.errors import CannotMigrateError, NotFoundError
 from coordinator.migration import Migration, MigrationOutcome
+from coordinator.policy.books import Books
 from coordinator.policy.migration import choose_target, refusal
-from coordinator.policy.view import InstanceView
 from coordinator.registry import Instance, Registry
 from coordinator.request import Request
 from coordinator.stage_messages import (
@@ -30,15 +30,14 @@ from core.lifecycle import RequestState
 
 log = logging.getLogger(__name__)
 
-Views = Callable[[], tuple[InstanceView, ...]]
 Repeat = Callable[[Request, str], None]
 
 
 class Migrations:
     """Works on the dispatcher's requests; nothing here waits.
 
-    `views` are the instances as the policies see them, `next_attempt` gives dispatch numbers, `repeat`
-    dispatches a request again whose decoder is gone.
+    `next_attempt` gives dispatch numbers, `repeat` dispatches a request again whose decoder is gone,
+    `note` is told of every request that has changed.
     """
 
     def __init__(
@@ -47,14 +46,16 @@ class Migrations:
         registry: Registry,
         clock: Clock,
         *,
-        views: Views,
+        books: Books,
+        note: Callable[[Request], None],
         next_attempt: Callable[[], int],
         repeat: Repeat,
     ) -> None:
         self._requests = requests
         self._registry = registry
         self._clock = clock
-        self._views = views
+        self._books = books
+        self._note = note
         self._next_attempt = next_attempt
         self._repeat = repeat
 
@@ -69,6 +70,7 @@ class Migrations:
         outcome = asyncio.get_running_loop().create_future()
         migration = Migration(source.instance_id, target.instance_id, self._next_attempt(), outcome)
         request.migration = migration
+        self._note(request)
         sequence = replace(request.sequence(), attempt=migration.new_attempt)
         target.send(DecodeCommand(sequence, source.peer))
         source.send(MigrateCommand(request_id, request.attempt, migration.new_attempt, target.peer))
@@ -78,6 +80,9 @@ class Migrations:
         """The source says how it went; what is said of a move that was called off is dropped."""
         request = self._requests.get(report.request_id)
         migration = None if request is None else request.migration
+        if request is None and not report.has_moved:
+            # The target ended the answer, and its word of the commit was lost: the source goes on for nobody.
+            instance.send(CancelCommand(report.request_id, report.attempt))
         if request is None or migration is None or migration.new_attempt != report.new_attempt:
             return
         if (migration.source, request.attempt) != (instance.instance_id, report.attempt):
@@ -97,12 +102,21 @@ class Migrations:
         if request.migration is not None:
             request.migration.target_loss = request.migration.target_loss or cause
 
+    def outlives_source(self, request: Request, instance_id: str) -> bool:
+        """Whether the request, as this instance is lost, goes on at a target that has shown tokens."""
+        migration = request.migration
+        if migration is None or migration.source != instance_id or not migration.has_shown:
+            return False
+        self._moved(request, migration, MigrationReport(request.request_id, 0, 0, True))
+        return True
+
     def call_off(self, request: Request, reason: str) -> None:
         """The request stays, or ends, where it is, and the target drops it; nothing if none is under way."""
         migration = request.migration
         if migration is None:
             return
         request.migration = None
+        self._note(request)
         target = self._registry.get(migration.target)
         if target is not None:
             target.send(CancelCommand(request.request_id, migration.new_attempt))
@@ -126,9 +140,10 @@ class Migrations:
         return source
 
     def _target_for(self, request: Request, source: Instance, target_id: str | None) -> Instance:
-        views = self._views()
         num_tokens = len(request.prompt) + request.reserved_outputs
-        chosen = target_id or choose_target(views, source.instance_id, num_tokens)
+        chosen = target_id or choose_target(
+            self._books.instances.values(), source.instance_id, num_tokens, request.group
+        )
         if chosen is None:
             raise CannotMigrateError("no other decode instance has room")
         target = self._registry.get(chosen)
@@ -136,7 +151,7 @@ class Migrations:
             raise NotFoundError("instance_id", f"no instance {chosen!r} is attached")
         if target is source:
             raise CannotMigrateError(f"request {request.request_id} decodes on {chosen} already")
-        reason = refusal(next(view for view in views if view.instance_id == chosen), num_tokens)
+        reason = refusal(self._books.instances[chosen], num_tokens)
         if reason:
             raise CannotMigrateError(reason)
         return target
@@ -148,6 +163,7 @@ class Migrations:
             source.send(CancelCommand(request.request_id, request.attempt))
         request.migration = None
         request.move_to(migration.target, migration.new_attempt, self._clock.now_s())
+        self._note(request)
         self._settle(request, migration, replace(report, has_moved=True, reason=""))
         if migration.target_loss and not request.is_final:
             self._repeat(request, migration.target_loss)

@@ -26,6 +26,7 @@ class Instance:
     def __init__(self, info: InstanceInfo, now_s: float) -> None:
         self.info = info
         self.roles = info.roles
+        self.group = info.group
         self.load = InstanceLoad(
             free_kv_blocks=info.total_kv_blocks, free_embedding_blocks=info.total_embedding_blocks
         )
@@ -65,6 +66,8 @@ class Instance:
         self.transfers = heartbeat.transfers
         if heartbeat.roles:
             self.roles = heartbeat.roles
+        if heartbeat.group is not None:
+            self.group = heartbeat.group
 
 
 class Registry:
@@ -105,6 +108,11 @@ class Registry:
         while f"{letters}{number}" in self._instances:
             number += 1
         return f"{letters}{number}"
+
+    def excuse(self, seconds: float) -> None:
+        """Nobody could be heard for so long."""
+        for instance in self._instances.values():
+            instance.note_heard(instance.last_heard_s + seconds)
 
     def silent(self, now_s: float) -> tuple[Instance, ...]:
         """Instances that missed their heartbeats or stopped taking commands."""

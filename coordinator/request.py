@@ -7,12 +7,12 @@ from dataclasses import dataclass, field, replace
 from coordinator.events import StageSpan
 from coordinator.fanout import RequestOutput
 from coordinator.migration import Migration
-from coordinator.policy.view import Placement, embedding_blocks, num_blocks
+from coordinator.policy.view import Placement
 from coordinator.stage_messages import MediaItem, StageReport
 from core.lifecycle import RequestState, is_final, move
 from core.sampling import SamplingParams
 from core.sequence import MediaSpan, SequenceSpec
-from core.stages import Stage
+from core.stages import ModalityGroup, Stage
 
 _ON_THE_WAY = (RequestState.QUEUED, RequestState.ENCODING, RequestState.PREFILLING, RequestState.DECODING)
 
@@ -53,7 +53,6 @@ class Request:
     num_moves: int = 0
     moved_s: float | None = None  # since when the present decoder has it; None: since its prefill
     first_token_s: float | None = None
-    not_before_s: float = 0.0  # no dispatch earlier, on the coordinator's clock
     queued_s: float = 0.0  # since when it waits, on the coordinator's clock
     stages: list[StageSpan] = field(default_factory=list)
     cached_tokens: int = 0
@@ -80,6 +79,10 @@ class Request:
     @property
     def media_tokens(self) -> tuple[int, ...]:
         return tuple(media.span.num_tokens for media in self.media)
+
+    @property
+    def group(self) -> ModalityGroup:
+        return ModalityGroup.MULTIMODAL if self.media else ModalityGroup.TEXT
 
     @property
     def num_outputs(self) -> int:
@@ -149,42 +152,14 @@ class Request:
         return encodes or prefills or self.placement.decode == instance_id
 
     @property
+    def has_shown_token(self) -> bool:
+        """Whether the first token of the present dispatch is out."""
+        return self.num_outputs > self.outputs_at_dispatch
+
+    @property
     def is_handed_over(self) -> bool:
         """Whether the decoder has shown a token, and so holds the KV."""
         return self.num_outputs > self.outputs_at_dispatch + 1
-
-    def open_encode_tokens(self, instance_id: str) -> int:
-        if self.placement is None:
-            return 0
-        return sum(
-            media.span.num_tokens
-            for index, media in enumerate(self.media)
-            if index not in self.encoded and self.placement.encode[index] == instance_id
-        )
-
-    def open_prefill_tokens(self, instance_id: str) -> int:
-        """Prompt tokens in work on the instance: until the first token of this dispatch."""
-        is_waiting = self.num_outputs == self.outputs_at_dispatch
-        if self.placement is None or self.placement.prefill != instance_id or not is_waiting:
-            return 0
-        return len(self.prompt) + self.outputs_at_dispatch
-
-    def promised_kv_blocks(self, instance_id: str, block_tokens: int) -> int:
-        if self.placement is None:
-            return 0
-        if self.placement.decode == instance_id or self.is_moving_to(instance_id):
-            return num_blocks(len(self.prompt) + self.reserved_outputs, block_tokens)
-        if self.placement.prefill == instance_id and not self.is_handed_over:
-            return num_blocks(len(self.prompt) + self.outputs_at_dispatch, block_tokens)
-        return 0
-
-    def promised_embedding_blocks(self, instance_id: str) -> int:
-        """Until the KV has gone to the decoder; to the end where the instance decodes itself."""
-        if self.placement is None or self.placement.prefill != instance_id:
-            return 0
-        has_left = self.placement.decode != instance_id or self.moved_s is not None
-        is_done = self.is_handed_over and has_left
-        return 0 if is_done else embedding_blocks(self.media_tokens)
 
     def note_stage(self, report: StageReport, instance_id: str) -> None:
         """Takes a stage's time into the story of the request."""

@@ -12,7 +12,9 @@ from importlib import metadata
 import grpc
 
 from coordinator.admission import Admission
+from coordinator.books import LiveBooks
 from coordinator.checks import DoorLimits
+from coordinator.clearing import Clearing
 from coordinator.cluster import Cluster
 from coordinator.config import CoordinatorConfig
 from coordinator.dispatcher import Dispatcher
@@ -25,15 +27,20 @@ from coordinator.media.client import GatewayClient
 from coordinator.media.process import GatewayProcess
 from coordinator.media.settings import GatewaySettings
 from coordinator.model import ServedModel, load_model
-from coordinator.policy import POLICIES
+from coordinator.planner import Planner
+from coordinator.policy.cost_model import CostModel
 from coordinator.policy.expectation import OutputExpectation
+from coordinator.policy.scheduler import Slo
+from coordinator.policy.sets import make_scheduler
 from coordinator.prompt.builder import load_builder
+from coordinator.reconciler import Reconciler
 from coordinator.registry import Registry
 from coordinator.servicers.admin import AdminServicer
 from coordinator.servicers.inference import InferenceServicer
 from coordinator.servicers.stage_control import StageControlServicer
 from coordinator.state import CoordinatorState, ServedDescription
 from core.clock import MonotonicClock
+from core.profile_file import load_profile
 from elasticmm.v1 import (
     admin_pb2,
     admin_pb2_grpc,
@@ -53,6 +60,7 @@ ADMIN = admin_pb2.DESCRIPTOR.services_by_name["Admin"].full_name
 # Messages over the limit by less than this get a status that names the field; gRPC cuts off the rest.
 _MESSAGE_SLACK_BYTES = 4 << 20
 _RESOLVE_SLACK_S = 5.0
+DEFAULT_PROFILE = "cpu-demo"
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +88,16 @@ class Coordinator:
         self._started_s = self.clock.now_s()
         self._media_port: int | None = None
         self.registry = Registry(self.model.family.fingerprint, config.heartbeat_timeout_s)
+        self.costs = CostModel(load_profile(config.profile or DEFAULT_PROFILE))
+        self.scheduler = make_scheduler(
+            config.policy,
+            self.costs.profile,
+            Slo(config.slo_ttft_s, config.slo_tpot_s),
+            model=self.costs,
+        )
+        self.live = LiveBooks(self.clock, self.costs)
         self.dispatcher = self._make_dispatcher()
+        self.planner = self._make_planner()
         self.cluster = self._make_cluster()
         self.media = GatewayClient(
             config.cluster_token, self._max_message_bytes, config.media.url_timeout_s + _RESOLVE_SLACK_S
@@ -100,7 +117,10 @@ class Coordinator:
         if self.config.start_gateway:
             await self.gateway.start()
         await self.server.start()
-        self._watcher = asyncio.create_task(self.cluster.watch_forever())
+        self._watchers = [
+            asyncio.create_task(self.cluster.watch_forever()),
+            asyncio.create_task(self.planner.run_forever()),
+        ]
         log.info("coordinator: %s on %s:%d", self.model.name, self.config.host, self.port)
         return Ready(self.port, endpoint(self.config.public_host, self.port), self.media_endpoint)
 
@@ -110,7 +130,8 @@ class Coordinator:
         await self.health.leave()
         self.dispatcher.fail_all(UnavailableError("the cluster is shutting down"))
         await self.cluster.stop_instances(self.config.shutdown_grace_s)
-        self._watcher.cancel()
+        for watcher in self._watchers:
+            watcher.cancel()
         await self.server.stop(self.config.shutdown_grace_s)
         await self.media.close()
         await self.gateway.stop()
@@ -153,17 +174,25 @@ class Coordinator:
     def _make_dispatcher(self) -> Dispatcher:
         return Dispatcher(
             self.registry,
-            POLICIES[self.config.policy](self.config.prefill_token_budget),
+            self.live,
+            self.scheduler,
             OutputExpectation(self.config.default_output_tokens),
             self.clock,
             report_grace_s=self.config.report_grace_s,
             instance_wait_s=self.config.instance_wait_s,
         )
 
+    def _make_planner(self) -> Planner:
+        books = self.live.books
+        hands = Clearing(books, self.registry, self.dispatcher.migrate, self.costs)
+        reconciler = Reconciler(books, hands, self.clock, deadline_s=self.config.transition_deadline_s)
+        return Planner(self.config.policy, self.scheduler, books, reconciler, self.clock)
+
     def _make_cluster(self) -> Cluster:
         return Cluster(
             self.registry,
             self.dispatcher,
+            self.planner,
             self.clock,
             wanted=self.config.wanted,
             heartbeat_interval_s=self.config.heartbeat_interval_s,
@@ -200,7 +229,9 @@ class Coordinator:
         inference = InferenceServicer(self.door, self.describe, self.config.stalled_reader_s)
         inference_pb2_grpc.add_InferenceServicer_to_server(inference, server)
         stage_control_pb2_grpc.add_StageControlServicer_to_server(StageControlServicer(self.cluster), server)
-        admin = AdminServicer(self.state, self.dispatcher.migrate, self.stopping.set)
+        admin = AdminServicer(
+            self.state, self.dispatcher.migrate, self.planner, self.clock, self.stopping.set
+        )
         admin_pb2_grpc.add_AdminServicer_to_server(admin, server)
         self.health.add_to(server, (INFERENCE, STAGE_CONTROL, ADMIN))
         return server

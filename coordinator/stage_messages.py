@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from core.costs import StepShape
 from core.sequence import FinishReason, MediaSpan, SequenceSpec, TokenLogprobs
 from core.stages import ModalityGroup, Roles, Stage
 
@@ -62,6 +63,7 @@ class TransferCounters:
 class HeartbeatReport:
     load: InstanceLoad
     roles: Roles
+    group: ModalityGroup | None = None  # None: as before
     transfers: tuple[TransferCounters, ...] = ()
 
 
@@ -78,9 +80,18 @@ class TokenRun:
 
 
 @dataclass(frozen=True, slots=True)
+class StepMeasure:
+    """What a step worked on and how long it took; read by the cost model."""
+
+    shape: StepShape
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
 class StepReport:
     runs: tuple[TokenRun, ...]
     load: InstanceLoad | None = None
+    measure: StepMeasure | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,7 +207,10 @@ class CancelCommand:
 
 @dataclass(frozen=True, slots=True)
 class SetRolesCommand:
+    """Answered by a heartbeat; work that the instance holds goes on."""
+
     roles: Roles
+    group: ModalityGroup | None = None  # None: as it is
 
 
 @dataclass(frozen=True, slots=True)

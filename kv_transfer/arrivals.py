@@ -143,10 +143,13 @@ class Arrivals:
             self._leases.commit(part, found)
         for part in others:
             blocks.release(part.block_ids)
-        blocks.release(surplus)
+        if surplus:
+            blocks.release(surplus)
 
     def _assembly(self, lease: Lease) -> Assembly:
-        return Assembly(self._leases.parts(lease.item), self._pools[lease.kind].layout.heads)
+        heads = self._pools[lease.kind].layout.heads
+        is_whole = lease.heads == heads  # then it is the only part
+        return Assembly((lease,) if is_whole else self._leases.parts(lease.item), heads)
 
     def _arrival(self, lease: Lease, record: CommitRecord) -> Arrival:
         num_blocks = self._pools[lease.kind].blocks_for(record.num_tokens)

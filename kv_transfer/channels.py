@@ -14,13 +14,24 @@ from kv_transfer.tls import TlsFiles, connection_problem
 from kv_transfer.transports.base import PeerAddress
 
 MAX_MESSAGE_BYTES = 8 << 20
-MESSAGE_OPTIONS = (  # for the transfer service's server, too
+MESSAGE_OPTIONS = (
     ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
     ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
     ("grpc.http2.max_frame_size", (1 << 24) - 1),  # the largest there is: fewer, longer frames
 )
+SERVER_OPTIONS = (  # of a server that holds the transfer service
+    *MESSAGE_OPTIONS,
+    ("grpc.http2.max_ping_strikes", 0),  # senders may ask as often as they like whether it is still there
+)
 CHANNEL_OPTIONS = (
     *MESSAGE_OPTIONS,
+    # A connection whose bytes get lost without a reset is given up, and the next call makes another,
+    # which is tried for as long as is set here: the name speaks of something else.
+    ("grpc.min_reconnect_backoff_ms", 5_000),
+    ("grpc.keepalive_time_ms", 10_000),
+    ("grpc.keepalive_timeout_ms", 10_000),
+    ("grpc.http2.ping_timeout_ms", 10_000),  # of gRPC's own pings: while one is out it sends no other
+    ("grpc.http2.max_pings_without_data", 0),
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.max_reconnect_backoff_ms", 1000),
     ("grpc.use_local_subchannel_pool", 1),  # a restarted peer does not inherit a dead connection's backoff

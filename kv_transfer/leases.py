@@ -10,7 +10,8 @@ committed waits there for the others; one that ends otherwise ends them all.
 
 ABORTED and EXPIRED are the quarantine: the lease is over, but where the sender
 writes into this memory itself (shared memory), its blocks are not used again
-until it confirms that it stopped, is known to be dead, or a grace period is over.
+until it confirms that it stopped, is known to be dead, or a grace period is over
+in which it was not seen stopped: a process that goes on ends the copy it was at.
 """
 
 from __future__ import annotations
@@ -109,8 +110,8 @@ class LeaseTable:
     """Used on one thread (the transfer service's loop).
 
     A granted lease holds one reference to each of its blocks. It expires `lease_s`
-    after it was last heard of; quarantine lasts at most `grace_s`. `on_end` is called
-    with every lease that leaves the table.
+    after it was last heard of; quarantine lasts at most `grace_s`, from when the sender
+    was last seen stopped. `on_end` is called with every lease that leaves the table.
     """
 
     def __init__(
@@ -255,8 +256,11 @@ class LeaseTable:
                 if now_s >= max(part.expires_at_s for part in parts) and _all_arrived(parts):
                     lease.reason = f"the other parts did not come within {self.lease_s:g} s"
                     self._end(lease, LeaseState.EXPIRED, False)
-            elif lease.state in QUARANTINE and (is_dead or now_s >= (lease.quarantined_until_s or 0.0)):
-                self._free(lease)
+            elif lease.state in QUARANTINE:
+                if not is_dead and lease.sender is not None and lease.sender.is_stopped:
+                    lease.quarantined_until_s = now_s + self.grace_s
+                elif is_dead or now_s >= (lease.quarantined_until_s or 0.0):
+                    self._free(lease)
 
     def check_integrity(self) -> None:
         """Raises AssertionError if a block is leased for two items, a lease's block is not held
@@ -311,9 +315,10 @@ class LeaseTable:
 
     def _new_id(self) -> int:
         """Not to be guessed: whoever names a lease was told of it, and in this life of the instance."""
-        while (lease_id := secrets.randbits(63)) in (0, *self._leases, *self._ends):
-            pass
-        return lease_id
+        while True:
+            lease_id = secrets.randbits(63)
+            if lease_id and lease_id not in self._leases and lease_id not in self._ends:
+                return lease_id
 
     def _move(self, lease: Lease, wanted: LeaseState) -> None:
         if wanted not in LEGAL_MOVES[lease.state]:

@@ -14,6 +14,7 @@ from kv_transfer.blocks import blocks_for
 from kv_transfer.checksums import block_checksums
 from kv_transfer.commits import Arrived, CommitRecord, Promise
 from kv_transfer.errors import TransferError
+from kv_transfer.pace import PacedLink
 from kv_transfer.stats import TransferStats
 from kv_transfer.transports.backlog import LITTLE_BYTES
 from kv_transfer.transports.base import CommittingWriter, PeerAddress, Transfer, Writer
@@ -48,7 +49,14 @@ class Outgoing:
     """
 
     def __init__(
-        self, transfer: Transfer, writer: Writer, calls: LeaseCalls, stats: TransferStats, clock: Clock
+        self,
+        transfer: Transfer,
+        writer: Writer,
+        calls: LeaseCalls,
+        stats: TransferStats,
+        clock: Clock,
+        *,
+        link: PacedLink | None = None,
     ) -> None:
         self.state = OutgoingState.OPEN
         self.transfer = transfer
@@ -57,6 +65,8 @@ class Outgoing:
         self._calls = calls
         self._stats = stats
         self._clock = clock
+        self._link = link
+        self._passed_at_s = 0.0  # when all that was pushed has passed the paced link
         self._granted_at_s = clock.now_s()
         stats.in_flight += 1
 
@@ -95,6 +105,10 @@ class Outgoing:
         if self.state is not OutgoingState.OPEN or self.error is not None:
             return
         transfer = self.transfer
+        if self._link is not None:
+            layout = transfer.source.layout
+            share = len(planes) / layout.num_planes
+            self._passed_at_s = self._link.occupy(layout.kind, num_tokens * share)
         transfer.backlog.push(first_token, num_tokens, planes, source_blocks, transfer.source.fence())
         self._writer.wake()
 
@@ -106,6 +120,8 @@ class Outgoing:
         self._check_open()
         try:
             promise = await self._promise(num_tokens, tuple(outputs))
+            if self._link is not None:
+                await self._link.wait_until(self._passed_at_s)
             self._check_open()
             arrived = await self._commit_past_grpc(promise)
             size_bytes = await self._write_rest()

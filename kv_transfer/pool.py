@@ -11,6 +11,7 @@ import torch
 from kv_transfer.blocks import BlockAllocator, blocks_for
 from kv_transfer.descriptors import Bytes, End, copies
 from kv_transfer.layout import MemoryOrder, PayloadKind, PoolLayout
+from kv_transfer.native.copies import EndCopies
 from kv_transfer.runs import BlockTable, Run
 from kv_transfer.segment import SegmentOwner, SharedSegment
 
@@ -151,12 +152,11 @@ class Pool:
         self._put(plane, blocks, first_token, data, self.layout.heads)
 
     def write_bytes(
-        self, plane: int, blocks: Sequence[int], first_token: int, data: bytes, heads: range | None = None
+        self, planes: range, blocks: Sequence[int], first_token: int, data: bytes, heads: range | None = None
     ) -> None:
-        """As write_tokens, from whole tokens' bytes, head by head: of all heads here, or of some."""
-        array = np.frombuffer(data, np.uint8)
+        """As write_tokens, from whole tokens' bytes, plane by plane, head by head: of all heads or some."""
         heads = self.layout.heads if heads is None else heads
-        self.scatter(range(plane, plane + 1), blocks, first_token, array, heads)
+        self.scatter(planes, blocks, first_token, np.frombuffer(data, np.uint8), heads)
 
     def scatter(
         self, planes: range, blocks: Sequence[int], first_token: int, data: Bytes, heads: range
@@ -170,9 +170,8 @@ class Pool:
         packed = End.packed(count, end.num_heads, end.head_bytes)
         memory = self.memory.view(torch.uint8).numpy()
         runs = BlockTable(blocks, self.layout.block_tokens).runs(first_token, count)
-        for copy in copies(packed, iter((Run(first_token, 0, count),)), end, runs):
-            there = end.view(memory, planes, copy.target)
-            np.copyto(there, packed.view(data, range(len(planes)), copy.source))
+        moves = copies(packed, iter((Run(first_token, 0, count),)), end, runs)
+        EndCopies(packed, data, end, memory).run(range(len(planes)), moves, to_plane=planes.start)
 
     def scatter_tensor(
         self, planes: range, blocks: Sequence[int], first_token: int, data: torch.Tensor, heads: range

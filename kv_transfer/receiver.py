@@ -18,7 +18,7 @@ from kv_transfer.host import TransferHost
 from kv_transfer.layout import PayloadKind
 from kv_transfer.leases import OPEN_STATES, Item, Key, Lease, LeaseTable
 from kv_transfer.offers import NoSuchPool, OpenOffer, TooLarge, TransferUnavailable
-from kv_transfer.processes import identify
+from kv_transfer.processes import SeenProcesses
 from kv_transfer.room import Room
 from kv_transfer.transports.acceptor import Acceptor, TransportInfo
 from kv_transfer.transports.registry import EndContext, make_acceptors, usable
@@ -83,6 +83,7 @@ class TransferReceiver:
         self._acceptors = make_acceptors(usable(transports), end)
         self._arrivals = Arrivals(self.pools, self.leases, host, checksums=checksums)
         self._joining = ItemLocks()
+        self._senders = SeenProcesses()
         self._opening: dict[asyncio.Task[Granted], OpenOffer] = {}
         self._sweeper: asyncio.Task[None] | None = None
 
@@ -125,14 +126,14 @@ class TransferReceiver:
         finally:
             del self._opening[task]
 
-    def write(self, lease_id: int, plane: int, first_token: int, data: bytes) -> Lease:
-        """Bytes of consecutive tokens of one plane; without data a sign of life.
+    def write(self, lease_id: int, planes: range, first_token: int, data: bytes) -> Lease:
+        """Bytes of consecutive tokens of some planes, plane by plane; without data a sign of life.
 
         Raises LeaseGone, ValueError naming the field.
         """
         lease = self.leases.open_lease(lease_id)
         if data:
-            self._write(lease, plane, first_token, data)
+            self._write(lease, planes, first_token, data)
         self.leases.heard_of(lease)
         return lease
 
@@ -248,7 +249,7 @@ class TransferReceiver:
             transport=acceptor.name,
             is_written_directly=acceptor.is_direct,
             sender_instance_id=offer.sender_instance_id,
-            sender=identify(offer.sender_pid) if is_local else None,
+            sender=self._senders.identify(offer.sender_instance_id, offer.sender_pid) if is_local else None,
             heads=layout.common_heads(offer.layout),
         )
 
@@ -269,20 +270,24 @@ class TransferReceiver:
         if not task.cancelled() and task.exception() is None:
             self.abort(task.result().lease.lease_id, "the sender left before it was told")
 
-    def _write(self, lease: Lease, plane: int, first_token: int, data: bytes) -> None:
+    def _write(self, lease: Lease, planes: range, first_token: int, data: bytes) -> None:
         pool = self.pools[lease.kind]
-        if not 0 <= plane < lease.num_planes:
-            raise ValueError(f"plane: {plane} is not within {lease.num_planes}")
-        token_bytes = len(lease.heads) * pool.layout.head_bytes
+        if not 0 <= planes.start < planes.stop <= lease.num_planes:
+            raise ValueError(
+                f"plane: {planes.start}, num_planes: {len(planes)} are not within {lease.num_planes}"
+            )
+        token_bytes = len(planes) * len(lease.heads) * pool.layout.head_bytes
         num_tokens, rest = divmod(len(data), token_bytes)
         if rest:
             raise ValueError(f"data: {len(data)} bytes are not whole tokens of {token_bytes}")
         end = first_token + num_tokens
-        if first_token > lease.written[plane] or end > lease.num_tokens:
-            present = f"plane {plane} has {lease.written[plane]} of {lease.num_tokens}"
+        written = lease.written[planes.start : planes.stop]
+        if first_token > min(written) or end > lease.num_tokens:
+            shortest = planes[written.index(min(written))]
+            present = f"plane {shortest} has {min(written)} of {lease.num_tokens}"
             raise ValueError(f"first_token: {first_token} to {end} does not fit, {present}")
-        pool.write_bytes(plane, lease.block_ids, first_token, data, lease.heads)
-        lease.written[plane] = max(lease.written[plane], end)
+        pool.write_bytes(planes, lease.block_ids, first_token, data, lease.heads)
+        lease.written[planes.start : planes.stop] = [max(mark, end) for mark in written]
 
     async def _sweep_for_ever(self) -> None:
         while True:

@@ -37,7 +37,7 @@ PREFIX = "elasticmm-"
 HEADER_BYTES = 4096
 _MAGIC = b"EMMSEG01"
 _HEAD = struct.Struct("<8sI")
-_KIND_AND_PID = re.compile(r"-[a-z]\w*-([1-9]\d*)$")
+_KIND_AND_PID = re.compile(r"-[a-z]\w*-([1-9]\d*)(\.\w+)?$")  # with a suffix where one was renamed
 _NOT_IN_NAMES = re.compile(r"[^A-Za-z0-9_.-]+")
 
 

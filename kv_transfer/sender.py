@@ -17,9 +17,11 @@ from elasticmm.v1 import transfer_pb2
 from kv_transfer.channels import Channels, call_error
 from kv_transfer.commits import Arrived, CommitRecord
 from kv_transfer.errors import AttachError, TransferError
+from kv_transfer.farewells import Farewell, Farewells
 from kv_transfer.layout import PayloadKind, PoolLayout
 from kv_transfer.leases import Key
 from kv_transfer.outgoing import Outgoing
+from kv_transfer.pace import PacedLink
 from kv_transfer.pool import Pool, embedding_layout
 from kv_transfer.source import PlaneSource, TensorSource
 from kv_transfer.stats import PairCounters, StatsTable
@@ -37,7 +39,8 @@ if TYPE_CHECKING:
 __all__ = ["TRANSPORTS", "Outgoing", "PeerAddress", "Sender"]
 
 ABORT_TIMEOUT_S = 2.0
-HEARTBEAT_INTERVAL_S = 1.0
+HEARTBEAT_INTERVAL_S = 1.0  # at most
+BEATS_PER_LEASE = 6
 MAX_IN_FLIGHT = 32
 UNANSWERED = frozenset({"CANCELLED", "DEADLINE_EXCEEDED", "UNAVAILABLE", "UNKNOWN", "INTERNAL"})
 
@@ -49,6 +52,7 @@ class Sender:
     most `open_timeout_s` (the peer may wait for the request and for room), commits
     and heartbeats `call_timeout_s`. At most `max_in_flight` transfers are open at a time per peer and
     kind of payload (KV may wait for embeddings, never the other way round); others wait their turn.
+    With `link` nothing is handed over before it would have passed a link of that pace.
     With `tls` all calls go through it, and no transport is used that passes it by.
     Raises ValueError for a transport that is unknown or cannot be had.
     """
@@ -66,6 +70,7 @@ class Sender:
         call_timeout_s: float = 10.0,
         clock: Clock | None = None,
         tls: TlsFiles | None = None,
+        link: PacedLink | None = None,
     ) -> None:
         names = usable(transports, is_encrypted=tls is not None)
         self.stats = StatsTable()
@@ -75,11 +80,13 @@ class Sender:
         self._open_timeout_s = open_timeout_s
         self._call_timeout_s = call_timeout_s
         self._clock = clock or MonotonicClock()
+        self._link = link
         self._channels = Channels(token, tls)
         self._transports = make_transports(names, EndContext(host_id, instance_id), self._channels)
         self._unreachable: set[tuple[PeerAddress, str]] = set()  # found out when attaching
         self._turns = Turns(max_in_flight)
         self._outgoing: set[Outgoing] = set()
+        self._farewells = Farewells(self._clock)
         self._background: set[asyncio.Task[Any]] = set()
         self._heartbeat: asyncio.Task[None] | None = None
 
@@ -120,6 +127,7 @@ class Sender:
 
     def forget(self, instance_id: str) -> None:
         """The peer is gone: drops connections and mappings; what is in flight to it fails."""
+        self._farewells.forget(instance_id)
         self._unreachable = {pair for pair in self._unreachable if pair[0].instance_id != instance_id}
         self._channels.forget(instance_id)
         for transport in self._transports.values():
@@ -146,11 +154,18 @@ class Sender:
         return arrived_from(await _call(call, "commit"))
 
     async def abort_lease(self, peer: PeerAddress, lease_id: int, reason: str) -> None:
-        await self._abort(peer, transfer_pb2.AbortRequest(lease_id=lease_id, reason=reason))
+        request = transfer_pb2.AbortRequest(lease_id=lease_id, reason=reason)
+        await self._abort(self._farewells.new(peer, request))
 
-    async def _abort(self, peer: PeerAddress, request: transfer_pb2.AbortRequest) -> None:
-        with contextlib.suppress(TransferError):  # a peer that is gone needs no telling
-            await _call(self._channels.stub(peer).Abort(request, **self._options(ABORT_TIMEOUT_S)), "abort")
+    async def _abort(self, farewell: Farewell) -> None:
+        """A peer that is gone needs no telling; one that stands still is told again."""
+        stub = self._channels.stub(farewell.peer)
+        try:
+            await _call(stub.Abort(farewell.request, **self._options(ABORT_TIMEOUT_S)), "abort")
+        except TransferError as error:
+            if error.cause == "DEADLINE_EXCEEDED":
+                self._farewells.keep(farewell)
+                self._start_heartbeat()
 
     def ended(self, outgoing: Outgoing) -> None:
         self._outgoing.discard(outgoing)
@@ -270,7 +285,7 @@ class Sender:
             sender_instance_id=self._instance_id,
             reason="the sender left while it asked",
         )
-        await self._abort(peer, request)
+        await self._abort(self._farewells.new(peer, request))
 
     async def _start(self, peer: PeerAddress, grant: Grant, num_tokens: int, source: PlaneSource) -> Outgoing:
         """Raises AttachError."""
@@ -280,18 +295,30 @@ class Sender:
         transfer = Transfer(peer, grant, source, backlog)
         writer = await transport.open_writer(transfer)
         stats = self.stats.of(peer.instance_id, grant.transport)
-        outgoing = Outgoing(transfer, writer, self, stats, self._clock)
+        outgoing = Outgoing(transfer, writer, self, stats, self._clock, link=self._link)
         self._outgoing.add(outgoing)
+        self._start_heartbeat()
+        return outgoing
+
+    def _start_heartbeat(self) -> None:
         if self._heartbeat is None:
             self._heartbeat = asyncio.create_task(self._beat(), name="kv-lease-heartbeat")
-        return outgoing
 
     async def _beat(self) -> None:
         """Renews leases held for long; a short transfer never gets here."""
-        while True:
-            await asyncio.sleep(HEARTBEAT_INTERVAL_S)
-            due = [o for o in self._outgoing if o.transfer.grant.deadline.is_renewal_due]
-            await asyncio.gather(*(self._renew(outgoing) for outgoing in due))
+        async with asyncio.TaskGroup() as tasks:  # a peer that does not answer holds up no other's
+            renewing: dict[Outgoing, asyncio.Task[None]] = {}
+            while True:
+                shortest_s = min(
+                    (o.transfer.grant.deadline.lease_s for o in self._outgoing), default=math.inf
+                )
+                await asyncio.sleep(min(HEARTBEAT_INTERVAL_S, shortest_s / BEATS_PER_LEASE))
+                renewing = {outgoing: task for outgoing, task in renewing.items() if not task.done()}
+                for outgoing in self._outgoing - renewing.keys():
+                    if outgoing.transfer.grant.deadline.is_renewal_due:
+                        renewing[outgoing] = tasks.create_task(self._renew(outgoing))
+                for farewell in self._farewells.take():
+                    tasks.create_task(self._abort(farewell))
 
     async def _renew(self, outgoing: Outgoing) -> None:
         asked_at_s = self._clock.now_s()

@@ -66,7 +66,8 @@ class TransferServicer(transfer_pb2_grpc.TransferServicer):
         try:
             with _statuses():
                 async for request in request_iterator:
-                    self._receiver.write(request.lease_id, request.plane, request.first_token, request.data)
+                    planes = range(request.plane, request.plane + (request.num_planes or 1))
+                    self._receiver.write(request.lease_id, planes, request.first_token, request.data)
                     if request.data:  # else a heartbeat, whose call may break off
                         lease_ids.add(request.lease_id)
                     received_bytes += len(request.data)

@@ -10,6 +10,7 @@ import torch
 
 from kv_transfer.descriptors import Bytes, Copy, End, Part, copies
 from kv_transfer.layout import PoolLayout
+from kv_transfer.native.copies import EndCopies
 from kv_transfer.pool import Pool
 from kv_transfer.runs import BlockTable, Run
 
@@ -37,6 +38,10 @@ class PlaneSource(Protocol):
     @property
     def elements(self) -> torch.Tensor:
         """The whole memory, flat, on its device."""
+
+    @property
+    def host_bytes(self) -> Bytes:
+        """The whole memory, [size_bytes]; not for memory of a device."""
 
     def fence(self) -> Fence | None:
         """Marks the work that wrote what is pushed now."""
@@ -75,6 +80,12 @@ class TensorSource:
     def is_on_device(self) -> bool:
         return self._device_type != "cpu"
 
+    @property
+    def host_bytes(self) -> Bytes:
+        if self._bytes is None:
+            raise TypeError(f"the memory lies on a device ({self._device_type})")
+        return self._bytes
+
     def fence(self) -> Fence | None:
         if self._device_type != "cuda":
             return None
@@ -101,14 +112,18 @@ def strided(elements: torch.Tensor, end: End, planes: range, part: Part) -> torc
 
 
 def gather(source: PlaneSource, end: End, table: BlockTable, planes: range, tokens: range) -> Bytes:
-    """[planes, tokens, heads, head_bytes]: a view where the tokens lie equally far apart, else a copy."""
+    """[planes, tokens, heads, head_bytes]: a view of one plane's tokens equally far apart, else a copy."""
     shape = len(planes), len(tokens), end.num_heads, end.head_bytes
     packed, parts = packing(end, table, tokens)
-    if len(parts) == 1:
+    if len(parts) == len(planes) == 1:
         return source.read(end, planes, parts[0].source).reshape(shape)
     gathered = np.empty(shape, np.uint8)
+    flat = gathered.reshape(-1)
+    if not source.is_on_device:
+        EndCopies(end, source.host_bytes, packed, flat).run(planes, parts, to_plane=0)
+        return gathered
     for copy in parts:
-        there = packed.view(gathered.reshape(-1), range(len(planes)), copy.target)
+        there = packed.view(flat, range(len(planes)), copy.target)
         np.copyto(there, source.read(end, planes, copy.source))
     return gathered
 

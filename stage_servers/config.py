@@ -35,7 +35,8 @@ class StageConfig:
     advertise: str | None = (
         None  # name peers reach this host by; None: host, or this machine's name where host is any
     )
-    device: str = "cpu"
+    device: str = "cpu"  # "cpu", "cuda:N", or "emulated:PROFILE", which takes a profile's time
+    time_scale: float = 1.0  # real seconds per second of an emulated device
     dtype: str = "auto"
     attention: str = "auto"
     transport: str = "auto"
@@ -65,11 +66,18 @@ class StageConfig:
         for name in ("kv_blocks", "embedding_blocks", "threads"):
             value = getattr(self, name)
             _require(value is None or value >= 1, name, "is at least 1")
+        _require(self.time_scale > 0, "time_scale", "is above 0")
         _require(self.cores is None or len(self.cores) > 0, "cores", "names at least one core")
         if any((self.tls_cert, self.tls_key, self.tls_ca, self.tls_name)):
             for name in TLS_FILES:
                 _require(getattr(self, name) is not None, name, "is missing beside the other TLS settings")
         _ = self.tls  # checks the files
+
+    @property
+    def emulated(self) -> str | None:
+        """Name or path of the profile whose time this instance takes; None: it computes."""
+        prefix = "emulated:"
+        return self.device.removeprefix(prefix) if self.device.startswith(prefix) else None
 
     @property
     def tls(self) -> TlsFiles | None:

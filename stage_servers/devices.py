@@ -77,7 +77,9 @@ def available_memory_bytes() -> int:
 
 
 def device_name(device: str, cores: tuple[int, ...]) -> str:
-    """How status names a device: "cpu:0-1", "cuda:0 NVIDIA H200"."""
+    """How status names a device: "cpu:0-1", "cuda:0 NVIDIA H200", "emulated:cpu-demo"."""
+    if device.startswith("emulated:"):
+        return device
     if not device.startswith("cuda"):
         return f"cpu:{_ranges(cores)}"
     index = int(device.partition(":")[2] or 0)

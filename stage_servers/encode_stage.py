@@ -23,7 +23,7 @@ from stage_servers.reports import Key, Reports
 if TYPE_CHECKING:
     import torch
 
-    from stage_servers.engine.model import Model
+    from stage_servers.engine.served import ServedModel
 
 logger = logging.getLogger(__name__)
 
@@ -44,7 +44,7 @@ class EncodeStage:
     def __init__(
         self,
         *,
-        model: Model,
+        model: ServedModel,
         thread: EngineThread,
         sender: Sender,
         puller: MediaPuller,

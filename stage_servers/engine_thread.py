@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
     from stage_servers.engine.engine import Engine
     from stage_servers.engine.families.adapter import PixelInput
-    from stage_servers.engine.model import Model
     from stage_servers.engine.records import StepOutput
+    from stage_servers.engine.served import ServedModel
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -53,7 +53,7 @@ class EngineThread:
 
     def __init__(
         self,
-        model: Model,
+        model: ServedModel,
         engine: Engine,
         *,
         on_step: Callable[[StepOutput], None],

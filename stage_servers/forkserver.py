@@ -29,7 +29,7 @@ from typing import IO, TYPE_CHECKING, Any
 from stage_servers.config import StageConfig
 
 if TYPE_CHECKING:
-    from stage_servers.engine.model import Model
+    from stage_servers.engine.served import ServedModel
 
 
 @dataclass(slots=True)
@@ -42,7 +42,7 @@ class _Child:
 class Forkserver:
     """Reads configs, forks, and passes on what the children say of themselves."""
 
-    def __init__(self, model: Model | None, commands: int) -> None:
+    def __init__(self, model: ServedModel | None, commands: int) -> None:
         self._model = model
         self._commands = commands
         self._pending = b""
@@ -79,7 +79,7 @@ class Forkserver:
         except ValueError as error:
             _say(event="failed", index=index, message=str(error))
             return
-        child = self._fork(index, config) if config.device == "cpu" else _spawn(index, config)
+        child = _spawn(index, config) if config.device.startswith("cuda") else self._fork(index, config)
         self._children[child.pid] = child
         self._selector.register(child.pipe, selectors.EVENT_READ, child)
         _say(event="started", index=index, pid=child.pid)
@@ -119,7 +119,7 @@ class Forkserver:
                     self._hear(key.data)
 
 
-def become_stage(config: StageConfig, model: Model | None, pipe: int) -> None:
+def become_stage(config: StageConfig, model: ServedModel | None, pipe: int) -> None:
     """Runs in the child and never returns."""
     from stage_servers.server import run
 
@@ -181,7 +181,7 @@ def _say(**values: Any) -> None:
     sys.stdout.flush()
 
 
-def _preload(values: dict[str, Any]) -> Model | None:
+def _preload(values: dict[str, Any]) -> ServedModel | None:
     """Imports what every stage server needs; loads the model where it can be shared."""
     import torch
 

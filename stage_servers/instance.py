@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 import grpc
 
 from core.sequence import SequenceSpec
-from core.stages import Roles, Stage
+from core.stages import ModalityGroup, Roles, Stage
 from elasticmm.v1 import stage_control_pb2
 from kv_transfer.errors import UnknownRequest
 from kv_transfer.layout import PayloadKind
@@ -39,14 +39,14 @@ from stage_servers.migration import MigrationStage
 from stage_servers.prefill_stage import PrefillStage
 from stage_servers.reports import Key, Reports
 from stage_servers.tasks import TaskTable
-from stage_servers.wire import finish_number, logprobs_to
+from stage_servers.wire import finish_number, logprobs_to, step_measure
 
 if TYPE_CHECKING:
     import torch
 
     from stage_servers.engine.engine import Engine
-    from stage_servers.engine.model import Model
     from stage_servers.engine.records import SequenceFailure, StepOutput, TokenOutput, WrittenChunk
+    from stage_servers.engine.served import ServedModel
 
 
 class Instance:
@@ -55,16 +55,18 @@ class Instance:
     def __init__(
         self,
         *,
-        model: Model,
+        model: ServedModel,
         kv: Pool,
         embeddings: Pool,
         sender: Sender,
         token: str,
         roles: Roles,
+        group: ModalityGroup,
         media_workers: int,
     ) -> None:
         self.instance_id = ""  # given by the coordinator
         self.roles = roles
+        self.group = group
         self.reports = Reports()
         self._kv = kv
         self._embedding_pool = embeddings
@@ -197,14 +199,17 @@ class Instance:
     def _step_done(self, output: StepOutput, end_ns: int) -> None:
         start_ns = end_ns - int(output.duration_s * 1e9)
         for chunk in output.prefilled:
-            self._prefill.started_ns.setdefault(chunk.key, start_ns)
+            if chunk.key in self._to_prefill:  # else it was given up while this step ran
+                self._prefill.started_ns.setdefault(chunk.key, start_ns)
         for failure in output.failed:
             self._sequence_failed(failure)
         for token in output.tokens:
             self._note(token, end_ns)
         if output.tokens:
             report = stage_control_pb2.StepReport(
-                sequences=[_sequence_tokens(token) for token in output.tokens], load=self.load()
+                sequences=[_sequence_tokens(token) for token in output.tokens],
+                load=self.load(),
+                measure=step_measure(output.shape, output.duration_s),
             )
             self.reports.send(stage_control_pb2.StageMessage(step=report))
         for token in output.tokens:
@@ -295,6 +300,26 @@ class Instance:
             leases=self._receiver.leases.num_open,
             quarantined_blocks=self._receiver.leases.num_quarantined_blocks,
         )
+
+    async def check_idle(self) -> None:
+        """Raises AssertionError if anything of a request is held; for when none is here."""
+        await self._thread.call(self._engine.check_integrity)
+        self._receiver.check_integrity()
+        self._sender.check_idle()
+        self._shelf.check_idle()
+        held = {
+            "tasks": list(self._tasks),
+            "cancelling": self._cancelling,
+            "to prefill": len(self._to_prefill),
+            "to decode": len(self._to_decode),
+            "decoding": self._decoding,
+            "times": [*self._decode_start_ns, *self._prefill.started_ns],
+            "leases": list(map(str, self._receiver.leases)),
+            "kv": self._kv.num_blocks - self._kv.blocks.num_free,
+            "embeddings": self._embedding_pool.num_blocks - self._embedding_pool.blocks.num_free,
+        }
+        if any(held.values()):
+            raise AssertionError(f"held by nobody: { {name: what for name, what in held.items() if what} }")
 
     def transfers(self) -> tuple[PairCounters, ...]:
         """What was sent so far, per peer and transport."""

@@ -5,18 +5,27 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from typing import Any, cast
 
 import grpc
 
 from core.access import token_metadata
 from core.stages import Stage, roles_name
-from elasticmm.v1 import stage_control_pb2, stage_control_pb2_grpc
+from elasticmm.v1 import inference_pb2, stage_control_pb2, stage_control_pb2_grpc
 from stage_servers.encode_stage import EncodeJob
 from stage_servers.instance import Instance
 from stage_servers.media_pull import MediaSource
-from stage_servers.wire import counters_to, peer_from, roles_from, sequence_from, span_from, stage_number
+from stage_servers.wire import (
+    counters_to,
+    group_from,
+    group_number,
+    peer_from,
+    roles_from,
+    sequence_from,
+    span_from,
+    stage_number,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -72,17 +81,29 @@ class CoordinatorLink:
                     await asyncio.sleep(_RETRY_S)
 
     async def _attach(self, stub: stage_control_pb2_grpc.StageControlAsyncStub) -> None:
-        call = stub.Attach(self._messages(), metadata=self._metadata, wait_for_ready=True)
+        call = stub.Attach(metadata=self._metadata, wait_for_ready=True)
+        writing = asyncio.create_task(self._write(call))
         try:
             async for message in call:
                 self._obey(message)
                 if self._stopped:
                     return
         finally:
+            # Else it would take the next stream's first report, for a stream that is over.
+            writing.cancel()
+            (end,) = await asyncio.gather(writing, return_exceptions=True)
+            if isinstance(end, Exception):
+                logger.warning("reports to the coordinator broke off: %r", end)
             call.cancel()
 
-    async def _messages(self) -> AsyncIterator[stage_control_pb2.StageMessage]:
-        yield stage_control_pb2.StageMessage(register=self._registration)
+    async def _write(self, call: grpc.aio.StreamStreamCall[Any, Any]) -> None:
+        """Until the stream breaks, which who reads it hears of."""
+        async with contextlib.aclosing(self._messages()) as messages:
+            async for message in messages:
+                await call.write(message)
+
+    async def _messages(self) -> AsyncGenerator[stage_control_pb2.StageMessage]:
+        yield stage_control_pb2.StageMessage(register=self._present())
         await self.attached.wait()
         clock = asyncio.get_running_loop().time
         due_s = clock() + self._interval_s
@@ -93,11 +114,22 @@ class CoordinatorLink:
                 yield self._heartbeat()
                 due_s = clock() + self._interval_s
 
+    def _present(self) -> stage_control_pb2.Register:
+        """The registration with what the instance plays by now; roles that were left open stay open."""
+        if self._registration.roles:
+            self._registration.group = group_number(self._instance.group)
+            del self._registration.roles[:]
+            self._registration.roles.extend(self._roles())
+        return self._registration
+
+    def _roles(self) -> list[inference_pb2.Stage.ValueType]:
+        return [stage_number(stage) for stage in Stage if stage in self._instance.roles]
+
     def _heartbeat(self) -> stage_control_pb2.StageMessage:
-        roles = [stage_number(stage) for stage in Stage if stage in self._instance.roles]
         heartbeat = stage_control_pb2.Heartbeat(
             load=self._instance.load(),
-            roles=roles,
+            roles=self._roles(),
+            group=group_number(self._instance.group),
             transfers=[counters_to(counters) for counters in self._instance.transfers()],
         )
         return stage_control_pb2.StageMessage(heartbeat=heartbeat)
@@ -118,10 +150,16 @@ class CoordinatorLink:
         elif command == "cancel":
             self._instance.cancel_soon((message.cancel.request_id, message.cancel.attempt))
         elif command == "set_roles":
-            self._instance.roles = roles_from(message.set_roles.roles)
-            logger.info("now playing %s", roles_name(self._instance.roles))
+            self._set_roles(message.set_roles)
         elif command == "stop":
             self._stopped = True
+
+    def _set_roles(self, command: stage_control_pb2.SetRolesCommand) -> None:
+        instance = self._instance
+        instance.roles = roles_from(command.roles)
+        instance.group = group_from(command.group) or instance.group
+        logger.info("now playing %s for %s", roles_name(instance.roles), instance.group.value)
+        instance.reports.send(self._heartbeat())
 
     def _migrate(self, command: stage_control_pb2.MigrateCommand) -> None:
         key = (command.request_id, command.attempt)

@@ -11,7 +11,7 @@ from stage_servers.config import StageConfig
 from stage_servers.devices import available_memory_bytes
 
 if TYPE_CHECKING:
-    from stage_servers.engine.model import Model
+    from stage_servers.engine.served import ServedModel
 
 _CPU_SHARE = 0.02  # of the memory that is free; several instances live on one host
 _CPU_MOST_BYTES = 256 << 20  # reserved in shared memory at start
@@ -27,7 +27,7 @@ class PoolSizes:
     embedding_blocks: int
 
 
-def pool_sizes(model: Model, config: StageConfig) -> PoolSizes:
+def pool_sizes(model: ServedModel, config: StageConfig) -> PoolSizes:
     """As configured; what is not is sized from the memory at hand, never under one full context."""
     kv_blocks = config.kv_blocks
     if kv_blocks is None:
@@ -38,12 +38,12 @@ def pool_sizes(model: Model, config: StageConfig) -> PoolSizes:
     return PoolSizes(kv_blocks, embedding_blocks)
 
 
-def kv_token_bytes(model: Model) -> int:
+def kv_token_bytes(model: ServedModel) -> int:
     """KV of one token over all layers."""
     return model.kv_planes * model.kv_token_elements * model.dtype.itemsize
 
 
-def _kv_budget_bytes(model: Model) -> int:
+def _kv_budget_bytes(model: ServedModel) -> int:
     if model.device.type == "cuda":
         import torch
 

@@ -21,8 +21,9 @@ from core.ids import host_id, new_epoch
 from core.stages import Stage
 from elasticmm.v1 import stage_control_pb2, transfer_pb2
 from kv_transfer.allocator import keep_freed_memory
-from kv_transfer.channels import MESSAGE_OPTIONS
+from kv_transfer.channels import SERVER_OPTIONS
 from kv_transfer.layout import PayloadKind
+from kv_transfer.pace import PacedLink
 from kv_transfer.pool import Pool, embedding_layout, kv_layout
 from kv_transfer.receiver import TransferReceiver
 from kv_transfer.segment import SegmentOwner, reap_segments
@@ -32,10 +33,11 @@ from kv_transfer.tls import add_port
 from kv_transfer.transports.registry import usable
 from stage_servers.config import StageConfig
 from stage_servers.devices import available_cores, device_name
+from stage_servers.emulation.setup import emulate
 from stage_servers.engine.engine import Engine
 from stage_servers.engine.loader import load_model
-from stage_servers.engine.model import Model
 from stage_servers.engine.records import EngineConfig
+from stage_servers.engine.served import ServedModel
 from stage_servers.instance import Instance
 from stage_servers.link import CoordinatorLink, run_until_stopped
 from stage_servers.pools import kv_token_bytes, pool_sizes
@@ -48,7 +50,7 @@ MAX_ENCODE_TOKENS = 4096  # language-model tokens of one vision batch
 OnReady = Callable[[str], None]
 
 
-def run(config: StageConfig, *, model: Model | None = None, on_ready: OnReady = lambda _: None) -> None:
+def run(config: StageConfig, *, model: ServedModel | None = None, on_ready: OnReady = lambda _: None) -> None:
     """Serves until SIGTERM, SIGINT or the coordinator's word; blocks.
 
     `model` is one that was loaded before a fork; without it the folder is
@@ -58,9 +60,12 @@ def run(config: StageConfig, *, model: Model | None = None, on_ready: OnReady = 
     logging.basicConfig(level=config.log_level, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     keep_freed_memory()
     _take_cores(config)
-    if model is None or not _fits(model, config):
+    pace = None
+    if config.emulated is not None:
+        config, model, pace = emulate(config, config.emulated)
+    elif model is None or not _fits(model, config):
         model = load_model(config.model, dtype=config.dtype, device=config.device, attention=config.attention)
-    uvloop.run(_serve(config, model, on_ready))
+    uvloop.run(_serve(config, model, pace, on_ready))
 
 
 def _take_cores(config: StageConfig) -> None:
@@ -69,7 +74,7 @@ def _take_cores(config: StageConfig) -> None:
     torch.set_num_threads(config.threads or len(available_cores()))
 
 
-def _fits(model: Model, config: StageConfig) -> bool:
+def _fits(model: ServedModel, config: StageConfig) -> bool:
     """Whether a model loaded before the fork is what this config asks for."""
     dtype = str(model.dtype).removeprefix("torch.")
     return config.device == "cpu" and config.dtype in ("auto", dtype) and model.path == config.model
@@ -88,8 +93,8 @@ class _Parts:
     epoch: int
 
 
-async def _serve(config: StageConfig, model: Model, on_ready: OnReady) -> None:
-    async with _parts(config, model) as parts, _transfer_server(config, parts.receiver) as port:
+async def _serve(config: StageConfig, model: ServedModel, pace: PacedLink | None, on_ready: OnReady) -> None:
+    async with _parts(config, model, pace) as parts, _transfer_server(config, parts.receiver) as port:
         endpoint = f"{config.public_host}:{port}"
         registration = _registration(config, model, parts, endpoint)
         link = CoordinatorLink(parts.instance, config.coordinator, config.token, registration)
@@ -109,7 +114,7 @@ async def _tell_ready(link: CoordinatorLink, instance: Instance, on_ready: OnRea
 
 
 @contextlib.asynccontextmanager
-async def _parts(config: StageConfig, model: Model) -> AsyncIterator[_Parts]:
+async def _parts(config: StageConfig, model: ServedModel, pace: PacedLink | None) -> AsyncIterator[_Parts]:
     reap_segments(config.cluster)
     transports = usable(
         None if config.transport == "auto" else [config.transport], is_encrypted=config.tls is not None
@@ -125,6 +130,7 @@ async def _parts(config: StageConfig, model: Model) -> AsyncIterator[_Parts]:
         token=config.token,
         transports=transports,
         tls=config.tls,
+        link=pace,
     )
     instance = Instance(
         model=model,
@@ -133,6 +139,7 @@ async def _parts(config: StageConfig, model: Model) -> AsyncIterator[_Parts]:
         sender=sender,
         token=config.token,
         roles=config.roles,
+        group=config.group,
         media_workers=config.media_workers,
     )
     receiver = TransferReceiver(
@@ -160,7 +167,7 @@ async def _parts(config: StageConfig, model: Model) -> AsyncIterator[_Parts]:
         model.close()
 
 
-def _make_pools(config: StageConfig, model: Model, owner: SegmentOwner | None) -> tuple[Pool, Pool]:
+def _make_pools(config: StageConfig, model: ServedModel, owner: SegmentOwner | None) -> tuple[Pool, Pool]:
     sizes = pool_sizes(model, config)
     layout = kv_layout(
         model.fingerprint,
@@ -178,7 +185,7 @@ def _make_pools(config: StageConfig, model: Model, owner: SegmentOwner | None) -
 @contextlib.asynccontextmanager
 async def _transfer_server(config: StageConfig, receiver: TransferReceiver) -> AsyncIterator[int]:
     """Transfer, health and reflection on the instance's own port; yields the port."""
-    server = grpc.aio.server(options=[*MESSAGE_OPTIONS, ("grpc.so_reuseport", 0)])
+    server = grpc.aio.server(options=[*SERVER_OPTIONS, ("grpc.so_reuseport", 0)])
     add_transfer_service(server, receiver, config.token)
     services = health.aio.HealthServicer()
     health_pb2_grpc.add_HealthServicer_to_server(services, server)
@@ -195,7 +202,7 @@ async def _transfer_server(config: StageConfig, receiver: TransferReceiver) -> A
 
 
 def _registration(
-    config: StageConfig, model: Model, parts: _Parts, endpoint: str
+    config: StageConfig, model: ServedModel, parts: _Parts, endpoint: str
 ) -> stage_control_pb2.Register:
     return stage_control_pb2.Register(
         instance_id=config.instance_id,

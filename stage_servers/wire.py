@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from core.costs import StepShape
 from core.sampling import SamplingParams
 from core.sequence import FinishReason, MediaSpan, SequenceSpec, TokenLogprobs
 from core.stages import ModalityGroup, Roles, Stage
@@ -24,6 +25,7 @@ _GROUPS = {
     ModalityGroup.MULTIMODAL: stage_control_pb2.MODALITY_GROUP_MULTIMODAL,
     ModalityGroup.SHARED: stage_control_pb2.MODALITY_GROUP_SHARED,
 }
+_GROUPS_BACK = {number: group for group, number in _GROUPS.items()}
 _FINISH = {
     FinishReason.STOP: inference_pb2.FINISH_REASON_STOP,
     FinishReason.LENGTH: inference_pb2.FINISH_REASON_LENGTH,
@@ -36,6 +38,21 @@ def stage_number(stage: Stage) -> inference_pb2.Stage.ValueType:
 
 def group_number(group: ModalityGroup) -> stage_control_pb2.ModalityGroup.ValueType:
     return _GROUPS[group]
+
+
+def group_from(number: stage_control_pb2.ModalityGroup.ValueType) -> ModalityGroup | None:
+    """None for an unspecified one."""
+    return _GROUPS_BACK.get(number)
+
+
+def step_measure(shape: StepShape, seconds: float) -> stage_control_pb2.StepMeasure:
+    return stage_control_pb2.StepMeasure(
+        new_tokens=shape.new_tokens,
+        attended=shape.attended,
+        sequences=shape.sequences,
+        context_tokens=shape.context_tokens,
+        seconds=seconds,
+    )
 
 
 def finish_number(finish: FinishReason | None) -> inference_pb2.FinishReason.ValueType:

@@ -149,6 +149,14 @@ def resized(width: int, height: int, factor: int, min_pixels: int, max_pixels: i
     return new_width, new_height
 
 
+def tile_canvas(width: int, height: int, max_tiles: int, tile_px: int) -> tuple[int, int]:
+    """(width, height) of the canvas of tiles that transformers fits a picture into."""
+    from transformers.models.mllama.image_processing_pil_mllama import get_optimal_tiled_canvas
+
+    canvas_height, canvas_width = get_optimal_tiled_canvas(height, width, max_tiles, tile_px)
+    return int(canvas_width), int(canvas_height)
+
+
 def expand(family: Family, question: Question) -> tuple[tuple[int, ...], tuple[MediaSpan, ...]]:
     """The engine's prompt and spans of a question."""
     import hashlib

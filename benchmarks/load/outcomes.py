@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import fmean
 from typing import Any
 
@@ -31,6 +31,17 @@ class Outcome:
     @property
     def is_ok(self) -> bool:
         return self.error is None
+
+    def sped_up(self, by: float) -> Outcome:
+        """As if all had taken so many times less."""
+        return replace(
+            self,
+            start_s=self.start_s / by,
+            end_s=self.end_s / by,
+            ttft_s=None if self.ttft_s is None else self.ttft_s / by,
+            tpot_s=None if self.tpot_s is None else self.tpot_s / by,
+            stage_s=tuple((stage, seconds / by) for stage, seconds in self.stage_s),
+        )
 
 
 @dataclass(frozen=True, slots=True)

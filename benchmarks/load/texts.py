@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from bisect import bisect_right
 from pathlib import Path
 
 from tokenizers import Tokenizer
@@ -26,12 +27,13 @@ class TextMaker:
 
     def make(self, num_tokens: int, rng: random.Random) -> str:
         """As many tokens as wanted, or the nearest number below that words allow."""
-        words: list[str] = []
-        while self.count(" ".join(words)) < num_tokens:
-            words += rng.choices(_WORDS, k=max(1, num_tokens - self.count(" ".join(words))))
-        while words and self.count(" ".join(words)) > num_tokens:
-            words.pop()
-        return self._fill(" ".join(words), num_tokens)
+        words = rng.choices(_WORDS, k=num_tokens)  # enough: each is one token at least
+
+        def tokens_of(num_words: int) -> int:
+            return self.count(" ".join(words[:num_words]))
+
+        most = bisect_right(range(num_tokens + 1), num_tokens, key=tokens_of) - 1
+        return self._fill(" ".join(words[:most]), num_tokens)
 
     def _fill(self, text: str, num_tokens: int) -> str:
         while self.count(text) < num_tokens and self.count(text + " a") <= num_tokens:

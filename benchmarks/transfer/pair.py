@@ -13,6 +13,7 @@ from kv_transfer.layout import PayloadKind
 from kv_transfer.pool import Pool
 from kv_transfer.segment import SharedSegment
 from kv_transfer.sender import PeerAddress, Sender
+from kv_transfer.tls import TlsFiles
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,10 +34,17 @@ class Sent:
 
 
 class Pair:
-    """A sender, its source pool and the peer."""
+    """A sender, its source pool and the peer; with `tls` under a name of its own."""
 
-    def __init__(self, transport: str, peer: PeerAddress, segment: SharedSegment, source: Pool) -> None:
-        self.transport = transport
+    def __init__(
+        self,
+        transport: str,
+        peer: PeerAddress,
+        segment: SharedSegment,
+        source: Pool,
+        tls: TlsFiles | None = None,
+    ) -> None:
+        self.transport = transport if tls is None else f"{transport}-tls"
         self._peer = peer
         self._segment = segment
         self._source = source
@@ -46,6 +54,7 @@ class Pair:
             host_id=host_id(),
             token=TOKEN,
             transports=[transport],
+            tls=tls,
         )
         self._num_sent = 0
 

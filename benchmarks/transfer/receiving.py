@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import queue
 import threading
 import time
@@ -13,17 +14,38 @@ from multiprocessing.connection import Connection
 import grpc
 import uvloop
 
-from benchmarks.transfer.shape import CLUSTER, LAYOUT, TOKEN
+from benchmarks.transfer.shape import CLUSTER, TOKEN
 from core.ids import host_id, new_epoch
 from kv_transfer.allocator import keep_freed_memory
-from kv_transfer.channels import MESSAGE_OPTIONS
-from kv_transfer.layout import PayloadKind
+from kv_transfer.channels import SERVER_OPTIONS
+from kv_transfer.layout import PayloadKind, PoolLayout
 from kv_transfer.leases import Key
 from kv_transfer.pool import Pool
 from kv_transfer.receiver import TransferReceiver
 from kv_transfer.segment import SegmentOwner
 from kv_transfer.sender import PeerAddress
 from kv_transfer.servicer import add_transfer_service
+from kv_transfer.tls import TlsFiles, add_port
+
+
+@dataclass(frozen=True, slots=True)
+class ReceivingEnd:
+    """What the receiving process is to be."""
+
+    layout: PoolLayout
+    num_blocks: int
+    checksums: bool = False
+    tls: TlsFiles | None = None  # for a port beside the one that speaks plain text
+    cores: tuple[int, ...] | None = None  # None: all
+
+
+@dataclass(frozen=True, slots=True)
+class Reachable:
+    """Where the receiving process is."""
+
+    plain: PeerAddress
+    encrypted: PeerAddress  # as `plain` for an end without a certificate
+    segment: str  # path of its KV pool
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,31 +95,36 @@ class _Host:
         raise NotImplementedError
 
     def _ready(self, block_ids: list[int]) -> None:
-        self.ready_ns.append(time.monotonic_ns())
+        now_ns = time.monotonic_ns()
         self._pool.blocks.release(block_ids)
+        self.ready_ns.append(now_ns)  # whoever hears of it finds the blocks free
 
 
-def receive(pipe: Connection, num_blocks: int, *, checksums: bool) -> None:
+def receive(pipe: Connection, end: ReceivingEnd) -> None:
     """Says where it is and answers every message with a Readiness, until it gets None or the pipe breaks."""
-    uvloop.run(_serve(pipe, num_blocks, checksums=checksums))
+    if end.cores is not None:
+        os.sched_setaffinity(0, end.cores)
+    uvloop.run(_serve(pipe, end))
 
 
-async def _serve(pipe: Connection, num_blocks: int, *, checksums: bool) -> None:
+async def _serve(pipe: Connection, end: ReceivingEnd) -> None:
     keep_freed_memory()
     epoch = new_epoch()
-    pool = Pool(LAYOUT, num_blocks, owner=SegmentOwner(CLUSTER, "receiver", epoch))
+    pool = Pool(end.layout, end.num_blocks, owner=SegmentOwner(CLUSTER, "receiver", epoch))
     thread = _Thread()
     host = _Host(pool, thread)
     receiver = TransferReceiver(
-        {PayloadKind.KV: pool}, host, epoch=epoch, host_id=host_id(), checksums=checksums
+        {PayloadKind.KV: pool}, host, epoch=epoch, host_id=host_id(), checksums=end.checksums
     )
     await receiver.start()
-    server = grpc.aio.server(options=MESSAGE_OPTIONS)
+    server = grpc.aio.server(options=SERVER_OPTIONS)
     add_transfer_service(server, receiver, TOKEN)
-    port = server.add_insecure_port("127.0.0.1:0")
+    ways = (None,) if end.tls is None else (None, end.tls)
+    ports = [add_port(server, "127.0.0.1:0", tls) for tls in ways]
     await server.start()
     assert pool.segment is not None
-    pipe.send((PeerAddress("receiver", f"127.0.0.1:{port}", host_id(), epoch), str(pool.segment.path)))
+    addresses = [PeerAddress("receiver", f"127.0.0.1:{port}", host_id(), epoch) for port in ports]
+    pipe.send(Reachable(addresses[0], addresses[-1], str(pool.segment.path)))
     await asyncio.to_thread(_answer, pipe, host)
     await server.stop(None)
     await receiver.close()

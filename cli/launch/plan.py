@@ -38,6 +38,10 @@ class LaunchPlan:
     kv_blocks: int | None = None
     embedding_blocks: int | None = None
     chunk_tokens: int | None = None
+    time_scale: float | None = None  # of emulated devices
+    policy: str | None = None  # of the coordinator, as the next two; None: its default
+    profile: str | None = None
+    slo: str | None = None
     allow_private_urls: bool = False
     log_level: str = "INFO"
     tls_cert: Path | None = None  # of all stage servers; see StageConfig
@@ -46,6 +50,8 @@ class LaunchPlan:
     tls_name: str | None = None
 
     def __post_init__(self) -> None:
+        if self.slo is not None:
+            parse_slo(self.slo)
         if not 0 <= self.port <= 65535:
             raise ValueError(f"port: {self.port} is not between 0 and 65535")
         if not (self.model / "config.json").is_file():
@@ -97,12 +103,19 @@ class LaunchPlan:
             "kv_blocks",
             "embedding_blocks",
             "chunk_tokens",
+            "time_scale",
             "log_level",
             *TLS_FILES,
             "tls_name",
         )
         settings = {name: getattr(self, name) for name in names}
         return {name: value for name, value in settings.items() if value is not None}
+
+    @property
+    def policy_words(self) -> list[str]:
+        """The coordinator's options about policies."""
+        given = {"--policy": self.policy, "--profile": self.profile, "--slo": self.slo}
+        return [word for option, value in given.items() if value is not None for word in (option, value)]
 
     def to_json(self) -> dict[str, Any]:
         values = dataclasses.asdict(self)
@@ -116,6 +129,18 @@ class LaunchPlan:
             made[name] = tuple(made[name])
         made |= {name: Path(made[name]) for name in TLS_FILES if made[name] is not None}
         return cls(**made)
+
+
+def parse_slo(text: str) -> tuple[float, float]:
+    """(TTFT, TPOT) in seconds from "2,0.1"; raises ValueError."""
+    parts = text.split(",")
+    try:
+        ttft_s, tpot_s = (float(part) for part in parts)
+    except ValueError:
+        raise ValueError(f"slo: {text!r} is not two numbers of seconds such as 2,0.1") from None
+    if not (ttft_s > 0 and tpot_s > 0):
+        raise ValueError(f"slo: {text!r} must be above 0")
+    return ttft_s, tpot_s
 
 
 def new_cluster_id(name: str) -> str:

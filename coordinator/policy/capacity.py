@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from coordinator.policy.view import InstanceView, embedding_blocks
+from coordinator.policy.books import InstanceBook
+from coordinator.policy.view import embedding_blocks
 from core.stages import Stage
 
 
@@ -38,7 +39,7 @@ class Capacity:
         return not self.decodes or num_tokens <= max(self.decodes)
 
 
-def cluster_capacity(instances: Iterable[InstanceView]) -> Capacity:
+def cluster_capacity(instances: Iterable[InstanceBook]) -> Capacity:
     views = list(instances)
     return Capacity(
         prefills=tuple(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left, insort
 from collections import deque
 
 
@@ -10,15 +11,19 @@ class OutputExpectation:
 
     def __init__(self, default_tokens: int, window: int = 256, share: float = 0.8) -> None:
         self._default_tokens = default_tokens
-        self._recent: deque[int] = deque(maxlen=window)
+        self._recent: deque[int] = deque()
+        self._ranked: list[int] = []  # the same, sorted
+        self._window = window
         self._share = share
         self._expected = default_tokens
 
     def record(self, num_tokens: int) -> None:
         self._recent.append(num_tokens)
+        insort(self._ranked, num_tokens)
+        if len(self._recent) > self._window:
+            del self._ranked[bisect_left(self._ranked, self._recent.popleft())]
         if len(self._recent) >= 8:
-            ranked = sorted(self._recent)
-            self._expected = max(1, ranked[int(self._share * (len(ranked) - 1))])
+            self._expected = max(1, self._ranked[int(self._share * (len(self._ranked) - 1))])
 
     def expected_tokens(self, max_tokens: int) -> int:
         """Output tokens to reserve for, at least 1 and at most `max_tokens`."""

@@ -1,50 +1,9 @@
-"""What policies see and say: frozen records, tokens and blocks as plain numbers."""
+"""Where a request goes, and how tokens make blocks."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Protocol
-
-from core.stages import Roles
-
-
-@dataclass(frozen=True, slots=True)
-class InstanceView:
-    """One instance as the coordinator's own books have it.
-
-    Blocks are promised from dispatch on, before the instance has taken them,
-    so that two decisions in a row do not give the same block twice.
-    """
-
-    instance_id: str
-    roles: Roles
-    block_tokens: int
-    total_kv_blocks: int
-    promised_kv_blocks: int = 0
-    total_embedding_blocks: int | None = None  # None: not bounded
-    promised_embedding_blocks: int = 0
-    encode_tokens: int = 0  # media tokens dispatched here, not encoded yet
-    prefill_tokens: int = 0  # prompt tokens dispatched here, first token not out yet
-    sequences: int = 0  # dispatched here to be decoded, not finished
-
-
-@dataclass(frozen=True, slots=True)
-class WaitingView:
-    """One request that waits for dispatch."""
-
-    request_id: str
-    arrival_s: float
-    prompt_tokens: int  # tokens of an earlier dispatch included
-    reserve_tokens: int  # output tokens to reserve room for
-    media_tokens: tuple[int, ...] = ()  # of each media item
-    priority: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class ClusterView:
-    instances: tuple[InstanceView, ...]
-    waiting: tuple[WaitingView, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,14 +18,6 @@ class Placement:
     @property
     def instance_ids(self) -> frozenset[str]:
         return frozenset((*self.encode, self.prefill, self.decode))
-
-
-class Policy(Protocol):
-    """Asked by the dispatcher whenever a request, a report or an instance came or went."""
-
-    def place(self, view: ClusterView) -> tuple[Placement, ...]:
-        """The waiting requests to dispatch now, in order. Changes nothing."""
-        ...
 
 
 # The cluster's constant for embedding pools, whatever the KV blocks' size.

@@ -11,8 +11,11 @@ import grpc
 
 from coordinator.errors import CannotMigrateError
 from coordinator.migration import MigrationOutcome
+from coordinator.planner import Planner
 from coordinator.state import CoordinatorState
-from coordinator.wire.stages import from_status
+from coordinator.wire.plan import from_decision, from_plan
+from coordinator.wire.stages import from_status, to_group, to_roles
+from core.clock import Clock
 from elasticmm.v1 import admin_pb2 as pb
 from elasticmm.v1 import admin_pb2_grpc as pb_grpc
 
@@ -21,10 +24,17 @@ Migrate = Callable[[str, str | None], asyncio.Future[MigrationOutcome]]
 
 class AdminServicer(pb_grpc.AdminServicer):
     def __init__(
-        self, state: Callable[[], CoordinatorState], migrate: Migrate, shut_down: Callable[[], None]
+        self,
+        state: Callable[[], CoordinatorState],
+        migrate: Migrate,
+        planner: Planner,
+        clock: Clock,
+        shut_down: Callable[[], None],
     ) -> None:
         self._state = state
         self._migrate = migrate
+        self._planner = planner
+        self._clock = clock
         self._shut_down = shut_down
 
     async def GetStatus(
@@ -57,6 +67,33 @@ class AdminServicer(pb_grpc.AdminServicer):
             size_bytes=outcome.size_bytes,
             transport=outcome.transport,
         )
+
+    async def GetPlan(
+        self, request: pb.GetPlanRequest, context: grpc.aio.ServicerContext
+    ) -> pb.GetPlanResponse:
+        return from_plan(self._planner.status())
+
+    async def Why(self, request: pb.WhyRequest, context: grpc.aio.ServicerContext) -> pb.WhyResponse:
+        found = self._planner.why(request.subject or None, request.limit or None)
+        now_s = self._clock.now_s()
+        return pb.WhyResponse(decisions=[from_decision(each, now_s) for each in found])
+
+    async def Pin(self, request: pb.PinRequest, context: grpc.aio.ServicerContext) -> pb.PinResponse:
+        roles = to_roles(request.roles) or None
+        self._planner.pin(request.instance_id, roles, to_group(request.group))
+        return pb.PinResponse()
+
+    async def Unpin(self, request: pb.UnpinRequest, context: grpc.aio.ServicerContext) -> pb.UnpinResponse:
+        self._planner.unpin(request.instance_id)
+        return pb.UnpinResponse()
+
+    async def Drain(self, request: pb.DrainRequest, context: grpc.aio.ServicerContext) -> pb.DrainResponse:
+        await self._planner.drain(request.instance_id)
+        return pb.DrainResponse()
+
+    async def Resume(self, request: pb.ResumeRequest, context: grpc.aio.ServicerContext) -> pb.ResumeResponse:
+        self._planner.resume(request.instance_id)
+        return pb.ResumeResponse()
 
     async def Shutdown(
         self, request: pb.ShutdownRequest, context: grpc.aio.ServicerContext

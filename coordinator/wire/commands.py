@@ -19,7 +19,7 @@ from coordinator.stage_messages import (
     StopCommand,
 )
 from coordinator.wire.inference import from_sampling
-from coordinator.wire.stages import from_media_item, from_roles
+from coordinator.wire.stages import from_group, from_media_item, from_roles
 from core.sequence import MediaSpan, SequenceSpec
 from elasticmm.v1 import stage_control_pb2 as pb
 
@@ -49,7 +49,10 @@ def from_command(command: Command) -> pb.CoordinatorMessage:  # noqa: PLR0911 (o
             cancel = pb.CancelCommand(request_id=command.request_id, attempt=command.attempt)
             return pb.CoordinatorMessage(cancel=cancel)
         case SetRolesCommand():
-            return pb.CoordinatorMessage(set_roles=pb.SetRolesCommand(roles=from_roles(command.roles)))
+            set_roles = pb.SetRolesCommand(roles=from_roles(command.roles))
+            if command.group is not None:
+                set_roles.group = from_group(command.group)
+            return pb.CoordinatorMessage(set_roles=set_roles)
         case StopCommand():
             return pb.CoordinatorMessage(stop=pb.StopCommand())
 

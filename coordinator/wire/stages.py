@@ -15,11 +15,13 @@ from coordinator.stage_messages import (
     MigrationReport,
     Report,
     StageReport,
+    StepMeasure,
     StepReport,
     TokenRun,
     TransferCounters,
 )
 from coordinator.wire.inference import from_stage, to_finish, to_logprobs, to_stage
+from core.costs import StepShape
 from core.stages import ModalityGroup, Roles, Stage
 from elasticmm.v1 import admin_pb2, media_store_pb2
 from elasticmm.v1 import inference_pb2 as inference
@@ -33,12 +35,21 @@ _GROUPS = {
 _GROUPS_BACK = {value: group for group, value in _GROUPS.items()}
 
 
+def from_group(group: ModalityGroup) -> pb.ModalityGroup.ValueType:
+    return _GROUPS[group]
+
+
+def to_group(value: pb.ModalityGroup.ValueType) -> ModalityGroup | None:
+    """None for an unspecified one."""
+    return _GROUPS_BACK.get(value)
+
+
 def to_info(message: pb.Register) -> InstanceInfo:
     """An unspecified group is SHARED; no roles are an empty set."""
     return InstanceInfo(
         instance_id=message.instance_id,
         epoch=message.epoch,
-        roles=_to_roles(message.roles),
+        roles=to_roles(message.roles),
         group=_GROUPS_BACK.get(message.group, ModalityGroup.SHARED),
         endpoint=message.endpoint,
         host_id=message.host_id,
@@ -186,12 +197,18 @@ def from_status(status: InstanceStatus) -> admin_pb2.InstanceStatus:
 
 def _to_heartbeat(message: pb.Heartbeat) -> HeartbeatReport:
     transfers = tuple(to_transfers(counters) for counters in message.transfers)
-    return HeartbeatReport(to_load(message.load), _to_roles(message.roles), transfers)
+    return HeartbeatReport(to_load(message.load), to_roles(message.roles), to_group(message.group), transfers)
 
 
 def _to_step(message: pb.StepReport) -> StepReport:
     load = to_load(message.load) if message.HasField("load") else None
-    return StepReport(tuple(_to_run(sequence) for sequence in message.sequences), load)
+    measure = _to_measure(message.measure) if message.HasField("measure") else None
+    return StepReport(tuple(_to_run(sequence) for sequence in message.sequences), load, measure)
+
+
+def _to_measure(message: pb.StepMeasure) -> StepMeasure:
+    shape = StepShape(message.new_tokens, message.attended, message.sequences, message.context_tokens)
+    return StepMeasure(shape, message.seconds)
 
 
 def _to_run(message: pb.SequenceTokens) -> TokenRun:
@@ -248,7 +265,7 @@ def _to_migration(message: pb.MigrationReport) -> MigrationReport:
     )
 
 
-def _to_roles(values: Iterable[inference.Stage.ValueType]) -> Roles:
+def to_roles(values: Iterable[inference.Stage.ValueType]) -> Roles:
     stages = (to_stage(value) for value in values)
     return frozenset(stage for stage in stages if stage is not None)
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import takewhile
 
 from kv_transfer.layout import PoolLayout
 from kv_transfer.runs import BlockTable
@@ -77,10 +76,11 @@ class Backlog:
             pushed, taken = self._pushed[some], self._taken[some]
             if first_token > min(pushed):
                 raise ValueError(f"tokens before {first_token} were not pushed for all of {planes}")
-            self._pushed[some] = [max(mark, end) for mark in pushed]
-            self._taken[some] = [min(mark, first_token) for mark in taken]
-            self._waiting_tokens += sum(self._pushed[some]) - sum(pushed)
-            self._waiting_tokens += sum(taken) - sum(self._taken[some])
+            # Without max and min: calls for every plane would double what a push costs.
+            now_pushed = [end if end > mark else mark for mark in pushed]
+            now_taken = [first_token if first_token < mark else mark for mark in taken]
+            self._pushed[some], self._taken[some] = now_pushed, now_taken
+            self._waiting_tokens += sum(now_pushed) - sum(pushed) + sum(taken) - sum(now_taken)
             self._fence = fence
             blocks = tuple(source_blocks)  # the caller's list may change
             if blocks != self._source_blocks:
@@ -92,12 +92,17 @@ class Backlog:
         with self._lock:
             if not self._waiting_tokens:
                 return None
-            marks = list(zip(self._taken, self._pushed, strict=True))
-            first, (start, end) = next((p, mark) for p, mark in enumerate(marks) if mark[0] < mark[1])
+            taken, pushed = self._taken, self._pushed
+            first = 0
+            while taken[first] == pushed[first]:
+                first += 1
+            start, end = taken[first], pushed[first]
             count, token_bytes = end - start, self._token_bytes
-            num_planes = max(1, max_bytes // (count * token_bytes))
-            alike = takewhile(lambda mark: mark == (start, end), marks[first : first + num_planes])
-            planes = range(first, first + sum(1 for _ in alike))
+            most = min(len(pushed), first + max(1, max_bytes // (count * token_bytes)))
+            stop = first + 1
+            while stop < most and taken[stop] == start and pushed[stop] == end:
+                stop += 1
+            planes = range(first, stop)
             if len(planes) == 1:
                 count = max(1, min(count, max_bytes // token_bytes))
             self._taken[planes.start : planes.stop] = [start + count] * len(planes)

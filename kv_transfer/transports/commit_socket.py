@@ -109,11 +109,13 @@ class CommitListener:
 class CommitConnection:
     """The sender's end of one peer's socket. `send` is for any thread, the rest for the loop it was made on.
 
+    `on_lost` is called when the peer ends it, as the end of its process does.
     Raises OSError if nobody listens there.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, on_lost: Callable[[], object] = lambda: None) -> None:
         self.path = path
+        self._on_lost = on_lost
         self._loop = asyncio.get_running_loop()
         self._answers: dict[int, asyncio.Future[Arrived | None]] = {}
         self._socket = connect(path)
@@ -161,6 +163,7 @@ class CommitConnection:
             data = b""
         if len(data) < _HEAD.size:  # the peer is gone
             self.close()
+            self._on_lost()
             return
         lease_id, number = _HEAD.unpack_from(data)
         answer = self._answers.get(lease_id)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
 
 import grpc
 
@@ -18,7 +17,7 @@ from kv_transfer.transports.acceptor import TransportInfo
 from kv_transfer.transports.backlog import Batch
 from kv_transfer.transports.base import PeerAddress, Transfer, Writer
 
-CHUNK_BYTES = 256 << 10  # most data of one message; larger ones were slower
+CHUNK_BYTES = 256 << 10  # most data of one message, of one plane or several; larger ones were slower
 REASON_TIMEOUT_S = 2.0
 
 
@@ -118,6 +117,7 @@ class GrpcWriter:
                 await self._channels.stub(self._transfer.peer).Write(
                     iter((beat,)), metadata=metadata, timeout=REASON_TIMEOUT_S
                 )
+                return TransferError("UNAVAILABLE", "writing failed: the stream broke off")
         except grpc.RpcError as reason:
             error = reason
         return call_error("writing failed", error)
@@ -126,8 +126,7 @@ class GrpcWriter:
         while True:
             self._woken.clear()
             while (batch := self._backlog.take(CHUNK_BYTES)) is not None:
-                async for message in self._messages(batch):
-                    await self._write(message)
+                await self._write(await self._message(batch))
             if self._is_last and not self._backlog.has_work:
                 break
             await self._woken.wait()
@@ -145,23 +144,21 @@ class GrpcWriter:
             raise
         self._size_bytes += len(message.data)
 
-    async def _messages(self, batch: Batch) -> AsyncIterator[transfer_pb2.WriteRequest]:
-        step = max(1, CHUNK_BYTES // self._end.token_bytes)
-        end = batch.first_token + batch.num_tokens
-        for plane in batch.planes:
-            for first in range(batch.first_token, end, step):
-                count = min(step, end - first)
-                if self._source.is_on_device:
-                    data = await asyncio.to_thread(self._read, batch, plane, first, count)
-                else:
-                    data = self._read(batch, plane, first, count)
-                yield transfer_pb2.WriteRequest(
-                    lease_id=self._grant.lease_id, plane=plane, first_token=first, data=data
-                )
+    async def _message(self, batch: Batch) -> transfer_pb2.WriteRequest:
+        if self._source.is_on_device:
+            data = await asyncio.to_thread(self._read, batch)
+        else:
+            data = self._read(batch)
+        return transfer_pb2.WriteRequest(
+            lease_id=self._grant.lease_id,
+            plane=batch.planes.start,
+            num_planes=len(batch.planes),
+            first_token=batch.first_token,
+            data=data,
+        )
 
-    def _read(self, batch: Batch, plane: int, first_token: int, num_tokens: int) -> bytes:
-        """The moved heads of consecutive tokens of one plane, gathered from their blocks."""
+    def _read(self, batch: Batch) -> bytes:
+        """The moved heads of all its tokens, gathered from their blocks."""
         if batch.fence is not None:
             batch.fence.synchronize()
-        planes, tokens = range(plane, plane + 1), range(first_token, first_token + num_tokens)
-        return gather(self._source, self._end, batch.source, planes, tokens).tobytes()
+        return gather(self._source, self._end, batch.source, batch.planes, batch.tokens).tobytes()

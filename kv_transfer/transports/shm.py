@@ -10,14 +10,17 @@ import asyncio
 import contextlib
 import logging
 import threading
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import numpy as np
+
 from kv_transfer.commits import Arrived, Promise
-from kv_transfer.descriptors import Bytes, End, copies
+from kv_transfer.descriptors import Bytes, Copy, End, copies
 from kv_transfer.errors import AttachError, TransferError
 from kv_transfer.leases import Lease
-from kv_transfer.native.stream import StreamCopy
+from kv_transfer.native.copies import EndCopies
 from kv_transfer.offers import OpenOffer
 from kv_transfer.pool import Pool
 from kv_transfer.runs import BlockTable
@@ -53,7 +56,6 @@ class ShmTransport:
     def __init__(self, host_id: str) -> None:
         self._host_id = host_id
         self._copier = Copier()
-        self._stream = StreamCopy()
         self._attached: dict[tuple[str, str], AttachedPool] = {}  # instance id, kind
         self._connections: dict[str, CommitConnection] = {}  # instance id
 
@@ -63,7 +65,7 @@ class ShmTransport:
     async def open_writer(self, transfer: Transfer) -> Writer:
         self._copier.start()
         pool, connection = self._pool(transfer), self._connection(transfer)
-        return ShmWriter(self._copier, self._stream, pool, connection, transfer)
+        return ShmWriter(self._copier, pool, connection, transfer)
 
     def forget(self, instance_id: str) -> None:
         self._attached = {key: pool for key, pool in self._attached.items() if key[0] != instance_id}
@@ -91,11 +93,19 @@ class ShmTransport:
             connection.close()
             del self._connections[instance_id]
         try:
-            connection = self._connections[instance_id] = CommitConnection(path)
+            connection = CommitConnection(path, lambda: self._lost(instance_id, path))
         except OSError as error:
             logger.warning("%s: %s; commits go over gRPC", path, error.strerror)
+            self.forget(instance_id)  # it may be gone, and its end would be heard of on the socket
             return None
+        self._connections[instance_id] = connection
         return connection
+
+    def _lost(self, instance_id: str, path: Path) -> None:
+        """The peer's process ended: its memory is free once nobody maps it."""
+        connection = self._connections.get(instance_id)
+        if connection is not None and connection.path == path:
+            self.forget(instance_id)
 
     def _pool(self, transfer: Transfer) -> AttachedPool:
         key = transfer.peer.instance_id, transfer.source.layout.kind.name
@@ -159,14 +169,12 @@ class ShmWriter:
     def __init__(
         self,
         copier: Copier,
-        stream: StreamCopy,
         pool: AttachedPool,
         connection: CommitConnection | None,
         transfer: Transfer,
     ) -> None:
         self._copier = copier
-        self._stream = stream
-        self._pool = pool
+        self._pool: AttachedPool | None = pool
         self._connection = connection
         layout, heads = transfer.grant.layout, transfer.heads
         self._here = transfer.source.end(heads)
@@ -175,6 +183,9 @@ class ShmWriter:
         self._transfer = transfer
         self._grant = transfer.grant
         self._source = transfer.source
+        self._copies: EndCopies | None = None  # for a source on a device
+        if not self._source.is_on_device:
+            self._copies = EndCopies(self._here, self._source.host_bytes, self._there, pool.memory)
         self._backlog = transfer.backlog
         self._lock = threading.Lock()
         self._slicing = threading.Lock()
@@ -221,6 +232,8 @@ class ShmWriter:
     async def stop(self) -> None:
         self._is_stopped = True
         await self._until_idle()
+        self._copies = None
+        self._pool = None  # an error may hold this writer for long, and it the memory of a peer that is gone
 
     def run_slice(self) -> bool:
         """In the copier thread."""
@@ -268,14 +281,22 @@ class ShmWriter:
     def _copy(self, batch: Batch) -> None:
         if self._grant.deadline.is_over:
             raise TransferError("LEASE_OVER", "the lease ran out before all was written")
+        pool = self._pool
+        assert pool is not None, "it was stopped"
         if batch.fence is not None:
             batch.fence.synchronize()
         source = batch.source.runs(batch.first_token, batch.num_tokens)
         target = self._target.runs(batch.first_token, batch.num_tokens)
-        for copy in copies(self._here, source, self._there, target):
-            data = self._source.read(self._here, batch.planes, copy.source)
-            place = self._there.view(self._pool.memory, batch.planes, copy.target)
-            self._stream.copy(place, data)  # without the GIL
+        moves = copies(self._here, source, self._there, target)
+        if self._copies is not None:
+            self._size_bytes += self._copies.run(batch.planes, moves)
+        else:
+            self._copy_off_device(pool, batch.planes, moves)
+
+    def _copy_off_device(self, pool: AttachedPool, planes: range, moves: Iterator[Copy]) -> None:
+        for move in moves:
+            data = self._source.read(self._here, planes, move.source)
+            np.copyto(self._there.view(pool.memory, planes, move.target), data)
             self._size_bytes += data.nbytes
 
     def _send_after_last(self) -> None:

@@ -7,10 +7,10 @@ from collections.abc import Iterable
 
 import torch
 
+from core.costs import StepShape, chunk_shape
 from core.sequence import SequenceSpec
 from kv_transfer.blocks import BlockAllocator, blocks_for
 from stage_servers.engine.batching import Batcher, Chunk, Selection
-from stage_servers.engine.model import Model
 from stage_servers.engine.records import (
     DecodeState,
     EngineConfig,
@@ -22,9 +22,9 @@ from stage_servers.engine.records import (
     StepOutput,
     TokenOutput,
 )
-from stage_servers.engine.runner import Runner
 from stage_servers.engine.sampler import Drawn, SampleRow, sample
 from stage_servers.engine.sequence import Sequence
+from stage_servers.engine.served import ServedModel
 
 
 class Engine:
@@ -35,7 +35,7 @@ class Engine:
 
     def __init__(
         self,
-        model: Model,
+        model: ServedModel,
         kv: torch.Tensor,
         blocks: BlockAllocator,
         config: EngineConfig,
@@ -52,7 +52,7 @@ class Engine:
         self._blocks = blocks
         self._config = config
         self._batcher = Batcher(config, blocks)
-        self._runner = Runner(model, kv, config.block_tokens, listener)
+        self._runner = model.make_runner(kv, config.block_tokens, listener)
         self._sequences: dict[Key, Sequence] = {}  # in order of arrival
         self._num_arrived = 0
 
@@ -246,7 +246,7 @@ class Engine:
             raise ValueError("prompt: holds a token id outside the vocabulary")
 
     def _add(self, spec: SequenceSpec, *, hand_over: bool) -> Sequence:
-        positions, delta = self._model.family.positions(len(spec.prompt), spec.media)
+        positions, delta = self._model.positions(len(spec.prompt), spec.media)
         sequence = Sequence(spec, self._num_arrived, positions, delta, hand_over)
         self._num_arrived += 1
         self._sequences[spec.key] = sequence
@@ -272,5 +272,13 @@ def _report(
         num_decode_tokens=len(selection.decodes),
         num_prefill_tokens=sum(chunk.num_tokens for chunk in selection.prefills),
         num_context_tokens=sum(chunk.end_token for chunk in selection.chunks),
+        shape=_shape(selection.chunks),
         duration_s=duration_s,
     )
+
+
+def _shape(chunks: Iterable[Chunk]) -> StepShape:
+    shape = StepShape()
+    for chunk in chunks:
+        shape = shape.plus(chunk_shape(chunk.num_tokens, chunk.first_token))
+    return shape

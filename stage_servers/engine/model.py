@@ -16,6 +16,8 @@ from stage_servers.engine.bulkpath import BulkPath
 from stage_servers.engine.families.adapter import FamilyAdapter, PixelInput
 from stage_servers.engine.fastpath import FastPath
 from stage_servers.engine.media import MediaError, decode_picture
+from stage_servers.engine.records import EngineListener
+from stage_servers.engine.runner import Runner
 from stage_servers.engine.weights import MappedFiles
 
 
@@ -104,6 +106,13 @@ class Model:
         """One [num_tokens, embedding_width] per input, from one vision forward."""
         with torch.inference_mode():
             return self.family.encode(inputs)
+
+    def positions(self, num_tokens: int, spans: Sequence[MediaSpan]) -> tuple[torch.Tensor, int]:
+        """Rotary positions [3, num_tokens] of a prompt, and position minus index of any token after it."""
+        return self.family.positions(num_tokens, spans)
+
+    def make_runner(self, pool: torch.Tensor, block_tokens: int, listener: EngineListener | None) -> Runner:
+        return Runner(self, pool, block_tokens, listener)
 
     def make_attention(self) -> AttentionBackend:
         return registry.make(self.attention_backend, self.family.attention_shape)

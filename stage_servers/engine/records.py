@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from core.costs import EMPTY_SHAPE, StepShape
 from core.sequence import FinishReason, TokenLogprobs
 
 Key = tuple[str, int]  # SequenceSpec.key
@@ -85,6 +86,7 @@ class StepOutput:
     num_decode_tokens: int = 0
     num_prefill_tokens: int = 0
     num_context_tokens: int = 0  # sum over the batch of tokens attended to
+    shape: StepShape = EMPTY_SHAPE
     duration_s: float = 0.0
 
     @property

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence as Seq
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -11,8 +12,10 @@ from stage_servers.engine.attention.batch import PackedBatch, Segment
 from stage_servers.engine.batching import Chunk, Selection
 from stage_servers.engine.families.adapter import MediaRows
 from stage_servers.engine.fastpath import MAX_ROWS
-from stage_servers.engine.model import Model
 from stage_servers.engine.records import EngineListener, WrittenChunk
+
+if TYPE_CHECKING:
+    from stage_servers.engine.model import Model
 
 
 class Runner:

@@ -22,7 +22,7 @@ from tests.checkpoints import build_checkpoint
 pytestmark = pytest.mark.cluster
 
 CLI = (sys.executable, "-m", "cli.main")
-SMALL = ("--port", "0", "--dtype", "float32", "--kv-blocks", "64", "--threads", "1")
+SMALL = ("--port", "0", "--dtype", "float32", "--kv-blocks", "64", "--threads", "1", "--checksums")
 
 
 def call(*words: object) -> subprocess.CompletedProcess[str]:

@@ -40,6 +40,7 @@ class FakeCluster(rpc.InferenceServicer, rpc.MediaServicer, admin_pb2_grpc.Admin
         self.num_active = 0  # Generate calls that have not come to their end
         self.ended = threading.Event()  # a Generate call came to its end, of any kind
         self.is_shut_down = False
+        self.orders: list[tuple[str, Any]] = []  # pin, unpin, drain, resume
         self.has_gateway = True
         self.media_ttl_s = 600
         self.transfers: list[stage_control_pb2.TransferCounters] = []  # of e-0
@@ -116,12 +117,90 @@ class FakeCluster(rpc.InferenceServicer, rpc.MediaServicer, admin_pb2_grpc.Admin
             transport="shm",
         )
 
+    def GetPlan(
+        self, request: admin_pb2.GetPlanRequest, context: grpc.ServicerContext
+    ) -> admin_pb2.GetPlanResponse:
+        check_token(context)
+        serving = admin_pb2.PlannedInstance(
+            instance_id="pd-0", present=assignment([2, 3]), state="serving", since_s=65, is_pinned=True
+        )
+        moving = admin_pb2.PlannedInstance(
+            instance_id="e-0",
+            present=assignment([1]),
+            wanted=assignment([2], stage_control_pb2.MODALITY_GROUP_TEXT),
+            state="clearing, to text:p",
+            since_s=1,
+            last_failure="switching took over 5 s",
+        )
+        return admin_pb2.GetPlanResponse(
+            policy="emp",
+            version=7,
+            instances=[serving, moving],
+            transitions_done=3,
+            transitions_rolled_back=1,
+            past=[
+                admin_pb2.PastTransition(
+                    number=4,
+                    instance_id="pd-0",
+                    before=assignment([3]),
+                    after=assignment([2, 3]),
+                    is_done=True,
+                    took_s=0.25,
+                    clearing_s=0.2,
+                    num_resident=3,
+                    num_moved=2,
+                    size_bytes=5 << 20,
+                )
+            ],
+        )
+
+    def Why(self, request: admin_pb2.WhyRequest, context: grpc.ServicerContext) -> admin_pb2.WhyResponse:
+        check_token(context)
+        decision = admin_pb2.Decision(
+            age_s=1.5, piece="dispatch", subject="r", choice="goes to p-0", numbers={"waited_s": 0.25}
+        )
+        return admin_pb2.WhyResponse(decisions=[decision] if request.subject in ("", "r") else [])
+
+    def Pin(self, request: admin_pb2.PinRequest, context: grpc.ServicerContext) -> admin_pb2.PinResponse:
+        self._note_order("pin", request, context)
+        return admin_pb2.PinResponse()
+
+    def Unpin(
+        self, request: admin_pb2.UnpinRequest, context: grpc.ServicerContext
+    ) -> admin_pb2.UnpinResponse:
+        self._note_order("unpin", request, context)
+        return admin_pb2.UnpinResponse()
+
+    def Drain(
+        self, request: admin_pb2.DrainRequest, context: grpc.ServicerContext
+    ) -> admin_pb2.DrainResponse:
+        self._note_order("drain", request, context)
+        return admin_pb2.DrainResponse()
+
+    def Resume(
+        self, request: admin_pb2.ResumeRequest, context: grpc.ServicerContext
+    ) -> admin_pb2.ResumeResponse:
+        self._note_order("resume", request, context)
+        return admin_pb2.ResumeResponse()
+
+    def _note_order(self, verb: str, request: Any, context: grpc.ServicerContext) -> None:
+        check_token(context)
+        if request.instance_id == "last":
+            refuse(context, grpc.StatusCode.FAILED_PRECONDITION, "text: nobody would play 'p'")
+        self.orders.append((verb, request))
+
     def Shutdown(
         self, request: admin_pb2.ShutdownRequest, context: grpc.ServicerContext
     ) -> admin_pb2.ShutdownResponse:
         check_token(context)
         self.is_shut_down = True
         return admin_pb2.ShutdownResponse()
+
+
+def assignment(
+    stages: list[Any], group: Any = stage_control_pb2.MODALITY_GROUP_SHARED
+) -> admin_pb2.Assignment:
+    return admin_pb2.Assignment(roles=stages, group=group)
 
 
 def check_token(context: grpc.ServicerContext) -> None:

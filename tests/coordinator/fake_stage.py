@@ -71,6 +71,7 @@ class FakeStage:
         self.made: dict[Key, int] = {}  # the index that comes next
         self.failure: Callable[[str, Key], pb.FailureReport | None] = _no_failure
         self.is_detached = False
+        self.obeys = True  # answers when it is told what to play
         self._resumed = asyncio.Event()
         self._address = address
         self._token = token
@@ -100,6 +101,10 @@ class FakeStage:
 
     def report(self, message: pb.StageMessage) -> None:
         self._outbox.put_nowait(message)
+
+    def _set_roles(self, command: pb.SetRolesCommand) -> None:
+        if self.obeys:
+            self.report(pb.StageMessage(heartbeat=pb.Heartbeat(roles=command.roles, group=command.group)))
 
     def resume(self) -> None:
         """What paused goes on."""
@@ -135,6 +140,8 @@ class FakeStage:
 
     def _obey(self, command: pb.CoordinatorMessage) -> None:
         match command.WhichOneof("message"):
+            case "set_roles":
+                self._set_roles(command.set_roles)
             case "encode":
                 self._start("encode", _key(command.encode), self._encode(command.encode))
             case "prefill":

@@ -11,12 +11,15 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from coordinator.books import LiveBooks
 from coordinator.dispatcher import Dispatcher
 from coordinator.errors import CannotMigrateError, NotFoundError, ServiceError
 from coordinator.events import FinishedEvent, TokensEvent
 from coordinator.fanout import RequestOutput
-from coordinator.policy import POLICIES
+from coordinator.policy.cost_model import CostModel
 from coordinator.policy.expectation import OutputExpectation
+from coordinator.policy.scheduler import Slo
+from coordinator.policy.sets import make_scheduler
 from coordinator.registry import Instance, Registry
 from coordinator.request import PlacedMedia, Request
 from coordinator.stage_messages import (
@@ -38,6 +41,7 @@ from core.clock import ManualClock
 from core.sampling import SamplingParams
 from core.sequence import FinishReason, MediaSpan, SequenceSpec
 from core.stages import ModalityGroup, Roles, Stage, parse_roles
+from tests.quick_profile import make_profile
 
 BLOCKS = 12
 
@@ -56,9 +60,11 @@ class Play:
     def __init__(self) -> None:
         self.clock = ManualClock()
         self.registry = Registry("model", heartbeat_timeout_s=1e9)
+        costs = CostModel(make_profile())
         self.dispatcher = Dispatcher(
             self.registry,
-            POLICIES["fcfs"](64),
+            LiveBooks(self.clock, costs),
+            make_scheduler("fixed", costs.profile, Slo(1.0, 1.0)),
             OutputExpectation(default_tokens=4),
             self.clock,
             report_grace_s=0.0,
@@ -77,7 +83,7 @@ class Play:
             name, 1, roles, ModalityGroup.SHARED, "", "", 1, "model", "f", "", "", 4, BLOCKS, BLOCKS
         )
         self.players[name] = Player(self.registry.attach(info, self.clock.now_s()))
-        self.dispatcher.tick()
+        self.dispatcher.add_instance(self.players[name].instance)
 
     def submit(self, prompt_tokens: int, max_tokens: int, num_media: int) -> None:
         name = f"r{len(self.requests)}"
@@ -196,8 +202,8 @@ class Play:
 
     def check(self) -> None:
         self.dispatcher.check_integrity()
-        for view in self.dispatcher.instance_views():
-            assert view.promised_kv_blocks <= self._most_promised(view.instance_id)
+        for name, book in self.dispatcher.books.instances.items():
+            assert book.load.kv_blocks <= self._most_promised(name)
 
     def _most_promised(self, instance_id: str) -> int:
         """The pool, plus by how much present answers outgrew what was expected of them."""

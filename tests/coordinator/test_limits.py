@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-
 import grpc
 
 from elasticmm.v1 import inference_pb2 as pb
@@ -39,25 +37,11 @@ async def test_blocks_are_not_promised_twice(make_bench: MakeBench) -> None:
     bench = await make_bench()
     calls = await fill(bench, 3)
     assert bench.stages[0].kinds().count("prefill") == 1
-    (view,) = bench.coordinator.dispatcher.instance_views()
-    assert 0 < view.promised_kv_blocks <= view.total_kv_blocks
+    (book,) = bench.coordinator.dispatcher.books.instances.values()
+    assert 0 < book.load.kv_blocks <= book.total_kv_blocks
     for call in calls:
         call.cancel()
     bench.stages[0].pause_at = None
-    await bench.assert_idle()
-
-
-async def test_the_prefill_budget(make_bench: MakeBench) -> None:
-    bench = await make_bench("epd", prefill_token_budget=40)
-    (stage,) = bench.stages
-    stage.hold_first.clear()
-    asking = [asyncio.create_task(bench.ask(max_tokens=2)) for _ in range(5)]
-    await bench.until(lambda: bench.num_requests == 5)
-    num_prompt = bench.coordinator.dispatcher.instance_views()[0].prefill_tokens
-    assert num_prompt <= 40
-    assert stage.kinds().count("prefill") < 5
-    stage.hold_first.set()
-    assert all(answer.finished for answer in await asyncio.gather(*asking))
     await bench.assert_idle()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 
 import grpc
 import pytest
@@ -96,6 +97,18 @@ async def test_silence_is_a_loss(make_bench: MakeBench) -> None:
     await bench.add("epd")
     answer = await asking
     assert answer.token_ids == [fake_token(4, index) for index in range(20)]
+
+
+async def test_a_coordinator_that_stood_still_blames_nobody(
+    make_bench: MakeBench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench = await make_bench("epd", heartbeat_interval_s=0.05, heartbeat_timeout_s=0.8)
+    cluster, watched = bench.coordinator.cluster, []
+    watch = cluster.watch
+    monkeypatch.setattr(cluster, "watch", lambda: watched.append(watch()))
+    time.sleep(1.0)  # noqa: ASYNC251 - the coordinator is on this loop
+    await bench.until(lambda: watched)
+    assert cluster.num_instances == 1
 
 
 async def test_at_most_two_more_attempts(make_bench: MakeBench) -> None:

@@ -46,8 +46,8 @@ class Case:
         return request
 
     def promised(self) -> dict[str, int]:
-        views = self.bench.coordinator.dispatcher.instance_views()
-        return {view.instance_id: view.promised_kv_blocks for view in views}
+        books = self.bench.coordinator.dispatcher.books
+        return {name: book.load.kv_blocks for name, book in books.instances.items()}
 
     def moving(self, to: str = "") -> asyncio.Task[admin_pb2.MigrateResponse]:
         return asyncio.create_task(migrate(self.bench, to=to))
@@ -143,8 +143,18 @@ async def test_a_source_that_refuses_keeps_it(case: Case) -> None:
 
 async def test_a_target_that_shows_tokens_has_it_whatever_the_source_says(case: Case) -> None:
     """The commit arrived, its answer did not: tokens of the target have been sent to the client."""
-    case.source.hold_move.clear()
     case.source.move_refusal = "the target did not confirm"
+    moving = await shown_by_the_target(case)
+    case.source.hold_move.set()
+    assert (await moving).to_instance_id == case.target.name
+    await case.bench.until(lambda: case.source.kinds()[-1] == "cancel")
+    case.target.resume()
+    await case.ends_well()
+
+
+async def shown_by_the_target(case: Case) -> asyncio.Task[admin_pb2.MigrateResponse]:
+    """The target has all and stands at token 10; the source has not said so."""
+    case.source.hold_move.clear()
     moving = case.moving()
     await case.bench.until(lambda: case.request.migration)
     migration = case.request.migration
@@ -153,11 +163,33 @@ async def test_a_target_that_shows_tokens_has_it_whatever_the_source_says(case: 
     case.target.pause_at = 10
     case.bench.world.prefilled["r", migration.new_attempt].set()
     await case.bench.until(lambda: case.request.num_outputs == 10)
-    case.source.hold_move.set()
+    return moving
+
+
+async def test_a_source_that_dies_then_is_not_missed(case: Case) -> None:
+    moving = await shown_by_the_target(case)
+    await case.source.crash()
+    case.bench.stages.remove(case.source)
     assert (await moving).to_instance_id == case.target.name
-    await case.bench.until(lambda: case.source.kinds()[-1] == "cancel")
+    assert case.request.num_attempts == 1
     case.target.resume()
-    await case.ends_well()
+    answer = await case.ends_well()
+    assert [stage for stage, _ in spans(answer)].count(pb.STAGE_PREFILL) == 1
+
+
+async def test_a_source_that_goes_on_for_nobody_is_told(make_bench: MakeBench) -> None:
+    case = await standing(await make_bench("e", "p", "d", "d", report_grace_s=0.05))
+    moving = await shown_by_the_target(case)
+    stayed = stage_control_pb2.MigrationReport(request_id="r", attempt=case.request.attempt, reason="?")
+    case.target.resume()
+    assert (await case.asking).token_ids == EXPECTED
+    with pytest.raises(grpc.aio.AioRpcError, match="did not say more"):
+        await moving
+    assert "cancel" not in case.source.kinds()
+    case.source.report(stage_control_pb2.StageMessage(migration=stayed))
+    await case.bench.until(lambda: case.source.kinds()[-1] == "cancel")
+    case.source.hold_move.set()
+    await case.bench.assert_idle()
 
 
 async def test_tokens_of_the_target_may_overtake_the_report(case: Case) -> None:

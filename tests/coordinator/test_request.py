@@ -61,23 +61,19 @@ def test_queued_cannot_decode() -> None:
         make_request().advance(RequestState.DECODING)
 
 
-def test_blocks_promised_to_both_ends() -> None:
+def test_the_prefill_instance_is_needed_until_the_hand_over() -> None:
     request = placed()
-    assert request.promised_kv_blocks("p", 16) == 3
-    assert request.promised_kv_blocks("d", 16) == 3  # 33 prompt tokens and 10 expected
-    assert request.promised_kv_blocks("x", 16) == 0
     show(request, 1)
     assert request.needs("p")
     show(request, 1)
     assert not request.needs("p")
-    assert request.promised_kv_blocks("p", 16) == 0
 
 
-def test_the_promise_grows_with_an_answer_longer_than_expected() -> None:
+def test_the_reserve_grows_with_an_answer_longer_than_expected() -> None:
     request = placed("i", "i")
-    assert request.promised_kv_blocks("i", 16) == 3
+    assert request.reserved_outputs == 10
     show(request, 60)
-    assert request.promised_kv_blocks("i", 16) == 6
+    assert request.reserved_outputs == 61
     show(request, 40)
     assert request.reserved_outputs == 100
 
@@ -86,24 +82,14 @@ async def test_while_it_moves_both_ends_count() -> None:
     request = placed()
     show(request, 2)
     request.migration = Migration("d", "x", 9, asyncio.get_running_loop().create_future())
-    assert request.promised_kv_blocks("x", 16) == request.promised_kv_blocks("d", 16) == 3
     assert request.has_stage(Stage.DECODE, "x")
     assert not request.needs("x")
     assert request.listens_to("x", 9)
     assert not request.listens_to("d", 9)
     request.migration = None
     request.move_to("x", 9, now_s=1.0)
-    assert request.promised_kv_blocks("d", 16) == 0
     assert request.listens_to("x", 9)
     assert not request.listens_to("d", 0)
-
-
-def test_prefill_tokens_count_until_the_first_token() -> None:
-    request = placed()
-    assert request.open_prefill_tokens("p") == 33
-    assert request.open_prefill_tokens("d") == 0
-    show(request, 1)
-    assert request.open_prefill_tokens("p") == 0
 
 
 def test_stage_times_count_from_arrival() -> None:

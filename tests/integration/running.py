@@ -59,7 +59,19 @@ def is_idle(status: ClusterStatus) -> bool:
 def cluster(state_dir: Path, model: Path, topology: str, *options: str) -> Iterator[Running]:
     """Starts a cluster on free ports and takes it down; nothing of it may be left afterwards."""
     where = ["--state-dir", str(state_dir)]
-    command = [*CLI, "up", "--model", str(model), "--topology", topology, "--port", "0", "--detach", "--json"]
+    command = [
+        *CLI,
+        "up",
+        "--model",
+        str(model),
+        "--topology",
+        topology,
+        "--port",
+        "0",
+        "--checksums",
+        "--detach",
+        "--json",
+    ]
     up = _run([*command, *where, *options])
     try:
         token = (state_dir / "token").read_text().strip()

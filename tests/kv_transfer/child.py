@@ -1,8 +1,8 @@
-"""One end of a transfer in a process of its own: `python -m tests.kv_transfer.child receive|send …`.
+"""One end of a transfer in a process of its own: `python -m tests.kv_transfer.child ROLE WHERE OPTIONS`.
 
-Speaks JSON, one object per line. A receiver says where it is, then what it was
-handed (SHA-256 over all planes). A sender pushes some layers over each transport
-and waits to be killed.
+Speaks JSON, one object per line; hears one word per line, an empty line ends it. A receiver (WHERE: its
+cluster) says where it is, then what it was handed (SHA-256 over all planes). A sender (WHERE: the receiver's
+address) opens one transfer over each of its transports and pushes half of the planes.
 """
 
 from __future__ import annotations
@@ -10,24 +10,37 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
+import os
 import sys
+import threading
+from collections.abc import AsyncIterator
 from typing import Any
 
 import grpc
 
 from core.ids import host_id, new_epoch
+from kv_transfer.channels import SERVER_OPTIONS
+from kv_transfer.errors import TransferError
 from kv_transfer.layout import PayloadKind
 from kv_transfer.leases import Key
+from kv_transfer.outgoing import Outgoing
 from kv_transfer.pool import Pool
 from kv_transfer.receiver import TransferReceiver
 from kv_transfer.segment import SegmentOwner
 from kv_transfer.sender import PeerAddress, Sender
 from kv_transfer.servicer import add_transfer_service
+from kv_transfer.transports import shm
+from tests.kv_transfer.freezing import FREEZE
 from tests.kv_transfer.loopback import FINGERPRINT, HERE, KEY, KV, TOKEN
 
 
 def say(**values: Any) -> None:
     print(json.dumps(values), flush=True)
+
+
+async def heard() -> AsyncIterator[str]:
+    while word := (await asyncio.to_thread(sys.stdin.readline)).strip():
+        yield word
 
 
 def digest(pool: Pool, blocks: list[int], num_tokens: int) -> str:
@@ -36,59 +49,125 @@ def digest(pool: Pool, blocks: list[int], num_tokens: int) -> str:
     return hashlib.sha256(b"".join(plane.cpu().numpy().tobytes() for plane in planes)).hexdigest()
 
 
+def num_threads() -> int:
+    """Without those of asyncio's pool, which are made as they are needed and kept."""
+    return sum(not thread.name.startswith("asyncio") for thread in threading.enumerate())
+
+
+def num_fds() -> int:
+    return len(os.listdir("/proc/self/fd"))
+
+
 class DigestHost:
-    def __init__(self, pool: Pool) -> None:
+    """Knows every request. With `is_quiet` it says what it was handed when it is asked."""
+
+    def __init__(self, pool: Pool, *, is_quiet: bool) -> None:
         self.pool = pool
+        self.is_quiet = is_quiet
+        self.handed: dict[str, str] = {}
 
     async def expect(self, key: Key, kind: PayloadKind, item_index: int | None, num_tokens: int) -> None:
         pass
 
     def on_kv(self, key: Key, block_ids: list[int], num_tokens: int, outputs: tuple[int, ...]) -> None:
-        del key
-        say(digest=digest(self.pool, block_ids, num_tokens), outputs=outputs)
+        arrived = digest(self.pool, block_ids, num_tokens)
+        if self.is_quiet:
+            self.handed[f"{key[0]} {key[1]}"] = arrived
+        else:
+            say(digest=arrived, outputs=outputs)
         self.pool.blocks.release(block_ids)
 
     def on_embedding(self, key: Key, item_index: int, block_ids: list[int], num_tokens: int) -> None:
         raise NotImplementedError
 
 
-async def receive(cluster: str, device: str = "cpu") -> None:
+def counts(receiver: TransferReceiver, pool: Pool) -> dict[str, int]:
+    """Raises AssertionError if leases and blocks disagree."""
+    receiver.check_integrity()
+    return {
+        "free": pool.blocks.num_free,
+        "leases": len(list(receiver.leases)),
+        "threads": num_threads(),
+        "fds": num_fds(),
+    }
+
+
+async def receive(
+    cluster: str,
+    device: str = "cpu",
+    port: int = 0,
+    num_blocks: int = 32,
+    is_quiet: bool = False,
+    **options: Any,
+) -> None:
     epoch = new_epoch()
-    pool = Pool(KV, 32, device=device, owner=SegmentOwner(cluster, "child", epoch))
-    receiver = TransferReceiver({PayloadKind.KV: pool}, DigestHost(pool), epoch=epoch, host_id=host_id())
+    pool = Pool(KV, num_blocks, device=device, owner=SegmentOwner(cluster, "child", epoch))
+    host = DigestHost(pool, is_quiet=is_quiet)
+    receiver = TransferReceiver({PayloadKind.KV: pool}, host, epoch=epoch, host_id=host_id(), **options)
     await receiver.start()
-    server = grpc.aio.server()
+    server = grpc.aio.server(options=SERVER_OPTIONS)
     add_transfer_service(server, receiver, TOKEN)
-    port = server.add_insecure_port("127.0.0.1:0")
+    port = server.add_insecure_port(f"127.0.0.1:{port}")
     await server.start()
     say(instance_id="child", endpoint=f"127.0.0.1:{port}", host_id=host_id(), epoch=epoch)
-    await asyncio.to_thread(sys.stdin.readline)
+    async for word in heard():
+        if word == "count":
+            say(**counts(receiver, pool))
+        elif word == "handed":
+            say(**host.handed)
+        else:  # "end REQUEST ATTEMPT"
+            _, request_id, attempt = word.split()
+            receiver.release_request((request_id, int(attempt)), "cancelled by the client")
     await server.stop(None)
-    receiver.check_integrity()
-    say(free=pool.blocks.num_free)
+    free = counts(receiver, pool)["free"]
     await receiver.close()
     pool.close()
+    say(free=free)
 
 
-async def send(address: str) -> None:
+async def send(address: str, transports: tuple[str, ...] = HERE, freeze_in: str = "") -> None:
+    """With `freeze_in` it stops itself in the middle of that step of its first transfer."""
     peer = PeerAddress(**json.loads(address))
     source = Pool(KV, 16)
     source.tensor.fill_(1)
-    for attempt, transport in enumerate(HERE):
-        sender = Sender(
+    shm.LITTLE_BYTES = 0  # what is pushed leaves at once
+    senders = {
+        name: Sender(
             model_fingerprint=FINGERPRINT,
             instance_id="child",
             host_id=host_id(),
             token=TOKEN,
-            transports=[transport],
+            transports=[name],
         )
-        outgoing = await sender.open(peer, (KEY[0], attempt), PayloadKind.KV, 0, 20, source)
-        for layer in range(2):
-            outgoing.push(0, 20, range(2 * layer, 2 * layer + 2), range(5))
-    await asyncio.sleep(0.05)
-    say(pushed=2)
-    await asyncio.to_thread(sys.stdin.readline)
+        for name in transports
+    }
+    transfers = [
+        await sender.open(peer, (KEY[0], attempt), PayloadKind.KV, 0, 20, source)
+        for attempt, sender in enumerate(senders.values())
+    ]
+    say(opened=len(transfers))
+    if freeze_in:
+        FREEZE[freeze_in]()
+    for outgoing in transfers:
+        outgoing.push(0, 20, range(3), range(5))
+    async for _ in heard():
+        say(causes=await asyncio.gather(*(commit_rest(outgoing) for outgoing in transfers)))
+    await asyncio.gather(*(sender.close() for sender in senders.values()))
+    for sender in senders.values():
+        sender.check_idle()
+    say(threads=num_threads())
+
+
+async def commit_rest(outgoing: Outgoing) -> str:
+    """The cause why that failed; empty if it did not."""
+    outgoing.push(0, 20, range(3, 6), range(5))
+    try:
+        await outgoing.commit(20)
+    except TransferError as error:
+        return error.cause
+    return ""
 
 
 if __name__ == "__main__":
-    asyncio.run({"receive": receive, "send": send}[sys.argv[1]](*sys.argv[2:]))
+    role, where, options = sys.argv[1:]
+    asyncio.run({"receive": receive, "send": send}[role](where, **json.loads(options)))

@@ -10,13 +10,15 @@ import torch
 
 from core.clock import Clock, MonotonicClock
 from core.ids import host_id
+from kv_transfer.channels import SERVER_OPTIONS
 from kv_transfer.layout import PayloadKind, PoolLayout
 from kv_transfer.pool import Pool, kv_layout
 from kv_transfer.receiver import TransferReceiver
-from kv_transfer.segment import SegmentOwner
+from kv_transfer.segment import SegmentOwner, reap_segments
 from kv_transfer.sender import PeerAddress, Sender
 from kv_transfer.servicer import add_transfer_service
 from kv_transfer.tls import TlsFiles, add_port
+from tests.kv_transfer.children import Child, Start, receiving, start_child
 from tests.kv_transfer.loopback import (
     CLUSTER,
     EMBEDDING,
@@ -46,6 +48,7 @@ async def receive() -> AsyncIterator[Receive]:
         is_shared: bool = True,
         clock: Clock | None = None,
         lease_s: float = 30.0,
+        grace_s: float = 60.0,
         tls: TlsFiles | None = None,
         checksums: bool = False,
     ) -> Receiving:
@@ -62,10 +65,11 @@ async def receive() -> AsyncIterator[Receive]:
             host_id=host_id(),
             clock=clock or MonotonicClock(),
             lease_s=lease_s,
+            grace_s=grace_s,
             checksums=checksums,
         )
         await receiver.start()
-        server = grpc.aio.server()
+        server = grpc.aio.server(options=SERVER_OPTIONS)
         add_transfer_service(server, receiver, TOKEN)
         port = add_port(server, f"127.0.0.1:{port}", tls)
         await server.start()
@@ -99,6 +103,28 @@ async def sender_with() -> AsyncIterator[MakeSender]:
     for sender in made:
         await sender.close()
         sender.check_idle()
+
+
+@pytest.fixture
+async def start() -> AsyncIterator[Start]:
+    """Starts processes: `await start("receive", CLUSTER, lease_s=1.0)`."""
+    children: list[Child] = []
+
+    async def run(role: str, where: str, **options: object) -> Child:
+        children.append(await start_child(role, where, options))
+        return children[-1]
+
+    yield run
+    for child in children:
+        if child.process.returncode is None:
+            await child.kill()
+    reap_segments(CLUSTER)
+
+
+@pytest.fixture
+async def peer(start: Start) -> tuple[Child, PeerAddress]:
+    """A receiving process."""
+    return await receiving(start, CLUSTER)
 
 
 @pytest.fixture

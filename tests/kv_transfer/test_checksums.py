@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import zlib
+from collections.abc import Iterable
 
 import grpc
 import pytest
@@ -12,15 +13,16 @@ import torch
 
 from kv_transfer.arrivals import Arrivals
 from kv_transfer.checksums import block_checksums
-from kv_transfer.descriptors import Bytes
+from kv_transfer.descriptors import Copy
 from kv_transfer.errors import TransferError
 from kv_transfer.layout import PayloadKind
 from kv_transfer.leases import Lease
-from kv_transfer.native.stream import StreamCopy
+from kv_transfer.native.copies import EndCopies
 from kv_transfer.pool import Pool
 from kv_transfer.runs import BlockTable
 from kv_transfer.sender import Sender
 from kv_transfer.source import TensorSource
+from kv_transfer.transports import shm
 from tests.kv_transfer.loopback import KEY, MakeSender, Receive, Receiving, until
 from tests.kv_transfer.raw import Raw, refused
 
@@ -31,18 +33,20 @@ BLOCKS = [3, 9, 10, 0]  # 20 tokens of the source, 5 a block
 @pytest.fixture
 def flip_a_byte(monkeypatch: pytest.MonkeyPatch) -> None:
     """Of whatever is copied or received, the first."""
-    copy, write = StreamCopy.copy, Pool.write_bytes
+    run, write = EndCopies.run, Pool.write_bytes
 
-    def bad_copy(self: StreamCopy, target: Bytes, source: Bytes) -> None:
-        copy(self, target, source)
-        target[(0,) * target.ndim] ^= 1
+    def bad_run(self: EndCopies, planes: range, moves: Iterable[Copy], *, to_plane: int | None = None) -> int:
+        moves = list(moves)
+        size_bytes = run(self, planes, moves, to_plane=to_plane)
+        self._there.view(self._target, planes, moves[0].target)[0, 0, 0, 0, 0] ^= 1
+        return size_bytes
 
     def bad_write(
-        self: Pool, plane: int, blocks: list[int], first_token: int, data: bytes, heads: range
+        self: Pool, planes: range, blocks: list[int], first_token: int, data: bytes, heads: range
     ) -> None:
-        write(self, plane, blocks, first_token, bytes([data[0] ^ 1]) + data[1:], heads)
+        write(self, planes, blocks, first_token, bytes([data[0] ^ 1]) + data[1:], heads)
 
-    monkeypatch.setattr(StreamCopy, "copy", bad_copy)
+    monkeypatch.setattr(shm, "EndCopies", type("BadCopies", (EndCopies,), {"run": bad_run}))
     monkeypatch.setattr(Pool, "write_bytes", bad_write)
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+import weakref
+from collections.abc import Iterable, Iterator
+from ctypes import CDLL
 from pathlib import Path
 
 import pytest
@@ -12,11 +14,11 @@ import torch
 from core.clock import ManualClock
 from kv_transfer import local_socket
 from kv_transfer.commits import Arrived, CommitRecord
-from kv_transfer.descriptors import Bytes
+from kv_transfer.descriptors import Copy
 from kv_transfer.errors import TransferError
 from kv_transfer.layout import PayloadKind
 from kv_transfer.leases import Lease
-from kv_transfer.native.stream import StreamCopy
+from kv_transfer.native.copies import STREAM_BYTES, EndCopies
 from kv_transfer.pool import Pool, kv_layout
 from kv_transfer.sender import Outgoing, Sender
 from kv_transfer.servicer import TransferServicer
@@ -55,16 +57,18 @@ def assert_arrived(peer: Receiving, source: Pool, num_tokens: int = 20) -> None:
         assert torch.equal(there, source.read_tokens(range(source.num_blocks), num_tokens, plane=plane))
 
 
-def spy_on_streams(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
-    """Number and bytes of rows that are streamed, call by call."""
+def spy_on_copies(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
+    """Number of copies and bytes of each native call."""
     calls: list[tuple[int, int]] = []
-    stream = StreamCopy._stream
+    run = EndCopies._run
 
-    def spy(self: StreamCopy, target: Bytes, source: Bytes) -> None:
-        calls.append((len(source), source[0].nbytes))
-        stream(self, target, source)
+    def spy(self: EndCopies, library: CDLL, planes: range, to_planes: range, moves: Iterable[Copy]) -> int:
+        moves = list(moves)
+        size_bytes = run(self, library, planes, to_planes, moves)
+        calls.append((len(moves), size_bytes))
+        return size_bytes
 
-    monkeypatch.setattr(StreamCopy, "_stream", spy)
+    monkeypatch.setattr(EndCopies, "_run", spy)
     return calls
 
 
@@ -100,19 +104,20 @@ async def test_a_large_payload_is_committed_by_the_thread_that_copied_it(
     peer, source = await receive(kv=layout, kv_blocks=8), Pool(layout, 8)
     source.tensor.copy_(torch.randn(source.tensor.shape))
     monkeypatch.setattr(shm.ShmWriter, "_is_little_left", lambda _: False)
-    streamed = spy_on_streams(monkeypatch)
+    copied = spy_on_copies(monkeypatch)
     await (await pushed(sender_with("shm"), peer, source, 15)).commit(15)
     assert_arrived(peer, source, 15)
-    assert (grpc_commits, streamed) == ([], [(2, 15 * 400_000)])
+    assert (grpc_commits, copied) == ([], [(1, 2 * 15 * 400_000)])
+    assert copied[0][1] > STREAM_BYTES
 
 
-async def test_blocks_that_lie_apart_are_streamed_as_well(
+async def test_blocks_that_lie_equally_far_apart_are_one_copy(
     receive: Receive, sender_with: MakeSender, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     layout = kv_layout(FINGERPRINT, torch.float32, num_layers=1, num_heads=4, head_dim=25_000, block_tokens=2)
     peer, source = await receive(kv=layout, kv_blocks=8), Pool(layout, 8)
     source.tensor.copy_(torch.randn(source.tensor.shape))
-    streamed = spy_on_streams(monkeypatch)
+    copied = spy_on_copies(monkeypatch)
     outgoing = await sender_with("shm").open(peer.address, KEY, PayloadKind.KV, 0, 8, source)
     outgoing.push(0, 8, range(2), [1, 3, 5, 7])
     await outgoing.commit(8)
@@ -120,7 +125,7 @@ async def test_blocks_that_lie_apart_are_streamed_as_well(
     for plane in range(2):
         there = peer.kv.read_tokens(blocks, 8, plane=plane)
         assert torch.equal(there, source.read_tokens([1, 3, 5, 7], 8, plane=plane))
-    assert streamed == [(4, 800_000)] * 2
+    assert copied == [(1, 2 * 8 * 400_000)]
 
 
 async def test_the_socket_is_the_users_own_and_goes_with_the_receiver(
@@ -334,3 +339,19 @@ async def test_many_transfers_commit_at_once(
         peer.host.kv.clear()
     assert grpc_commits == []
     peer.assert_nothing_is_held()
+
+
+async def test_the_memory_of_a_peer_that_ended_is_let_go(
+    receive: Receive, sender_with: MakeSender, source: Pool
+) -> None:
+    """At once, whoever still holds the transfer or its error."""
+    peer, sender = await receive(), sender_with("shm")
+    outgoing = await pushed(sender, peer, source)
+    transport = sender._transports["shm"]
+    assert isinstance(transport, shm.ShmTransport)
+    [memory] = [weakref.ref(pool.memory) for pool in transport._attached.values()]
+    await peer.leave()
+    await until(lambda: not transport._attached)
+    with pytest.raises(TransferError) as caught:
+        await outgoing.commit(20)
+    assert memory() is None, caught.value

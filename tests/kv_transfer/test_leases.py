@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from itertools import pairwise
@@ -192,6 +193,26 @@ def test_a_dead_senders_blocks_come_back_at_once() -> None:
         os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)  # a zombie is dead, too
         made.table.sweep()
     assert made.blocks.num_free == NUM_BLOCKS
+
+
+def test_quarantine_lasts_while_the_sender_is_stopped_and_a_grace_period_after() -> None:
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as child:
+        made = Setup()
+        lease = made.grant(sender=identify(child.pid))
+        made.table.abort(lease, "cancelled", is_confirmed=False)
+        child.send_signal(signal.SIGSTOP)
+        os.waitid(os.P_PID, child.pid, os.WSTOPPED)
+        made.clock.advance(GRACE_S)
+        made.table.sweep()
+        child.send_signal(signal.SIGCONT)
+        os.waitid(os.P_PID, child.pid, os.WCONTINUED)
+        made.clock.advance(GRACE_S - 1)
+        made.table.sweep()
+        assert lease.state is LeaseState.ABORTED
+        made.clock.advance(1)
+        made.table.sweep()
+        assert lease.state is LeaseState.FREED
+        child.kill()
 
 
 def test_a_lease_that_is_gone_says_why() -> None:

@@ -17,12 +17,9 @@ from kv_transfer.transports.nixl import NixlAcceptor, NixlTransport
 from kv_transfer.transports.nixl_agent import NixlAgent
 from kv_transfer.transports.nixl_peers import NixlPeers
 from kv_transfer.transports.registry import usable
-from tests.kv_transfer import test_processes
 from tests.kv_transfer.child import digest
+from tests.kv_transfer.children import Child
 from tests.kv_transfer.loopback import KEY, MakeSender, Receive, Receiving, needs_nixl, until
-from tests.kv_transfer.test_processes import Child
-
-start, peer = test_processes.start, test_processes.peer
 
 
 async def send(sender: Sender, peer: Receiving, source: Pool, tokens: int = 20) -> None:

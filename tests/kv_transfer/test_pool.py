@@ -33,7 +33,7 @@ def test_written_in_pieces_read_as_one(
         if first % 2:
             pool.write_tokens(3, blocks, first, written[first:end])
         else:
-            pool.write_bytes(3, blocks, first, written[first:end].numpy().tobytes())
+            pool.write_bytes(range(3, 4), blocks, first, written[first:end].numpy().tobytes())
     assert torch.equal(pool.read_tokens(blocks, num_tokens, plane=3), written)
     assert pool.memory.count_nonzero() == written.count_nonzero()
 
@@ -43,7 +43,8 @@ def test_some_heads_are_written_beside_the_others(order: MemoryOrder) -> None:
     pool = Pool(replace(KV, order=order), 8)
     written = torch.randn(9, 2, 4)
     for head in (1, 0):
-        pool.write_bytes(2, [6, 1, 3], 0, written[:, head].numpy().tobytes(), heads=range(head, head + 1))
+        data = written[:, head].numpy().tobytes()
+        pool.write_bytes(range(2, 3), [6, 1, 3], 0, data, heads=range(head, head + 1))
     assert torch.equal(pool.read_tokens([6, 1, 3], 9, plane=2), written.view(9, 8))
 
 

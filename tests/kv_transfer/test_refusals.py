@@ -74,8 +74,10 @@ async def test_every_call_needs_the_token(receive: Receive) -> None:
 
 
 BAD_WRITES = [
-    ({"plane": 6}, "plane: 6 is not within 6"),
+    ({"plane": 6}, "plane: 6, num_planes: 1 are not within 6"),
+    ({"plane": 3, "num_planes": 4}, "plane: 3, num_planes: 4 are not within 6"),
     ({"data": b"x" * 33}, "data: 33 bytes are not whole tokens of 32"),
+    ({"num_planes": 3}, "data: 32 bytes are not whole tokens of 96"),
     ({"first_token": 1}, "first_token: 1 to 2 does not fit, plane 0 has 0 of 8"),
     ({"data": b"x" * 32 * 9}, "first_token: 0 to 9 does not fit"),
 ]
@@ -117,6 +119,19 @@ async def test_commit_of_what_did_not_come(receive: Receive, num_tokens: int, wo
             await raw.commit(lease_id, num_tokens)
     peer.assert_nothing_is_held()
     assert peer.host.kv == []
+
+
+async def test_planes_of_one_message_must_all_go_on_where_they_end(receive: Receive) -> None:
+    peer = await receive()
+    async with Raw(peer) as raw:
+        lease_id = (await raw.open()).lease_id
+        good = transfer_pb2.WriteRequest(lease_id=lease_id, plane=1, data=b"x" * 32)
+        gap = transfer_pb2.WriteRequest(lease_id=lease_id, num_planes=3, first_token=1, data=b"x" * 96)
+        with refused(
+            grpc.StatusCode.INVALID_ARGUMENT, "first_token: 1 to 2 does not fit, plane 0 has 0 of 8"
+        ):
+            await raw.write(good, gap)
+    peer.assert_nothing_is_held()
 
 
 async def test_commit_twice_delivers_once(receive: Receive) -> None:

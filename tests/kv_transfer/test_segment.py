@@ -98,6 +98,21 @@ def test_a_half_made_segment_of_a_dead_process_is_reaped() -> None:
     assert reap_segments(CLUSTER) == [path]
 
 
+def test_what_a_killed_process_had_renamed_is_reaped_too() -> None:
+    with subprocess.Popen([sys.executable, "-c", HOLD], stdout=subprocess.PIPE, text=True) as child:
+        assert child.stdout is not None
+        assert child.stdout.readline() == "ready\n"
+        [path] = segments()
+        whole = path.rename(f"{path}.moved")
+        half, there = (path.with_name(f"elasticmm-{CLUSTER}-{n}-kv-{child.pid}.moved") for n in "hs")
+        half.write_bytes(b"")
+        listen(there).close()
+        assert reap_segments(CLUSTER) == []
+        child.kill()
+    assert reap_segments(CLUSTER) == [whole, half, there]
+    assert segments() == []
+
+
 def test_a_forked_child_leaves_the_owners_segment_alone() -> None:
     segment = SharedSegment.create(OWNER, "kv", 64)
     code = (

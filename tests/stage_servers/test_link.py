@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 
-from core.stages import COUPLED, Roles, Stage
+import grpc
+import pytest
+
+from core.stages import COUPLED, ModalityGroup, Roles, Stage
 from elasticmm.v1 import stage_control_pb2 as pb
+from elasticmm.v1 import stage_control_pb2_grpc as pb_grpc
 from kv_transfer.stats import PairCounters
+from stage_servers import link as link_module
 from stage_servers.link import CoordinatorLink
 from stage_servers.reports import Reports
 from stage_servers.wire import stage_number
@@ -19,7 +25,11 @@ class ToldInstance:
 
     reports: Reports = field(default_factory=Reports)
     roles: Roles = COUPLED
+    group: ModalityGroup = ModalityGroup.TEXT
     instance_id: str = ""
+
+    async def drop_all(self) -> None:
+        """It holds nothing."""
 
     def load(self) -> pb.Load:
         return pb.Load(leases=2, quarantined_blocks=3)
@@ -52,6 +62,7 @@ async def test_an_idle_instance_tells_its_load_and_transfers() -> None:
         load=pb.Load(leases=2, quarantined_blocks=3),
         roles=[stage_number(stage) for stage in Stage],
         transfers=[sent],
+        group=pb.MODALITY_GROUP_TEXT,
     )
     await messages.aclose()
 
@@ -68,3 +79,67 @@ async def test_so_does_one_whose_reports_never_pause() -> None:
     while num_steps < 1:  # and no report is lost over it
         num_steps += (await anext(messages)).WhichOneof("message") == "step"
     await messages.aclose()
+
+
+async def test_new_roles_are_taken_on_and_told_at_once() -> None:
+    instance = ToldInstance()
+    link = link_of(instance)
+    command = pb.SetRolesCommand(roles=[stage_number(Stage.DECODE)], group=pb.MODALITY_GROUP_SHARED)
+    link._obey(pb.CoordinatorMessage(set_roles=command))
+    assert (instance.roles, instance.group) == (frozenset({Stage.DECODE}), ModalityGroup.SHARED)
+    heartbeat = (await instance.reports.next()).heartbeat
+    assert list(heartbeat.roles) == [stage_number(Stage.DECODE)]
+    assert heartbeat.group == pb.MODALITY_GROUP_SHARED
+
+
+async def test_it_registers_again_with_what_it_plays_by_then() -> None:
+    instance = ToldInstance(roles=frozenset({Stage.ENCODE}))
+    link = CoordinatorLink(instance, "127.0.0.1:1", "t", pb.Register(roles=[stage_number(Stage.DECODE)]))
+    messages = link._messages()
+    register = (await anext(messages)).register
+    assert list(register.roles) == [stage_number(Stage.ENCODE)]
+    assert register.group == pb.MODALITY_GROUP_TEXT
+    await messages.aclose()
+
+
+class Forgetful(pb_grpc.StageControlServicer):
+    """A coordinator that gives an instance up once, as one that was silent; then it listens."""
+
+    def __init__(self) -> None:
+        self.num_attached = 0
+        self.heard: list[pb.StageMessage] = []
+
+    async def Attach(
+        self, requests: AsyncIterator[pb.StageMessage], context: grpc.aio.ServicerContext
+    ) -> None:
+        assert (await anext(requests)).WhichOneof("message") == "register"
+        registered = pb.Registered(instance_id="p-0", heartbeat_interval_ms=60_000)
+        await context.write(pb.CoordinatorMessage(registered=registered))
+        self.num_attached += 1
+        if self.num_attached == 1:
+            return
+        async for message in requests:
+            self.heard.append(message)
+
+
+async def test_a_stream_that_ended_takes_no_report_of_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(link_module, "_RETRY_S", 0.01)
+    coordinator, instance = Forgetful(), ToldInstance()
+    server = grpc.aio.server()
+    pb_grpc.add_StageControlServicer_to_server(coordinator, server)
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    link = CoordinatorLink(instance, f"127.0.0.1:{port}", "t", pb.Register(instance_id="p-0"))
+    running = asyncio.create_task(link.run())
+    async with asyncio.timeout(20):
+        while not (coordinator.num_attached == 2 and link.attached.is_set()):
+            await asyncio.sleep(0.002)
+        wanted = [pb.StageMessage(stage=pb.StageReport(item_index=index)) for index in range(3)]
+        for message in wanted:
+            instance.reports.send(message)
+        while len(coordinator.heard) < len(wanted):
+            await asyncio.sleep(0.002)
+    assert coordinator.heard == wanted
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
+    await server.stop(None)

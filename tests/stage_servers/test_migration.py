@@ -13,7 +13,7 @@ import pytest
 from core.families import load_family
 from core.ids import host_id
 from core.sequence import SequenceSpec
-from core.stages import COUPLED
+from core.stages import COUPLED, ModalityGroup
 from elasticmm.v1 import stage_control_pb2 as pb
 from kv_transfer.errors import UnknownRequest
 from kv_transfer.layout import PayloadKind
@@ -24,7 +24,7 @@ from kv_transfer.servicer import add_transfer_service
 from stage_servers.engine.engine import Engine
 from stage_servers.engine.loader import load_model
 from stage_servers.engine.model import Model
-from stage_servers.engine.records import EngineConfig
+from stage_servers.engine.records import EngineConfig, PrefillChunk, StepOutput
 from stage_servers.instance import Instance
 from stage_servers.migration import MigrationTimeouts
 from tests.checkpoints import build_checkpoint
@@ -103,11 +103,22 @@ async def running(model: Model, name: str, *, kv_blocks: int, epoch: int) -> Asy
         transports=["grpc"],
     )
     instance = Instance(
-        model=model, kv=kv, embeddings=embeddings, sender=sender, token=TOKEN, roles=COUPLED, media_workers=1
+        model=model,
+        kv=kv,
+        embeddings=embeddings,
+        sender=sender,
+        token=TOKEN,
+        roles=COUPLED,
+        group=ModalityGroup.SHARED,
+        media_workers=1,
     )
     instance.instance_id = name
     receiver = TransferReceiver(
-        {PayloadKind.KV: kv, PayloadKind.EMBEDDING: embeddings}, instance, epoch=epoch, host_id=host_id()
+        {PayloadKind.KV: kv, PayloadKind.EMBEDDING: embeddings},
+        instance,
+        epoch=epoch,
+        host_id=host_id(),
+        checksums=True,
     )
     engine = Engine(model, kv.tensor, kv.blocks, EngineConfig(), instance)
     await receiver.start()
@@ -374,3 +385,19 @@ async def test_a_second_order_for_the_same_sequence(two: Two) -> None:
     assert (await two.report()).has_moved
     await two.ended()
     two.assert_exact()
+
+
+async def test_an_instance_tells_what_it_holds(two: Two) -> None:
+    instance = two.target.instance
+    await instance.check_idle()
+    instance.decode(two.moved_spec)
+    with pytest.raises(AssertionError, match="decoding"):
+        await instance.check_idle()
+    await instance.cancel(two.moved_spec.key)
+    await instance.check_idle()
+
+
+async def test_a_prefill_that_was_given_up_while_its_step_ran_leaves_nothing(two: Two) -> None:
+    step = StepOutput(prefilled=(PrefillChunk(("given up", 1), 0, 8),))
+    two.target.instance._step_done(step, 0)
+    await two.target.instance.check_idle()

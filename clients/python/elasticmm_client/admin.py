@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 from types import TracebackType
+from typing import Any
 
 import grpc
+from google.protobuf.message import Message
 from grpc import aio
 
 from elasticmm.v1 import admin_pb2, admin_pb2_grpc
 from elasticmm_client.channel import CHANNEL_OPTIONS, UNARY_TIMEOUT_S, token_metadata
 from elasticmm_client.errors import error_from_call
 from elasticmm_client.migration import Migration, migration_from_proto
+from elasticmm_client.plan import ClusterPlan, Decision, decisions_from_proto, plan_from_proto
+from elasticmm_client.roles import group_number, stage_numbers
 from elasticmm_client.status import ClusterStatus, status_from_proto
 
 
 class AdminClient:
-    """Looks at one cluster, moves its requests and ends it. address: HOST:PORT of the coordinator."""
+    """Looks at one cluster, plans it, ends it. address: HOST:PORT of the coordinator."""
 
     def __init__(self, address: str, token: str | None) -> None:
         self._token = token
@@ -31,12 +35,53 @@ class AdminClient:
         """Moves a running request; see Client.migrate."""
         return ask_to_migrate(self._channel, self._token, request_id, to_instance, timeout_s)
 
+    def plan(self, timeout_s: float = UNARY_TIMEOUT_S) -> ClusterPlan:
+        """What every instance plays and is to play. Raises ElasticMMError."""
+        return plan_from_proto(self._call("GetPlan", admin_pb2.GetPlanRequest(), timeout_s))
+
+    def why(
+        self, subject: str | None = None, limit: int | None = None, timeout_s: float = UNARY_TIMEOUT_S
+    ) -> tuple[Decision, ...]:
+        """The newest decisions about a request or instance, oldest first. Raises ElasticMMError."""
+        request = admin_pb2.WhyRequest(subject=subject or "", limit=limit or 0)
+        return decisions_from_proto(self._call("Why", request, timeout_s))
+
+    def pin(
+        self,
+        instance_id: str,
+        roles: tuple[str, ...] = (),
+        group: str | None = None,
+        timeout_s: float = UNARY_TIMEOUT_S,
+    ) -> None:
+        """Has an instance play these stages for this group until `unpin`; what is left out stays as it is.
+
+        Raises ElasticMMError (FAILED_PRECONDITION where a stage would be played by nobody), ValueError.
+        """
+        request = admin_pb2.PinRequest(
+            instance_id=instance_id, roles=stage_numbers(roles), group=group_number(group)
+        )
+        self._call("Pin", request, timeout_s)
+
+    def unpin(self, instance_id: str, timeout_s: float = UNARY_TIMEOUT_S) -> None:
+        """Leaves an instance to the policies again. Raises ElasticMMError."""
+        self._call("Unpin", admin_pb2.UnpinRequest(instance_id=instance_id), timeout_s)
+
+    def drain(self, instance_id: str, timeout_s: float | None = None) -> None:
+        """Moves all work off an instance; returns when it is empty. Raises ElasticMMError."""
+        self._call("Drain", admin_pb2.DrainRequest(instance_id=instance_id), timeout_s)
+
+    def resume(self, instance_id: str, timeout_s: float = UNARY_TIMEOUT_S) -> None:
+        """Gives a drained instance work again. Raises ElasticMMError."""
+        self._call("Resume", admin_pb2.ResumeRequest(instance_id=instance_id), timeout_s)
+
     def shutdown(self, timeout_s: float = UNARY_TIMEOUT_S) -> None:
         """Ends the cluster. Raises ElasticMMError."""
+        self._call("Shutdown", admin_pb2.ShutdownRequest(), timeout_s)
+
+    def _call(self, method: str, request: Message, timeout_s: float | None) -> Any:
         stub = admin_pb2_grpc.AdminStub(self._channel)
-        metadata = token_metadata(self._token)
         try:
-            stub.Shutdown(admin_pb2.ShutdownRequest(), timeout=timeout_s, metadata=metadata)
+            return getattr(stub, method)(request, timeout=timeout_s, metadata=token_metadata(self._token))
         except grpc.RpcError as error:
             raise error_from_call(error) from error
 

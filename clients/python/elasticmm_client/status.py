@@ -5,18 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from elasticmm.v1 import admin_pb2, inference_pb2, stage_control_pb2
-
-_STAGES = {
-    inference_pb2.STAGE_ENCODE: "encode",
-    inference_pb2.STAGE_PREFILL: "prefill",
-    inference_pb2.STAGE_DECODE: "decode",
-}
-_GROUPS = {
-    stage_control_pb2.MODALITY_GROUP_TEXT: "text",
-    stage_control_pb2.MODALITY_GROUP_MULTIMODAL: "multimodal",
-    stage_control_pb2.MODALITY_GROUP_SHARED: "shared",
-}
+from elasticmm.v1 import admin_pb2, stage_control_pb2
+from elasticmm_client.roles import GROUPS, STAGES
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,8 +97,8 @@ def _instance(message: admin_pb2.InstanceStatus) -> InstanceStatus:
     info, load = message.info, message.load
     return InstanceStatus(
         id=info.instance_id,
-        group=_GROUPS.get(info.group, "shared"),
-        roles=tuple(name for stage, name in _STAGES.items() if stage in info.roles),
+        group=GROUPS.get(info.group, "shared"),
+        roles=tuple(name for stage, name in STAGES.items() if stage in info.roles),
         device=info.device,
         attention_backend=info.attention_backend,
         dtype=info.dtype,

@@ -17,6 +17,7 @@ from kv_transfer.leases import Lease
 from kv_transfer.offers import OpenOffer
 from kv_transfer.pool import Pool
 from kv_transfer.transports.acceptor import TransportInfo
+from kv_transfer.transports.collective.closing import join_all
 from kv_transfer.transports.collective.frames import greeting_bytes, unpack_greeting
 from kv_transfer.transports.collective.groups import GLOO, NCCL, has_nccl
 from kv_transfer.transports.collective.link import answer
@@ -84,8 +85,7 @@ class CollectiveAcceptor:
         pairs = list(self._pairs)
         for pair in pairs:
             pair.hang_up()
-        for pair in pairs:
-            await asyncio.to_thread(pair.join)
+        await join_all(pairs)
 
     async def _listen(self) -> socket.socket:
         loop = asyncio.get_running_loop()
@@ -132,7 +132,10 @@ class CollectiveAcceptor:
             raise ValueError(f"backend {backend!r}")
         control.settimeout(self._timeout_s)
         make = partial(answer, control, backend, self._device, self._timeout_s)
-        pair = ReceivingPair(control, make, instance_id, self._targets, self._pairs.discard)
+        pair = ReceivingPair(control, make, hello, self._targets, self._pairs.discard)
+        for earlier in list(self._pairs):
+            if earlier.hello == hello:  # it broke, though that was not heard here
+                earlier.hang_up()
         self._pairs.add(pair)
         pair.start()
 

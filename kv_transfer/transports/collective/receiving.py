@@ -5,8 +5,9 @@ from __future__ import annotations
 import logging
 import socket
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from kv_transfer.errors import TransferError
 from kv_transfer.transports.collective.frames import MAX_REASON_BYTES, Frame, Verb
@@ -32,18 +33,20 @@ class ReceivingPair:
     """Ends when the sender goes, the connection breaks or `hang_up` is called.
 
     `make` is called in its thread and ends with a link; `on_end` is called there, too.
+    A sender has one pair at a time that says the same `hello`.
     """
 
     def __init__(
         self,
         control: socket.socket,
         make: Callable[[], Link],
-        sender_instance_id: str,
+        hello: Mapping[str, Any],
         targets: Targets,
         on_end: Callable[[ReceivingPair], None],
     ) -> None:
+        self.hello = hello
         self._control = control
-        self._sender = sender_instance_id
+        self._sender = str(hello["instance_id"])
         self._targets = targets
         self._on_end = on_end
         self._make = make
@@ -56,8 +59,10 @@ class ReceivingPair:
         """Any thread. What is being received ends within the timeout."""
         hang_up(self._control)
 
-    def join(self) -> None:
-        self._thread.join()
+    def join(self, timeout_s: float) -> bool:
+        """Whether the thread ended by then."""
+        self._thread.join(timeout_s)
+        return not self._thread.is_alive()
 
     def _run(self) -> None:
         try:

@@ -144,8 +144,10 @@ class SendingPair:
             self._is_closing = True
             self._ring()
 
-    def join(self) -> None:
-        self._thread.join()
+    def join(self, timeout_s: float) -> bool:
+        """Whether the thread ended by then."""
+        self._thread.join(timeout_s)
+        return not self._thread.is_alive()
 
     def _ring(self) -> None:
         """Under the lock, so that the bell is not closed meanwhile."""

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
+from kv_transfer.native.copies import EndCopies
 from kv_transfer.pool import Pool
 from kv_transfer.source import PlaneSource, packing, strided
 from kv_transfer.transports.backlog import Batch
@@ -18,7 +19,7 @@ SLICE_BYTES = 4 << 20  # sent for one transfer before the next has its turn
 
 
 class HostStaging:
-    """For lanes between host tensors. Copies by numpy: torch would start compute threads for them."""
+    """For lanes between host tensors. Copies without torch, which would start compute threads for them."""
 
     def __init__(self) -> None:
         self._buffers = [np.empty(0, np.uint8)] * NUM_SLOTS
@@ -34,9 +35,12 @@ class HostStaging:
         end = source.end(heads)
         data = self.tensor(slot, len(batch.planes) * batch.num_tokens * end.token_bytes)
         packed, parts = packing(end, batch.source, batch.tokens)
+        if not source.is_on_device:
+            EndCopies(end, source.host_bytes, packed, data.numpy()).run(batch.planes, parts, to_plane=0)
+            return data
         for copy in parts:
             target = packed.view(data.numpy(), range(len(batch.planes)), copy.target)
-            np.copyto(target, source.read(end, batch.planes, copy.source))  # without the GIL
+            np.copyto(target, source.read(end, batch.planes, copy.source))
         return data
 
     def scatter(self, slot: int, frame: Frame, pool: Pool, blocks: Sequence[int], heads: range) -> None:

@@ -12,6 +12,7 @@ import torch
 from kv_transfer.errors import AttachError, TransferError
 from kv_transfer.transports.backlog import Batch
 from kv_transfer.transports.base import PeerAddress, Transfer, Writer
+from kv_transfer.transports.collective.closing import join_all
 from kv_transfer.transports.collective.groups import GLOO, NCCL, has_nccl
 from kv_transfer.transports.collective.link import Link, dial
 from kv_transfer.transports.collective.sending import Outbox, SendingPair
@@ -59,8 +60,7 @@ class CollectiveTransport:
     async def close(self) -> None:
         self._is_closed = True
         self._drop(list(self._pairs))
-        for pair in self._ended:
-            await asyncio.to_thread(pair.join)
+        await join_all(self._ended)
         self._ended.clear()
 
     def _pair(self, transfer: Transfer) -> SendingPair:
@@ -78,7 +78,12 @@ class CollectiveTransport:
             raise AttachError("the receiver granted collective without port")
         address = key.peer.endpoint.rpartition(":")[0].strip("[]"), port
         token = transfer.grant.text("token")
-        hello = {"instance_id": self._instance_id, "token": token, "backend": key.backend}
+        hello = {
+            "instance_id": self._instance_id,
+            "token": token,
+            "backend": key.backend,
+            "device": str(key.device),
+        }
 
         def make() -> Link:
             return dial(address, hello, key.device, self._timeout_s)

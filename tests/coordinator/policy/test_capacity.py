@@ -3,19 +3,35 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
+from coordinator.policy.books import Books, InstanceBook
 from coordinator.policy.capacity import cluster_capacity
-from coordinator.policy.fcfs import FcfsPolicy
-from coordinator.policy.view import ClusterView, InstanceView, WaitingView
-from core.stages import COUPLED, Stage
+from coordinator.policy.scheduler import Slo
+from coordinator.policy.sets import make_scheduler
+from coordinator.policy.work import MediaWork, Work
+from core.stages import COUPLED, ModalityGroup, Roles, Stage
+from tests.quick_profile import make_profile
 
 P, D = frozenset({Stage.PREFILL}), frozenset({Stage.DECODE})
+PROFILE = make_profile()
+
+
+def book(
+    instance_id: str,
+    roles: Roles,
+    block_tokens: int,
+    total_kv_blocks: int,
+    total_embedding_blocks: int | None = None,
+) -> InstanceBook:
+    return InstanceBook(
+        instance_id, roles, ModalityGroup.SHARED, block_tokens, total_kv_blocks, total_embedding_blocks
+    )
 
 
 def test_the_largest_of_each_stage() -> None:
     views = [
-        InstanceView("p", P, 16, total_kv_blocks=10),
-        InstanceView("d0", D, 16, total_kv_blocks=20),
-        InstanceView("d1", D, 8, total_kv_blocks=50),
+        book("p", P, 16, total_kv_blocks=10),
+        book("d0", D, 16, total_kv_blocks=20),
+        book("d1", D, 8, total_kv_blocks=50),
     ]
     capacity = cluster_capacity(views)
     assert (capacity.prompt_tokens, capacity.total_tokens) == (160, 400)
@@ -32,8 +48,8 @@ def test_no_opinion_without_instances() -> None:
 
 def test_prompt_and_media_must_fit_the_same_instance() -> None:
     views = [
-        InstanceView("p0", P, 16, total_kv_blocks=10, total_embedding_blocks=100),
-        InstanceView("p1", P, 16, total_kv_blocks=100, total_embedding_blocks=4),
+        book("p0", P, 16, total_kv_blocks=10, total_embedding_blocks=100),
+        book("p1", P, 16, total_kv_blocks=100, total_embedding_blocks=4),
     ]
     capacity = cluster_capacity(views)
     assert capacity.fits_prompt(1600, [32, 32])
@@ -43,7 +59,7 @@ def test_prompt_and_media_must_fit_the_same_instance() -> None:
 
 roles = st.frozensets(st.sampled_from(Stage), min_size=1)
 idle = st.builds(
-    InstanceView,
+    book,
     instance_id=st.uuids().map(str),
     roles=roles,
     block_tokens=st.sampled_from([8, 16]),
@@ -59,12 +75,16 @@ idle = st.builds(
     st.lists(st.integers(1, 99), max_size=3),
 )
 def test_on_an_idle_cluster_what_could_fit_is_placed(
-    instances: list[InstanceView], prompt: int, reserve: int, media: list[int]
+    instances: list[InstanceBook], prompt: int, reserve: int, media: list[int]
 ) -> None:
     """So nothing waits for ever at the head of the queue, and nothing servable is refused."""
     capacity = cluster_capacity(instances)
-    view = ClusterView(tuple(instances), (WaitingView("r", 0.0, prompt, reserve, tuple(media)),))
+    books = Books()
+    for each in instances:
+        books.add_instance(each)
+    books.queue(Work("r", 0.0, prompt, reserve, media=tuple(MediaWork(tokens) for tokens in media)))
     needed = COUPLED if media else P | D
     is_played = needed <= frozenset().union(*(each.roles for each in instances))
     could = is_played and capacity.fits_prompt(prompt, media) and capacity.fits_total(prompt + reserve)
-    assert bool(FcfsPolicy(512).place(view)) == could
+    placement = make_scheduler("fixed", PROFILE, Slo(1.0, 1.0)).place(books, 0.0)
+    assert (placement is not None) == could

@@ -28,3 +28,10 @@ def test_within_one_and_max_tokens(lengths: list[int], max_tokens: int) -> None:
     for length in lengths:
         expectation.record(length)
     assert 1 <= expectation.expected_tokens(max_tokens) <= max_tokens
+
+
+def test_what_has_left_the_window_does_not_count() -> None:
+    expectation = OutputExpectation(10, window=20)
+    for length in [*range(500, 520), *range(1, 21)]:
+        expectation.record(length)
+    assert expectation.expected_tokens(1000) == 16

@@ -10,6 +10,7 @@ from coordinator import stage_messages as records
 from coordinator.errors import InvalidFieldError
 from coordinator.wire import commands
 from coordinator.wire import stages as wire
+from core.costs import StepShape
 from core.sampling import SamplingParams
 from core.sequence import FinishReason, MediaSpan, SequenceSpec, TokenLogprobs
 from core.stages import ModalityGroup, Stage
@@ -111,8 +112,19 @@ def test_stage_failure_and_heartbeat() -> None:
     load, roles = pb.Load(leases=1, quarantined_blocks=2), [inference_pb2.STAGE_DECODE]
     heartbeat = pb.Heartbeat(load=load, roles=roles, transfers=[wire.from_transfers(SENT)])
     assert wire.to_report(pb.StageMessage(heartbeat=heartbeat)) == records.HeartbeatReport(
-        records.InstanceLoad(leases=1, quarantined_blocks=2), frozenset({Stage.DECODE}), (SENT,)
+        records.InstanceLoad(leases=1, quarantined_blocks=2), frozenset({Stage.DECODE}), None, (SENT,)
     )
+    heartbeat.group = pb.MODALITY_GROUP_TEXT
+    report = wire.to_report(pb.StageMessage(heartbeat=heartbeat))
+    assert isinstance(report, records.HeartbeatReport)
+    assert report.group is ModalityGroup.TEXT
+
+
+def test_step_measure() -> None:
+    measure = pb.StepMeasure(new_tokens=3, attended=4.5, sequences=2, context_tokens=9, seconds=0.25)
+    report = wire.to_report(pb.StageMessage(step=pb.StepReport(measure=measure)))
+    assert report == records.StepReport((), None, records.StepMeasure(StepShape(3, 4.5, 2, 9), 0.25))
+    assert wire.to_report(pb.StageMessage(step=pb.StepReport())) == records.StepReport(())
 
 
 def test_migration_report() -> None:
@@ -183,4 +195,6 @@ def test_other_commands() -> None:
     assert cancel.WhichOneof("message") == "cancel"
     roles = commands.from_command(records.SetRolesCommand(frozenset({Stage.PREFILL}))).set_roles.roles
     assert list(roles) == [inference_pb2.STAGE_PREFILL]
+    command = records.SetRolesCommand(frozenset({Stage.PREFILL}), ModalityGroup.TEXT)
+    assert commands.from_command(command).set_roles.group == pb.MODALITY_GROUP_TEXT
     assert commands.from_command(records.StopCommand()).WhichOneof("message") == "stop"

@@ -44,6 +44,36 @@ class AdminStub(object):
                 request_serializer=elasticmm_dot_v1_dot_admin__pb2.MigrateRequest.SerializeToString,
                 response_deserializer=elasticmm_dot_v1_dot_admin__pb2.MigrateResponse.FromString,
                 _registered_method=True)
+        self.GetPlan = channel.unary_unary(
+                '/elasticmm.v1.Admin/GetPlan',
+                request_serializer=elasticmm_dot_v1_dot_admin__pb2.GetPlanRequest.SerializeToString,
+                response_deserializer=elasticmm_dot_v1_dot_admin__pb2.GetPlanResponse.FromString,
+                _registered_method=True)
+        self.Why = channel.unary_unary(
+                '/elasticmm.v1.Admin/Why',
+                request_serializer=elasticmm_dot_v1_dot_admin__pb2.WhyRequest.SerializeToString,
+                response_deserializer=elasticmm_dot_v1_dot_admin__pb2.WhyResponse.FromString,
+                _registered_method=True)
+        self.Pin = channel.unary_unary(
+                '/elasticmm.v1.Admin/Pin',
+                request_serializer=elasticmm_dot_v1_dot_admin__pb2.PinRequest.SerializeToString,
+                response_deserializer=elasticmm_dot_v1_dot_admin__pb2.PinResponse.FromString,
+                _registered_method=True)
+        self.Unpin = channel.unary_unary(
+                '/elasticmm.v1.Admin/Unpin',
+                request_serializer=elasticmm_dot_v1_dot_admin__pb2.UnpinRequest.SerializeToString,
+                response_deserializer=elasticmm_dot_v1_dot_admin__pb2.UnpinResponse.FromString,
+                _registered_method=True)
+        self.Drain = channel.unary_unary(
+                '/elasticmm.v1.Admin/Drain',
+                request_serializer=elasticmm_dot_v1_dot_admin__pb2.DrainRequest.SerializeToString,
+                response_deserializer=elasticmm_dot_v1_dot_admin__pb2.DrainResponse.FromString,
+                _registered_method=True)
+        self.Resume = channel.unary_unary(
+                '/elasticmm.v1.Admin/Resume',
+                request_serializer=elasticmm_dot_v1_dot_admin__pb2.ResumeRequest.SerializeToString,
+                response_deserializer=elasticmm_dot_v1_dot_admin__pb2.ResumeResponse.FromString,
+                _registered_method=True)
         self.Shutdown = channel.unary_unary(
                 '/elasticmm.v1.Admin/Shutdown',
                 request_serializer=elasticmm_dot_v1_dot_admin__pb2.ShutdownRequest.SerializeToString,
@@ -69,6 +99,50 @@ class AdminServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetPlan(self, request, context):
+        """What every instance plays, and what it is to play.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Why(self, request, context):
+        """The newest decisions of the policies, with the numbers that were weighed.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Pin(self, request, context):
+        """Says what an instance is to play until it is unpinned. FAILED_PRECONDITION:
+        a stage would be played by nobody.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Unpin(self, request, context):
+        """Leaves an instance to the policies again.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Drain(self, request, context):
+        """Moves all work away from an instance and gives it no more; returns when it
+        is empty. FAILED_PRECONDITION: a stage would be played by nobody.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Resume(self, request, context):
+        """Gives a drained instance work again.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def Shutdown(self, request, context):
         """Ends the cluster: waiting requests are refused, instances stop.
         """
@@ -88,6 +162,36 @@ def add_AdminServicer_to_server(servicer, server):
                     servicer.Migrate,
                     request_deserializer=elasticmm_dot_v1_dot_admin__pb2.MigrateRequest.FromString,
                     response_serializer=elasticmm_dot_v1_dot_admin__pb2.MigrateResponse.SerializeToString,
+            ),
+            'GetPlan': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetPlan,
+                    request_deserializer=elasticmm_dot_v1_dot_admin__pb2.GetPlanRequest.FromString,
+                    response_serializer=elasticmm_dot_v1_dot_admin__pb2.GetPlanResponse.SerializeToString,
+            ),
+            'Why': grpc.unary_unary_rpc_method_handler(
+                    servicer.Why,
+                    request_deserializer=elasticmm_dot_v1_dot_admin__pb2.WhyRequest.FromString,
+                    response_serializer=elasticmm_dot_v1_dot_admin__pb2.WhyResponse.SerializeToString,
+            ),
+            'Pin': grpc.unary_unary_rpc_method_handler(
+                    servicer.Pin,
+                    request_deserializer=elasticmm_dot_v1_dot_admin__pb2.PinRequest.FromString,
+                    response_serializer=elasticmm_dot_v1_dot_admin__pb2.PinResponse.SerializeToString,
+            ),
+            'Unpin': grpc.unary_unary_rpc_method_handler(
+                    servicer.Unpin,
+                    request_deserializer=elasticmm_dot_v1_dot_admin__pb2.UnpinRequest.FromString,
+                    response_serializer=elasticmm_dot_v1_dot_admin__pb2.UnpinResponse.SerializeToString,
+            ),
+            'Drain': grpc.unary_unary_rpc_method_handler(
+                    servicer.Drain,
+                    request_deserializer=elasticmm_dot_v1_dot_admin__pb2.DrainRequest.FromString,
+                    response_serializer=elasticmm_dot_v1_dot_admin__pb2.DrainResponse.SerializeToString,
+            ),
+            'Resume': grpc.unary_unary_rpc_method_handler(
+                    servicer.Resume,
+                    request_deserializer=elasticmm_dot_v1_dot_admin__pb2.ResumeRequest.FromString,
+                    response_serializer=elasticmm_dot_v1_dot_admin__pb2.ResumeResponse.SerializeToString,
             ),
             'Shutdown': grpc.unary_unary_rpc_method_handler(
                     servicer.Shutdown,
@@ -149,6 +253,168 @@ class Admin(object):
             '/elasticmm.v1.Admin/Migrate',
             elasticmm_dot_v1_dot_admin__pb2.MigrateRequest.SerializeToString,
             elasticmm_dot_v1_dot_admin__pb2.MigrateResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetPlan(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/elasticmm.v1.Admin/GetPlan',
+            elasticmm_dot_v1_dot_admin__pb2.GetPlanRequest.SerializeToString,
+            elasticmm_dot_v1_dot_admin__pb2.GetPlanResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Why(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/elasticmm.v1.Admin/Why',
+            elasticmm_dot_v1_dot_admin__pb2.WhyRequest.SerializeToString,
+            elasticmm_dot_v1_dot_admin__pb2.WhyResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Pin(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/elasticmm.v1.Admin/Pin',
+            elasticmm_dot_v1_dot_admin__pb2.PinRequest.SerializeToString,
+            elasticmm_dot_v1_dot_admin__pb2.PinResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Unpin(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/elasticmm.v1.Admin/Unpin',
+            elasticmm_dot_v1_dot_admin__pb2.UnpinRequest.SerializeToString,
+            elasticmm_dot_v1_dot_admin__pb2.UnpinResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Drain(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/elasticmm.v1.Admin/Drain',
+            elasticmm_dot_v1_dot_admin__pb2.DrainRequest.SerializeToString,
+            elasticmm_dot_v1_dot_admin__pb2.DrainResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Resume(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/elasticmm.v1.Admin/Resume',
+            elasticmm_dot_v1_dot_admin__pb2.ResumeRequest.SerializeToString,
+            elasticmm_dot_v1_dot_admin__pb2.ResumeResponse.FromString,
             options,
             channel_credentials,
             insecure,

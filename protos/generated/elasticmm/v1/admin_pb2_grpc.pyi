@@ -37,6 +37,22 @@ class AdminStub:
     moved. NOT_FOUND: no such request or instance; FAILED_PRECONDITION says why
     else it did not move, and the request goes on where it was.
     """
+    GetPlan: _grpc.UnaryUnaryMultiCallable[_admin_pb2.GetPlanRequest, _admin_pb2.GetPlanResponse]
+    """What every instance plays, and what it is to play."""
+    Why: _grpc.UnaryUnaryMultiCallable[_admin_pb2.WhyRequest, _admin_pb2.WhyResponse]
+    """The newest decisions of the policies, with the numbers that were weighed."""
+    Pin: _grpc.UnaryUnaryMultiCallable[_admin_pb2.PinRequest, _admin_pb2.PinResponse]
+    """Says what an instance is to play until it is unpinned. FAILED_PRECONDITION:
+    a stage would be played by nobody.
+    """
+    Unpin: _grpc.UnaryUnaryMultiCallable[_admin_pb2.UnpinRequest, _admin_pb2.UnpinResponse]
+    """Leaves an instance to the policies again."""
+    Drain: _grpc.UnaryUnaryMultiCallable[_admin_pb2.DrainRequest, _admin_pb2.DrainResponse]
+    """Moves all work away from an instance and gives it no more; returns when it
+    is empty. FAILED_PRECONDITION: a stage would be played by nobody.
+    """
+    Resume: _grpc.UnaryUnaryMultiCallable[_admin_pb2.ResumeRequest, _admin_pb2.ResumeResponse]
+    """Gives a drained instance work again."""
     Shutdown: _grpc.UnaryUnaryMultiCallable[_admin_pb2.ShutdownRequest, _admin_pb2.ShutdownResponse]
     """Ends the cluster: waiting requests are refused, instances stop."""
 
@@ -49,6 +65,22 @@ class AdminAsyncStub(AdminStub):
     moved. NOT_FOUND: no such request or instance; FAILED_PRECONDITION says why
     else it did not move, and the request goes on where it was.
     """
+    GetPlan: _aio.UnaryUnaryMultiCallable[_admin_pb2.GetPlanRequest, _admin_pb2.GetPlanResponse]  # type: ignore[assignment]
+    """What every instance plays, and what it is to play."""
+    Why: _aio.UnaryUnaryMultiCallable[_admin_pb2.WhyRequest, _admin_pb2.WhyResponse]  # type: ignore[assignment]
+    """The newest decisions of the policies, with the numbers that were weighed."""
+    Pin: _aio.UnaryUnaryMultiCallable[_admin_pb2.PinRequest, _admin_pb2.PinResponse]  # type: ignore[assignment]
+    """Says what an instance is to play until it is unpinned. FAILED_PRECONDITION:
+    a stage would be played by nobody.
+    """
+    Unpin: _aio.UnaryUnaryMultiCallable[_admin_pb2.UnpinRequest, _admin_pb2.UnpinResponse]  # type: ignore[assignment]
+    """Leaves an instance to the policies again."""
+    Drain: _aio.UnaryUnaryMultiCallable[_admin_pb2.DrainRequest, _admin_pb2.DrainResponse]  # type: ignore[assignment]
+    """Moves all work away from an instance and gives it no more; returns when it
+    is empty. FAILED_PRECONDITION: a stage would be played by nobody.
+    """
+    Resume: _aio.UnaryUnaryMultiCallable[_admin_pb2.ResumeRequest, _admin_pb2.ResumeResponse]  # type: ignore[assignment]
+    """Gives a drained instance work again."""
     Shutdown: _aio.UnaryUnaryMultiCallable[_admin_pb2.ShutdownRequest, _admin_pb2.ShutdownResponse]  # type: ignore[assignment]
     """Ends the cluster: waiting requests are refused, instances stop."""
 
@@ -70,6 +102,58 @@ class AdminServicer(metaclass=_abc_1.ABCMeta):
         moved. NOT_FOUND: no such request or instance; FAILED_PRECONDITION says why
         else it did not move, and the request goes on where it was.
         """
+
+    @_abc_1.abstractmethod
+    def GetPlan(
+        self,
+        request: _admin_pb2.GetPlanRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_admin_pb2.GetPlanResponse, _abc.Awaitable[_admin_pb2.GetPlanResponse]]:
+        """What every instance plays, and what it is to play."""
+
+    @_abc_1.abstractmethod
+    def Why(
+        self,
+        request: _admin_pb2.WhyRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_admin_pb2.WhyResponse, _abc.Awaitable[_admin_pb2.WhyResponse]]:
+        """The newest decisions of the policies, with the numbers that were weighed."""
+
+    @_abc_1.abstractmethod
+    def Pin(
+        self,
+        request: _admin_pb2.PinRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_admin_pb2.PinResponse, _abc.Awaitable[_admin_pb2.PinResponse]]:
+        """Says what an instance is to play until it is unpinned. FAILED_PRECONDITION:
+        a stage would be played by nobody.
+        """
+
+    @_abc_1.abstractmethod
+    def Unpin(
+        self,
+        request: _admin_pb2.UnpinRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_admin_pb2.UnpinResponse, _abc.Awaitable[_admin_pb2.UnpinResponse]]:
+        """Leaves an instance to the policies again."""
+
+    @_abc_1.abstractmethod
+    def Drain(
+        self,
+        request: _admin_pb2.DrainRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_admin_pb2.DrainResponse, _abc.Awaitable[_admin_pb2.DrainResponse]]:
+        """Moves all work away from an instance and gives it no more; returns when it
+        is empty. FAILED_PRECONDITION: a stage would be played by nobody.
+        """
+
+    @_abc_1.abstractmethod
+    def Resume(
+        self,
+        request: _admin_pb2.ResumeRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_admin_pb2.ResumeResponse, _abc.Awaitable[_admin_pb2.ResumeResponse]]:
+        """Gives a drained instance work again."""
 
     @_abc_1.abstractmethod
     def Shutdown(

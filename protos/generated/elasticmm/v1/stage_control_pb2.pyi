@@ -279,6 +279,8 @@ class Heartbeat(_message.Message):
     LOAD_FIELD_NUMBER: _builtins.int
     ROLES_FIELD_NUMBER: _builtins.int
     TRANSFERS_FIELD_NUMBER: _builtins.int
+    GROUP_FIELD_NUMBER: _builtins.int
+    group: Global___ModalityGroup.ValueType
     @_builtins.property
     def load(self) -> Global___Load: ...
     @_builtins.property
@@ -293,10 +295,11 @@ class Heartbeat(_message.Message):
         load: Global___Load | None = ...,
         roles: _abc.Iterable[_inference_pb2.Stage.ValueType] | None = ...,
         transfers: _abc.Iterable[Global___TransferCounters] | None = ...,
+        group: Global___ModalityGroup.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["load", b"load"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["load", b"load", "roles", b"roles", "transfers", b"transfers"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["group", b"group", "load", b"load", "roles", b"roles", "transfers", b"transfers"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -377,23 +380,62 @@ class StepReport(_message.Message):
 
     SEQUENCES_FIELD_NUMBER: _builtins.int
     LOAD_FIELD_NUMBER: _builtins.int
+    MEASURE_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def sequences(self) -> _containers.RepeatedCompositeFieldContainer[Global___SequenceTokens]: ...
     @_builtins.property
     def load(self) -> Global___Load: ...
+    @_builtins.property
+    def measure(self) -> Global___StepMeasure: ...
     def __init__(
         self,
         *,
         sequences: _abc.Iterable[Global___SequenceTokens] | None = ...,
         load: Global___Load | None = ...,
+        measure: Global___StepMeasure | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["load", b"load"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["load", b"load", "measure", b"measure"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["load", b"load", "sequences", b"sequences"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["load", b"load", "measure", b"measure", "sequences", b"sequences"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___StepReport: _TypeAlias = StepReport  # noqa: Y015
+
+@_typing.final
+class StepMeasure(_message.Message):
+    """What a step worked on and how long it took."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NEW_TOKENS_FIELD_NUMBER: _builtins.int
+    ATTENDED_FIELD_NUMBER: _builtins.int
+    SEQUENCES_FIELD_NUMBER: _builtins.int
+    CONTEXT_TOKENS_FIELD_NUMBER: _builtins.int
+    SECONDS_FIELD_NUMBER: _builtins.int
+    new_tokens: _builtins.int
+    attended: _builtins.float
+    """Sum over the batch of new * (context + new / 2)."""
+    sequences: _builtins.int
+    context_tokens: _builtins.int
+    """Sum over the batch of tokens whose KV was read."""
+    seconds: _builtins.float
+    def __init__(
+        self,
+        *,
+        new_tokens: _builtins.int = ...,
+        attended: _builtins.float = ...,
+        sequences: _builtins.int = ...,
+        context_tokens: _builtins.int = ...,
+        seconds: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attended", b"attended", "context_tokens", b"context_tokens", "new_tokens", b"new_tokens", "seconds", b"seconds", "sequences", b"sequences"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___StepMeasure: _TypeAlias = StepMeasure  # noqa: Y015
 
 @_typing.final
 class SequenceTokens(_message.Message):
@@ -825,19 +867,27 @@ Global___CancelCommand: _TypeAlias = CancelCommand  # noqa: Y015
 
 @_typing.final
 class SetRolesCommand(_message.Message):
+    """What to play from now on. The instance answers with a Heartbeat at once; work
+    that it holds goes on.
+    """
+
     DESCRIPTOR: _descriptor.Descriptor
 
     ROLES_FIELD_NUMBER: _builtins.int
+    GROUP_FIELD_NUMBER: _builtins.int
+    group: Global___ModalityGroup.ValueType
+    """Unspecified leaves it as it is."""
     @_builtins.property
     def roles(self) -> _containers.RepeatedScalarFieldContainer[_inference_pb2.Stage.ValueType]: ...
     def __init__(
         self,
         *,
         roles: _abc.Iterable[_inference_pb2.Stage.ValueType] | None = ...,
+        group: Global___ModalityGroup.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["roles", b"roles"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["group", b"group", "roles", b"roles"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

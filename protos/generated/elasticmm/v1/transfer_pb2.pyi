@@ -227,13 +227,16 @@ class WriteRequest(_message.Message):
     PLANE_FIELD_NUMBER: _builtins.int
     FIRST_TOKEN_FIELD_NUMBER: _builtins.int
     DATA_FIELD_NUMBER: _builtins.int
+    NUM_PLANES_FIELD_NUMBER: _builtins.int
     lease_id: _builtins.int
     plane: _builtins.int
-    """Consecutive tokens of one plane: token by token, head by head, of the
-    heads that both ends hold.
+    """The same consecutive tokens of num_planes planes from `plane` on: plane by
+    plane, token by token, head by head, of the heads that both ends hold.
     """
     first_token: _builtins.int
     data: _builtins.bytes
+    num_planes: _builtins.int
+    """0 means 1."""
     def __init__(
         self,
         *,
@@ -241,10 +244,11 @@ class WriteRequest(_message.Message):
         plane: _builtins.int = ...,
         first_token: _builtins.int = ...,
         data: _builtins.bytes = ...,
+        num_planes: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["data", b"data", "first_token", b"first_token", "lease_id", b"lease_id", "plane", b"plane"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["data", b"data", "first_token", b"first_token", "lease_id", b"lease_id", "num_planes", b"num_planes", "plane", b"plane"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

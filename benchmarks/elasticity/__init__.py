@@ -1,0 +1,1 @@
+"""What the benchmarks of role switches and of elastic clusters share."""

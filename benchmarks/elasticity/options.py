@@ -1,0 +1,121 @@
+"""Where traces are played and what they are: two cases, and options that change them."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import replace
+from pathlib import Path
+
+from benchmarks.elasticity.playing import Stage
+from benchmarks.elasticity.trace import TraceSpec
+from cli.devices import choose_cores
+from cli.launch.plan import LaunchPlan, parse_slo
+from cli.model_folder import model_folder
+from core.costs import MoveCosts, StepCosts
+from core.profile import Profile
+from core.profile_file import load_profile, write_profile
+
+EMULATED, COMPUTED = "emulated", "computed"
+POLICIES = ("coupled", "static:equal", "emp")
+_PROFILE = "a800-qwen2.5-vl-7b"
+
+# Few requests of much device time each, so that two cores can carry the control plane of eight devices.
+_EMULATED_TRACE = TraceSpec(
+    duration_s=40.0,
+    text_rate=10.0,
+    image_rate=2.5,
+    burst_start_s=12.0,
+    burst_s=12.0,
+    burst_factor=5.0,
+    text_tokens=2000,
+    image_text_tokens=64,
+    picture_px=(1288, 728),
+    pictures=2,
+    output_tokens=24,
+)
+_COMPUTED_TRACE = TraceSpec(
+    duration_s=30.0,
+    text_rate=3.0,
+    image_rate=1.0,
+    burst_start_s=8.0,
+    burst_s=10.0,
+    burst_factor=4.0,
+    text_tokens=120,
+    image_text_tokens=24,
+    picture_px=(448, 448),
+    output_tokens=24,
+)
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "case", choices=(EMULATED, COMPUTED), help="8 emulated devices, or this machine's cores"
+    )
+    parser.add_argument("--model", type=Path, help="folder; default: the demo model")
+    parser.add_argument("--profile", help=f"of costs, a name or a file; default of emulated: {_PROFILE}")
+    parser.add_argument("--instances", type=int, help="default: 8 emulated, 2 computed")
+    parser.add_argument("--time-scale", type=float, default=1.0, help="devices and trace X times slower")
+    parser.add_argument("--policy", action="append", help=f"repeatable; default: {', '.join(POLICIES)}")
+    parser.add_argument("--slo", default="1,0.05", help="targets of all requests, TTFT,TPOT in seconds")
+    parser.add_argument("--duration", type=float, help="seconds of the trace; the burst moves with it")
+    parser.add_argument("--text-rate", type=float)
+    parser.add_argument("--image-rate", type=float)
+    parser.add_argument("--burst-factor", type=float)
+    parser.add_argument("--output-tokens", type=int)
+    parser.add_argument("--cores", help="of computing instances, such as 0-3")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there, too")
+
+
+def trace_spec(args: argparse.Namespace) -> TraceSpec:
+    """Raises ValueError naming the option."""
+    spec = _EMULATED_TRACE if args.case == EMULATED else _COMPUTED_TRACE
+    names = ("text_rate", "image_rate", "burst_factor", "output_tokens")
+    given = {name: value for name in names if (value := getattr(args, name)) is not None}
+    if args.duration is not None:
+        by = args.duration / spec.duration_s
+        given |= {
+            "duration_s": args.duration,
+            "burst_start_s": spec.burst_start_s * by,
+            "burst_s": spec.burst_s * by,
+        }
+    return replace(spec, **given)
+
+
+def make_stage(args: argparse.Namespace, folder: Path) -> Stage:
+    """`folder` is for a slowed profile. Raises ValueError naming the option."""
+    is_emulated = args.case == EMULATED
+    if not is_emulated and args.time_scale != 1:
+        raise ValueError("time-scale: only emulated devices have one")
+    profile = args.profile or (_PROFILE if is_emulated else None)
+    ttft_s, tpot_s = (target_s * args.time_scale for target_s in parse_slo(args.slo))
+    if profile is not None and args.time_scale != 1:
+        slow = slowed(load_profile(profile), args.time_scale)
+        profile = str(folder / "slowed.json")
+        write_profile(slow, Path(profile))
+    plan = LaunchPlan(
+        cluster="benchmark",
+        model=model_folder(args.model),
+        devices=(f"emulated:{profile}",) if is_emulated else ("cpu",),
+        cores=choose_cores(args.cores),
+        profile=profile,
+        slo=f"{ttft_s},{tpot_s}",
+        log_level="WARNING",
+    )
+    return Stage(plan, "coupled", args.instances or (8 if is_emulated else 2), args.time_scale)
+
+
+def slowed(profile: Profile, by: float) -> Profile:
+    """A device on which everything takes `by` times as long: the control plane has less to keep up with."""
+    step, encode = profile.step, profile.encode
+    return replace(
+        profile,
+        step=StepCosts(step.fixed_s * by, step.bytes.scaled(by), step.flops.scaled(by)),
+        encode=replace(encode.scaled(by), per_pixel_s=encode.per_pixel_s * by),
+        kv_move=_slowed_move(profile.kv_move, by),
+        embedding_move=_slowed_move(profile.embedding_move, by),
+    )
+
+
+def _slowed_move(costs: MoveCosts, by: float) -> MoveCosts:
+    return MoveCosts(costs.setup_s * by, costs.bytes_per_s / by)

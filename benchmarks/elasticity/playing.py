@@ -1,0 +1,131 @@
+"""One trace on one live cluster: started for it, warmed up, played, asked what it did, and ended."""
+
+from __future__ import annotations
+
+import os
+import resource
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+
+import psutil
+
+from benchmarks.elasticity.trace import planned
+from benchmarks.load.driver import DriveSpec, drive
+from benchmarks.load.outcomes import Outcome
+from benchmarks.load.setups import Setup, running
+from benchmarks.load.texts import TextMaker
+from benchmarks.load.workload import PlannedRequest
+from cli.launch.plan import LaunchPlan
+from elasticmm_client import AdminClient
+from elasticmm_client.plan import ClusterPlan, Decision
+from simulator.workload.request import Request
+
+_WARM_UP = 3  # requests of each kind, before the clock runs
+_WARM_UP_GAP_S = 1.0
+_SETTLE_S = 20.0
+
+
+@dataclass(frozen=True, slots=True)
+class Played:
+    """What one run came to; outcomes are in seconds of the trace, whatever the time scale."""
+
+    policy: str
+    warm_up: tuple[Outcome, ...]  # of a few requests before, one at a time
+    outcomes: tuple[Outcome, ...]
+    plan: ClusterPlan
+    decisions: tuple[Decision, ...]
+    num_switches: int  # while the trace was played
+    cpu_s: dict[str, float]  # by "coordinator", "instances", "load", over `wall_s`
+    wall_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """Where a trace is played: what all policy sets have in common."""
+
+    plan: LaunchPlan
+    topology: str
+    num_instances: int
+    time_scale: float = 1.0  # the trace and the devices are so many times slower
+
+
+def play(stage: Stage, policy: str, trace: Sequence[Request], seed: int) -> Played:
+    """Raises LaunchError if the cluster does not start."""
+    texts = TextMaker(stage.plan.model)
+    requests = planned(trace, texts, seed, stage.time_scale)
+    warm_up = [
+        replace(each, at_s=at * _WARM_UP_GAP_S * stage.time_scale)
+        for at, each in enumerate(_some_of_each_kind(requests))
+    ]
+    setup = Setup(policy, stage.topology, (("num_instances", stage.num_instances), ("policy", policy)))
+    with (
+        running(setup, stage.plan) as endpoint,
+        AdminClient(endpoint.address, endpoint.token) as admin,
+    ):
+        spec = DriveSpec(endpoint.address, concurrency=len(requests))
+        _settle(admin)
+        warm = drive(spec, warm_up, lambda _: None)
+        before = admin.plan()
+        with _cpu_times() as cpu_s:
+            start_s = time.monotonic()
+            outcomes = drive(spec, requests, lambda _: None)
+            wall_s = time.monotonic() - start_s
+        after = admin.plan()
+        decisions = admin.why()
+    return Played(
+        policy=policy,
+        warm_up=tuple(each.sped_up(stage.time_scale) for each in warm),
+        outcomes=tuple(each.sped_up(stage.time_scale) for each in outcomes),
+        plan=after,
+        decisions=decisions,
+        num_switches=after.transitions_done - before.transitions_done,
+        cpu_s=cpu_s,
+        wall_s=wall_s,
+    )
+
+
+def _some_of_each_kind(requests: Sequence[PlannedRequest]) -> list[PlannedRequest]:
+    kinds = sorted({each.kind for each in requests})
+    return [each for kind in kinds for each in [r for r in requests if r.kind == kind][:_WARM_UP]]
+
+
+def _settle(admin: AdminClient) -> None:
+    """Until the first plan is carried out."""
+    end_s = time.monotonic() + _SETTLE_S
+    while time.monotonic() < end_s:
+        plan = admin.plan()
+        if all(each.state == "serving" and each.wanted in (None, each.present) for each in plan.instances):
+            return
+        time.sleep(0.1)
+    raise RuntimeError(f"the plan is not carried out: {plan}")
+
+
+@contextmanager
+def _cpu_times() -> Iterator[dict[str, float]]:
+    """Fills in the processor seconds of the coordinator (gateway included), the instances, and the load."""
+    before, load_s = _cpu_by_process(), _load_s()
+    spent = {"load": 0.0}
+    yield spent
+    spent["load"] = _load_s() - load_s
+    for (pid, kind), seconds in _cpu_by_process().items():
+        spent[kind] = spent.get(kind, 0.0) + seconds - before.get((pid, kind), 0.0)
+
+
+def _load_s() -> float:
+    """Of the processes that sent requests: children of this one that have ended."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
+def _cpu_by_process() -> dict[tuple[int, str], float]:
+    found: dict[tuple[int, str], float] = {}
+    for process in psutil.Process(os.getpid()).children(recursive=True):
+        try:
+            times, command = process.cpu_times(), " ".join(process.cmdline())
+        except psutil.NoSuchProcess:
+            continue
+        is_control = "coordinator" in command or "gateway" in command
+        found[process.pid, "coordinator" if is_control else "instances"] = times.user + times.system
+    return found

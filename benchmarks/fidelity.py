@@ -1,0 +1,155 @@
+"""How true the simulator is: one trace simulated and on a live cluster, side by side.
+
+    python -m benchmarks.fidelity emulated --model M [--policy emp]… [--json FILE]
+    python -m benchmarks.fidelity computed --profile FILE [--model M] [--json FILE]
+
+"emulated": eight devices that take a profile's time, with all the rest of the cluster real; to reach: median
+TTFT and TPOT within 10%, goodput within 5%. "computed": two instances that compute, against the profile that
+`elasticmm profile` measured; to reach: within 20%. The simulator gets the prompts as long as the live cluster
+counted them, and what the host adds to a lone request (client, coordinator, messages), measured on the few
+requests before the trace: no device's profile has that.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shlex
+import sys
+import tempfile
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks.elasticity.options import COMPUTED, EMULATED, POLICIES, add_options, make_stage, trace_spec
+from benchmarks.elasticity.playing import Stage, play
+from benchmarks.elasticity.simulating import as_sent, host_s, simulate
+from benchmarks.elasticity.trace import make_trace
+from benchmarks.load.outcomes import Targets, summarize
+from benchmarks.load.report import describe_machine, flatten
+from cli.launch.events import LaunchError
+from cli.launch.plan import parse_slo
+
+# Relative differences to stay under.
+TARGETS = {
+    EMULATED: {"ttft_ms.p50": 0.10, "tpot_ms.p50": 0.10, "goodput_per_s": 0.05},
+    COMPUTED: {"ttft_ms.p50": 0.20, "tpot_ms.p50": 0.20, "goodput_per_s": 0.20},
+}
+_MORE = (
+    "text.ttft_ms.p50",
+    "image.ttft_ms.p50",
+    "text.ttft_ms.p90",
+    "image.ttft_ms.p90",
+    "tpot_ms.p90",
+    "good_share",
+    "failed",
+)
+
+
+def difference(live: float, simulated: float) -> float:
+    """Relative to the live one; 0 where both are 0."""
+    if live == simulated:
+        return 0.0
+    return (simulated - live) / live if live else float("inf")
+
+
+def compare(args: argparse.Namespace, stage: Stage, policy: str) -> dict[str, Any]:
+    """One policy set on both sides. Raises LaunchError."""
+    if stage.plan.profile is None:
+        raise ValueError("profile: name the one that was measured here")
+    ttft_s, tpot_s = parse_slo(args.slo)
+    targets, trace = Targets(ttft_s * 1e3, tpot_s * 1e3), make_trace(trace_spec(args), args.seed)
+    played = play(stage, policy, trace, args.seed)
+    added_s = host_s(stage, played.warm_up)
+    simulated = simulate(stage, policy, as_sent(trace, played.outcomes), added_s)
+    live = summarize(played.outcomes, targets) | {"switches": played.num_switches}
+    ours = summarize(simulated.outcomes, targets) | {"switches": simulated.num_switches}
+    flat_live, flat_ours = flatten(live), flatten(ours)
+    return {
+        "host_ms": added_s * 1e3,
+        "live": live,
+        "simulated": ours,
+        "difference": {
+            key: difference(flat_live[key], flat_ours[key])
+            for key in (*TARGETS[args.case], *_MORE)
+            if key in flat_live and key in flat_ours
+        },
+        "cores_busy": {kind: seconds / played.wall_s for kind, seconds in played.cpu_s.items()},
+    }
+
+
+def misses(case: str, compared: Mapping[str, Any]) -> list[str]:
+    """Figures that are further apart than they should be."""
+    differences = compared["difference"]
+    return [
+        f"{key} {differences[key]:+.1%}"
+        for key, most in TARGETS[case].items()
+        if abs(differences[key]) > most
+    ]
+
+
+def build_table(case: str, compared: Mapping[str, Mapping[str, Any]]) -> Table:
+    table = Table(box=box.SIMPLE, pad_edge=False)
+    for header in ("policy", "figure"):
+        table.add_column(header)
+    for header in ("live", "simulated", "difference", "to reach"):
+        table.add_column(header, justify="right")
+    for policy, each in compared.items():
+        live, simulated = flatten(each["live"]), flatten(each["simulated"])
+        for key, apart in each["difference"].items():
+            most = TARGETS[case].get(key)
+            table.add_row(
+                policy,
+                key,
+                f"{live[key]:.4g}",
+                f"{simulated[key]:.4g}",
+                f"{apart:+.1%}",
+                "" if most is None else f"{most:.0%}",
+            )
+        table.add_row(policy, "ms added by the host to a lone request", f"{each['host_ms']:.1f}", "", "", "")
+        table.add_row(policy, "switches", *(f"{side['switches']:.0f}" for side in (live, simulated)), "", "")
+    return table
+
+
+def parse_args(words: list[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.fidelity",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add_options(parser)
+    return parser.parse_args(words)
+
+
+def main() -> int:
+    args = parse_args()
+    console = Console(stderr=True)
+    compared: dict[str, dict[str, Any]] = {}
+    try:
+        for policy in args.policy or POLICIES:
+            with console.status(policy), tempfile.TemporaryDirectory(prefix="elasticmm-") as folder:
+                compared[policy] = compare(args, make_stage(args, Path(folder)), policy)
+    except (ValueError, LaunchError, RuntimeError) as error:
+        print(f"benchmarks.fidelity: {error}", file=sys.stderr)
+        return 2 if isinstance(error, ValueError) else 1
+    Console(width=None if sys.stdout.isatty() else 160).print(build_table(args.case, compared))
+    if args.json is not None:
+        about = {
+            "command": shlex.join(["python", "-m", "benchmarks.fidelity", *sys.argv[1:]]),
+            "machine": describe_machine(),
+            "trace": asdict(trace_spec(args)),
+        }
+        args.json.write_text(json.dumps(about | {"policies": compared}, indent=2) + "\n")
+    missed = {policy: found for policy, each in compared.items() if (found := misses(args.case, each))}
+    for policy, found in missed.items():
+        print(f"{policy}: apart by more than wanted: {', '.join(found)}", file=sys.stderr)
+    return 1 if missed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

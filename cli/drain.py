@@ -1,0 +1,34 @@
+"""elasticmm drain: empties an instance, for maintenance."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from cli.connection import admin_of, endpoint_of
+from cli.exits import print_json
+from cli.options import AddressOption, JsonOption, NameOption, StateDirOption, TokenFileOption
+from cli.state import DEFAULT_NAME
+
+
+def run(
+    instance: Annotated[str, typer.Argument(metavar="INSTANCE", help="As 'elasticmm status' names it.")],
+    *,
+    timeout_s: Annotated[
+        float | None,
+        typer.Option("--timeout", metavar="SECONDS", min=0, help="It stays drained."),
+    ] = None,
+    address: AddressOption = None,
+    as_json: JsonOption = False,
+    name: NameOption = DEFAULT_NAME,
+    state_dir: StateDirOption = None,
+    token_file: TokenFileOption = None,
+) -> None:
+    """Moves all work off INSTANCE and gives it no more; returns when it is empty."""
+    with admin_of(endpoint_of(name, state_dir, address, token_file), as_json=as_json) as admin:
+        admin.drain(instance, timeout_s)
+    if as_json:
+        print_json({"instance": instance})
+    else:
+        print(f"{instance} is empty and gets no more work")

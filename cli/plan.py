@@ -1,0 +1,95 @@
+"""elasticmm plan: what every instance plays, and what it is to play."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING
+
+from cli.connection import admin_of, endpoint_of
+from cli.console import make_console
+from cli.exits import print_json
+from cli.options import AddressOption, JsonOption, NameOption, StateDirOption, TokenFileOption
+from cli.state import DEFAULT_NAME
+from cli.status import duration
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from rich.table import Table
+
+    from elasticmm_client.plan import ClusterPlan, PastTransition, PlannedInstance
+
+_SHOWN_PAST = 8
+
+
+def run(
+    *,
+    address: AddressOption = None,
+    as_json: JsonOption = False,
+    name: NameOption = DEFAULT_NAME,
+    state_dir: StateDirOption = None,
+    token_file: TokenFileOption = None,
+) -> None:
+    """Shows the wanted plan against the present one, and how far each transition is."""
+    with admin_of(endpoint_of(name, state_dir, address, token_file), as_json=as_json) as admin:
+        plan = admin.plan()
+    if as_json:
+        print_json(dataclasses.asdict(plan))
+    else:
+        show(plan)
+
+
+def show(plan: ClusterPlan) -> None:
+    console = make_console()
+    console.print(
+        f"policy {plan.policy}, plan {plan.version}, {plan.transitions_done} transitions done, "
+        f"{plan.transitions_rolled_back} rolled back"
+    )
+    console.print(_table(plan))
+    if plan.past:
+        console.print(_past_table(plan.past[-_SHOWN_PAST:]))
+
+
+def _table(plan: ClusterPlan) -> Table:
+    from rich import box
+    from rich.table import Table
+
+    table = Table(box=box.SIMPLE, pad_edge=False)
+    for header in ("id", "present", "wanted", "state", "for", "last failure"):
+        table.add_column(header)
+    for instance in plan.instances:
+        table.add_row(*_row(instance))
+    return table
+
+
+def _past_table(past: Sequence[PastTransition]) -> Table:
+    from rich import box
+    from rich.table import Table
+
+    table = Table(box=box.SIMPLE, pad_edge=False, title="last transitions", title_justify="left")
+    for header in ("id", "from", "to", "took", "until cleared", "resident", "moved"):
+        table.add_column(header)
+    for each in past:
+        table.add_row(
+            each.instance_id,
+            str(each.before),
+            str(each.after) if each.is_done else f"{each.after} (rolled back)",
+            f"{each.took_s * 1e3:.0f} ms",
+            f"{each.clearing_s * 1e3:.0f} ms",
+            str(each.num_resident),
+            f"{each.num_moved} ({each.size_bytes / 2**20:.1f} MiB)" if each.num_moved else "0",
+        )
+    return table
+
+
+def _row(instance: PlannedInstance) -> tuple[str, ...]:
+    wanted = "as it is" if instance.wanted in (None, instance.present) else str(instance.wanted)
+    pinned = " (pinned)" if instance.is_pinned else ""
+    return (
+        instance.id,
+        str(instance.present),
+        wanted + pinned,
+        instance.state,
+        duration(instance.since_s),
+        instance.last_failure,
+    )

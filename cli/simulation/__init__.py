@@ -1,0 +1,1 @@
+"""How `elasticmm simulate` shows what it found."""

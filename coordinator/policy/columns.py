@@ -1,0 +1,91 @@
+"""The instances' loads as columns of numbers, so that one placement weighs thousands of them at once."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from coordinator.policy.books import Books, InstanceBook
+from coordinator.policy.costing import Costing
+from core.stages import ModalityGroup, Stage
+
+Floats = npt.NDArray[np.float64]
+Ints = npt.NDArray[np.int64]
+Bools = npt.NDArray[np.bool_]
+UNBOUNDED = np.iinfo(np.int64).max
+
+
+class Columns:
+    """One row per instance, refreshed from the books' journal; changes nothing in them."""
+
+    def __init__(self, costing: Costing) -> None:
+        self._costing = costing
+        self._version = -1
+        self._position = 0
+        self._books: Books | None = None
+        self.ids: list[str] = []
+        self._row_of: dict[str, int] = {}
+        self._players: dict[tuple[Stage, ModalityGroup], Ints] = {}
+
+    def refresh(self, books: Books) -> None:
+        if books is not self._books or books.version != self._version:
+            self._rebuild(books)
+            return
+        changed = books.journal.since(self._position)
+        self._position = books.journal.end
+        for name in books.instances if changed is None else changed:
+            row = self._row_of.get(name)
+            if row is not None:
+                self._fill(row, books.instances[name])
+
+    def row(self, instance_id: str) -> int:
+        return self._row_of[instance_id]
+
+    def players(self, stage: Stage, group: ModalityGroup) -> Ints:
+        """Rows of open instances that play the stage for the group; found once per change of instances."""
+        known = self._players.get((stage, group))
+        if known is None:
+            books = self._books.instances.values() if self._books else ()
+            rows = [row for row, book in enumerate(books) if book.is_open and _plays(book, stage, group)]
+            known = self._players[stage, group] = np.array(rows, dtype=np.int64)
+        return known
+
+    def _rebuild(self, books: Books) -> None:
+        self._books, self._version, self._position = books, books.version, books.journal.end
+        self.ids = list(books.instances)
+        self._row_of = {name: row for row, name in enumerate(self.ids)}
+        self._players.clear()
+        count = len(self.ids)
+        self.block_tokens: Ints = np.zeros(count, dtype=np.int64)
+        self.free_kv_blocks: Ints = np.zeros(count, dtype=np.int64)
+        self.free_embedding_blocks: Ints = np.zeros(count, dtype=np.int64)
+        self.text_tokens: Ints = np.zeros(count, dtype=np.int64)
+        self.media_tokens: Ints = np.zeros(count, dtype=np.int64)
+        self.encode_s: Floats = np.zeros(count)  # of items dispatched here
+        self.backlog_s: Floats = np.zeros(count)  # device time of encodes and prefills dispatched here
+        self.encodes: Bools = np.zeros(count, dtype=np.bool_)
+        self.decodes: Bools = np.zeros(count, dtype=np.bool_)
+        self.stretch: Floats = np.ones(count)  # by how much the decode batch lengthens a prefill
+        self.decode_step_s: Floats = np.zeros(count)
+        for row, book in enumerate(books.instances.values()):
+            self.block_tokens[row] = book.block_tokens
+            self.encodes[row] = Stage.ENCODE in book.roles
+            self.decodes[row] = Stage.DECODE in book.roles
+            self._fill(row, book)
+
+    def _fill(self, row: int, book: InstanceBook) -> None:
+        load = book.load
+        stretch = self._costing.prefill_stretch(load.decoding, load.context_tokens)
+        total = book.total_embedding_blocks
+        self.free_kv_blocks[row] = book.free_kv_blocks
+        self.free_embedding_blocks[row] = UNBOUNDED if total is None else total - load.embedding_blocks
+        self.text_tokens[row] = load.text_tokens
+        self.media_tokens[row] = load.media_tokens
+        self.encode_s[row] = load.encode_s
+        self.backlog_s[row] = load.encode_s + load.prefill_s * stretch
+        self.stretch[row] = stretch
+        self.decode_step_s[row] = self._costing.promised_step_s(book)
+
+
+def _plays(book: InstanceBook, stage: Stage, group: ModalityGroup) -> bool:
+    return stage in book.roles and book.serves(group)

@@ -1,0 +1,61 @@
+"""What policies ask of the costs of a profile: predictions in seconds for loads, sequences and moves."""
+
+from __future__ import annotations
+
+from math import ceil
+
+from coordinator.policy.books import InstanceBook
+from coordinator.policy.cost_model import CostModel
+from coordinator.policy.work import Share, Work
+from core.costs import StepShape, chunk_shape
+
+
+class Costing:
+    """Predictions over the cost model for what lies on instances."""
+
+    def __init__(self, model: CostModel) -> None:
+        self.model = model
+        self.profile = model.profile
+        # One step's worth runs while the next one waits on the instance, so that the device never waits for
+        # a dispatch; what is more stays with the coordinator, where it can still go elsewhere.
+        self.chunk_s = model.step_s(chunk_shape(self.profile.chunk_tokens))  # a full step of prefill
+        self.open_tokens = 2 * max(model.tipping_tokens(), self.profile.chunk_tokens)
+
+    def prefill_stretch(self, sequences: float, context_tokens: float) -> float:
+        """How many times longer a full prefill chunk takes beside so large a decode batch."""
+        if sequences <= 0:
+            return 1.0
+        return self.full_step_s(sequences, context_tokens) / self.chunk_s
+
+    def backlog_s(self, load: Share) -> float:
+        """Device time of the encodes and prefills of a load."""
+        if not load.prefills:
+            return load.encode_s
+        return load.encode_s + load.prefill_s * self.prefill_stretch(load.decoding, load.context_tokens)
+
+    def decode_step_s(self, sequences: float, context_tokens: float) -> float:
+        """0 for an empty batch; averages may be fractions."""
+        if sequences <= 0:
+            return 0.0
+        return self.model.step_s(_decode_shape(sequences, context_tokens))
+
+    def full_step_s(self, sequences: float, context_tokens: float) -> float:
+        """A step of a full prefill chunk beside so large a decode batch."""
+        chunk = chunk_shape(self.profile.chunk_tokens)
+        return self.model.step_s(chunk.plus(_decode_shape(sequences, context_tokens)))
+
+    def promised_step_s(self, book: InstanceBook) -> float:
+        """A decode step of the instance once all that was promised to it decodes, and one more."""
+        load = book.load
+        return self.decode_step_s(load.sequences + 1, load.kv_blocks * book.block_tokens)
+
+    def hand_over_s(self, work: Work) -> float:
+        """KV follows the prefill layer by layer: what that does not hide, and the setup, come after it."""
+        setup_s = self.profile.kv_move.setup_s
+        return setup_s + max(0.0, self.model.kv_move_s(work.context_tokens) - setup_s - work.prefill_s)
+
+
+def _decode_shape(sequences: float, context_tokens: float) -> StepShape:
+    """Whole numbers at least as large as the averages."""
+    count, context = ceil(sequences), ceil(context_tokens)
+    return StepShape(count, float(context), count, context)

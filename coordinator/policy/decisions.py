@@ -1,0 +1,47 @@
+"""Why the policies did what they did: the last decisions with the numbers that were weighed."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from heapq import merge
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """One choice of one piece of policy; read by `elasticmm why` and the logs."""
+
+    at_s: float  # on the clock of the driver
+    piece: str  # "balancer", "prefill allocation", …
+    subject: str  # a request or an instance
+    choice: str  # in words
+    numbers: Mapping[str, float] = field(default_factory=dict)  # what was weighed, unit in the name
+
+    def __str__(self) -> str:
+        weighed = ", ".join(f"{name} {value:.4g}" for name, value in self.numbers.items())
+        return f"{self.piece}: {self.subject} {self.choice}" + (f" ({weighed})" if weighed else "")
+
+
+class DecisionRing:
+    """The newest `size` decisions of each piece: many dispatches push out no change of roles."""
+
+    def __init__(self, size: int = 1024) -> None:
+        self._size = size
+        self._rings: dict[str, deque[tuple[int, Decision]]] = {}
+        self._count = 0
+
+    def add(self, decision: Decision) -> None:
+        ring = self._rings.get(decision.piece)
+        if ring is None:
+            ring = self._rings[decision.piece] = deque(maxlen=self._size)
+        ring.append((self._count, decision))
+        self._count += 1
+
+    def about(self, subject: str | None = None) -> Iterator[Decision]:
+        """Those of a request or instance, oldest first; all for None."""
+        in_order = merge(*self._rings.values(), key=lambda entry: entry[0])
+        return (each for _, each in in_order if subject is None or each.subject == subject)
+
+    def __len__(self) -> int:
+        return sum(map(len, self._rings.values()))

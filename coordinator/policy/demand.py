@@ -1,0 +1,144 @@
+"""What arrives: rates and sizes of each group's requests, from the recent past."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+
+from coordinator.policy.cost_model import CostModel
+from coordinator.policy.forecast import Forecast
+from coordinator.policy.plan import GROUPS
+from coordinator.policy.queueing import NO_FLOW, Flow
+from coordinator.policy.work import Work
+from core.costs import chunk_shape
+from core.stages import ModalityGroup
+
+_KEEP = 1 - 1 / 50  # of a request's part in the average sizes, at each that follows
+_NONE: Mapping[ModalityGroup, float] = MappingProxyType({})
+
+
+@dataclass(frozen=True, slots=True)
+class GroupDemand:
+    """Of one group, per second and per request."""
+
+    rate: float = 0.0  # requests a second
+    prefill: Flow = NO_FLOW  # a job is a prompt, by what it adds to a step that runs anyhow
+    prefill_s: float = 0.0  # of a prompt alone
+    encode: Flow = NO_FLOW  # a job is a media item
+    encode_s: float = 0.0  # of a request, all its items
+    items: float = 0.0  # of a request
+    prompt_tokens: float = 0.0
+    output_tokens: float = 1.0
+
+    def at_rate(self, rate: float) -> GroupDemand:
+        """The same requests at another rate."""
+        return GroupDemand(
+            rate,
+            self.prefill._replace(rate=rate),
+            self.prefill_s,
+            self.encode._replace(rate=rate * self.items),
+            self.encode_s,
+            self.items,
+            self.prompt_tokens,
+            self.output_tokens,
+        )
+
+
+Demand = dict[ModalityGroup, GroupDemand]
+
+
+class _Meter:
+    """One group: work by its forecast, sizes averaged over about the last `_MEMORY` requests."""
+
+    def __init__(self) -> None:
+        self.forecast = Forecast()
+        self.weight = 0.0
+        self._sums = [0.0] * 9
+        self._outputs = 0.0
+        self._num_ended = 0.0
+
+    def add(self, work: Work, work_s: float, added_s: float, now_s: float) -> None:
+        """`added_s`: of its prefill, to a step that runs anyhow."""
+        self.forecast.note(work_s, now_s)
+        news = (
+            work_s,
+            work.prefill_s,
+            added_s,
+            added_s**2,
+            len(work.media),
+            work.encode_s,
+            sum(item.encode_s**2 for item in work.media),
+            work.prompt_tokens,
+            work.reserve_tokens,
+        )
+        self.weight = self.weight * _KEEP + 1
+        self._sums = [have * _KEEP + new for have, new in zip(self._sums, news, strict=True)]
+
+    def ended(self, num_outputs: int) -> None:
+        self._outputs = self._outputs * _KEEP + num_outputs
+        self._num_ended = self._num_ended * _KEEP + 1
+
+    def sizes(self) -> GroupDemand | None:
+        """At one request per second; None before the first."""
+        if not self.weight:
+            return None
+        _, prefill_s, added_s, added_s2, items, encode_s, encode_s2, prompt, reserve = (
+            total / self.weight for total in self._sums
+        )
+        encode = Flow(items, encode_s / items, encode_s2 / items) if items else NO_FLOW
+        outputs = self._outputs / self._num_ended if self._num_ended else reserve
+        return GroupDemand(
+            1.0, Flow(1.0, added_s, added_s2), prefill_s, encode, encode_s, items, prompt, max(1.0, outputs)
+        )
+
+    @property
+    def work_s(self) -> float:
+        """Instance-seconds of a request."""
+        return self._sums[0] / self.weight if self.weight else 0.0
+
+
+class DemandMeter:
+    """Fed with every arrival and every end; says what to be ready for."""
+
+    def __init__(self, model: CostModel) -> None:
+        self._model = model
+        self._meters = {group: _Meter() for group in GROUPS}
+
+    def note_arrival(self, work: Work, now_s: float) -> None:
+        added_s = self._added_prefill_s(work)
+        decode_s = self._model.decode_work_s(work.reserve_tokens, work.prompt_tokens)
+        work_s = work.encode_s + added_s + decode_s
+        self._meters[work.group].add(work, work_s, added_s, now_s)
+
+    def note_finished(self, work: Work) -> None:
+        self._meters[work.group].ended(work.num_outputs)
+
+    def _added_prefill_s(self, work: Work) -> float:
+        """Under load prompts share steps: each adds its arithmetic, weights are read for others anyhow."""
+        flops = self._model.step_costs.flops
+        return min(work.prefill_s, flops.seconds(chunk_shape(work.prompt_tokens)))
+
+    def output_tokens(self, group: ModalityGroup) -> float:
+        """Of an answer in the mean; of all groups for SHARED, 1 before the first request."""
+        known = [
+            (meter.weight, sizes.output_tokens)
+            for each, meter in self._meters.items()
+            if group in (each, ModalityGroup.SHARED) and (sizes := meter.sizes()) is not None
+        ]
+        total = sum(weight for weight, _ in known)
+        return sum(weight * tokens for weight, tokens in known) / total if total else 1.0
+
+    def work(self, group: ModalityGroup, now_s: float) -> float:
+        """Instance-seconds per second of the group to be ready for."""
+        return self._meters[group].forecast.demand(now_s)
+
+    def demand(self, now_s: float, backlog: Mapping[ModalityGroup, float] = _NONE) -> Demand:
+        """Of every group that has had requests; `backlog` (requests per second) comes on top."""
+        demand: Demand = {}
+        for group, meter in self._meters.items():
+            sizes = meter.sizes()
+            if sizes is not None:
+                rate = meter.forecast.demand(now_s) / meter.work_s
+                demand[group] = sizes.at_rate(rate + backlog.get(group, 0.0))
+        return demand

@@ -1,0 +1,189 @@
+"""First come, first served within each modality group, under memory and the token budget."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from coordinator.policy.books import Books
+from coordinator.policy.columns import Bools, Columns, Floats, Ints
+from coordinator.policy.costing import Costing
+from coordinator.policy.decisions import Decision, DecisionRing
+from coordinator.policy.lateness import ArrivalQueueing, Queueing
+from coordinator.policy.turns import Turns
+from coordinator.policy.view import Placement
+from coordinator.policy.work import Work
+from core.stages import Stage
+
+
+class _Encoding(NamedTuple):
+    """Where a request's media go (rows, one per item) and after how many seconds all have arrived."""
+
+    rows: tuple[int, ...]
+    ready_s: float
+
+
+class _Choice(NamedTuple):
+    """Rows of the chosen instances, and the predicted seconds to the first token."""
+
+    encode: tuple[int, ...]
+    prefill: int
+    decode: int
+    first_s: float
+
+
+_NO_MEDIA = _Encoding((), 0.0)
+_NO_ROOM = _Encoding((), np.inf)
+
+
+class Dispatch:
+    """Chooses instances for the first waiting request of a group.
+
+    A prefill instance takes text while its open text stays within the token budget. It takes media while
+    what it has to do would end, at the latest, one prefill of that length after their embeddings are there;
+    an encoder while no more is queued there than the request brings itself. All take one where none of the
+    kind is open. The rest waits here, where it can still go elsewhere and text can pass it. Among those with
+    room, the earliest predicted first token wins; then the decode instance where the answer is predicted to
+    end first.
+    With `together`, one instance does all stages of a request, as coupled replicas do.
+    """
+
+    def __init__(
+        self,
+        costing: Costing,
+        turns: Turns,
+        decisions: DecisionRing,
+        *,
+        queueing: Queueing | None = None,
+        together: bool = False,
+    ) -> None:
+        """`queueing` None: first come, first served."""
+        self._costing = costing
+        self._turns = turns
+        self._decisions = decisions
+        self._together = together
+        self._queueing = queueing or ArrivalQueueing()
+        self._columns = Columns(costing)
+        self._blocked: tuple[int, int, tuple[str, ...]] | None = None
+
+    def place(self, books: Books, now_s: float) -> Placement | None:
+        """The next request to dispatch, or None; the driver applies it before it asks again."""
+        order = self._turns.order(books)
+        firsts = [work for group in order if (work := self._queueing.first(books, group, now_s)) is not None]
+        state = (books.version, books.journal.end, tuple(work.request_id for work in firsts))
+        if not firsts or state == self._blocked:
+            return None
+        self._columns.refresh(books)
+        for work in firsts:
+            choice = self._choose(work)
+            if choice is not None:
+                self._turns.took(work)
+                return self._placement(work, choice, now_s)
+        self._blocked = state
+        return None
+
+    def _choose(self, work: Work) -> _Choice | None:
+        spread = self._spread_media(work) if work.media else _NO_MEDIA
+        rows = self._with_room(work)
+        if not rows.size:
+            return None
+        first_s, is_local = self._first_token_s(work, rows, spread)
+        best = int(np.argmin(first_s))
+        prefill = int(rows[best])
+        decode = self._choose_decode(work, prefill)
+        if first_s[best] == np.inf or decode is None:
+            return None
+        encode = (prefill,) * len(work.media) if is_local[best] else spread.rows
+        return _Choice(encode, prefill, decode, float(first_s[best]))
+
+    def _with_room(self, work: Work) -> Ints:
+        """Prefill instances with free KV and embedding blocks for the request."""
+        columns = self._columns
+        rows = columns.players(Stage.PREFILL, work.group)
+        if self._together:
+            rows = rows[columns.decodes[rows] & (columns.encodes[rows] | (not work.media))]
+        tokens = work.promised_tokens if self._together else work.context_tokens
+        able = columns.free_kv_blocks[rows] >= -(-tokens // columns.block_tokens[rows])
+        if work.media:
+            able &= columns.free_embedding_blocks[rows] >= work.embedding_blocks
+        able_rows: Ints = rows[able]
+        return able_rows
+
+    def _spread_media(self, work: Work) -> _Encoding:
+        """Each item to the encoder that is predicted to finish it first, the longest item first."""
+        columns = self._columns
+        encoders = columns.players(Stage.ENCODE, work.group)
+        if self._together:
+            return _NO_ROOM
+        encoders = encoders[columns.encode_s[encoders] <= work.encode_s]
+        if not encoders.size:
+            return _NO_ROOM
+        backlog_s = columns.backlog_s[encoders]
+        chosen = [0] * len(work.media)
+        ready_s = 0.0
+        for index in sorted(range(len(chosen)), key=lambda index: -work.media[index].encode_s):
+            item = work.media[index]
+            place = int(np.argmin(backlog_s))
+            backlog_s[place] += item.encode_s
+            chosen[index] = int(encoders[place])
+            move_s = self._costing.model.embedding_move_s(item.num_tokens)
+            ready_s = max(ready_s, float(backlog_s[place]) + move_s)
+        return _Encoding(tuple(chosen), ready_s)
+
+    def _first_token_s(self, work: Work, rows: Ints, spread: _Encoding) -> tuple[Floats, Bools]:
+        """Seconds to the first token by prefill row, and on which rows the media had best be encoded too.
+
+        Infinite where the budget does not take the request now.
+        """
+        columns = self._columns
+        backlog_s = columns.backlog_s[rows]
+        own_s = work.prefill_s * columns.stretch[rows]
+        if not work.media:
+            return np.where(self._takes_text(work, rows), backlog_s + own_s, np.inf), _nowhere(rows)
+        is_free = columns.media_tokens[rows] == 0
+        start_s = np.maximum(backlog_s, spread.ready_s)
+        start_s[~is_free & (backlog_s > spread.ready_s + own_s)] = np.inf
+        may_encode = columns.encodes[rows] & (columns.encode_s[rows] <= work.encode_s)
+        may_encode &= is_free | (backlog_s <= work.encode_s + own_s)
+        local_s = np.where(may_encode, backlog_s + work.encode_s, np.inf)
+        return np.minimum(start_s, local_s) + own_s, (local_s <= start_s) & may_encode
+
+    def _takes_text(self, work: Work, rows: Ints) -> Bools:
+        """By open tokens of text alone, so that text never waits for room behind media."""
+        tokens = self._columns.text_tokens[rows]
+        takes: Bools = (tokens == 0) | (tokens + work.context_tokens <= self._costing.open_tokens)
+        return takes
+
+    def _choose_decode(self, work: Work, prefill: int) -> int | None:
+        """Where the answer ends first; the prefill instance at a tie, if it decodes."""
+        columns = self._columns
+        if self._together:
+            return prefill
+        rows = columns.players(Stage.DECODE, work.group)
+        needed = -(-work.promised_tokens // columns.block_tokens[rows])
+        rows = rows[columns.free_kv_blocks[rows] >= needed]
+        if not rows.size:
+            return None
+        end_s = columns.decode_step_s[rows] * work.reserve_tokens + columns.backlog_s[rows]
+        end_s += np.where(rows == prefill, -1e-9, self._costing.hand_over_s(work))
+        return int(rows[np.argmin(end_s)])
+
+    def _placement(self, work: Work, choice: _Choice, now_s: float) -> Placement:
+        columns, ids = self._columns, self._columns.ids
+        encode = tuple(ids[row] for row in choice.encode)
+        placement = Placement(work.request_id, encode, ids[choice.prefill], ids[choice.decode])
+        numbers = {
+            "waited_s": now_s - work.arrival_s,
+            "first_token_in_s": choice.first_s,
+            "prefill_backlog_s": float(columns.backlog_s[choice.prefill]),
+            "decode_step_s": float(columns.decode_step_s[choice.decode]),
+        }
+        words = f"goes to prefill {placement.prefill}, decode {placement.decode}"
+        words += f", encode {' '.join(encode)}" if encode else ""
+        self._decisions.add(Decision(now_s, "dispatch", work.request_id, words, numbers))
+        return placement
+
+
+def _nowhere(rows: Ints) -> Bools:
+    return np.zeros(rows.size, dtype=np.bool_)

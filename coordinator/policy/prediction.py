@@ -1,0 +1,208 @@
+"""What a form of the cluster would give: time to first token and per output token under a demand."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from math import log1p
+from typing import NamedTuple
+
+from coordinator.policy.costing import Costing
+from coordinator.policy.demand import Demand, GroupDemand
+from coordinator.policy.forms import Form, Forms, Pool, pool_of
+from coordinator.policy.queueing import (
+    NO_FLOW,
+    OVERLOAD_S,
+    Flow,
+    mixed_turn_s,
+    pooled,
+    spread_90_s,
+    wait_90_s,
+)
+from coordinator.policy.scheduler import Slo
+from core.stages import ModalityGroup, Stage
+
+_LATENCY_WEIGHT = 0.05
+_ROUNDS = 3  # of batch size and step time, each of which follows from the other; they converge fast
+
+
+class Latency(NamedTuple):
+    """The 90th percentiles of one group."""
+
+    ttft_s: float
+    tpot_s: float
+
+
+def missing(ratio: float) -> float:
+    """The share of requests over the target, where the 90th percentile is `ratio` times the target.
+
+    A smooth step, one half at the target, for predictions are not exact; the logarithm tells apart what
+    misses by far, and what meets with ease.
+    """
+    steep = ratio**4
+    return steep / (1 + steep) + _LATENCY_WEIGHT * log1p(ratio)
+
+
+_NEVER = Latency(1e6, 1e6)
+
+
+class _Decode(NamedTuple):
+    """Decode on a pool, one instance in the mean, and what it makes of latencies."""
+
+    riding: float  # load by decodes in steps that prefill anyhow
+    turn_s: float  # of the engine: a token for every sequence
+    tpot_s: float
+    blocked_s: float  # a prompt waits so long for room, because answers outgrow the pool
+
+
+class Predictor:
+    """Predicts forms for one demand; see queueing.py for the estimates."""
+
+    def __init__(self, costing: Costing, slo: Slo) -> None:
+        self._costing = costing
+        self._slo = slo
+
+    def score(self, forms: Forms, demand: Demand) -> float:
+        """About the share of requests that will miss a target, and a little for latency; less is better.
+
+        Each group counts by its requests, so that where not all can be served in time, those who can are.
+        """
+        latencies = self.latencies(forms, demand)
+        total = sum(demand[group].rate for group in latencies)
+        score = 0.0
+        for group, latency in latencies.items():
+            ttft = latency.ttft_s / self._slo.group_ttft_s(group)
+            score += missing(max(ttft, latency.tpot_s / self._slo.tpot_s)) * demand[group].rate / total
+        return score
+
+    def latencies(self, forms: Forms, demand: Demand) -> dict[ModalityGroup, Latency]:
+        """Of every group with demand."""
+        present = {group: each for group, each in demand.items() if each.rate > 0}
+        shared = forms.get(ModalityGroup.SHARED)
+        if shared is not None:
+            return self._of_form(shared, present)
+        found: dict[ModalityGroup, Latency] = {}
+        for group, each in present.items():
+            form = forms.get(group)
+            found |= {group: _NEVER} if form is None else self._of_form(form, {group: each})
+        return found
+
+    def _of_form(
+        self, form: Form, demand: Mapping[ModalityGroup, GroupDemand]
+    ) -> dict[ModalityGroup, Latency]:
+        decode = self._decode(form, demand)
+        return {
+            group: Latency(self._ttft_s(form, demand, group, decode) + decode.blocked_s, decode.tpot_s)
+            for group in demand
+        }
+
+    def _decode(self, form: Form, demand: Mapping[ModalityGroup, GroupDemand]) -> _Decode:
+        """By Little's law, a batch holds the sequences that come in during the time they stay."""
+        pool = _need(form, Stage.DECODE)
+        rate = sum(each.rate for each in demand.values()) / pool.size
+        outputs = sum(each.rate * each.output_tokens for each in demand.values()) / pool.size / rate
+        context = sum(
+            each.rate * each.output_tokens * (each.prompt_tokens + each.output_tokens / 2)
+            for each in demand.values()
+        ) / (outputs * rate * pool.size)
+        profile = self._costing.profile
+        most = max(1.0, min(profile.max_sequences, profile.kv_tokens / (context + outputs / 2)))
+        others = self._interruptions(pool, demand)
+        most_s = self._longest_turn_s(pool, demand, most, context)
+        per_token_s = self._costing.model.step_costs.flops.per_new_token_s
+        turn_s = self._costing.decode_step_s(1, context)
+        for _ in range(_ROUNDS):
+            batch = min(most, max(1.0, rate * outputs * turn_s))
+            step_s = self._costing.decode_step_s(batch, batch * context)
+            turn_s = min(most_s, mixed_turn_s(step_s, batch * per_token_s, others, turn_s))
+        overload = max(0.0, rate * outputs * turn_s / most - 1)
+        hand_over_s = 0.0 if Stage.PREFILL in pool.roles else profile.kv_move.setup_s
+        tpot_s = min(most_s, turn_s + spread_90_s(outputs * turn_s, others) / outputs)
+        riding = rate * outputs * per_token_s
+        return _Decode(riding, turn_s, tpot_s + hand_over_s / outputs, overload * OVERLOAD_S)
+
+    def _longest_turn_s(
+        self, pool: Pool, demand: Mapping[ModalityGroup, GroupDemand], batch: float, context: float
+    ) -> float:
+        """A full step and the encodes that belong to it.
+
+        A decode gains a token in every turn of the engine: no queue of prefills holds it up for longer.
+        """
+        if Stage.PREFILL not in pool.roles:
+            return float("inf")
+        full_s = self._costing.full_step_s(batch, batch * context)
+        prefill = sum(each.prefill.work for each in demand.values())
+        encode = sum(each.encode.work for each in demand.values()) if Stage.ENCODE in pool.roles else 0.0
+        return full_s * (1 + encode / prefill) if prefill > 0 else full_s
+
+    def _interruptions(self, pool: Pool, demand: Mapping[ModalityGroup, GroupDemand]) -> Flow:
+        """Encodes and prefills on one instance of the pool."""
+        flow = NO_FLOW
+        for each in demand.values():
+            jobs = _jobs(pool, each)
+            flow = flow.plus(jobs) if jobs.rate > 0 else flow
+        return flow._replace(rate=flow.rate / pool.size)
+
+    def _ttft_s(
+        self,
+        form: Form,
+        demand: Mapping[ModalityGroup, GroupDemand],
+        group: ModalityGroup,
+        decode: _Decode,
+    ) -> float:
+        pool, own = _need(form, Stage.PREFILL), demand[group]
+        own_s = own.prefill_s
+        wait_s = self._wait_s(pool, demand, group, decode)
+        if own.encode.rate <= 0:
+            return wait_s + own_s
+        encoders = _need(form, Stage.ENCODE)
+        encode_s = own.encode_s / max(1.0, min(own.items, encoders.size))
+        if encoders is pool:
+            return wait_s + encode_s + own_s
+        move_s = self._costing.model.embedding_move_s(int(own.prompt_tokens))
+        return wait_s + own_s + self._wait_s(encoders, demand, group, decode) + encode_s + move_s
+
+    def _wait_s(
+        self,
+        pool: Pool,
+        demand: Mapping[ModalityGroup, GroupDemand],
+        group: ModalityGroup,
+        decode: _Decode,
+    ) -> float:
+        """Until the pool begins with a job of the group. Turns are fair: who brings less work goes first.
+
+        Where the pool decodes too, a job also waits for the turn at hand, and decodes ride along.
+        """
+        flows = {each: _jobs(pool, sizes) for each, sizes in demand.items()}
+        total = NO_FLOW
+        for flow in flows.values():
+            total = total.plus(flow) if flow.rate > 0 else total
+        is_mixed = Stage.DECODE in pool.roles
+        riding, turn_s = (decode.riding, decode.turn_s / 2) if is_mixed else (0.0, 0.0)
+        queue = pooled(total, pool.size, riding)
+        lighter = min(flows, key=lambda each: flows[each].work)
+        light = flows[lighter].work / pool.size + riding
+        if group is lighter:
+            # The dispatch keeps one job queued on an instance that is busy, and that goes first there.
+            ahead_s = max((flow.mean_s for each, flow in flows.items() if each is not group), default=0.0)
+            turn_s += queue.wait_chance * ahead_s
+            return turn_s + wait_90_s(queue, riding, light)
+        return turn_s + wait_90_s(queue, light, queue.load)
+
+
+def _jobs(pool: Pool, sizes: GroupDemand) -> Flow:
+    """What one group brings to the pool besides decode; a request whose stages share a pool is one job."""
+    prefill = sizes.prefill
+    if Stage.ENCODE not in pool.roles:
+        return prefill if Stage.PREFILL in pool.roles else NO_FLOW
+    if Stage.PREFILL not in pool.roles or sizes.encode.rate <= 0:
+        return sizes.encode if Stage.PREFILL not in pool.roles else prefill
+    mean_s = prefill.mean_s + sizes.encode_s
+    variance = sizes.encode.square_s2 - sizes.encode.mean_s**2
+    square_s2 = prefill.square_s2 - prefill.mean_s**2 + sizes.items * max(0.0, variance) + mean_s**2
+    return Flow(prefill.rate, mean_s, square_s2)
+
+
+def _need(form: Form, stage: Stage) -> Pool:
+    pool = pool_of(form, stage)
+    assert pool is not None, f"a form without {stage.name}"
+    return pool

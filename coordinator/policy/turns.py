@@ -1,0 +1,54 @@
+"""Whose turn it is where text and media compete for the same instances."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from coordinator.policy.books import Books
+from coordinator.policy.plan import GROUPS
+from coordinator.policy.work import Work
+from core.stages import ModalityGroup
+
+
+class Turns(Protocol):
+    """Asked by the dispatch before every placement, and told of every one."""
+
+    def order(self, books: Books) -> list[ModalityGroup]:
+        """Groups whose first waiting request may be placed now, first choice first. Changes nothing."""
+        ...
+
+    def took(self, work: Work) -> None: ...
+
+
+class FairTurns:
+    """Start-time fair queueing (Goyal, Vin, Cheng 1996) over device seconds, with equal weights.
+
+    A group that has had little device time goes first, so that text does not wait for the pictures of
+    others; one that was idle saves no credit.
+    """
+
+    def __init__(self) -> None:
+        self._virtual_s = 0.0
+        self._finish_s = dict.fromkeys(GROUPS, 0.0)
+
+    def order(self, books: Books) -> list[ModalityGroup]:
+        present = [group for group in GROUPS if books.num_waiting(group)]
+        return sorted(present, key=self._start_s)
+
+    def took(self, work: Work) -> None:
+        self._virtual_s = self._start_s(work.group)
+        self._finish_s[work.group] = self._virtual_s + work.prefill_s + work.encode_s
+
+    def _start_s(self, group: ModalityGroup) -> float:
+        return max(self._virtual_s, self._finish_s[group])
+
+
+class ArrivalTurns:
+    """One queue for all, strictly in order: what a coupled server does."""
+
+    def order(self, books: Books) -> list[ModalityGroup]:
+        firsts = [work for group in GROUPS if (work := books.first_waiting(group)) is not None]
+        return [min(firsts, key=lambda work: work.order).group] if firsts else []
+
+    def took(self, work: Work) -> None:
+        """Keeps no account."""

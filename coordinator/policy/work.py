@@ -1,0 +1,172 @@
+"""One request as policies see it, and what it lays on each instance now."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from coordinator.policy.view import EMBEDDING_BLOCK_TOKENS, Placement, num_blocks
+from core.stages import ModalityGroup
+
+PRIORITY_S = 10.0  # a class of priority is worth so many seconds of waiting, so that none starves
+
+
+@dataclass(frozen=True, slots=True)
+class MediaWork:
+    """One media item: `encode_s` is predicted device time, `pixels` what has to be preprocessed."""
+
+    num_tokens: int
+    pixels: int = 0
+    encode_s: float = 0.0
+
+    @property
+    def embedding_blocks(self) -> int:
+        return num_blocks(self.num_tokens, EMBEDDING_BLOCK_TOKENS)
+
+
+@dataclass(slots=True, eq=False)
+class Work:
+    """A request's demand and progress. Changed by the driver (dispatcher or simulator) through Books only."""
+
+    request_id: str
+    arrival_s: float
+    prompt_tokens: int  # media tokens included
+    reserve_tokens: int  # output tokens that blocks are promised for
+    prefill_s: float = 0.0  # predicted device time of the prompt alone
+    media: tuple[MediaWork, ...] = ()
+    priority: int = 0
+    tenant: str = "default"
+
+    placement: Placement | None = None
+    encoded: set[int] = field(default_factory=set)  # media items whose embedding is delivered
+    num_outputs: int = 0  # tokens shown so far, those of earlier dispatches included
+    outputs_at_dispatch: int = 0
+    is_prefilled: bool = False  # the first token of this dispatch is out
+    is_handed_over: bool = False  # the decoder holds the KV
+    moving_to: str | None = None  # a migration under way
+    num_moves: int = 0
+    num_preemptions: int = 0
+    ready_s: float = 0.0  # no dispatch before
+
+    @property
+    def group(self) -> ModalityGroup:
+        """Text-only work and work with media queue apart."""
+        return ModalityGroup.MULTIMODAL if self.media else ModalityGroup.TEXT
+
+    @property
+    def order(self) -> tuple[float, str]:
+        """Smaller goes first: arrival, moved forward by priority."""
+        return self.arrival_s - PRIORITY_S * self.priority, self.request_id
+
+    @property
+    def encode_s(self) -> float:
+        return sum(item.encode_s for item in self.media)
+
+    @property
+    def embedding_blocks(self) -> int:
+        return sum(item.embedding_blocks for item in self.media)
+
+    @property
+    def context_tokens(self) -> int:
+        return self.prompt_tokens + self.num_outputs
+
+    @property
+    def computed_tokens(self) -> int:
+        """Tokens that a dispatch has to prefill: the prompt and what was shown before it."""
+        return self.prompt_tokens + self.outputs_at_dispatch
+
+    @property
+    def promised_tokens(self) -> int:
+        """Tokens that the decoder promises blocks for; grows with an answer longer than expected."""
+        return self.prompt_tokens + max(self.reserve_tokens, self.num_outputs + 1)
+
+
+@dataclass(slots=True)
+class Share:
+    """What work, of one request or summed over several, lies on one instance."""
+
+    kv_blocks: int = 0
+    embedding_blocks: int = 0
+    encode_items: int = 0
+    encode_tokens: int = 0
+    encode_s: float = 0.0
+    prefills: int = 0
+    prefill_tokens: int = 0
+    media_tokens: int = 0  # those of them of prompts with media
+    prefill_s: float = 0.0
+    sequences: int = 0  # that decode here, or will
+    decoding: int = 0  # those of them whose KV is here
+    context_tokens: int = 0  # of those
+
+    def add(self, other: Share, sign: int = 1) -> None:
+        """Seconds start at exactly zero again where nothing is left, so that rounding does not pile up."""
+        self.kv_blocks += sign * other.kv_blocks
+        self.embedding_blocks += sign * other.embedding_blocks
+        if other.encode_items:
+            self.encode_items += sign * other.encode_items
+            self.encode_tokens += sign * other.encode_tokens
+            self.encode_s = self.encode_s + sign * other.encode_s if self.encode_items else 0.0
+        if other.prefills:
+            self.prefills += sign * other.prefills
+            self.prefill_tokens += sign * other.prefill_tokens
+            self.media_tokens += sign * other.media_tokens
+            self.prefill_s = self.prefill_s + sign * other.prefill_s if self.prefills else 0.0
+        self.sequences += sign * other.sequences
+        self.decoding += sign * other.decoding
+        self.context_tokens += sign * other.context_tokens
+
+    @property
+    def text_tokens(self) -> int:
+        """Open prompt tokens of text-only prompts."""
+        return self.prefill_tokens - self.media_tokens
+
+
+def shares_of(work: Work, block_tokens: dict[str, int]) -> dict[str, Share]:
+    """What the work lays on each instance; `block_tokens` are the instances' KV block sizes.
+
+    Blocks are promised from dispatch on, before the instance has taken them, so that two decisions in a
+    row do not give the same block twice.
+    """
+    placement = work.placement
+    if placement is None:
+        return {}
+    shares: dict[str, Share] = {}
+
+    def share(name: str) -> Share:
+        found = shares.get(name)
+        if found is None:
+            found = shares[name] = Share()
+        return found
+
+    for index, encoder in enumerate(placement.encode):
+        if index not in work.encoded:
+            on_encoder, item = share(encoder), work.media[index]
+            on_encoder.encode_items += 1
+            on_encoder.encode_tokens += item.num_tokens
+            on_encoder.encode_s += item.encode_s
+    if not work.is_prefilled:
+        on_prefill = share(placement.prefill)
+        on_prefill.prefills += 1
+        on_prefill.prefill_tokens += work.computed_tokens
+        if work.media:
+            on_prefill.media_tokens += work.computed_tokens
+        on_prefill.prefill_s += work.prefill_s
+    if (
+        placement.prefill != placement.decode
+        and not work.is_handed_over
+        and placement.prefill in block_tokens
+    ):
+        share(placement.prefill).kv_blocks += num_blocks(
+            work.computed_tokens, block_tokens[placement.prefill]
+        )
+    has_left = placement.prefill != placement.decode or work.num_moves > 0
+    if work.media and not (work.is_handed_over and has_left):
+        share(placement.prefill).embedding_blocks += work.embedding_blocks
+    for decoder in {placement.decode, work.moving_to or placement.decode}:
+        if decoder in block_tokens:
+            share(decoder).kv_blocks += num_blocks(work.promised_tokens, block_tokens[decoder])
+    on_decode = share(placement.decode)
+    on_decode.sequences += 1
+    if work.is_prefilled:
+        on_decode.decoding += 1
+        on_decode.context_tokens += work.context_tokens
+    return shares

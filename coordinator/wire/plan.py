@@ -1,0 +1,65 @@
+"""Plans and decisions as messages."""
+
+from __future__ import annotations
+
+from coordinator.planner import PlannedInstance, PlanStatus
+from coordinator.policy.decisions import Decision
+from coordinator.policy.plan import Assignment
+from coordinator.transition import PastTransition
+from coordinator.wire.stages import from_group, from_roles
+from elasticmm.v1 import admin_pb2 as pb
+
+
+def from_plan(status: PlanStatus) -> pb.GetPlanResponse:
+    return pb.GetPlanResponse(
+        policy=status.policy,
+        version=status.version,
+        instances=[_from_planned(each) for each in status.instances],
+        transitions_done=status.num_done,
+        transitions_rolled_back=status.num_rolled_back,
+        past=[_from_past(each) for each in status.past],
+    )
+
+
+def from_decision(decision: Decision, now_s: float) -> pb.Decision:
+    return pb.Decision(
+        age_s=now_s - decision.at_s,
+        piece=decision.piece,
+        subject=decision.subject,
+        choice=decision.choice,
+        numbers=dict(decision.numbers),
+    )
+
+
+def _from_planned(planned: PlannedInstance) -> pb.PlannedInstance:
+    message = pb.PlannedInstance(
+        instance_id=planned.instance_id,
+        present=_from_assignment(planned.present),
+        state=planned.state,
+        since_s=planned.since_s,
+        is_pinned=planned.is_pinned,
+        is_drained=planned.is_drained,
+        last_failure=planned.last_failure,
+    )
+    if planned.wanted is not None:
+        message.wanted.CopyFrom(_from_assignment(planned.wanted))
+    return message
+
+
+def _from_past(past: PastTransition) -> pb.PastTransition:
+    return pb.PastTransition(
+        number=past.number,
+        instance_id=past.instance_id,
+        before=_from_assignment(past.before),
+        after=_from_assignment(past.after),
+        is_done=past.is_done,
+        took_s=past.took_s,
+        clearing_s=past.clearing_s,
+        num_resident=past.num_resident,
+        num_moved=past.cleared.num_moved,
+        size_bytes=past.cleared.size_bytes,
+    )
+
+
+def _from_assignment(assignment: Assignment) -> pb.Assignment:
+    return pb.Assignment(roles=from_roles(assignment.roles), group=from_group(assignment.group))

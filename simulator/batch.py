@@ -1,0 +1,116 @@
+"""The decode batch of one instance, kept by sums: a step costs the same whatever its size."""
+
+from __future__ import annotations
+
+from heapq import heappop, heappush
+
+from coordinator.policy.view import num_blocks
+from simulator.job import Job
+
+
+class DecodeBatch:
+    """Sequences that all gain one token a step.
+
+    `steps` counts the steps of the instance's batch for ever; a sequence that joined at step s with n tokens
+    of KV holds n + steps - s of them. It takes a new block at every step with steps % block_tokens == its
+    phase, so the blocks that a step needs are one look-up.
+    """
+
+    __slots__ = ("_block_tokens", "_finishing", "_growth", "context", "jobs", "size", "steps")
+
+    def __init__(self, block_tokens: int) -> None:
+        self._block_tokens = block_tokens
+        self._growth = [0] * block_tokens  # sequences by phase
+        self._finishing: list[tuple[int, int, int, Job]] = []
+        self.jobs: dict[Job, None] = {}
+        self.size = 0  # of `jobs`
+        self.steps = 0
+        self.context = 0  # tokens of KV that the next step reads
+
+    def add(self, job: Job, kv_tokens: int) -> None:
+        """It holds exactly the blocks for `kv_tokens`, and has one token without KV."""
+        job.membership += 1
+        job.joined_step, job.joined_context, job.joined_outputs = self.steps, kv_tokens, job.outputs
+        self.jobs[job] = None
+        self.size += 1
+        self.context += kv_tokens
+        self._growth[(self.steps - kv_tokens) % self._block_tokens] += 1
+        last_step = self.steps + job.request.output_tokens - job.outputs
+        heappush(self._finishing, (last_step, job.order, job.membership, job))
+
+    def remove(self, job: Job) -> int:
+        """Takes it out with its outputs brought up to date; returns the tokens of KV it holds."""
+        kv_tokens = self.kv_tokens(job)
+        job.outputs = self.outputs(job)
+        job.membership += 1
+        del self.jobs[job]
+        self.size -= 1
+        self.context -= kv_tokens
+        self._growth[(job.joined_step - job.joined_context) % self._block_tokens] -= 1
+        return kv_tokens
+
+    def kv_tokens(self, job: Job) -> int:
+        return job.joined_context + self.steps - job.joined_step
+
+    def outputs(self, job: Job) -> int:
+        return job.joined_outputs + self.steps - job.joined_step
+
+    def held_blocks(self, job: Job) -> int:
+        return num_blocks(self.kv_tokens(job), self._block_tokens)
+
+    def advance(self, num_steps: int) -> None:
+        self.steps += num_steps
+        self.context += num_steps * self.size
+
+    def next_growth(self) -> int:
+        """Blocks that the next step takes."""
+        return self._growth[self.steps % self._block_tokens]
+
+    def growth(self, num_steps: int) -> int:
+        """Blocks that the next `num_steps` steps take."""
+        cycles, rest = divmod(num_steps, self._block_tokens)
+        first = self.steps % self._block_tokens
+        last = first + rest
+        partial = sum(self._growth[first:last])
+        if last > self._block_tokens:
+            partial += sum(self._growth[: last - self._block_tokens])
+        return cycles * self.size + partial
+
+    def most_growth(self, num_steps: int) -> int:
+        """An upper bound of `growth`, cheaper."""
+        return self.size * (num_steps // self._block_tokens + 1)
+
+    def steps_within(self, free_blocks: int, most: int) -> int:
+        """How many steps, up to `most`, the free blocks last for."""
+        if self.most_growth(most) <= free_blocks:
+            return most
+        low, high = 0, most
+        while low < high:
+            middle = (low + high + 1) // 2
+            if self.growth(middle) <= free_blocks:
+                low = middle
+            else:
+                high = middle - 1
+        return low
+
+    def steps_to_finish(self) -> int:
+        """Until the first sequence has its last token; the batch must not be empty."""
+        heap = self._finishing
+        while heap[0][3].membership != heap[0][2]:
+            heappop(heap)
+        return heap[0][0] - self.steps
+
+    def finished(self) -> list[Job]:
+        """Those that have their last token; they are still in the batch."""
+        heap, done = self._finishing, []
+        while heap and heap[0][0] <= self.steps:
+            _, _, membership, job = heappop(heap)
+            if job.membership == membership:
+                done.append(job)
+        return done
+
+    def check_integrity(self) -> None:
+        """Raises AssertionError where the sums are not those of the sequences."""
+        assert self.context == sum(self.kv_tokens(job) for job in self.jobs)
+        assert sum(self._growth) == len(self.jobs) == self.size
+        assert min(self._growth) >= 0

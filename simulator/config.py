@@ -1,0 +1,30 @@
+"""How a cluster is simulated."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from core.profile import Profile
+
+Discipline = Literal["chunked", "whole"]
+
+
+class SimulationError(RuntimeError):
+    """The policies have brought the cluster to a stand."""
+
+
+@dataclass(frozen=True, slots=True)
+class ClusterConfig:
+    """The cluster; the defaults are those of the live system where it has the setting."""
+
+    instances: int
+    profile: Profile
+    discipline: Discipline = "chunked"
+    encoder_cache: bool = False
+    prefix_cache: bool = False
+    switch_s: float = 0.1  # from the last resident request's leave until the instance takes new work
+    control_s: float = 0.001  # from a decision until the instance has it
+    media_workers: int = 2  # per instance, that decode pictures on the host
+    default_output_tokens: int = 256  # expected until lengths are known
+    stall_s: float = 3600.0  # waiting with nothing running for so long is an error

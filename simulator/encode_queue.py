@@ -1,0 +1,42 @@
+"""Media items that wait for their turn on one device."""
+
+from __future__ import annotations
+
+from collections import deque
+
+from core.costs import EncodeCosts
+from simulator.job import Job
+
+MOST_TOKENS = 4096  # of one batch, as in the live engine
+Item = tuple[Job, int, float]  # job, index of its media item, seconds on the device
+
+
+class EncodeQueue:
+    """In order of arrival; items of an earlier attempt drop out."""
+
+    __slots__ = ("_costs", "_waiting")
+
+    def __init__(self, costs: EncodeCosts) -> None:
+        self._costs = costs
+        self._waiting: deque[tuple[Job, int, int]] = deque()
+
+    def __bool__(self) -> bool:
+        return bool(self._waiting)
+
+    def add(self, job: Job, index: int) -> None:
+        self._waiting.append((job, index, job.attempt))
+
+    def next_batch(self) -> list[Item]:
+        """Up to the bound of tokens, and at least one item; empty if none waits any more."""
+        batch: list[Item] = []
+        tokens = 0
+        while self._waiting:
+            job, index, attempt = self._waiting[0]
+            if attempt == job.attempt:
+                size = job.work.media[index].num_tokens
+                if batch and tokens + size > MOST_TOKENS:
+                    break
+                batch.append((job, index, self._costs.encode_s(size)))
+                tokens += size
+            self._waiting.popleft()
+        return batch

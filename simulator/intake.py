@@ -1,0 +1,63 @@
+"""Requests of a workload as work that policies see."""
+
+from __future__ import annotations
+
+from coordinator.policy.capacity import Capacity
+from coordinator.policy.expectation import OutputExpectation
+from coordinator.policy.view import EMBEDDING_BLOCK_TOKENS
+from coordinator.policy.work import MediaWork, Work
+from core.profile import Profile
+from simulator.workload.request import Picture, Request
+
+
+class Intake:
+    """Counts tokens and predicts device times from the profile, as the coordinator does on arrival."""
+
+    def __init__(self, profile: Profile, expectation: OutputExpectation) -> None:
+        self._profile = profile
+        self._expectation = expectation
+        self._media_known: dict[tuple[int, int, int | None], MediaWork] = {}  # by size: sizes repeat
+        pool = profile.kv_tokens // profile.block_tokens * profile.block_tokens
+        embedding_blocks = embedding_blocks_of(profile)
+        self._capacity = Capacity(prefills=((pool, embedding_blocks),), decodes=(pool,))
+
+    def work(self, request: Request) -> Work:
+        profile = self._profile
+        media = tuple(self._media(picture) for picture in request.pictures)
+        media_tokens = sum(item.num_tokens for item in media)
+        return Work(
+            request_id=request.request_id,
+            arrival_s=request.arrival_s,
+            prompt_tokens=profile.context_tokens(request.text_tokens, media_tokens),
+            reserve_tokens=self._expectation.expected_tokens(request.max_tokens),
+            prefill_s=profile.prefill_s(request.text_tokens, media_tokens),
+            media=media,
+        )
+
+    def side_tokens(self, work: Work) -> int:
+        """Of the prompt's tokens, those that lie beside the sequence and are not computed."""
+        return self._profile.side_tokens(sum(item.num_tokens for item in work.media))
+
+    def fits(self, request: Request, work: Work) -> bool:
+        """Whether an idle instance could hold it, its answer included."""
+        if not self._capacity.fits_total(work.prompt_tokens + request.output_tokens):
+            return False
+        return not work.media or self._capacity.fits_prompt(
+            work.prompt_tokens, [item.num_tokens for item in work.media]
+        )
+
+    def ended(self, num_outputs: int) -> None:
+        self._expectation.record(num_outputs)
+
+    def _media(self, picture: Picture) -> MediaWork:
+        key = picture.width_px, picture.height_px, picture.num_tokens
+        known = self._media_known.get(key)
+        if known is None:
+            num_tokens = picture.num_tokens or self._profile.media.media_tokens(*key[:2])
+            encode_s = self._profile.encode.encode_s(num_tokens)
+            known = self._media_known[key] = MediaWork(num_tokens, picture.pixels, encode_s)
+        return known
+
+
+def embedding_blocks_of(profile: Profile) -> int:
+    return profile.embedding_tokens // EMBEDDING_BLOCK_TOKENS

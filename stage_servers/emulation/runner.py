@@ -1,0 +1,114 @@
+"""Steps that take a profile's time, with tokens by a seeded function and KV that can be checked."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Sequence as Seq
+
+import numpy as np
+import torch
+
+from core.costs import StepCosts, StepShape, chunk_shape
+from stage_servers.emulation.device import EmulatedDevice
+from stage_servers.engine.batching import Chunk, Selection
+from stage_servers.engine.records import EngineListener, Key, WrittenChunk
+from stage_servers.engine.sequence import Sequence
+
+
+class WrongKv(RuntimeError):
+    """The pool does not hold what was written for a sequence; a bug of whoever moved it."""
+
+
+class EmulatedRunner:
+    """Implements StepRunner.
+
+    The KV of token i is marked with the token and its place in every plane. What precedes a chunk is checked:
+    its last token, or all of it where the sequence was not in the step before. So blocks that were mixed
+    up, or never came, do not pass.
+    """
+
+    def __init__(
+        self,
+        costs: StepCosts,
+        device: EmulatedDevice,
+        pool: torch.Tensor,
+        block_tokens: int,
+        listener: EngineListener | None,
+        *,
+        vocab_size: int,
+        usable: Seq[int],
+    ) -> None:
+        self._costs = costs
+        self._device = device
+        self._pool = pool.numpy()  # [planes, blocks, block_tokens, elements]
+        self._block_tokens = block_tokens
+        self._listener = listener
+        self._vocab_size = vocab_size
+        self._usable = usable
+        self._known: set[Key] = set()  # of the step before
+
+    def run(self, selection: Selection) -> torch.Tensor:
+        chunks = selection.chunks
+        for chunk in chunks:
+            self._check(chunk)
+            self._mark(chunk)
+        keys = {chunk.sequence.key for chunk in chunks}
+        has_waited = not keys.isdisjoint(self._known)  # who goes on was there when the step before ended
+        self._known = keys
+        self._work(selection, has_waited)
+        ending = [chunk for chunk in chunks if chunk.is_last]
+        logits = torch.zeros(len(ending), self._vocab_size)
+        for row, chunk in enumerate(ending):
+            logits[row, self._next_token(chunk.sequence)] = 1.0
+        return logits
+
+    def _work(self, selection: Selection, has_waited: bool) -> None:
+        """The step's time, in as many parts as there are layers whose KV may leave."""
+        shape = StepShape()
+        for chunk in selection.chunks:
+            shape = shape.plus(chunk_shape(chunk.num_tokens, chunk.first_token))
+        seconds = self._costs.step_s(shape)
+        leaving = tuple(
+            WrittenChunk(chunk.sequence.key, chunk.first_token, chunk.num_tokens)
+            for chunk in selection.prefills
+            if chunk.sequence.hand_over
+        )
+        if self._listener is None or not leaving:
+            self._device.work(seconds, has_waited=has_waited)
+            return
+        num_layers = len(self._pool) // 2
+        for layer in range(num_layers):
+            self._device.work(seconds / num_layers, has_waited=has_waited or layer > 0)
+            self._listener.on_layer_written(layer, leaving)
+
+    def _next_token(self, sequence: Sequence) -> int:
+        """A function of seed, prompt and index alone: wherever the sequence goes on, so do its tokens."""
+        spec = sequence.spec
+        prompt = zlib.crc32(np.array(spec.prompt, dtype=np.uint32).tobytes())
+        parts = np.array([spec.sampling.seed & (2**64 - 1), prompt, sequence.num_outputs], dtype=np.uint64)
+        return self._usable[zlib.crc32(parts.tobytes()) % len(self._usable)]
+
+    def _mark(self, chunk: Chunk) -> None:
+        blocks, offsets = self._places(chunk.sequence, chunk.first_token, chunk.end_token)
+        marks = _marks(chunk.sequence, chunk.first_token, chunk.end_token)
+        self._pool[:, blocks, offsets, :2] = marks
+
+    def _check(self, chunk: Chunk) -> None:
+        first = chunk.first_token
+        if first == 0:
+            return
+        since = first - 1 if chunk.sequence.key in self._known else 0
+        blocks, offsets = self._places(chunk.sequence, since, first)
+        found = self._pool[:, blocks, offsets, :2]
+        if not (found == _marks(chunk.sequence, since, first)).all():
+            raise WrongKv(f"{chunk.sequence.key}: KV of tokens {since} to {first} is not what was written")
+
+    def _places(self, sequence: Sequence, first: int, end: int) -> tuple[np.ndarray, np.ndarray]:
+        tokens = np.arange(first, end)
+        blocks = np.array(sequence.blocks)[tokens // self._block_tokens]
+        return blocks, tokens % self._block_tokens
+
+
+def _marks(sequence: Sequence, first: int, end: int) -> np.ndarray:
+    """[tokens, 2]: the token and its place."""
+    return np.stack([np.array(sequence.tokens[first:end]), np.arange(first, end)], axis=1).astype(np.float32)

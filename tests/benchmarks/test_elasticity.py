@@ -1,0 +1,139 @@
+"""Traces that the simulator and live clusters play alike."""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import io
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from benchmarks import elastic, fidelity
+from benchmarks.elasticity.options import add_options, make_stage, trace_spec
+from benchmarks.elasticity.pictures import gradient
+from benchmarks.elasticity.simulating import as_sent, host_s, simulate
+from benchmarks.elasticity.trace import TraceSpec, make_trace, planned
+from benchmarks.load.outcomes import Outcome
+from benchmarks.load.texts import TextMaker
+from cli.model_folder import model_folder
+from core.profile_file import load_profile
+
+SPEC = TraceSpec(
+    duration_s=200.0,
+    text_rate=2.0,
+    image_rate=1.0,
+    burst_start_s=50.0,
+    burst_s=50.0,
+    burst_factor=4.0,
+    text_tokens=30,
+    image_text_tokens=10,
+    picture_px=(448, 336),
+    pictures=2,
+    output_tokens=8,
+)
+
+
+def options(*words: str) -> argparse.Namespace:
+    parser = argparse.ArgumentParser()
+    add_options(parser)
+    return parser.parse_args(words)
+
+
+def test_a_trace_is_that_of_its_seed_and_has_its_burst() -> None:
+    trace = make_trace(SPEC, seed=1)
+    assert trace == make_trace(SPEC, seed=1)
+    assert trace != make_trace(SPEC, seed=2)
+    assert [each.arrival_s for each in trace] == sorted(each.arrival_s for each in trace)
+    images = [each for each in trace if each.source == "image"]
+    in_burst = [each for each in images if 50 <= each.arrival_s < 100]
+    assert len(in_burst) == pytest.approx(200, rel=0.2)
+    assert len(images) - len(in_burst) == pytest.approx(150, rel=0.2)
+    assert all(len(each.pictures) == 2 for each in images)
+
+
+@pytest.mark.parametrize("wrong", [{"text_rate": 0.0}, {"burst_s": 500.0}])
+def test_a_wrong_trace_is_named(wrong: dict[str, float]) -> None:
+    with pytest.raises(ValueError, match=next(iter(wrong))):
+        replace(SPEC, **wrong)  # type: ignore[arg-type]
+
+
+def test_what_is_sent_is_what_the_trace_says() -> None:
+    trace = make_trace(SPEC, seed=1)[:6]
+    texts = TextMaker(model_folder(None))
+    sent = planned(trace, texts, seed=3, time_scale=2.0)
+    assert [each.at_s for each in sent] == [2 * each.arrival_s for each in trace]
+    for request, each in zip(trace, sent, strict=True):
+        assert texts.count(each.text) == request.text_tokens
+        sizes = [Image.open(io.BytesIO(data)).size for data in each.images]
+        assert sizes == [(item.width_px, item.height_px) for item in request.pictures]
+
+
+def test_no_two_pictures_have_the_same_bytes() -> None:
+    pictures = {hashlib.sha256(gradient(56, 56, number)).digest() for number in range(20)}
+    assert len(pictures) == 20
+
+
+@pytest.mark.parametrize("time_scale", ["1", "3"])
+def test_the_simulator_plays_a_trace(tmp_path: Path, time_scale: str) -> None:
+    trace = make_trace(SPEC, seed=1)
+    stage = make_stage(options("emulated", "--instances", "2", "--time-scale", time_scale), tmp_path)
+    simulated = simulate(stage, "coupled", trace)
+    assert [each.start_s for each in simulated.outcomes] == pytest.approx(
+        [trace[each.index].arrival_s for each in simulated.outcomes]
+    )
+    assert sorted(each.index for each in simulated.outcomes) == list(range(len(trace)))
+    assert all(each.is_ok and each.output_tokens == 8 and each.ttft_s for each in simulated.outcomes)
+    assert simulated.num_switches == 0
+
+
+def test_what_the_host_adds_to_a_lone_request(tmp_path: Path) -> None:
+    stage = make_stage(options("emulated", "--time-scale", "2"), tmp_path)
+    alone_s = load_profile("a800-qwen2.5-vl-7b").prefill_s(900)
+    warm_up = [
+        Outcome(0, "text", 0.0, 1.0, ttft_s=alone_s + 0.05, prompt_tokens=900),
+        Outcome(1, "text", 0.0, 1.0, ttft_s=alone_s + 0.01, prompt_tokens=900),
+        Outcome(2, "image", 0.0, 1.0, ttft_s=0.0, prompt_tokens=900),
+    ]
+    assert host_s(stage, warm_up) == pytest.approx(0.01)
+    assert host_s(stage, []) == 0.0
+
+
+def test_prompts_are_as_long_as_counted() -> None:
+    trace = make_trace(SPEC, seed=1)[:2]
+    counted = Outcome(1, "image", 0.0, 1.0, prompt_tokens=100, media_tokens=64, output_tokens=8)
+    failed = Outcome(0, "text", 0.0, 1.0, error="UNAVAILABLE: gone")
+    assert [each.text_tokens for each in as_sent(trace, [counted, failed])] == [trace[0].text_tokens, 36]
+
+
+def test_a_shorter_trace_keeps_its_burst() -> None:
+    spec = trace_spec(options("emulated", "--duration", "20", "--image-rate", "3"))
+    assert (spec.burst_start_s, spec.burst_s, spec.image_rate) == (6.0, 6.0, 3.0)
+
+
+def test_only_emulated_devices_can_be_slower(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="time-scale"):
+        make_stage(options("computed", "--time-scale", "2"), tmp_path)
+    stage = make_stage(options("emulated", "--time-scale", "2"), tmp_path)
+    assert (stage.num_instances, stage.plan.slo) == (8, "2.0,0.1")
+    slow, usual = load_profile(stage.plan.profile or ""), load_profile("a800-qwen2.5-vl-7b")
+    assert slow.prefill_s(900, 700) == pytest.approx(2 * usual.prefill_s(900, 700))
+    assert slow.encode.encode_s(700) == pytest.approx(2 * usual.encode.encode_s(700))
+    assert slow.kv_move.move_s(10**9) == pytest.approx(2 * usual.kv_move.move_s(10**9))
+
+
+def test_differences_are_relative_to_the_live_side() -> None:
+    assert fidelity.difference(10.0, 11.0) == pytest.approx(0.1)
+    assert fidelity.difference(0.0, 0.0) == 0.0
+    compared = {"difference": {"ttft_ms.p50": -0.11, "tpot_ms.p50": 0.1, "goodput_per_s": 0.0}}
+    assert fidelity.misses("emulated", compared) == ["ttft_ms.p50 -11.0%"]
+    assert not fidelity.misses("computed", compared)
+
+
+def test_tables() -> None:
+    side = {"ttft_ms": {"p50": 10.0}, "tpot_ms": {"p50": 2.0}, "goodput_per_s": 1.0, "switches": 0}
+    compared = {"emp": {"host_ms": 1.0, "live": side, "simulated": side, "difference": {"ttft_ms.p50": 0.0}}}
+    assert fidelity.build_table("emulated", compared).row_count == 3
+    assert [column.header for column in elastic.build_table({"emp": [side]}).columns][1:] == ["emp"]

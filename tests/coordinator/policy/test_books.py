@@ -1,0 +1,65 @@
+from hypothesis import given
+from hypothesis import strategies as st
+
+from coordinator.policy.journal import Journal
+from coordinator.policy.plan import GROUPS
+from coordinator.policy.view import Placement
+from tests.coordinator.policy.cluster import books_of, instance, pictures, text
+
+verbs = st.lists(
+    st.tuples(st.sampled_from(["queue", "place", "encoded", "prefilled", "token", "end"]), st.integers(0, 5)),
+    max_size=60,
+)
+
+
+@given(verbs)
+def test_sums_are_those_of_the_work_whatever_happens(steps):
+    books = books_of(*(instance(f"i{number}") for number in range(3)))
+    works = [text(f"t{n}") if n % 2 else pictures(f"m{n}", sizes=(700, 300)) for n in range(6)]
+    known = set()
+    for verb, number in steps:
+        _do(books, works[number], verb, known)
+        books.check_integrity()
+    for work in works:
+        books.end(work)
+    assert all(
+        book.is_idle and book.load.encode_s == book.load.prefill_s == 0 for book in books.instances.values()
+    )
+    assert all(books.waiting_load(group).prefill_s == 0 for group in GROUPS)
+
+
+def _do(books, work, verb, known):
+    if verb == "queue" and work.request_id not in known:
+        work.placement = None
+        books.queue(work)
+        known.add(work.request_id)
+    elif verb == "end":
+        books.end(work)
+        known.discard(work.request_id)
+    elif work.request_id in known and verb == "place" and work.placement is None:
+        names = tuple(f"i{number % 3}" for number in range(len(work.media)))
+        work.placement = Placement(work.request_id, names, "i0", "i2")
+        books.note(work)
+    elif work.request_id in books.running:
+        work.encoded |= set(range(len(work.media))) if verb == "encoded" else set()
+        work.is_prefilled |= verb == "prefilled"
+        work.num_outputs += verb == "token"
+        books.note(work)
+
+
+def test_the_journal_names_what_changed_since():
+    journal = Journal(most_entries=4)
+    start = journal.end
+    for name in ("a", "b", "a"):
+        journal.add(name)
+    assert journal.since(start) == {"a", "b"}
+    assert journal.since(journal.end) == set()
+
+
+def test_a_reader_that_was_away_too_long_is_told_to_look_at_all():
+    journal = Journal(most_entries=2)
+    start = journal.end
+    for name in ("a", "b", "c"):
+        journal.add(name)
+    assert journal.since(start) is None
+    assert journal.since(2) == {"c"}

@@ -1,0 +1,23 @@
+from coordinator.policy.decisions import Decision, DecisionRing
+
+
+def test_many_dispatches_push_out_no_rare_decision():
+    ring = DecisionRing(size=3)
+    ring.add(Decision(0.0, "search", "cluster", "takes a form", {"score": 0.5}))
+    for number in range(9):
+        ring.add(Decision(1.0 + number, "dispatch", f"r{number}", "goes"))
+    assert [each.subject for each in ring.about()] == ["cluster", "r6", "r7", "r8"]
+    assert len(ring) == 4
+
+
+def test_decisions_are_in_order_and_can_be_asked_by_subject():
+    ring = DecisionRing()
+    for at, piece in enumerate(("a", "b", "a", "b")):
+        ring.add(Decision(float(at), piece, "i0" if at % 2 else "i1", "does"))
+    assert [each.at_s for each in ring.about()] == [0.0, 1.0, 2.0, 3.0]
+    assert [each.at_s for each in ring.about("i0")] == [1.0, 3.0]
+
+
+def test_a_decision_reads_as_a_sentence_with_its_numbers():
+    decision = Decision(1.0, "search", "cluster", "takes a form", {"score": 0.51239})
+    assert str(decision) == "search: cluster takes a form (score 0.5124)"

@@ -1,0 +1,178 @@
+from collections.abc import Callable
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from coordinator.policy.pieces import Piece
+from coordinator.policy.plan import Assignment, PlanError, check_assignments
+from coordinator.policy.scheduler import Scheduler, Slo
+from coordinator.policy.sets import POLICY_SETS, make_scheduler
+from coordinator.policy.work import Work
+from core.stages import COUPLED, ModalityGroup, Stage
+from tests.coordinator.policy.cluster import PROFILE, books_of, instance, pictures, text
+from tests.coordinator.policy.mini_cluster import STEP_S, MiniCluster
+
+SLO = Slo(0.5, 0.1, 2.0)
+
+
+def emp(*without: str) -> Scheduler:
+    return make_scheduler("emp", PROFILE, SLO, without=without)
+
+
+def constant(texts: float, images: float) -> Callable[[float], list[Work]]:
+    """So many requests a second of each kind, evenly spaced."""
+
+    def arrivals(now_s: float) -> list[Work]:
+        found: list[Work] = []
+        for rate, make in ((texts, text), (images, pictures)):
+            first, last = int(now_s * rate + 1e-9), int((now_s + STEP_S) * rate + 1e-9)
+            found += [make(f"{make.__name__}{number}", now_s) for number in range(first, last)]
+        return found
+
+    return arrivals
+
+
+def square_wave(period_s: float, texts: float, images: float) -> Callable[[float], list[Work]]:
+    """Pictures for every second half of a period."""
+    both, quiet = constant(texts, images), constant(texts, 0)
+    return lambda now_s: (both if now_s % period_s >= period_s / 2 else quiet)(now_s)
+
+
+def test_light_load_and_text_alone_stay_coupled():
+    for arrivals in (constant(2, 1), constant(20, 0)):
+        cluster = MiniCluster(emp(), 8)
+        cluster.run(30, arrivals)
+        assert not cluster.changes
+        assert all(book.roles == COUPLED for book in cluster.books.instances.values())
+
+
+@pytest.mark.parametrize("images", [2, 20, 28, 34])
+def test_constant_load_moves_nothing_after_settling(images):
+    cluster = MiniCluster(emp(), 8)
+    cluster.run(90, constant(10, images))
+    assert not [change for change in cluster.changes if change[0] > 45]
+
+
+def test_a_square_wave_does_not_oscillate():
+    cluster = MiniCluster(emp(), 8)
+    cluster.run(120, square_wave(20, 20, 60))
+    assert cluster.changes
+    assert len([change for change in cluster.changes if change[0] > 40]) <= 2 * 8
+
+
+def test_a_burst_of_pictures_changes_the_form_and_says_why():
+    scheduler = emp()
+    cluster = MiniCluster(scheduler, 8)
+    cluster.run(10, constant(20, 2))
+    cluster.run(30, constant(20, 60))
+    assert cluster.changes
+    reasons = [each for each in scheduler.decisions.about("cluster") if each.piece == "search"]
+    assert {"score_before", "score", "text_demand", "multimodal_demand"} <= reasons[0].numbers.keys()
+    name = cluster.changes[0][1]
+    assert any("to" in each.choice for each in scheduler.decisions.about(name))
+
+
+@pytest.mark.parametrize(
+    "name",
+    [*(each for each in POLICY_SETS if each != "fixed"), *(f"emp without {piece.value}" for piece in Piece)],
+)
+def test_every_set_serves_all_of_a_mixed_load(name):
+    policy, _, without = name.partition(" without ")
+    scheduler = make_scheduler(policy, PROFILE, SLO, without=[without] if without else [])
+    cluster = MiniCluster(scheduler, 8)
+    cluster.run(6, constant(10, 8))
+    cluster.run(40, lambda _: [])
+    assert not cluster.books.running
+    assert not cluster.books.num_waiting()
+
+
+def test_without_search_the_groups_are_apart():
+    cluster = MiniCluster(emp("search"), 8)
+    cluster.run(10, constant(10, 8))
+    groups = {book.group for book in cluster.books.instances.values()}
+    assert groups == {ModalityGroup.TEXT, ModalityGroup.MULTIMODAL}
+
+
+def test_without_hysteresis_more_moves():
+    changes = []
+    for without in ((), ("hysteresis",)):
+        cluster = MiniCluster(emp(*without), 8)
+        cluster.run(60, square_wave(10, 20, 40))
+        changes.append(len(cluster.changes))
+    assert changes[0] < changes[1]
+
+
+def test_a_pinned_instance_keeps_what_it_plays():
+    cluster = MiniCluster(emp("search"), 8)
+    pinned = cluster.books.instances["i3"]
+    pinned.is_pinned = True
+    cluster.run(10, constant(10, 8))
+    assert cluster.changes
+    assert pinned.roles == COUPLED
+
+
+def test_a_lost_stage_is_repaired_at_once():
+    scheduler = emp("search")
+    cluster = MiniCluster(scheduler, 4)
+    cluster.run(10, constant(5, 2))
+    encoders = [name for name, book in cluster.books.instances.items() if book.plays(Stage.ENCODE)]
+    cluster.run(40, lambda _: [])
+    for name in encoders:
+        cluster.books.remove_instance(name)
+    scheduler.plan(cluster.books, cluster.now_s).check()
+    assert any(each.piece == "repair" for each in scheduler.decisions.about("cluster"))
+
+
+clusters = st.lists(
+    st.tuples(
+        st.sampled_from(["e", "p", "d", "ep", "pd", "epd"]),
+        st.sampled_from(["text", "multimodal", "shared"]),
+        st.booleans(),
+    ),
+    min_size=1,
+    max_size=10,
+)
+loads = st.tuples(st.integers(0, 200), st.integers(0, 100))
+
+
+@settings(max_examples=40)
+@given(clusters, loads, st.sets(st.sampled_from([piece.value for piece in Piece]), max_size=3))
+def test_whatever_the_cluster_plans_are_whole(cluster, load, without):
+    """All instances are planned for, pinned ones as they are; no stage is left to nobody."""
+    books = books_of(*(instance(f"i{n}", roles, group) for n, (roles, group, _) in enumerate(cluster)))
+    for number, (_, _, is_pinned) in enumerate(cluster):
+        books.instances[f"i{number}"].is_pinned = is_pinned
+    scheduler = emp(*without)
+    for number in range(load[0]):
+        _arrive(scheduler, books, text(f"t{number}", number / 40))
+    for number in range(load[1]):
+        _arrive(scheduler, books, pictures(f"m{number}", number / 40))
+    for tick in range(12):
+        plan = scheduler.plan(books, 5.0 + tick)
+        assert plan.wanted.keys() == books.instances.keys()
+        for name, book in books.instances.items():
+            assert not book.is_pinned or (plan.wanted[name].roles, plan.wanted[name].group) == (
+                book.roles,
+                book.group,
+            )
+        if not all(is_pinned for _, _, is_pinned in cluster):
+            plan.check()
+
+
+def _arrive(scheduler, books, work):
+    books.queue(work)
+    scheduler.note_arrival(work, work.arrival_s)
+
+
+def test_the_check_refuses_a_group_without_a_stage():
+    plays = [Assignment(frozenset((stage,))) for stage in (Stage.PREFILL, Stage.DECODE)]
+    with pytest.raises(PlanError, match="multimodal: nobody would play 'e'"):
+        check_assignments(plays)
+
+
+def test_an_unknown_piece_is_named():
+    with pytest.raises(ValueError, match="pieces: magic"):
+        emp("magic")
+    with pytest.raises(ValueError, match="coupled has none"):
+        make_scheduler("coupled", PROFILE, SLO, without=["search"])

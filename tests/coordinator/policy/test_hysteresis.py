@@ -1,0 +1,62 @@
+from itertools import pairwise
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from coordinator.policy.hysteresis import Hysteresis
+from tests.coordinator.policy.cluster import instance
+
+
+def test_an_instance_stays_for_its_dwell():
+    hysteresis, book = Hysteresis(dwell_s=5.0), instance("a")
+    assert hysteresis.may_move(book, 0.0)
+    hysteresis.note_change("a", 10.0)
+    assert not hysteresis.may_move(book, 14.9)
+    assert hysteresis.may_move(book, 15.0)
+
+
+def test_the_dwell_begins_when_the_change_was_made():
+    hysteresis, book = Hysteresis(dwell_s=5.0), instance("a")
+    hysteresis.note_change("a", 10.0)
+    book.since_s = 13.0
+    assert not hysteresis.may_move(book, 17.9)
+    assert hysteresis.may_move(book, 18.0)
+
+
+def test_changes_in_quick_succession_stay_longer_each_time_up_to_a_bound():
+    hysteresis, book = Hysteresis(dwell_s=5.0, memory_s=60.0, most_dwell_s=20.0), instance("a")
+    waits, now_s = [], 0.0
+    for _ in range(4):
+        hysteresis.note_change("a", now_s)
+        waits.append(next(wait for wait in range(100) if hysteresis.may_move(book, now_s + wait)))
+        now_s += waits[-1]
+    assert waits == [5, 10, 20, 20]
+
+
+def test_a_late_change_starts_over():
+    hysteresis, book = Hysteresis(dwell_s=5.0, memory_s=60.0), instance("a")
+    hysteresis.note_change("a", 0.0)
+    hysteresis.note_change("a", 61.0)
+    assert hysteresis.may_move(book, 66.0)
+
+
+@given(st.lists(st.floats(0, 1000), min_size=1, max_size=50))
+def test_changes_are_bounded_whatever_is_asked(times):
+    """Asked at every moment, an instance changes at most once per dwell."""
+    hysteresis, book, made = Hysteresis(dwell_s=5.0), instance("a"), []
+    for now_s in sorted(times):
+        if hysteresis.may_move(book, now_s):
+            hysteresis.note_change("a", now_s)
+            made.append(now_s)
+    assert all(later - earlier >= 5.0 for earlier, later in pairwise(made))
+
+
+def test_none_lets_everything_through_and_gone_instances_are_forgotten():
+    hysteresis = Hysteresis.none()
+    hysteresis.note_change("a", 10.0)
+    assert hysteresis.may_move(instance("a"), 10.0)
+    assert hysteresis.improves(1.0, 0.999)
+    kept = Hysteresis()
+    kept.note_change("a", 10.0)
+    kept.forget([])
+    assert kept.may_move(instance("a"), 10.0)

@@ -1,0 +1,54 @@
+from hypothesis import given
+from hypothesis import strategies as st
+
+from coordinator.policy.books import Books
+from coordinator.policy.lateness import ArrivalQueueing, LateYields
+from coordinator.policy.scheduler import Slo
+from core.stages import ModalityGroup
+from tests.coordinator.policy.cluster import text
+
+TEXT = ModalityGroup.TEXT
+SLO = Slo(2.0, 0.1)
+
+
+def waiting(*arrivals_s, **more):
+    books = Books()
+    for number, arrival_s in enumerate(arrivals_s):
+        books.queue(text(f"r{number}", arrival_s, **more))
+    return books
+
+
+def first(books, now_s, queueing=None):
+    work = (queueing or LateYields(SLO, most_wait_s=30.0)).first(books, TEXT, now_s)
+    return None if work is None else work.request_id
+
+
+def test_order_is_strict_while_nobody_is_late():
+    assert first(waiting(0.0, 0.5), 0.9) == "r0"
+    assert first(waiting(), 0.9) is None
+
+
+def test_the_late_one_yields_to_the_first_that_can_be_in_time():
+    assert first(waiting(0.0, 4.0, 9.5, 9.8), 10.0) == "r2"
+
+
+def test_the_late_one_goes_on_where_all_are_late_or_it_has_waited_too_long():
+    assert first(waiting(0.0, 4.0), 10.0) == "r0"
+    assert first(waiting(0.0, 29.9), 30.0) == "r0"
+
+
+def test_priorities_keep_the_order_strict():
+    books = waiting(0.0, 9.5)
+    books.queue(text("urgent", 9.9, priority=1))
+    assert first(books, 9.99) == first(books, 9.99, ArrivalQueueing()) == "urgent"
+
+
+@given(st.lists(st.floats(0, 100), min_size=1, max_size=30))
+def test_nobody_is_starved(arrivals_s):
+    """Whoever has waited longest goes first once that is past the bound; somebody always goes."""
+    books = waiting(*arrivals_s)
+    now_s = max(arrivals_s)
+    chosen = LateYields(SLO, most_wait_s=30.0).first(books, TEXT, now_s)
+    assert chosen is not None
+    if now_s - min(arrivals_s) >= 30.0:
+        assert chosen.arrival_s == min(arrivals_s)

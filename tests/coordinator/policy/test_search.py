@@ -1,0 +1,113 @@
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from coordinator.policy.balancer import balanced
+from coordinator.policy.cost_model import CostModel
+from coordinator.policy.costing import Costing
+from coordinator.policy.demand import DemandMeter
+from coordinator.policy.forms import ED, EP, PD, D, E, P, Pool
+from coordinator.policy.plan import GROUPS
+from coordinator.policy.prediction import Predictor, missing
+from coordinator.policy.scheduler import Slo
+from coordinator.policy.search import Search
+from core.stages import COUPLED, ModalityGroup
+from tests.coordinator.policy.cluster import PROFILE, pictures, text
+
+SHARED, TEXT, MEDIA = ModalityGroup.SHARED, ModalityGroup.TEXT, ModalityGroup.MULTIMODAL
+SLO = Slo(0.5, 0.1, 2.0)
+COSTING = Costing(CostModel(PROFILE))
+PREDICTOR = Predictor(COSTING, SLO)
+SEARCH = Search(COSTING, PREDICTOR)
+
+
+def demand_of(texts, images, prompt=200, output=100):
+    """At those rates, of requests of one size."""
+    meter = DemandMeter(COSTING.model)
+    meter.note_arrival(text("t", prompt=prompt, output=output), 0.0)
+    meter.note_arrival(pictures("m", output=output), 0.0)
+    sizes = meter.demand(0.0)
+    return {g: sizes[g].at_rate(r) for g, r in ((TEXT, texts), (MEDIA, images)) if r > 0}
+
+
+def best(count, demand):
+    work = {g: each.rate for g, each in demand.items()}
+    split = balanced(count, work, dict.fromkeys(GROUPS, 1)) if count > 2 else None
+    return SEARCH.best(count, demand, split)
+
+
+rates = st.floats(0.1, 300)
+FORMS = [
+    {SHARED: form}
+    for form in (
+        (Pool(COUPLED, 8),),
+        (Pool(EP, 6), Pool(D, 2)),
+        (Pool(E, 3), Pool(PD, 5)),
+        (Pool(ED, 4), Pool(P, 4)),
+        (Pool(E, 3), Pool(P, 3), Pool(D, 2)),
+    )
+]
+
+
+@given(rates, rates, st.sampled_from(FORMS))
+def test_predictions_are_finite_and_never_faster_than_the_work_itself(texts, images, forms):
+    demand = demand_of(texts, images)
+    latencies = PREDICTOR.latencies(forms, demand)
+    for group, latency in latencies.items():
+        assert math.isfinite(latency.ttft_s)
+        assert latency.ttft_s >= demand[group].prefill_s
+        assert latency.tpot_s >= PROFILE.step.fixed_s
+
+
+@given(rates, rates, st.sampled_from(FORMS))
+def test_twice_the_load_is_never_predicted_to_be_better(texts, images, forms):
+    low = PREDICTOR.score(forms, demand_of(texts, images))
+    high = PREDICTOR.score(forms, demand_of(2 * texts, 2 * images))
+    assert high >= low - 1e-3
+
+
+@given(st.integers(1, 12), rates, rates)
+def test_the_search_never_loses_to_simple_forms(count, texts, images):
+    demand = demand_of(texts, images)
+    found = best(count, demand)
+    assert sum(pool.size for form in found.forms.values() for pool in form) == count
+    coupled = PREDICTOR.score({SHARED: (Pool(COUPLED, count),)}, demand)
+    assert found.score <= SEARCH.best(count, demand, None).score <= coupled
+
+
+def test_a_single_instance_is_coupled():
+    assert best(1, demand_of(5, 5)).forms == {SHARED: (Pool(COUPLED, 1),)}
+
+
+@pytest.mark.parametrize("demand", [demand_of(2, 0), demand_of(1, 0.5)])
+def test_light_load_and_text_alone_lose_little_by_staying_coupled(demand):
+    coupled = PREDICTOR.score({SHARED: (Pool(COUPLED, 8),)}, demand)
+    assert coupled - best(8, demand).score < 0.03
+
+
+def test_long_prompts_that_stall_decodes_are_kept_apart_from_them():
+    """A prompt of 8,000 tokens holds every decode beside it up for 0.4 s."""
+    predictor = Predictor(COSTING, Slo(4.0, 0.025))
+    demand = demand_of(9, 0, prompt=8000, output=300)
+    coupled = {SHARED: (Pool(COUPLED, 8),)}
+    assert predictor.latencies(coupled, demand)[TEXT].tpot_s > 0.025
+    found = Search(COSTING, predictor).best(8, demand, None)
+    assert found.score < predictor.score(coupled, demand) - 0.2
+    assert not any(pool.roles >= PD for form in found.forms.values() for pool in form)
+
+
+def test_pooling_counts():
+    """Half the instances for half the traffic each wait longer than all for all."""
+    demand = demand_of(100, 0, prompt=800)
+    halves = {group: each.at_rate(50) for group, each in demand.items()}
+    whole = PREDICTOR.latencies({SHARED: (Pool(PD, 8),)}, demand)[TEXT]
+    half = PREDICTOR.latencies({SHARED: (Pool(PD, 4),)}, halves)[TEXT]
+    assert whole.ttft_s <= half.ttft_s
+
+
+def test_missing_is_a_smooth_step():
+    assert missing(0.1) < 0.02
+    assert 0.45 < missing(1.0) < 0.6
+    assert missing(3.0) > 0.95

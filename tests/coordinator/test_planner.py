@@ -1,0 +1,143 @@
+"""Pins, drains and plans over the wire, with stages that obey or do not."""
+
+from __future__ import annotations
+
+import asyncio
+
+import grpc
+import pytest
+
+from core.access import token_metadata
+from elasticmm.v1 import admin_pb2, admin_pb2_grpc
+from elasticmm.v1 import inference_pb2 as pb
+from elasticmm.v1 import stage_control_pb2 as stages
+from tests.coordinator.conftest import TOKEN, Bench, MakeBench, failure_of
+
+E, P, D = pb.STAGE_ENCODE, pb.STAGE_PREFILL, pb.STAGE_DECODE
+
+
+class Admin:
+    """The admin's side of one bench."""
+
+    def __init__(self, bench: Bench) -> None:
+        self._stub = admin_pb2_grpc.AdminStub(bench.channel)
+
+    async def plan(self) -> dict[str, admin_pb2.PlannedInstance]:
+        reply = await self._stub.GetPlan(admin_pb2.GetPlanRequest(), metadata=token_metadata(TOKEN))
+        return {each.instance_id: each for each in reply.instances}
+
+    async def pin(self, name: str, roles: list[int], group: int = 0) -> None:
+        request = admin_pb2.PinRequest(instance_id=name, roles=roles, group=group)
+        await self._stub.Pin(request, metadata=token_metadata(TOKEN))
+
+    async def unpin(self, name: str) -> None:
+        await self._stub.Unpin(admin_pb2.UnpinRequest(instance_id=name), metadata=token_metadata(TOKEN))
+
+    async def drain(self, name: str) -> None:
+        await self._stub.Drain(admin_pb2.DrainRequest(instance_id=name), metadata=token_metadata(TOKEN))
+
+    async def resume(self, name: str) -> None:
+        await self._stub.Resume(admin_pb2.ResumeRequest(instance_id=name), metadata=token_metadata(TOKEN))
+
+    async def why(self, subject: str = "") -> list[admin_pb2.Decision]:
+        request = admin_pb2.WhyRequest(subject=subject)
+        return list((await self._stub.Why(request, metadata=token_metadata(TOKEN))).decisions)
+
+    async def until_state(self, name: str, state: str) -> admin_pb2.PlannedInstance:
+        async with asyncio.timeout(20):
+            while True:
+                planned = (await self.plan())[name]
+                if planned.state.startswith(state):
+                    return planned
+                await asyncio.sleep(0.01)
+
+
+async def test_a_pinned_instance_plays_other_stages(make_bench: MakeBench) -> None:
+    bench = await make_bench("epd", "d")
+    admin = Admin(bench)
+    await admin.pin("d0", [P], stages.MODALITY_GROUP_TEXT)
+    planned = await admin.until_state("d0", "serving")
+    assert list(planned.present.roles) == [P]
+    assert planned.present.group == stages.MODALITY_GROUP_TEXT
+    assert planned.is_pinned
+    assert bench.coordinator.live.books.instances["d0"].is_open
+    await admin.unpin("d0")
+    assert not (await admin.plan())["d0"].is_pinned
+    await bench.assert_idle()
+
+
+async def test_an_instance_that_does_not_answer_goes_back(make_bench: MakeBench) -> None:
+    bench = await make_bench("epd", "d", transition_deadline_s=0.05)
+    bench.stages[1].obeys = False
+    admin = Admin(bench)
+    await admin.pin("d0", [P])
+    await admin.until_state("d0", "returning")
+    bench.stages[1].obeys = True
+    await admin.unpin("d0")
+    planned = await admin.until_state("d0", "serving")
+    assert list(planned.present.roles) == [D]
+    assert "switching took over" in planned.last_failure
+    await bench.assert_idle()
+
+
+async def test_a_decoding_sequence_leaves_a_drained_instance(make_bench: MakeBench) -> None:
+    bench = await make_bench("ep", "d", "d")
+    for stage in bench.stages[1:]:
+        stage.pause_at = 3
+    admin = Admin(bench)
+    asking = asyncio.create_task(bench.ask(max_tokens=6, seed=1))
+    await bench.until(lambda: any(stage.made.values() for stage in bench.stages[1:]))
+    busy = next(stage for stage in bench.stages[1:] if stage.jobs)
+    (request,) = bench.coordinator.dispatcher.requests()
+    await bench.until(lambda: request.is_decoding)
+    draining = asyncio.create_task(admin.drain(busy.name))
+    await bench.until(lambda: request.num_moves or request.migration)
+    for stage in bench.stages:
+        stage.resume()
+    await draining
+    assert len((await asking).token_ids) == 6
+    assert request.num_moves == 1
+    assert (await admin.plan())[busy.name].state == "drained"
+    await bench.ask(max_tokens=2)
+    await admin.resume(busy.name)
+    assert (await admin.plan())[busy.name].state == "serving"
+    await bench.assert_idle()
+
+
+async def test_refusals_name_the_stage_or_the_instance(make_bench: MakeBench) -> None:
+    bench = await make_bench("epd")
+    admin = Admin(bench)
+    for order in (admin.pin("epd0", [D]), admin.drain("epd0")):
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await order
+        assert caught.value.code() is grpc.StatusCode.FAILED_PRECONDITION
+        assert "nobody would play" in (caught.value.details() or "")
+    for order in (admin.pin("x", [D]), admin.unpin("x"), admin.drain("x"), admin.resume("x")):
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await order
+        assert failure_of(caught.value).field == "instance_id"
+    await bench.assert_idle()
+
+
+async def test_decisions_say_why(make_bench: MakeBench) -> None:
+    bench = await make_bench("epd")
+    answer = await bench.ask(max_tokens=2, request_id="mine")
+    assert answer.finished
+    (decision,) = await Admin(bench).why("mine")
+    assert decision.piece == "dispatch"
+    assert "epd0" in decision.choice
+    assert decision.numbers["first_token_in_s"] > 0
+    assert await Admin(bench).why("other") == []
+
+
+async def test_a_lost_instance_is_forgotten(make_bench: MakeBench) -> None:
+    bench = await make_bench("epd", "d")
+    admin = Admin(bench)
+    bench.stages[1].obeys = False
+    await admin.pin("d0", [P])
+    await admin.until_state("d0", "switching")
+    await bench.stages[1].crash()
+    await bench.until(lambda: len(bench.coordinator.registry) == 1)
+    assert list(await admin.plan()) == ["epd0"]
+    bench.coordinator.planner._reconciler.check_integrity()
+    await bench.assert_idle()

@@ -1,0 +1,276 @@
+"""Whatever is planned and whatever fails: instances end as planned or as before, and no stage is lost."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from coordinator.policy.books import Books, InstanceBook
+from coordinator.policy.plan import Assignment, PlanError, check_assignments, lacking_stages
+from coordinator.reconciler import Reconciler
+from coordinator.transition import Cleared
+from core.clock import ManualClock
+from core.stages import ModalityGroup, Roles, Stage, parse_roles
+
+TEXT, MULTI, SHARED = ModalityGroup.TEXT, ModalityGroup.MULTIMODAL, ModalityGroup.SHARED
+DEADLINE_S = 5.0
+
+
+def plays(roles: str, group: ModalityGroup = SHARED) -> Assignment:
+    return Assignment(parse_roles(roles), group)
+
+
+class World:
+    """Instances that do as they are told when the test lets them."""
+
+    def __init__(self, *present: Assignment) -> None:
+        self.books, self.clock = Books(), ManualClock()
+        self.reconciler = Reconciler(self.books, self, self.clock, deadline_s=DEADLINE_S)
+        self.clearing: list[Callable[[Cleared], None]] = []
+        self.telling: list[tuple[str, Assignment]] = []
+        self.cleared: list[tuple[str, Roles]] = []
+        for index, each in enumerate(present):
+            self.books.add_instance(InstanceBook(f"i{index}", each.roles, each.group, 16, 100))
+
+    def clear(self, instance_id: str, given_up: Roles, on_done: Callable[[Cleared], None]) -> None:
+        self.cleared.append((instance_id, given_up))
+        self.clearing.append(on_done)
+
+    def set_roles(self, instance_id: str, assignment: Assignment) -> None:
+        self.telling.append((instance_id, assignment))
+
+    def reconcile(self, *wanted: Assignment) -> None:
+        self.reconciler.reconcile({f"i{index}": each for index, each in enumerate(wanted)})
+
+    def finish_clearing(self) -> None:
+        for on_done in self._taken(self.clearing):
+            on_done(Cleared())
+
+    def answer(self) -> None:
+        for name, assignment in self._taken(self.telling):
+            self.say(name, assignment)
+
+    def say(self, name: str, assignment: Assignment) -> None:
+        if name in self.books.instances:
+            self.books.set_roles(name, assignment.roles, assignment.group, self.clock.now_s())
+            self.reconciler.note_roles(name, assignment)
+
+    def settle(self) -> None:
+        """Until nothing more happens by itself."""
+        while self.clearing or self.telling:
+            self.finish_clearing()
+            self.answer()
+            assert not self.lacking, self.present
+
+    @property
+    def present(self) -> list[Assignment]:
+        return [Assignment(book.roles, book.group) for book in self.books.instances.values()]
+
+    @property
+    def lacking(self) -> dict[ModalityGroup, Roles]:
+        return lacking_stages(self.present)
+
+    @staticmethod
+    def _taken(things: list) -> list:
+        taken, things[:] = list(things), []
+        return taken
+
+
+def test_an_instance_is_closed_cleared_switched_and_opened() -> None:
+    world = World(plays("epd"), plays("d"))
+    world.reconcile(plays("epd"), plays("p"))
+    book = world.books.instances["i1"]
+    assert world.cleared == [("i1", frozenset({Stage.DECODE}))]
+    assert not book.is_open
+    assert world.reconciler.state_of("i1") == "clearing, to shared:p"
+    world.finish_clearing()
+    assert world.reconciler.state_of("i1") == "switching, to shared:p"
+    world.answer()
+    assert book.is_open
+    assert book.roles == {Stage.PREFILL}
+    assert world.reconciler.num_done == 1
+    world.reconciler.check_integrity()
+
+
+def test_what_a_transition_took_is_kept() -> None:
+    world = World(plays("epd"), plays("d"))
+    world.books.instances["i1"].load.sequences = 3
+    world.reconcile(plays("epd"), plays("p"))
+    world.clock.advance(2.0)
+    world.clearing.pop()(Cleared(num_moved=2, size_bytes=7))
+    world.clock.advance(0.5)
+    world.answer()
+    (past,) = world.reconciler.past
+    assert (past.number, past.instance_id, past.after, past.is_done) == (1, "i1", plays("p"), True)
+    assert (past.clearing_s, past.took_s) == (2.0, 2.5)
+    assert (past.num_resident, past.cleared) == (3, Cleared(2, 7))
+
+
+def test_a_transition_rolled_back_is_kept_too() -> None:
+    world = World(plays("epd"), plays("d"))
+    world.reconcile(plays("epd"), plays("p"))
+    world.clock.advance(DEADLINE_S)
+    world.reconciler.expire()
+    (past,) = world.reconciler.past
+    assert (past.is_done, past.took_s, past.clearing_s) == (False, DEADLINE_S, DEADLINE_S)
+
+
+def test_two_instances_trade_roles_without_a_gap() -> None:
+    world = World(plays("ep"), plays("d"))
+    world.reconcile(plays("d"), plays("ep"))
+    world.settle()
+    assert world.present == [plays("d"), plays("ep")]
+    world.reconciler.check_integrity()
+
+
+def test_two_instances_trade_groups_without_a_gap() -> None:
+    world = World(plays("pd", TEXT), plays("epd", MULTI))
+    world.reconcile(plays("epd", MULTI), plays("pd", TEXT))
+    world.settle()
+    assert world.present == [plays("epd", MULTI), plays("pd", TEXT)]
+
+
+def test_a_plan_that_leaves_a_group_without_a_stage_is_refused() -> None:
+    world = World(plays("epd"), plays("d"))
+    with pytest.raises(PlanError, match="multimodal: nobody would play 'e'"):
+        world.reconcile(plays("pd"), plays("d"))
+    assert not world.cleared
+
+
+def test_what_does_not_answer_is_told_to_go_back() -> None:
+    world = World(plays("epd"), plays("d"))
+    world.reconcile(plays("epd"), plays("p"))
+    world.finish_clearing()
+    world.telling.clear()  # lost
+    world.clock.advance(DEADLINE_S)
+    world.reconciler.expire()
+    assert world.telling == [("i1", plays("d"))]
+    assert not world.books.instances["i1"].is_open
+    world.answer()
+    assert world.books.instances["i1"].is_open
+    assert world.present[1] == plays("d")
+    assert world.reconciler.num_rolled_back == 1
+    assert "switching took over 5 s" in world.reconciler.last_failure["i1"]
+
+
+def test_clearing_that_takes_too_long_leaves_all_as_it_was() -> None:
+    world = World(plays("epd"), plays("d"))
+    world.reconcile(plays("epd"), plays("p"))
+    world.clock.advance(DEADLINE_S)
+    world.reconciler.expire()
+    assert world.books.instances["i1"].is_open
+    world.finish_clearing()  # too late: nothing comes of it
+    assert not world.telling
+    world.reconciler.check_integrity()
+
+
+def test_a_drained_instance_stays_closed_until_it_is_resumed() -> None:
+    world = World(plays("epd"), plays("d"))
+    done: list[bool] = []
+    world.reconciler.drain("i1", lambda: done.append(True))
+    world.reconcile(plays("epd"), plays("p"))
+    assert world.cleared == [("i1", frozenset(Stage))]
+    world.finish_clearing()
+    assert done
+    assert not world.books.instances["i1"].is_open
+    with pytest.raises(PlanError):
+        world.reconciler.drain("i0", lambda: None)
+    world.reconciler.resume("i1")
+    assert world.books.instances["i1"].is_open
+    world.reconciler.check_integrity()
+
+
+def test_an_instance_may_go_at_any_moment() -> None:
+    world = World(plays("epd"), plays("d"))
+    world.reconcile(plays("epd"), plays("p"))
+    world.books.remove_instance("i1")
+    world.reconciler.lose("i1")
+    world.settle()
+    assert world.reconciler.num_under_way == 0
+    world.reconciler.check_integrity()
+
+
+ASSIGNMENTS = st.builds(
+    Assignment,
+    st.frozensets(st.sampled_from(list(Stage)), min_size=1),
+    st.sampled_from(list(ModalityGroup)),
+)
+
+
+def random_assignments(rng: random.Random, count: int) -> list[Assignment]:
+    """That serve both groups."""
+    while True:
+        made = [
+            Assignment(frozenset(rng.sample(list(Stage), rng.randint(1, 3))), rng.choice(list(ModalityGroup)))
+            for _ in range(count)
+        ]
+        if not lacking_stages(made):
+            return made
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_random_plans_under_failures_end_as_planned_or_as_before(seed: int) -> None:
+    """500 plans each, over two to six instances: answers lost, late or never, clearing that hangs."""
+    rng = random.Random(seed)
+    world = World(*random_assignments(rng, rng.randint(2, 6)))
+    for _ in range(500):
+        before = world.present
+        wanted = random_assignments(rng, len(before))
+        world.reconcile(*wanted)
+        for _ in range(rng.randint(0, 12)):
+            _let_something_happen(rng, world)
+            assert not world.lacking, "a group was left without a stage"
+            world.reconciler.check_integrity()
+        _calm(world)
+        world.reconcile(*wanted)
+        world.settle()
+        assert world.reconciler.num_under_way == 0
+        assert world.present == wanted
+    assert world.reconciler.num_done > 500
+    assert world.reconciler.num_rolled_back > 20
+
+
+def _let_something_happen(rng: random.Random, world: World) -> None:
+    what = rng.random()
+    if what < 0.4 and world.clearing:
+        world.clearing.pop(rng.randrange(len(world.clearing)))(Cleared())
+    elif what < 0.7 and world.telling:
+        world.say(*world.telling.pop(0))
+    elif what < 0.8 and world.telling:
+        world.telling.pop(rng.randrange(len(world.telling)))  # the order is lost
+    else:
+        world.clock.advance(rng.choice((0.1, 1.0, DEADLINE_S)))
+        world.reconciler.expire()
+
+
+def _calm(world: World) -> None:
+    """The world is well again: everything asked is answered in time."""
+    for _ in range(100):
+        world.settle()
+        if world.reconciler.num_under_way == 0:
+            return
+        world.clock.advance(DEADLINE_S)
+        world.reconciler.expire()
+    raise AssertionError("transitions never end")
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(ASSIGNMENTS, min_size=1, max_size=6), st.data())
+def test_a_served_cluster_is_served_at_every_moment(present: list[Assignment], data: st.DataObject) -> None:
+    if lacking_stages(present):
+        return
+    wanted = data.draw(st.lists(ASSIGNMENTS, min_size=len(present), max_size=len(present)))
+    world = World(*present)
+    try:
+        check_assignments(wanted)
+    except PlanError:
+        with pytest.raises(PlanError):
+            world.reconcile(*wanted)
+        return
+    world.reconcile(*wanted)
+    world.settle()
+    assert world.present == wanted

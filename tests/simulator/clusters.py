@@ -1,0 +1,53 @@
+"""Clusters to test with, and requests for them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from core.profile import Profile
+from simulator.cluster import Cluster
+from simulator.config import ClusterConfig
+from simulator.result import RunResult
+from simulator.workload.request import Picture, Request
+from tests.simulator.profiles import ROUND
+from tests.simulator.schedulers import PlanScheduler
+
+Plans = Sequence[tuple[float, Mapping[str, str]]]
+
+
+def text(name: str, arrival_s: float = 0.0, tokens: int = 100, outputs: int = 3, **more: Any) -> Request:
+    return Request(name, arrival_s, tokens, outputs, max_tokens=outputs, **more)
+
+
+def picture(
+    name: str,
+    arrival_s: float = 0.0,
+    tokens: int = 200,
+    outputs: int = 3,
+    text_tokens: int = 100,
+    **more: Any,
+) -> Request:
+    item = Picture(100, 100, tokens, more.pop("digest", None))
+    return Request(name, arrival_s, text_tokens, outputs, outputs, (item,), "picture", **more)
+
+
+def cluster(
+    requests: Sequence[Request], plans: Plans = (), instances: int = 1, **config: Any
+) -> tuple[Cluster, PlanScheduler]:
+    """With no control delay and no picture decoding unless asked for."""
+    profile: Profile = config.pop("profile", ROUND)
+    if not config.pop("host_time", False):
+        profile = replace(profile, encode=replace(profile.encode, per_pixel_s=0.0))
+    scheduler = PlanScheduler(*plans)
+    config = {"control_s": 0.0, **config}
+    return Cluster(ClusterConfig(instances, profile, **config), scheduler, requests), scheduler
+
+
+def run(requests: Sequence[Request], plans: Plans = (), instances: int = 1, **config: Any) -> RunResult:
+    """To the end, with a check that nothing is left."""
+    simulated, _ = cluster(requests, plans, instances, **config)
+    result = simulated.run()
+    simulated.check_idle()
+    return result

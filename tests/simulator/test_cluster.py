@@ -1,0 +1,192 @@
+from __future__ import annotations
+
+import re
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import simulator
+from coordinator.policy import sets
+from coordinator.policy.plan import PlanError
+from core.costs import StepCosts, StepTerm
+from core.lifecycle import RequestState
+from simulator import schedulers
+from simulator.config import SimulationError
+from simulator.instance import Instance
+from simulator.workload.request import Picture, Request
+from tests.simulator.clusters import cluster, picture, run, text
+from tests.simulator.profiles import ROUND
+
+SPLIT = {"i0": "e", "i1": "p", "i2": "d", "i3": "pd"}
+OTHER = {"i0": "ep", "i1": "d", "i2": "pd", "i3": "d"}
+# No two steps that differ take equally long: at a tie, which of two events is first would be chance.
+ODD = replace(
+    ROUND,
+    step=StepCosts(
+        1.037e-3,
+        StepTerm(base_s=0.0101, per_sequence_s=1.3e-5, per_context_token_s=1.7e-7),
+        StepTerm(per_new_token_s=1.09e-4, per_attended_s=3.1e-8),
+    ),
+)
+TIGHT = replace(ROUND, kv_tokens=1024)
+
+pictures = st.builds(Picture, st.just(200), st.just(200), st.integers(1, 200), st.integers(0, 3))
+requests = st.builds(
+    Request,
+    st.just(""),
+    st.floats(0, 2),
+    st.integers(1, 400),
+    st.integers(1, 60),
+    st.just(60),
+    st.lists(pictures, max_size=3).map(tuple),
+)
+workloads = st.lists(requests, min_size=1, max_size=40).map(
+    lambda found: [
+        replace(each, request_id=f"r{at}")
+        for at, each in enumerate(sorted(found, key=lambda each: each.arrival_s))
+    ]
+)
+plans = st.lists(st.sampled_from([SPLIT, OTHER, {}]), max_size=4).map(
+    lambda found: [(0.5 * at, plan) for at, plan in enumerate(found)]
+)
+modes = st.sampled_from(
+    [{}, {"encoder_cache": True}, {"media_workers": 1, "host_time": True}, {"control_s": 0.01}]
+)
+
+
+@settings(max_examples=60, deadline=None)
+@given(workloads, plans, modes, st.sampled_from([ROUND, TIGHT]))
+def test_every_request_ends_once_and_nothing_is_left(
+    workload: list[Request], plans: Any, mode: dict[str, Any], profile: Any
+) -> None:
+    simulated, scheduler = cluster(workload, plans, 4, profile=profile, **mode)
+    result = simulated.run()
+    simulated.check_idle()
+    assert sorted(each.request_id for each in result.records) == sorted(each.request_id for each in workload)
+    outputs = {each.request_id: each.output_tokens for each in workload}
+    for record in result.records:
+        assert record.state in (RequestState.FINISHED, RequestState.FAILED)
+        if record.state is RequestState.FINISHED:
+            assert record.output_tokens == outputs[record.request_id]
+            assert record.arrival_s <= record.dispatched_s <= record.first_token_s <= record.finished_s  # type: ignore[operator]
+    assert scheduler.finished == sum(each.state is RequestState.FINISHED for each in result.records)
+
+
+@settings(max_examples=25, deadline=None)
+@given(workloads)
+def test_whole_prompts_end_too(workload: list[Request]) -> None:
+    result = run(workload, instances=2, discipline="whole")
+    assert len(result.records) == len(workload)
+
+
+@settings(max_examples=25, deadline=None)
+@given(workloads, plans)
+def test_the_same_input_gives_the_same_result(workload: list[Request], plans: Any) -> None:
+    assert run(workload, plans, 4) == run(workload, plans, 4)
+
+
+@settings(max_examples=25, deadline=None)
+@given(workloads, plans)
+def test_single_steps_give_the_times_of_runs(workload: list[Request], plans: Any) -> None:
+    together = run(workload, plans, 4, profile=ODD)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Instance, "_most_steps", lambda _: 1)
+        apart = run(workload, plans, 4, profile=ODD)
+    assert sum(use.num_steps for use in apart.usage.values()) >= sum(
+        use.num_steps for use in together.usage.values()
+    )
+    for one, other in zip(together.records, apart.records, strict=True):
+        assert one.request_id == other.request_id
+        assert one.finished_s == pytest.approx(other.finished_s, abs=1e-9)
+        assert one.first_token_s == pytest.approx(other.first_token_s, abs=1e-9)
+
+
+def test_sequences_give_way_when_blocks_run_short() -> None:
+    workload = [text(f"r{at}", 0.001 * at, tokens=200, outputs=150, source="t") for at in range(5)]
+    workload = [replace(each, max_tokens=10_000) for each in workload]
+    simulated, _ = cluster(workload, profile=TIGHT, default_output_tokens=1)
+    result = simulated.run()
+    simulated.check_idle()
+    assert sum(each.num_preemptions for each in result.records) > 0
+    assert Counter(each.output_tokens for each in result.records) == {150: 5}
+    assert result.records[0].request_id == "r0"  # who came first never gives way
+
+
+def test_pictures_that_give_way_away_from_their_embeddings_start_again() -> None:
+    workload = [picture(f"r{at}", 0.001 * at, outputs=200, text_tokens=10) for at in range(5)]
+    workload = [replace(each, max_tokens=10_000) for each in workload]
+    result = run(workload, [(0.0, {"i0": "ep", "i1": "d"})], 2, profile=TIGHT, default_output_tokens=1)
+    assert sum(each.num_preemptions for each in result.records) > 0
+    assert Counter(each.output_tokens for each in result.records) == {200: 5}
+
+
+def test_a_change_of_roles_moves_what_decodes_and_loses_nothing() -> None:
+    workload = [text(f"r{at}", 0.01 * at, outputs=100) for at in range(8)]
+    result = run(workload, [(0.0, {"i0": "pd", "i1": "epd"}), (0.5, {"i0": "e", "i1": "epd"})], 2)
+    assert result.num_switches == 1
+    assert result.num_moves >= 1
+    assert sum(each.num_moves for each in result.records) == result.num_moves
+    spans = [
+        (span.assignment, span.end_s > span.start_s) for span in result.spans if span.instance_id == "i0"
+    ]
+    assert spans == [("shared:pd", True), ("", True), ("shared:e", True)]
+
+
+def test_a_change_waits_for_the_end_where_moving_costs_more() -> None:
+    from core.costs import MoveCosts
+
+    slow = replace(ROUND, kv_move=MoveCosts(100.0, 1e9))
+    workload = [text(f"r{at}", 0.01 * at, outputs=100) for at in range(8)]
+    changes = [(0.0, {"i0": "pd", "i1": "epd"}), (0.5, {"i0": "e", "i1": "epd"})]
+    result = run(workload, changes, 2, profile=slow)
+    assert (result.num_moves, result.num_switches) == (0, 1)
+
+
+def test_a_plan_taken_back_opens_the_instance_as_it_was() -> None:
+    from core.costs import MoveCosts
+
+    slow = replace(ROUND, kv_move=MoveCosts(100.0, 1e9))
+    there, away = {"i0": "pd", "i1": "epd"}, {"i0": "e", "i1": "epd"}
+    result = run([text("a", outputs=400)], [(0.0, there), (0.5, away), (1.0, there)], 2, profile=slow)
+    assert result.num_switches == 0
+    assert [span.assignment for span in result.spans] == ["shared:pd", "shared:epd"]
+
+
+def test_what_never_fits_fails_at_once() -> None:
+    (record,) = run([text("a", tokens=5000)]).records
+    assert record.state is RequestState.FAILED
+    assert record.finished_s == 0.0
+
+
+def test_a_plan_that_lacks_a_stage_is_refused() -> None:
+    with pytest.raises(PlanError, match="nobody would play 'd'"):
+        run([text("a")], [(0.0, {"i0": "ep"})])
+
+
+def test_policies_that_never_dispatch_are_an_error() -> None:
+    simulated, scheduler = cluster([text("a")], stall_s=60.0)
+    scheduler.place = lambda *_: None  # type: ignore[method-assign]
+    with pytest.raises(SimulationError, match="1 requests wait"):
+        simulated.run()
+
+
+def test_steps_are_told_to_the_policies_as_the_profile_has_them() -> None:
+    simulated, scheduler = cluster([text("a", outputs=30), text("b", 0.05)])
+    simulated.run()
+    assert scheduler.steps
+    for _, shape, seconds in scheduler.steps:
+        assert seconds == pytest.approx(ROUND.step.step_s(shape))
+
+
+def test_policies_come_from_the_coordinator() -> None:
+    """No file of the simulator makes a placement or a plan of its own."""
+    files = list(Path(simulator.__path__[0]).rglob("*.py"))
+    assert len(files) > 20
+    makers = [file.name for file in files if re.search(r"\b(Placement|Plan)\(", file.read_text())]
+    assert makers == []
+    assert schedulers.make_scheduler is sets.make_scheduler

@@ -1,0 +1,114 @@
+"""The real engine over an emulated device: tokens by a function, KV that is checked, layers that leave."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+import torch
+
+from core.profile import Profile
+from core.sampling import SamplingParams
+from core.sequence import SequenceSpec
+from kv_transfer.blocks import BlockAllocator
+from stage_servers.emulation.device import EmulatedDevice
+from stage_servers.emulation.model import EmulatedModel
+from stage_servers.emulation.runner import WrongKv
+from stage_servers.engine.engine import Engine
+from stage_servers.engine.records import EngineConfig, WrittenChunk
+from tests.checkpoints import build_checkpoint
+
+PROMPT = tuple(range(1, 101))
+
+
+class Listener:
+    def __init__(self) -> None:
+        self.layers: list[tuple[int, int]] = []
+
+    def on_layer_written(self, layer: int, chunks: Sequence[WrittenChunk]) -> None:
+        self.layers += [(layer, chunk.num_tokens) for chunk in chunks]
+
+
+class Rig:
+    """One engine and its pool."""
+
+    def __init__(self, model: EmulatedModel) -> None:
+        self.pool = torch.zeros(model.kv_planes, 64, 16, model.kv_token_elements)
+        self.blocks = BlockAllocator(64)
+        self.listener = Listener()
+        self.engine = Engine(model, self.pool, self.blocks, EngineConfig(64, 8, 16), self.listener)
+
+    def run(self) -> list[int]:
+        tokens: list[int] = []
+        while self.engine.has_work:
+            tokens += [token.token_id for token in self.engine.step().tokens]
+        return tokens
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return build_checkpoint(tmp_path_factory.mktemp("models") / "first", "first")
+
+
+@pytest.fixture
+def model(folder: Path, profile: Profile) -> EmulatedModel:
+    return EmulatedModel(folder, profile, time_scale=0.01)
+
+
+def make_spec(name: str = "r", *, seed: int = 0, outputs: tuple[int, ...] = ()) -> SequenceSpec:
+    return SequenceSpec(name, 0, PROMPT, SamplingParams(max_tokens=20, seed=seed), (), outputs)
+
+
+def test_tokens_depend_on_seed_prompt_and_index_alone(model: EmulatedModel) -> None:
+    answers = []
+    for seed in (0, 0, 1):
+        rig = Rig(model)
+        rig.engine.add_prefill(make_spec(seed=seed), hand_over=False)
+        answers.append(rig.run())
+        rig.blocks.check_integrity()
+        assert rig.blocks.num_free == 64
+    assert len(answers[0]) == 20
+    assert answers[0] == answers[1] != answers[2]
+    special = model.description.media_token_ids | model.description.eos_token_ids
+    assert not special & set(answers[0])
+
+
+def test_a_step_has_waited_where_a_sequence_goes_on(
+    model: EmulatedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waited: list[bool] = []
+    monkeypatch.setattr(EmulatedDevice, "work", lambda *_, has_waited: waited.append(has_waited))
+    rig = Rig(model)
+    for name in ("first", "second"):  # the second one comes to an idle engine again
+        rig.engine.add_prefill(make_spec(name), hand_over=False)
+        rig.run()
+    assert waited == [False] + [True] * 20 + [False] + [True] * 20
+
+
+def test_layers_of_a_hand_over_leave_one_by_one(model: EmulatedModel) -> None:
+    rig = Rig(model)
+    rig.engine.add_prefill(make_spec(), hand_over=True)
+    rig.run()
+    assert rig.listener.layers == [(0, 64), (1, 64), (0, 36), (1, 36)]
+
+
+def test_a_sequence_goes_on_elsewhere(model: EmulatedModel) -> None:
+    alone = Rig(model)
+    alone.engine.add_prefill(make_spec(), hand_over=False)
+    wanted = alone.run()
+
+    first, second = Rig(model), Rig(model)
+    first.engine.add_prefill(make_spec(), hand_over=True)
+    token = first.run()
+    moved = second.blocks.allocate(len(first.engine.block_ids(("r", 0))))
+    second.pool[:, moved] = first.pool[:, first.engine.block_ids(("r", 0))]
+    second.engine.add_decode(make_spec(outputs=tuple(token)), moved, len(PROMPT))
+    assert token + second.run() == wanted
+
+
+def test_kv_that_never_came_does_not_pass(model: EmulatedModel) -> None:
+    rig = Rig(model)
+    rig.engine.add_decode(make_spec(outputs=(5,)), rig.blocks.allocate(7), len(PROMPT))
+    with pytest.raises(WrongKv, match="KV of tokens 0 to 100"):
+        rig.run()
