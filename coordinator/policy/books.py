@@ -82,14 +82,19 @@ class Books:
     # what the driver tells
 
     def add_instance(self, book: InstanceBook) -> None:
-        """Also replaces one of that name; the driver has requeued or ended what lay on it."""
+        """Also replaces one of that name; what lies on that is not laid on this."""
+        if book.instance_id in self.instances:
+            self.remove_instance(book.instance_id)
         self.instances[book.instance_id] = book
         self._block_tokens[book.instance_id] = book.block_tokens
         self.version += 1
 
     def remove_instance(self, instance_id: str) -> None:
+        """The driver requeues or ends what lies on it, now or when it is sure of its end."""
         del self.instances[instance_id]
         del self._block_tokens[instance_id]
+        for shares in self._shares.values():
+            shares.pop(instance_id, None)
         self.version += 1
 
     def set_roles(self, instance_id: str, roles: Roles, group: ModalityGroup, now_s: float) -> None:
@@ -127,10 +132,11 @@ class Books:
         grown = num_outputs - work.num_outputs
         work.num_outputs = num_outputs
         placement = work.placement
-        if placement is None or not work.is_prefilled or num_outputs >= work.reserve_tokens:
+        share = None if placement is None else self._shares[work.request_id].get(placement.decode)
+        if placement is None or share is None or not work.is_prefilled or num_outputs >= work.reserve_tokens:
             self.note(work)
             return
-        self._shares[work.request_id][placement.decode].context_tokens += grown
+        share.context_tokens += grown
         if (book := self.instances.get(placement.decode)) is not None:
             book.load.context_tokens += grown
             self.journal.add(placement.decode)

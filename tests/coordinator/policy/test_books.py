@@ -1,9 +1,12 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
+from coordinator.policy.books import Books, InstanceBook
 from coordinator.policy.journal import Journal
 from coordinator.policy.plan import GROUPS
 from coordinator.policy.view import Placement
+from coordinator.policy.work import Work
+from core.stages import COUPLED, ModalityGroup
 from tests.coordinator.policy.cluster import books_of, instance, pictures, text
 
 verbs = st.lists(
@@ -63,3 +66,19 @@ def test_a_reader_that_was_away_too_long_is_told_to_look_at_all():
         journal.add(name)
     assert journal.since(start) is None
     assert journal.since(2) == {"c"}
+
+
+def test_what_lay_on_an_instance_that_went_is_not_taken_off_its_successor():
+    books = Books()
+    for _ in range(2):
+        books.add_instance(InstanceBook("i", COUPLED, ModalityGroup.SHARED, 16, 100))
+        work = Work("r", 0.0, 160, 16)
+        books.queue(work)
+        work.placement = Placement("r", (), "i", "i")
+        books.note(work)
+        assert books.instances["i"].load.kv_blocks == 11
+        books.remove_instance("i")
+        books.add_instance(InstanceBook("i", COUPLED, ModalityGroup.SHARED, 16, 100))
+        books.end(work)
+        assert books.instances["i"].is_idle
+        books.check_integrity()
