@@ -8,6 +8,8 @@ from dataclasses import asdict
 
 import pytest
 
+from core.clock import ManualClock
+from kv_transfer import sender as sender_module
 from kv_transfer.errors import TransferError
 from kv_transfer.layout import PayloadKind
 from kv_transfer.leases import LeaseState
@@ -19,26 +21,27 @@ from tests.kv_transfer.loopback import CLUSTER, HERE, KEY, MakeSender, Receive, 
 
 pytestmark = pytest.mark.cluster
 
-LEASE_S, GRACE_S = 3.0, 0.6
-LEASE_ENDED = {"LEASE_OVER", "FAILED_PRECONDITION", "REFUSED"}  # by its own clock, or it was told
+LEASE_ENDED = {"FAILED_PRECONDITION", "REFUSED"}
 
 
 @pytest.mark.parametrize("transport", ["shm", "collective", "grpc"])
 async def test_a_sender_that_was_frozen_half_way(
     transport: str, start: Start, receive: Receive, sender_with: MakeSender, source: Pool
 ) -> None:
-    """Its lease is over, and what it still writes lands in no memory that others have."""
-    here = await receive(kv_blocks=10, lease_s=LEASE_S, grace_s=GRACE_S)
+    """Its lease ends, and what it writes when it goes on lands in no memory that others have."""
+    clock = ManualClock()  # of the receiver: its leases last until the sender surely is frozen
+    here = await receive(kv_blocks=10, clock=clock)
     where = json.dumps(asdict(here.address))
     child = await start("send", where, transports=[transport], freeze_in=transport)
     assert await child.hear() == {"opened": 1}
     await child.until_stopped()
     [lease] = here.receiver.leases
-    await until(lambda: lease.state not in {LeaseState.GRANTED, LeaseState.WRITING})
+    for _ in range(3):  # the lease, and twice the grace period
+        clock.advance(60.0)
+        here.receiver.leases.sweep()
     assert "nothing was heard of it" in lease.reason
-    if transport == "shm":  # whose writes pass the receiver by: it waits for longer than the grace period
-        until_s = lease.quarantined_until_s
-        await until(lambda: lease.quarantined_until_s > until_s + GRACE_S)
+    assert lease.state is (LeaseState.EXPIRED if transport == "shm" else LeaseState.FREED)
+
     here.host.known.add(("other", 0))
     await send(sender_with("grpc"), here.address, source, ("other", 0))
     [(_, blocks, _, _)] = here.host.kv
@@ -65,7 +68,7 @@ async def test_a_receiver_that_was_frozen_half_way(
     start: Start, sender_with: MakeSender, source: Pool
 ) -> None:
     """The senders give up by their leases' end, the receiver by its own, when it goes on."""
-    child, address = await receiving(start, CLUSTER, lease_s=LEASE_S, grace_s=1.0, checksums=True)
+    child, address = await receiving(start, CLUSTER, lease_s=3.0, grace_s=1.0, checksums=True)
     senders = {transport: sender_with(transport, call_timeout_s=2.0) for transport in HERE}
     transfers = []
     for attempt, sender in enumerate(senders.values()):
@@ -92,17 +95,24 @@ async def test_a_receiver_that_was_frozen_half_way(
 
 
 async def test_a_frozen_peer_holds_up_no_others_lease(
-    start: Start, receive: Receive, sender_with: MakeSender, source: Pool
+    start: Start,
+    receive: Receive,
+    sender_with: MakeSender,
+    source: Pool,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    child, address = await receiving(start, CLUSTER, lease_s=LEASE_S)
-    here = await receive(lease_s=LEASE_S)
-    sender = sender_with("grpc")
+    monkeypatch.setattr(sender_module, "HEARTBEAT_INTERVAL_S", 0.01)
+    clock = ManualClock()
+    child, address = await receiving(start, CLUSTER)
+    here = await receive(clock=clock, lease_s=30.0)
+    sender = sender_with("grpc", clock=clock, call_timeout_s=100.0)
     frozen = await sender.open(address, KEY, PayloadKind.KV, 0, 20, source)
     lasting = await sender.open(here.address, KEY, PayloadKind.KV, 0, 20, source)
     await child.stop()
     [lease] = here.receiver.leases
-    granted_until_s = lease.expires_at_s
-    await until(lambda: lease.expires_at_s > granted_until_s + LEASE_S)  # the frozen one has not answered yet
+    for _ in range(3):
+        clock.advance(20.0)
+        await until(lambda: lease.expires_at_s == clock.now_s() + 30.0)
     lasting.push(0, 20, range(6), BLOCKS)
     await lasting.commit(20)
     child.go_on()
