@@ -307,18 +307,24 @@ class Sender:
     async def _beat(self) -> None:
         """Renews leases held for long; a short transfer never gets here."""
         async with asyncio.TaskGroup() as tasks:  # a peer that does not answer holds up no other's
-            renewing: dict[Outgoing, asyncio.Task[None]] = {}
+            renewing: set[Outgoing] = set()
             while True:
-                shortest_s = min(
-                    (o.transfer.grant.deadline.lease_s for o in self._outgoing), default=math.inf
-                )
-                await asyncio.sleep(min(HEARTBEAT_INTERVAL_S, shortest_s / BEATS_PER_LEASE))
-                renewing = {outgoing: task for outgoing, task in renewing.items() if not task.done()}
-                for outgoing in self._outgoing - renewing.keys():
-                    if outgoing.transfer.grant.deadline.is_renewal_due:
-                        renewing[outgoing] = tasks.create_task(self._renew(outgoing))
+                await asyncio.sleep(self._until_beat_s())
+                self._renew_due(tasks, renewing)
                 for farewell in self._farewells.take():
                     tasks.create_task(self._abort(farewell))
+
+    def _until_beat_s(self) -> float:
+        leases_s = (outgoing.transfer.grant.deadline.lease_s for outgoing in self._outgoing)
+        return min(HEARTBEAT_INTERVAL_S, min(leases_s, default=math.inf) / BEATS_PER_LEASE)
+
+    def _renew_due(self, tasks: asyncio.TaskGroup, renewing: set[Outgoing]) -> None:
+        """Apart from the loop that sleeps, which must hold no transfer, for that holds a peer's memory."""
+        for outgoing in self._outgoing - renewing:
+            if outgoing.transfer.grant.deadline.is_renewal_due:
+                renewing.add(outgoing)
+                task = tasks.create_task(self._renew(outgoing))
+                task.add_done_callback(lambda _, done=outgoing: renewing.discard(done))  # type: ignore[misc]
 
     async def _renew(self, outgoing: Outgoing) -> None:
         asked_at_s = self._clock.now_s()

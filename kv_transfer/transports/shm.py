@@ -227,11 +227,15 @@ class ShmWriter:
             await self._until_idle()
         if self._error is not None:
             raise self._error
+        self._let_go()
         return self._size_bytes
 
     async def stop(self) -> None:
         self._is_stopped = True
         await self._until_idle()
+        self._let_go()
+
+    def _let_go(self) -> None:
         self._copies = None
         self._pool = None  # an error may hold this writer for long, and it the memory of a peer that is gone
 
