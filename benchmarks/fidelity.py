@@ -33,7 +33,7 @@ from benchmarks.elasticity.trace import make_trace
 from benchmarks.load.outcomes import Targets, summarize
 from benchmarks.load.report import describe_machine, flatten
 from cli.launch.events import LaunchError
-from cli.launch.plan import parse_slo
+from cli.slo import parse_slo
 
 # Relative differences to stay under.
 TARGETS = {

@@ -56,8 +56,6 @@ def run(
     """Serves clients and directs stage servers, which attach with 'elasticmm stage'."""
     import logging
 
-    from cli.model_folder import model_folder, served_name
-
     logging.basicConfig(level=log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     tell = _tell_supervisor if supervised else _tell_user
     if supervised:
@@ -65,33 +63,51 @@ def run(
 
         die_with_parent()
     try:
-        from cli.launch.plan import parse_slo
-        from coordinator.config import CoordinatorConfig, MediaLimits
-
-        optional: dict[str, Any] = {
-            "max_waiting": max_waiting,
-            "heartbeat_timeout_s": heartbeat_timeout,
-            "policy": policy,
-            "profile": profile,
-        }
-        if slo is not None:
-            optional["slo_ttft_s"], optional["slo_tpot_s"] = parse_slo(slo)
-        config = CoordinatorConfig(
-            model_path=model_folder(model),
-            cluster_token=read_or_make_token(token_file),
-            model_name=served_name(model, model_name),
+        config = make_config(
+            model=model,
+            model_name=model_name,
+            token_file=token_file,
+            allow_private_urls=allow_private_urls,
+            slo=slo,
             host=host,
             port=port,
-            advertise_host=advertise or "",
+            advertise_host=advertise,
             topology=topology,
             num_instances=instances,
-            media=MediaLimits(allow_private_urls=allow_private_urls),
-            **{key: value for key, value in optional.items() if value is not None},
+            max_waiting=max_waiting,
+            heartbeat_timeout_s=heartbeat_timeout,
+            policy=policy,
+            profile=profile,
         )
     except ValueError as error:
         tell("failed", str(error))
         raise typer.Exit(USAGE) from error
     serve(config, tell)
+
+
+def make_config(
+    *,
+    model: Path | None,
+    model_name: str,
+    token_file: Path | None,
+    allow_private_urls: bool,
+    slo: str | None,
+    **settings: Any,
+) -> CoordinatorConfig:
+    """From the command's options; None leaves a setting its default. Raises ValueError."""
+    from cli.model_folder import model_folder, served_name
+    from cli.slo import parse_slo
+    from coordinator.config import CoordinatorConfig, MediaLimits
+
+    if slo is not None:
+        settings["slo_ttft_s"], settings["slo_tpot_s"] = parse_slo(slo)
+    return CoordinatorConfig(
+        model_path=model_folder(model),
+        cluster_token=read_or_make_token(token_file),
+        model_name=served_name(model, model_name),
+        media=MediaLimits(allow_private_urls=allow_private_urls),
+        **{name: value for name, value in settings.items() if value is not None},
+    )
 
 
 def serve(config: CoordinatorConfig, tell: Any) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Protocol
 
 from coordinator.policy.books import Books, InstanceBook
+from coordinator.policy.plan import GROUPS
 from coordinator.policy.work import MediaWork, Work
 from coordinator.registry import Instance
 from coordinator.request import Request
@@ -94,11 +95,8 @@ class LiveBooks:
     def check_integrity(self) -> None:
         """Raises AssertionError where sums are wrong, or something is held of no request."""
         self.books.check_integrity()
-        known = self.books.running.keys() | {
-            name
-            for group in self.books.groups
-            for name in (work.request_id for work in self.books.waiting(group))
-        }
+        waiting = {work.request_id for group in GROUPS for work in self.books.waiting(group)}
+        known = self.books.running.keys() | waiting
         assert known <= self._works.keys(), f"unknown to the dispatcher: {known - self._works.keys()}"
 
     def _make(self, request: Request) -> Work:

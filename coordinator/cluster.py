@@ -10,9 +10,8 @@ from dataclasses import dataclass, replace
 
 from coordinator.dispatcher import Dispatcher
 from coordinator.errors import InstanceRefusedError, UnavailableError
-from coordinator.hindrance import needed_stages
 from coordinator.planner import Planner
-from coordinator.policy.plan import Assignment
+from coordinator.policy.plan import Assignment, needed_stages
 from coordinator.registry import Instance, Registry
 from coordinator.stage_messages import (
     FailureReport,
@@ -29,7 +28,7 @@ from coordinator.stage_messages import (
     TransferCounters,
 )
 from core.clock import Clock
-from core.stages import COUPLED, Roles, Stage
+from core.stages import COUPLED, ModalityGroup, Roles, Stage
 from core.topology import Topology
 
 log = logging.getLogger(__name__)
@@ -142,7 +141,8 @@ class Cluster:
 
     def check_can_serve(self, has_media: bool) -> None:
         """Raises UnavailableError naming the stages that nobody plays."""
-        lacking = needed_stages(has_media) - self._registry.played()
+        group = ModalityGroup.MULTIMODAL if has_media else ModalityGroup.TEXT
+        lacking = needed_stages(group) - self._registry.played()
         if lacking:
             names = ", ".join(stage.name for stage in Stage if stage in lacking)
             raise UnavailableError(f"no instance plays {names} yet", retry_after_s=_RETRY_AFTER_S)

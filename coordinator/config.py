@@ -44,7 +44,7 @@ class CoordinatorConfig:
     topology: str | None = None  # wanted instances; None: whoever registers
     num_instances: int | None = None  # for topology names that leave the number open
     policy: str = "fixed"  # name of a policy set
-    profile: str = ""  # of costs: a shipped one or a file; empty: one made for this model and device, or any
+    profile: str = ""  # of costs: a shipped one or a file; empty: the demo model's on a CPU core
     slo_ttft_s: float = 2.0
     slo_tpot_s: float = 0.1
     transition_deadline_s: float = 30.0

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 from coordinator.policy.capacity import Capacity
+from coordinator.policy.plan import needed_stages
 from coordinator.request import Request
-from core.stages import Roles, Stage
-
-
-def needed_stages(has_media: bool) -> Roles:
-    return frozenset(Stage) if has_media else frozenset({Stage.PREFILL, Stage.DECODE})
+from core.stages import Roles
 
 
 def hindrance(request: Request, played: Roles, capacity: Capacity) -> str | None:
     """Which stages nobody plays, or that nobody is large enough; None if the request only has to wait."""
-    lacking = needed_stages(bool(request.media)) - played
+    lacking = needed_stages(request.group) - played
     if lacking:
         return f"no instance plays {', '.join(sorted(stage.name for stage in lacking))}"
     fits = capacity.fits_prompt(

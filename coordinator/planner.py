@@ -73,7 +73,10 @@ class Planner:
     async def run_forever(self) -> None:
         while True:
             await asyncio.sleep(self._scheduler.tick_s)
-            self.tick()
+            try:
+                self.tick()
+            except Exception:
+                log.exception("a planning tick failed; the instances go on as they are")
 
     def lose(self, instance_id: str) -> None:
         """The instance is gone; what was pinned or drained is forgotten."""

@@ -88,6 +88,8 @@ class Coordinator:
         self._started_s = self.clock.now_s()
         self._media_port: int | None = None
         self.registry = Registry(self.model.family.fingerprint, config.heartbeat_timeout_s)
+        if not config.profile and config.policy != "fixed":
+            log.warning("no profile was named: %s reckons with %s", config.policy, DEFAULT_PROFILE)
         self.costs = CostModel(load_profile(config.profile or DEFAULT_PROFILE))
         self.scheduler = make_scheduler(
             config.policy,

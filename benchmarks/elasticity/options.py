@@ -9,8 +9,9 @@ from pathlib import Path
 from benchmarks.elasticity.playing import Stage
 from benchmarks.elasticity.trace import TraceSpec
 from cli.devices import choose_cores
-from cli.launch.plan import LaunchPlan, parse_slo
+from cli.launch.plan import LaunchPlan
 from cli.model_folder import model_folder
+from cli.slo import parse_slo
 from core.costs import MoveCosts, StepCosts
 from core.profile import Profile
 from core.profile_file import load_profile, write_profile

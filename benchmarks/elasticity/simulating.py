@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from benchmarks.elasticity.playing import Stage
 from benchmarks.load.outcomes import Outcome
-from cli.launch.plan import parse_slo
+from cli.slo import parse_slo
 from coordinator.policy.scheduler import Slo
 from core.lifecycle import RequestState
 from core.profile_file import load_profile

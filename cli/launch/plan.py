@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from cli.cores import assign_cores
+from cli.slo import parse_slo
 from core.stages import Roles, roles_name
 from core.topology import Topology, parse_topology
 from stage_servers.config import TLS_FILES, StageConfig
@@ -129,18 +130,6 @@ class LaunchPlan:
             made[name] = tuple(made[name])
         made |= {name: Path(made[name]) for name in TLS_FILES if made[name] is not None}
         return cls(**made)
-
-
-def parse_slo(text: str) -> tuple[float, float]:
-    """(TTFT, TPOT) in seconds from "2,0.1"; raises ValueError."""
-    parts = text.split(",")
-    try:
-        ttft_s, tpot_s = (float(part) for part in parts)
-    except ValueError:
-        raise ValueError(f"slo: {text!r} is not two numbers of seconds such as 2,0.1") from None
-    if not (ttft_s > 0 and tpot_s > 0):
-        raise ValueError(f"slo: {text!r} must be above 0")
-    return ttft_s, tpot_s
 
 
 def new_cluster_id(name: str) -> str:

@@ -74,11 +74,6 @@ class Books:
         self._shares: dict[str, dict[str, Share]] = {}
         self._block_tokens: dict[str, int] = {}
 
-    @property
-    def groups(self) -> tuple[ModalityGroup, ...]:
-        """Those that queue apart."""
-        return _GROUPS
-
     # what the driver tells
 
     def add_instance(self, book: InstanceBook) -> None:

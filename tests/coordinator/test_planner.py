@@ -141,3 +141,22 @@ async def test_a_lost_instance_is_forgotten(make_bench: MakeBench) -> None:
     assert list(await admin.plan()) == ["epd0"]
     bench.coordinator.planner._reconciler.check_integrity()
     await bench.assert_idle()
+
+
+async def test_a_tick_that_fails_does_not_end_planning(
+    make_bench: MakeBench, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    bench = await make_bench("epd", "d")
+    scheduler = bench.coordinator.scheduler
+    plan, calls = scheduler.plan, []
+
+    def fail_once(*arguments: object) -> object:
+        calls.append(arguments)
+        if len(calls) == 1:
+            raise RuntimeError("no plan")
+        return plan(*arguments)
+
+    monkeypatch.setattr(scheduler, "plan", fail_once)
+    await bench.until(lambda: len(calls) > 1)
+    assert "a planning tick failed" in caplog.text
+    await bench.assert_idle()
