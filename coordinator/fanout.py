@@ -115,6 +115,11 @@ class RequestOutput:
         self._hidden = hidden_token_ids  # end the answer and are not shown as text
 
     @property
+    def has_gap(self) -> bool:
+        """Whether later tokens are here than the next."""
+        return self._order.num_early > 0
+
+    @property
     def stop_string(self) -> str:
         return self._stops.matched or ""
 

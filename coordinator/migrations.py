@@ -103,9 +103,14 @@ class Migrations:
             request.migration.target_loss = request.migration.target_loss or cause
 
     def outlives_source(self, request: Request, instance_id: str) -> bool:
-        """Whether the request, as this instance is lost, goes on at a target that has shown tokens."""
+        """Whether the request, as this instance is lost, goes on at a target that has shown tokens.
+
+        It does not if tokens are missing in between: the source made them, and its word of them is lost.
+        """
         migration = request.migration
         if migration is None or migration.source != instance_id or not migration.has_shown:
+            return False
+        if request.output.has_gap:
             return False
         self._moved(request, migration, MigrationReport(request.request_id, 0, 0, True))
         return True

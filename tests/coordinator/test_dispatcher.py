@@ -8,7 +8,7 @@ from collections import deque
 from dataclasses import dataclass, field
 from typing import Any
 
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from coordinator.books import LiveBooks
@@ -322,6 +322,7 @@ async def run_play(script: list[tuple[Any, ...]]) -> int:
 
 @settings(max_examples=60, deadline=None)
 @given(st.integers(0, 2**32), st.integers(0, 250))
+@example(5834188, 108)  # a source dies with the word of a token that its target went on from
 def test_any_course_of_events(seed: int, length: int) -> None:
     rng = random.Random(seed)
     asyncio.run(run_play([make_move(rng) for _ in range(length)]))

@@ -152,17 +152,17 @@ async def test_a_target_that_shows_tokens_has_it_whatever_the_source_says(case: 
     await case.ends_well()
 
 
-async def shown_by_the_target(case: Case) -> asyncio.Task[admin_pb2.MigrateResponse]:
-    """The target has all and stands at token 10; the source has not said so."""
+async def shown_by_the_target(case: Case, first: int = 7) -> asyncio.Task[admin_pb2.MigrateResponse]:
+    """The target went on with token `first` and stands at token 10; the source has not said so."""
     case.source.hold_move.clear()
     moving = case.moving()
     await case.bench.until(lambda: case.request.migration)
     migration = case.request.migration
     assert migration is not None
-    case.bench.world.moved["r", migration.new_attempt] = 7
+    case.bench.world.moved["r", migration.new_attempt] = first
     case.target.pause_at = 10
     case.bench.world.prefilled["r", migration.new_attempt].set()
-    await case.bench.until(lambda: case.request.num_outputs == 10)
+    await case.bench.until(lambda: case.request.num_outputs == 10 or case.request.output.has_gap)
     return moving
 
 
@@ -175,6 +175,17 @@ async def test_a_source_that_dies_then_is_not_missed(case: Case) -> None:
     case.target.resume()
     answer = await case.ends_well()
     assert [stage for stage, _ in spans(answer)].count(pb.STAGE_PREFILL) == 1
+
+
+async def test_a_source_that_dies_with_the_word_of_its_last_tokens(case: Case) -> None:
+    """The target has tokens that only the source could have reported: they are made again."""
+    moving = await shown_by_the_target(case, first=8)
+    await case.source.crash()
+    case.bench.stages.remove(case.source)
+    case.target.resume()
+    with pytest.raises(grpc.aio.AioRpcError, match="dispatched again"):
+        await moving
+    assert [stage for stage, _ in spans(await case.ends_well())].count(pb.STAGE_PREFILL) == 2
 
 
 async def test_a_source_that_goes_on_for_nobody_is_told(make_bench: MakeBench) -> None:
