@@ -3,28 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Iterator
-from typing import Protocol
+from collections.abc import Callable, Iterable
 
 from coordinator.errors import CannotMigrateError, NotFoundError
 from coordinator.migration import MigrationOutcome
 from coordinator.policy.books import Books
 from coordinator.policy.plan import Assignment
+from coordinator.policy.transition import NOTHING_MOVED, Cleared
 from coordinator.policy.work import Work
+from coordinator.policy.worth_moving import MoveCostsModel, worth_moving
 from coordinator.registry import Registry
 from coordinator.stage_messages import SetRolesCommand
-from coordinator.transition import NOTHING_MOVED, Cleared
-from core.stages import Roles, Stage
+from core.stages import Roles
 
 Migrate = Callable[[str, str | None], asyncio.Future[MigrationOutcome]]
-
-
-class MoveCostsModel(Protocol):
-    """Predicted seconds."""
-
-    def decode_step_s(self, num_sequences: int, context_tokens: int) -> float: ...
-
-    def kv_move_s(self, num_tokens: int) -> float: ...
 
 
 class Clearing:
@@ -40,15 +32,11 @@ class Clearing:
         self._costs = costs
 
     def clear(self, instance_id: str, given_up: Roles, on_done: Callable[[Cleared], None]) -> None:
-        moving: set[asyncio.Future[MigrationOutcome]] = set()
-        if Stage.DECODE in given_up:
-            is_leaving = given_up == frozenset(Stage)
-            moving = {
-                future
-                for work in tuple(self._decoding_on(instance_id))
-                if is_leaving or self._is_worth_moving(work, instance_id)
-                if (future := self._start(work)) is not None
-            }
+        moving = {
+            future
+            for work in worth_moving(self._books, instance_id, given_up, self._costs)
+            if (future := self._start(work)) is not None
+        }
         if not moving:
             on_done(NOTHING_MOVED)
             return
@@ -66,19 +54,6 @@ class Clearing:
         instance = self._registry.get(instance_id)
         if instance is not None:
             instance.send(SetRolesCommand(assignment.roles, assignment.group))
-
-    def _decoding_on(self, instance_id: str) -> Iterator[Work]:
-        return (
-            work
-            for work in self._books.running.values()
-            if work.placement is not None and work.placement.decode == instance_id
-        )
-
-    def _is_worth_moving(self, work: Work, instance_id: str) -> bool:
-        load = self._books.instances[instance_id].load
-        left_tokens = max(1, work.reserve_tokens - work.num_outputs)
-        step_s = self._costs.decode_step_s(max(1, load.decoding), load.context_tokens)
-        return left_tokens * step_s > self._costs.kv_move_s(work.context_tokens)
 
     def _start(self, work: Work) -> asyncio.Future[MigrationOutcome] | None:
         """None where it cannot move now."""

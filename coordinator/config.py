@@ -6,6 +6,7 @@ import socket
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from coordinator.policy.reconciler import DEADLINE_S
 from coordinator.policy.sets import POLICY_SETS
 from core.topology import Topology, parse_topology
 
@@ -47,7 +48,7 @@ class CoordinatorConfig:
     profile: str = ""  # of costs: a shipped one or a file; empty: the demo model's on a CPU core
     slo_ttft_s: float = 2.0
     slo_tpot_s: float = 0.1
-    transition_deadline_s: float = 30.0
+    transition_deadline_s: float = DEADLINE_S
     max_waiting: int = 256  # requests accepted and not dispatched
     message_bytes: int = 32 * 2**20
     media_per_request: int = 16

@@ -10,9 +10,9 @@ from coordinator.errors import CannotPlanError, NotFoundError
 from coordinator.policy.books import Books, InstanceBook
 from coordinator.policy.decisions import Decision
 from coordinator.policy.plan import Assignment, Plan, PlanError
+from coordinator.policy.reconciler import Reconciler
 from coordinator.policy.scheduler import Scheduler
-from coordinator.reconciler import Reconciler
-from coordinator.transition import PastTransition
+from coordinator.policy.transition import PastTransition
 from core.clock import Clock
 from core.stages import ModalityGroup, Roles
 

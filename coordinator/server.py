@@ -30,10 +30,10 @@ from coordinator.model import ServedModel, load_model
 from coordinator.planner import Planner
 from coordinator.policy.cost_model import CostModel
 from coordinator.policy.expectation import OutputExpectation
+from coordinator.policy.reconciler import Reconciler
 from coordinator.policy.scheduler import Slo
 from coordinator.policy.sets import make_scheduler
 from coordinator.prompt.builder import load_builder
-from coordinator.reconciler import Reconciler
 from coordinator.registry import Registry
 from coordinator.servicers.admin import AdminServicer
 from coordinator.servicers.inference import InferenceServicer
@@ -187,7 +187,9 @@ class Coordinator:
     def _make_planner(self) -> Planner:
         books = self.live.books
         hands = Clearing(books, self.registry, self.dispatcher.migrate, self.costs)
-        reconciler = Reconciler(books, hands, self.clock, deadline_s=self.config.transition_deadline_s)
+        reconciler = Reconciler(
+            books, hands, self.clock, deadline_s=self.config.transition_deadline_s, note=log.info
+        )
         return Planner(self.config.policy, self.scheduler, books, reconciler, self.clock)
 
     def _make_cluster(self) -> Cluster:

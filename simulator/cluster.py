@@ -29,7 +29,7 @@ _MediaTicket = tuple[Job, int, int]  # job, media item, attempt
 
 
 class Cluster:
-    """Drives the scheduler as the dispatcher and the reconciler do; see `Scheduler` for the contract."""
+    """Drives the scheduler as the dispatcher and the planner do; see `Scheduler` for the contract."""
 
     def __init__(self, config: ClusterConfig, scheduler: Scheduler, requests: Sequence[Request]) -> None:
         self.config = config
@@ -42,9 +42,15 @@ class Cluster:
         self._intake = Intake(config.profile, OutputExpectation(config.default_output_tokens))
         self._links = Links(config.profile)
         self._moves = Moves(
-            config.profile, self.events, self.books, self.instances, self._links, requeue=self._requeue
+            config.profile,
+            self.events,
+            self.books,
+            self._links,
+            instances=self.instances,
+            jobs=self._jobs,
+            requeue=self._requeue,
         )
-        self._transitions = Transitions(config, self.events, self.books, self._move_away, self._place)
+        self.transitions = Transitions(config, self.events, self.books, self._moves, self._place)
         self._workers = {name: [0.0] * config.media_workers for name in self.instances}
         self._records: list[RequestRecord] = []
         self._counted = 0  # arrivals, starts and ends of prefills, decodes and picture decoding
@@ -54,7 +60,7 @@ class Cluster:
         """All requests to their end."""
         for instance in self.instances.values():
             self.books.add_instance(self._book(instance))
-        self._transitions.start(self.scheduler.plan(self.books, 0.0))
+        self.transitions.start(self.scheduler.plan(self.books, 0.0).wanted)
         if self._requests:
             self.events.at(self._requests[0].arrival_s, self._arrive, 0)
             self.events.at(self.scheduler.tick_s, self._tick)
@@ -64,6 +70,8 @@ class Cluster:
     def check_idle(self) -> None:
         """Raises AssertionError if anything is left of any request."""
         self.books.check_integrity()
+        self.transitions.check_idle()
+        self._moves.check_idle()
         assert not self._jobs
         assert not self.books.running
         assert not self.books.num_waiting()
@@ -93,7 +101,8 @@ class Cluster:
         for instance in self.instances.values():
             for job, outputs in instance.progress():
                 self.books.note_outputs(job.work, outputs)
-        self._transitions.adopt(self.scheduler.plan(self.books, now_s))
+        self.transitions.reconciler.expire()
+        self.transitions.reconciler.reconcile(self.scheduler.plan(self.books, now_s).wanted)
         self._place()
         if self.books.running or not self.books.num_waiting():
             self._moved_s = now_s
@@ -185,8 +194,6 @@ class Cluster:
         work = job.work
         work.encoded.add(index)
         self.books.note(work)
-        placement = _placement(job)
-        self._transitions.check(placement.encode[index])
         ready = job.ready
         if len(work.encoded) == len(work.media):
             job.encoded_s = self.events.time_s
@@ -195,7 +202,7 @@ class Cluster:
         elif not self.config.profile.is_simulation_only:
             job.ready = _leading_tokens(job)
         if job.ready > ready:
-            self.instances[placement.prefill].wake()
+            self.instances[_placement(job).prefill].wake()
 
     def chunk_done(self, instance: Instance, job: Job, num_tokens: int, start_s: float) -> None:
         job.unsent_tokens += num_tokens
@@ -242,8 +249,6 @@ class Cluster:
         prefill.end_prefill(job)
         decode.join(job, job.target_tokens)
         self._place()
-        self._transitions.check(placement.prefill)
-        self._transitions.check(placement.decode)
 
     def finished(self, instance: Instance, job: Job) -> None:
         self._end(job, RequestState.FINISHED)
@@ -259,7 +264,6 @@ class Cluster:
 
     def settled(self, instance: Instance) -> None:
         self._place()
-        self._transitions.check(instance.instance_id)
 
     # verbs
 
@@ -293,13 +297,6 @@ class Cluster:
         del self._jobs[job.request.request_id]
         self._records.append(record)
 
-    def _move_away(self, instance_id: str, job_filter: frozenset[str]) -> None:
-        """Moves decoding requests with these ids away where that is cheaper than to wait for their end."""
-        source = self.instances[instance_id]
-        for job in list(source.batch.jobs):
-            if job.request.request_id in job_filter:
-                self._moves.consider(source, job)
-
     def _build(self, name: str) -> Instance:
         config = self.config
         kind = WholeInstance if config.discipline == "whole" else Instance
@@ -329,11 +326,11 @@ class Cluster:
         caches = [instance.prefix_cache for instance in self.instances.values()]
         return RunResult(
             records=tuple(self._records),
-            spans=self._transitions.spans(self.events.time_s),
+            spans=self.transitions.spans(self.events.time_s),
             usage=usage,
             duration_s=self.events.time_s,
             num_events=self._counted + steps + 2 * self._links.num_transfers,
-            num_switches=self._transitions.num_switches,
+            num_switches=self.transitions.reconciler.num_done,
             num_moves=self._moves.num_moves,
             encoder_hits=sum(instance.encoder_cache.hits for instance in self.instances.values()),
             prefix_hit_tokens=sum(cache.hit_tokens for cache in caches if cache is not None),

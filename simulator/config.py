@@ -23,7 +23,7 @@ class ClusterConfig:
     discipline: Discipline = "chunked"
     encoder_cache: bool = False
     prefix_cache: bool = False
-    switch_s: float = 0.1  # from the last resident request's leave until the instance takes new work
+    switch_s: float = 0.1  # from telling an instance what to play until it says that it does
     control_s: float = 0.001  # from a decision until the instance has it
     media_workers: int = 2  # per instance, that decode pictures on the host
     default_output_tokens: int = 256  # expected until lengths are known

@@ -5,7 +5,7 @@ from __future__ import annotations
 from coordinator.planner import PlannedInstance, PlanStatus
 from coordinator.policy.decisions import Decision
 from coordinator.policy.plan import Assignment
-from coordinator.transition import PastTransition
+from coordinator.policy.transition import PastTransition
 from coordinator.wire.stages import from_group, from_roles
 from elasticmm.v1 import admin_pb2 as pb
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 import simulator
 from coordinator.policy import sets
 from coordinator.policy.plan import PlanError
-from core.costs import StepCosts, StepTerm
+from core.costs import MoveCosts, StepCosts, StepTerm
 from core.lifecycle import RequestState
 from simulator import schedulers
 from simulator.config import SimulationError
@@ -34,6 +34,7 @@ ODD = replace(
     ),
 )
 TIGHT = replace(ROUND, kv_tokens=1024)
+DEAR = replace(ROUND, kv_move=MoveCosts(5.0, 1e9))  # what decodes ends in place
 
 pictures = st.builds(Picture, st.just(200), st.just(200), st.integers(1, 200), st.integers(0, 3))
 requests = st.builds(
@@ -60,7 +61,7 @@ modes = st.sampled_from(
 
 
 @settings(max_examples=60, deadline=None)
-@given(workloads, plans, modes, st.sampled_from([ROUND, TIGHT]))
+@given(workloads, plans, modes, st.sampled_from([ROUND, TIGHT, DEAR]))
 def test_every_request_ends_once_and_nothing_is_left(
     workload: list[Request], plans: Any, mode: dict[str, Any], profile: Any
 ) -> None:
@@ -137,26 +138,6 @@ def test_a_change_of_roles_moves_what_decodes_and_loses_nothing() -> None:
     assert spans == [("shared:pd", True), ("", True), ("shared:e", True)]
 
 
-def test_a_change_waits_for_the_end_where_moving_costs_more() -> None:
-    from core.costs import MoveCosts
-
-    slow = replace(ROUND, kv_move=MoveCosts(100.0, 1e9))
-    workload = [text(f"r{at}", 0.01 * at, outputs=100) for at in range(8)]
-    changes = [(0.0, {"i0": "pd", "i1": "epd"}), (0.5, {"i0": "e", "i1": "epd"})]
-    result = run(workload, changes, 2, profile=slow)
-    assert (result.num_moves, result.num_switches) == (0, 1)
-
-
-def test_a_plan_taken_back_opens_the_instance_as_it_was() -> None:
-    from core.costs import MoveCosts
-
-    slow = replace(ROUND, kv_move=MoveCosts(100.0, 1e9))
-    there, away = {"i0": "pd", "i1": "epd"}, {"i0": "e", "i1": "epd"}
-    result = run([text("a", outputs=400)], [(0.0, there), (0.5, away), (1.0, there)], 2, profile=slow)
-    assert result.num_switches == 0
-    assert [span.assignment for span in result.spans] == ["shared:pd", "shared:epd"]
-
-
 def test_what_never_fits_fails_at_once() -> None:
     (record,) = run([text("a", tokens=5000)]).records
     assert record.state is RequestState.FAILED
@@ -184,9 +165,13 @@ def test_steps_are_told_to_the_policies_as_the_profile_has_them() -> None:
 
 
 def test_policies_come_from_the_coordinator() -> None:
-    """No file of the simulator makes a placement or a plan of its own."""
+    """No file of the simulator makes a placement, plan or transition of its own, or opens an instance."""
     files = list(Path(simulator.__path__[0]).rglob("*.py"))
     assert len(files) > 20
-    makers = [file.name for file in files if re.search(r"\b(Placement|Plan)\(", file.read_text())]
+    makers = [
+        file.name
+        for file in files
+        if re.search(r"\b(Placement|Plan|Transition|set_open)\(", file.read_text())
+    ]
     assert makers == []
     assert schedulers.make_scheduler is sets.make_scheduler

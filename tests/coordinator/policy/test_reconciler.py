@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from coordinator.policy.books import Books, InstanceBook
 from coordinator.policy.plan import Assignment, PlanError, check_assignments, lacking_stages
-from coordinator.reconciler import Reconciler
-from coordinator.transition import Cleared
+from coordinator.policy.reconciler import Reconciler
+from coordinator.policy.transition import Cleared
 from core.clock import ManualClock
 from core.stages import ModalityGroup, Roles, Stage, parse_roles
 
@@ -29,7 +29,10 @@ class World:
 
     def __init__(self, *present: Assignment) -> None:
         self.books, self.clock = Books(), ManualClock()
-        self.reconciler = Reconciler(self.books, self, self.clock, deadline_s=DEADLINE_S)
+        self.lines: list[str] = []
+        self.reconciler = Reconciler(
+            self.books, self, self.clock, deadline_s=DEADLINE_S, note=self.lines.append
+        )
         self.clearing: list[Callable[[Cleared], None]] = []
         self.telling: list[tuple[str, Assignment]] = []
         self.cleared: list[tuple[str, Roles]] = []
@@ -117,6 +120,18 @@ def test_a_transition_rolled_back_is_kept_too() -> None:
     world.reconciler.expire()
     (past,) = world.reconciler.past
     assert (past.is_done, past.took_s, past.clearing_s) == (False, DEADLINE_S, DEADLINE_S)
+
+
+def test_starts_and_ends_are_told_in_words() -> None:
+    world = World(plays("epd"), plays("d"))
+    world.reconcile(plays("epd"), plays("p"))
+    world.finish_clearing()
+    world.clock.advance(0.25)
+    world.answer()
+    assert world.lines == [
+        "instance i1: from shared:d to shared:p",
+        "instance i1: done after 0.250 s, plays shared:p",
+    ]
 
 
 def test_two_instances_trade_roles_without_a_gap() -> None:

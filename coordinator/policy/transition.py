@@ -54,7 +54,7 @@ NOTHING_MOVED = Cleared()
 class PastTransition:
     """One that has ended, for whoever asks what switching costs."""
 
-    number: int  # counts from 1 since the coordinator started
+    number: int  # counts from 1
     instance_id: str
     before: Assignment
     after: Assignment
@@ -73,7 +73,7 @@ class Transition:
     before: Assignment
     after: Assignment
     started_s: float
-    deadline_s: float  # on the coordinator's clock
+    deadline_s: float  # on the reconciler's clock
     num_resident: int = 0
     cleared: Cleared = NOTHING_MOVED
     cleared_s: float | None = None  # when that was over

@@ -4,24 +4,23 @@
                                           └── deadline passed: back to what it was ──┘
 
 Every instance has all stages' weights, so work that it holds of a stage it gives up may end in place: a
-transition waits only for sequences that are worth moving away. Nothing here waits or does I/O.
+transition waits only for sequences that are worth moving away. The same code runs live and in the
+simulator; only hands and clock differ.
 """
 
 from __future__ import annotations
 
-import logging
 from collections import deque
 from collections.abc import Callable, Mapping
 from typing import Protocol
 
 from coordinator.policy.books import Books, InstanceBook
 from coordinator.policy.plan import GROUPS, Assignment, check_assignments, lacking_stages, needed_stages
-from coordinator.transition import Cleared, PastTransition, Transition, TransitionState
+from coordinator.policy.transition import Cleared, PastTransition, Transition, TransitionState
 from core.clock import Clock
 from core.stages import ModalityGroup, Roles, Stage
 
-log = logging.getLogger(__name__)
-
+DEADLINE_S = 30.0  # for each state of a transition
 _KEPT_TRANSITIONS = 64
 
 
@@ -40,11 +39,21 @@ class Hands(Protocol):
 class Reconciler:
     """`note_roles` and `lose` are for the cluster, `reconcile` and `expire` for the planner's tick."""
 
-    def __init__(self, books: Books, hands: Hands, clock: Clock, *, deadline_s: float) -> None:
+    def __init__(
+        self,
+        books: Books,
+        hands: Hands,
+        clock: Clock,
+        *,
+        deadline_s: float = DEADLINE_S,
+        note: Callable[[str], None] | None = None,
+    ) -> None:
+        """`note` gets a line in words for the start and the end of every transition."""
         self._books = books
         self._hands = hands
         self._clock = clock
         self._deadline_s = deadline_s
+        self._note = note or _keep_silent
         self._wanted: dict[str, Assignment] = {}
         self._drained: set[str] = set()
         self._under_way: dict[str, Transition] = {}
@@ -167,7 +176,7 @@ class Reconciler:
         )
         self._under_way[name] = transition
         self._books.set_open(name, False)
-        log.info("instance %s: from %s to %s", name, before, after)
+        self._note(f"instance {name}: from {before} to {after}")
         self._hands.clear(
             name, before.roles - after.roles, lambda cleared: self._cleared(transition, cleared)
         )
@@ -184,9 +193,8 @@ class Reconciler:
         del self._under_way[name]
         now_s = self._clock.now_s()
         plays = transition.after if state is TransitionState.DONE else transition.before
-        log.info(
-            "instance %s: %s after %.3f s, plays %s", name, state.value, now_s - transition.started_s, plays
-        )
+        took_s = now_s - transition.started_s
+        self._note(f"instance {name}: {state.value} after {took_s:.3f} s, plays {plays}")
         if state is TransitionState.LOST:
             return
         if name not in self._drained:
@@ -231,3 +239,6 @@ class Reconciler:
     @staticmethod
     def _assignment(book: InstanceBook) -> Assignment:
         return Assignment(book.roles, book.group)
+
+
+def _keep_silent(_: str) -> None: ...
