@@ -203,6 +203,7 @@ class Cluster:
             job.ready = _leading_tokens(job)
         if job.ready > ready:
             self.instances[_placement(job).prefill].wake()
+        self._place()  # an encoder has room again
 
     def chunk_done(self, instance: Instance, job: Job, num_tokens: int, start_s: float) -> None:
         job.unsent_tokens += num_tokens

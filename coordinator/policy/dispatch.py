@@ -17,6 +17,9 @@ from coordinator.policy.work import Work
 from core.stages import Stage
 
 
+_QUEUED_STEPS = 0.5  # of prefill that may wait on an instance behind what it works on
+
+
 class _Encoding(NamedTuple):
     """Where a request's media go (rows, one per item) and after how many seconds all have arrived."""
 
@@ -41,9 +44,9 @@ class Dispatch:
     """Chooses instances for the first waiting request of a group.
 
     A prefill instance takes text while its open text stays within the token budget. It takes media while
-    what it has to do would end, at the latest, one prefill of that length after their embeddings are there;
-    an encoder while no more is queued there than the request brings itself. All take one where none of the
-    kind is open. The rest waits here, where it can still go elsewhere and text can pass it. Among those with
+    what it has to do would end, at the latest, one prefill of that length after their embeddings are there,
+    and, where it encodes too, is no more than the request brings itself or half a step; an encoder while no
+    more is queued there than the request brings itself. All take one where none of the kind is open. The rest waits here, where it can still go elsewhere and text can pass it. Among those with
     room, the earliest predicted first token wins; then the decode instance where the answer is predicted to
     end first.
     With `together`, one instance does all stages of a request, as coupled replicas do.
@@ -65,6 +68,7 @@ class Dispatch:
         self._together = together
         self._queueing = queueing or ArrivalQueueing()
         self._columns = Columns(costing)
+        self._most_queued_s = _QUEUED_STEPS * costing.chunk_s
         self._blocked: tuple[int, int, tuple[str, ...]] | None = None
 
     def place(self, books: Books, now_s: float) -> Placement | None:
@@ -79,9 +83,14 @@ class Dispatch:
             choice = self._choose(work)
             if choice is not None:
                 self._turns.took(work)
+                self._queueing.placed(work, now_s)
                 return self._placement(work, choice, now_s)
         self._blocked = state
         return None
+
+    def note_first_token(self, work: Work, ttft_s: float) -> None:
+        """What was placed has shown its first token."""
+        self._queueing.shown(work, work.arrival_s + ttft_s)
 
     def _choose(self, work: Work) -> _Choice | None:
         spread = self._spread_media(work) if work.media else _NO_MEDIA
@@ -116,7 +125,7 @@ class Dispatch:
         encoders = columns.players(Stage.ENCODE, work.group)
         if self._together:
             return _NO_ROOM
-        encoders = encoders[columns.encode_s[encoders] <= work.encode_s]
+        encoders = encoders[columns.encode_s[encoders] <= max(work.encode_s, self._most_queued_s)]
         if not encoders.size:
             return _NO_ROOM
         backlog_s = columns.backlog_s[encoders]
@@ -144,8 +153,9 @@ class Dispatch:
         is_free = columns.media_tokens[rows] == 0
         start_s = np.maximum(backlog_s, spread.ready_s)
         start_s[~is_free & (backlog_s > spread.ready_s + own_s)] = np.inf
-        may_encode = columns.encodes[rows] & (columns.encode_s[rows] <= work.encode_s)
-        may_encode &= is_free | (backlog_s <= work.encode_s + own_s)
+        is_open = is_free | (backlog_s <= np.maximum(work.encode_s + own_s, self._most_queued_s))
+        start_s[columns.encodes[rows] & ~is_open] = np.inf
+        may_encode = columns.encodes[rows] & is_open
         local_s = np.where(may_encode, backlog_s + work.encode_s, np.inf)
         return np.minimum(start_s, local_s) + own_s, (local_s <= start_s) & may_encode
 

@@ -92,7 +92,8 @@ class EmpScheduler:
     def note_encode(self, instance_id: str, num_tokens: int, seconds: float) -> None:  # noqa: ARG002
         self._costing.model.note_encode(num_tokens, seconds)
 
-    def note_first_token(self, work: Work, ttft_s: float) -> None:  # noqa: ARG002
+    def note_first_token(self, work: Work, ttft_s: float) -> None:
+        self._dispatch.note_first_token(work, ttft_s)
         if Piece.W_TUNING in self._pieces:
             self._slack.note_ttft(ttft_s)
 

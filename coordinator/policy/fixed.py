@@ -52,7 +52,7 @@ class FixedScheduler:
         """A fixed layout learns nothing."""
 
     def note_first_token(self, work: Work, ttft_s: float) -> None:
-        """A fixed layout learns nothing."""
+        self._dispatch.note_first_token(work, ttft_s)
 
     def note_finished(self, work: Work, tpot_s: float) -> None:
         """A fixed layout learns nothing."""

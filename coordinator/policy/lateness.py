@@ -2,19 +2,29 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict, deque
 from typing import Protocol
 
 from coordinator.policy.books import Books
+from coordinator.policy.plan import GROUPS
 from coordinator.policy.scheduler import Slo
 from coordinator.policy.work import Work
 from core.stages import ModalityGroup
 
+_MOST_BEGUN = 65_536  # dispatched requests of a group that are kept in mind
+
 
 class Queueing(Protocol):
-    """Asked by the dispatch before every placement."""
+    """Asked by the dispatch before every placement, and told of what became of it."""
 
     def first(self, books: Books, group: ModalityGroup, now_s: float) -> Work | None:
         """None where nothing of the group waits. Changes nothing."""
+        ...
+
+    def placed(self, work: Work, now_s: float) -> None: ...
+
+    def shown(self, work: Work, now_s: float) -> None:
+        """Its first token is out."""
         ...
 
 
@@ -24,25 +34,71 @@ class ArrivalQueueing:
     def first(self, books: Books, group: ModalityGroup, now_s: float) -> Work | None:  # noqa: ARG002
         return books.first_waiting(group)
 
+    def placed(self, work: Work, now_s: float) -> None:
+        """Keeps no account."""
+
+    def shown(self, work: Work, now_s: float) -> None:
+        """Keeps no account."""
+
 
 class LateYields:
     """In order of arrival, but who is late in any case lets those go first who can still be in time.
 
-    Late is who has waited for half the target: the other half goes by on instances. In an overload, strict
-    order makes every request late by as much as the queue has grown; here those that can be served in time
-    are. Late ones go on as soon as none that could be in time waits, and before all others once they have
-    waited `most_wait_s`. Where classes of priority wait, order is strict.
+    Late is who has waited so long that what instances take to the first token, lately in 19 of 20 cases, would
+    end past the target. In an overload, strict order makes every request late by as much as the queue has grown;
+    here those that can be served in time are. Late ones go on as soon as none that could be in time waits, and
+    before all others once they have waited `most_wait_s`. Where classes of priority wait, order is strict.
     """
 
-    def __init__(self, slo: Slo, most_wait_s: float = 30.0) -> None:
+    def __init__(self, slo: Slo, most_wait_s: float = 60.0) -> None:
         self._slo = slo
         self._most_wait_s = most_wait_s
+        self._service = {group: ServiceTime(slo.group_ttft_s(group)) for group in GROUPS}
 
     def first(self, books: Books, group: ModalityGroup, now_s: float) -> Work | None:
         head = books.first_waiting(group)
         if head is None or books.has_priorities(group) or now_s - head.arrival_s >= self._most_wait_s:
             return head
-        latest_s = now_s - self._slo.group_ttft_s(group) / 2
+        latest_s = now_s - (self._slo.group_ttft_s(group) - self._service[group].most_s)
         if head.arrival_s >= latest_s:
             return head
         return books.first_arrived_since(group, latest_s) or head
+
+    def placed(self, work: Work, now_s: float) -> None:
+        self._service[work.group].begin(work.request_id, now_s)
+
+    def shown(self, work: Work, now_s: float) -> None:
+        self._service[work.group].end(work.request_id, now_s)
+
+
+class ServiceTime:
+    """Seconds from dispatch to the first token, lately: half of the target before anything was measured."""
+
+    _KEPT = 64
+    _RENEW = 8  # measured ones between two looks at the quantile
+    _QUANTILE = 0.95
+    _MOST_SHARE = 0.9  # of the target: where instances take longer, the latest arrivals go first
+
+    def __init__(self, target_s: float) -> None:
+        self.most_s = target_s / 2
+        self._limit_s = self._MOST_SHARE * target_s
+        self._begun: OrderedDict[str, float] = OrderedDict()
+        self._took: deque[float] = deque(maxlen=self._KEPT)
+        self._unseen = 0
+
+    def begin(self, request_id: str, now_s: float) -> None:
+        """What never ends (cancelled, failed) is forgotten in time."""
+        self._begun[request_id] = now_s
+        if len(self._begun) > _MOST_BEGUN:
+            self._begun.popitem(last=False)
+
+    def end(self, request_id: str, now_s: float) -> None:
+        begun_s = self._begun.pop(request_id, None)
+        if begun_s is None:
+            return
+        self._took.append(now_s - begun_s)
+        self._unseen += 1
+        if self._unseen >= self._RENEW:
+            self._unseen = 0
+            ordered = sorted(self._took)
+            self.most_s = min(self._limit_s, ordered[int(self._QUANTILE * (len(ordered) - 1))])

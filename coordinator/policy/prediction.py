@@ -11,8 +11,10 @@ from coordinator.policy.demand import Demand, GroupDemand
 from coordinator.policy.forms import Form, Forms, Pool, pool_of
 from coordinator.policy.queueing import (
     NO_FLOW,
+    MOST_LOAD,
     OVERLOAD_S,
     Flow,
+    lost_share,
     mixed_turn_s,
     pooled,
     spread_90_s,
@@ -22,14 +24,20 @@ from coordinator.policy.scheduler import Slo
 from core.stages import ModalityGroup, Stage
 
 _LATENCY_WEIGHT = 0.05
+# Queues on instances are kept short, so that an overloaded pool is busy for so much of its time; two pools that
+# feed each other for less. Both were read off simulations of forms that were offered more than they could do.
+_BUSY = 0.88
+_BUSY_APART = 0.75
 _ROUNDS = 3  # of batch size and step time, each of which follows from the other; they converge fast
 
 
 class Latency(NamedTuple):
-    """The 90th percentiles of one group."""
+    """The 90th percentiles of one group; `lost` is the share that cannot be served in time, however ordered."""
 
     ttft_s: float
     tpot_s: float
+    alone_s: float = 0.0  # the part of the first that is not waiting for others
+    lost: float = 0.0
 
 
 def missing(ratio: float) -> float:
@@ -54,12 +62,23 @@ class _Decode(NamedTuple):
     blocked_s: float  # a prompt waits so long for room, because answers outgrow the pool
 
 
+class _Wait(NamedTuple):
+    """For one pool: of a job in 90 of 100 cases, and how loaded what others leave of the pool is."""
+
+    turn_s: float  # for what runs as it comes
+    total_s: float
+    load: float
+    per_s: float  # jobs of the group that the pool could do
+
+
 class Predictor:
     """Predicts forms for one demand; see queueing.py for the estimates."""
 
-    def __init__(self, costing: Costing, slo: Slo) -> None:
+    def __init__(self, costing: Costing, slo: Slo, *, late_yields: bool = False) -> None:
+        """`late_yields`: those who are late in any case let others go first, so an overload is not late as a whole."""
         self._costing = costing
         self._slo = slo
+        self._late_yields = late_yields
 
     def score(self, forms: Forms, demand: Demand) -> float:
         """About the share of requests that will miss a target, and a little for latency; less is better.
@@ -70,9 +89,16 @@ class Predictor:
         total = sum(demand[group].rate for group in latencies)
         score = 0.0
         for group, latency in latencies.items():
-            ttft = latency.ttft_s / self._slo.group_ttft_s(group)
-            score += missing(max(ttft, latency.tpot_s / self._slo.tpot_s)) * demand[group].rate / total
+            score += self._missing(group, latency) * demand[group].rate / total
         return score
+
+    def _missing(self, group: ModalityGroup, latency: Latency) -> float:
+        target_s = self._slo.group_ttft_s(group)
+        tpot = latency.tpot_s / self._slo.tpot_s
+        if not self._late_yields:
+            return missing(max(latency.ttft_s / target_s, tpot))
+        in_time = 1 - missing(max(latency.alone_s / target_s, tpot))
+        return 1 - (1 - latency.lost) * in_time + _LATENCY_WEIGHT * log1p(min(1.0, latency.ttft_s / target_s))
 
     def latencies(self, forms: Forms, demand: Demand) -> dict[ModalityGroup, Latency]:
         """Of every group with demand."""
@@ -90,10 +116,30 @@ class Predictor:
         self, form: Form, demand: Mapping[ModalityGroup, GroupDemand]
     ) -> dict[ModalityGroup, Latency]:
         decode = self._decode(form, demand)
-        return {
-            group: Latency(self._ttft_s(form, demand, group, decode) + decode.blocked_s, decode.tpot_s)
-            for group in demand
-        }
+        return {group: self._of_group(form, demand, group, decode) for group in demand}
+
+    def _of_group(
+        self,
+        form: Form,
+        demand: Mapping[ModalityGroup, GroupDemand],
+        group: ModalityGroup,
+        decode: _Decode,
+    ) -> Latency:
+        """A request waits for each pool that it comes to before its first token; their work is its own."""
+        pool, own = _need(form, Stage.PREFILL), demand[group]
+        waits, own_s = [self._wait(pool, demand, group, decode)], own.prefill_s
+        if own.encode.rate > 0:
+            encoders = _need(form, Stage.ENCODE)
+            own_s += own.encode_s / max(1.0, min(own.items, encoders.size))
+            if encoders is not pool:
+                own_s += self._costing.model.embedding_move_s(int(own.prompt_tokens))
+                waits.append(self._wait(encoders, demand, group, decode))
+        alone_s = own_s + sum(wait.turn_s for wait in waits)
+        ttft_s = own_s + sum(wait.total_s for wait in waits) + decode.blocked_s
+        patience_s = self._slo.group_ttft_s(group) - alone_s
+        busy = _BUSY if len(waits) == 1 else _BUSY_APART
+        lost = max(lost_share(wait.load / busy, wait.per_s * busy, patience_s) for wait in waits)
+        return Latency(ttft_s, decode.tpot_s, alone_s, lost)
 
     def _decode(self, form: Form, demand: Mapping[ModalityGroup, GroupDemand]) -> _Decode:
         """By Little's law, a batch holds the sequences that come in during the time they stay."""
@@ -107,12 +153,12 @@ class Predictor:
         profile = self._costing.profile
         most = max(1.0, min(profile.max_sequences, profile.kv_tokens / (context + outputs / 2)))
         others = self._interruptions(pool, demand)
-        most_s = self._longest_turn_s(pool, demand, most, context)
         per_token_s = self._costing.model.step_costs.flops.per_new_token_s
         turn_s = self._costing.decode_step_s(1, context)
         for _ in range(_ROUNDS):
             batch = min(most, max(1.0, rate * outputs * turn_s))
             step_s = self._costing.decode_step_s(batch, batch * context)
+            most_s = self._longest_turn_s(pool, demand, batch, context)
             turn_s = min(most_s, mixed_turn_s(step_s, batch * per_token_s, others, turn_s))
         overload = max(0.0, rate * outputs * turn_s / most - 1)
         hand_over_s = 0.0 if Stage.PREFILL in pool.roles else profile.kv_move.setup_s
@@ -132,7 +178,12 @@ class Predictor:
         full_s = self._costing.full_step_s(batch, batch * context)
         prefill = sum(each.prefill.work for each in demand.values())
         encode = sum(each.encode.work for each in demand.values()) if Stage.ENCODE in pool.roles else 0.0
-        return full_s * (1 + encode / prefill) if prefill > 0 else full_s
+        if not (prefill > 0 and encode > 0):
+            return full_s
+        # What brings media is let in while half a step waits there; no turn has more than is there.
+        beside_s = full_s - self._costing.chunk_s
+        open_s = max(self._costing.chunk_s / 2, *(_jobs(pool, each).mean_s for each in demand.values()))
+        return min(full_s * (1 + encode / prefill), beside_s + open_s)
 
     def _interruptions(self, pool: Pool, demand: Mapping[ModalityGroup, GroupDemand]) -> Flow:
         """Encodes and prefills on one instance of the pool."""
@@ -142,32 +193,13 @@ class Predictor:
             flow = flow.plus(jobs) if jobs.rate > 0 else flow
         return flow._replace(rate=flow.rate / pool.size)
 
-    def _ttft_s(
-        self,
-        form: Form,
-        demand: Mapping[ModalityGroup, GroupDemand],
-        group: ModalityGroup,
-        decode: _Decode,
-    ) -> float:
-        pool, own = _need(form, Stage.PREFILL), demand[group]
-        own_s = own.prefill_s
-        wait_s = self._wait_s(pool, demand, group, decode)
-        if own.encode.rate <= 0:
-            return wait_s + own_s
-        encoders = _need(form, Stage.ENCODE)
-        encode_s = own.encode_s / max(1.0, min(own.items, encoders.size))
-        if encoders is pool:
-            return wait_s + encode_s + own_s
-        move_s = self._costing.model.embedding_move_s(int(own.prompt_tokens))
-        return wait_s + own_s + self._wait_s(encoders, demand, group, decode) + encode_s + move_s
-
-    def _wait_s(
+    def _wait(
         self,
         pool: Pool,
         demand: Mapping[ModalityGroup, GroupDemand],
         group: ModalityGroup,
         decode: _Decode,
-    ) -> float:
+    ) -> _Wait:
         """Until the pool begins with a job of the group. Turns are fair: who brings less work goes first.
 
         Where the pool decodes too, a job also waits for the turn at hand, and decodes ride along.
@@ -185,8 +217,13 @@ class Predictor:
             # The dispatch keeps one job queued on an instance that is busy, and that goes first there.
             ahead_s = max((flow.mean_s for each, flow in flows.items() if each is not group), default=0.0)
             turn_s += queue.wait_chance * ahead_s
-            return turn_s + wait_90_s(queue, riding, light)
-        return turn_s + wait_90_s(queue, light, queue.load)
+            before, load = riding, light
+        else:
+            before, load = light, queue.load
+        left = max(1 - before, 1 - MOST_LOAD)  # of each server, for the group
+        own = flows[group]
+        per_s = pool.size * left / own.mean_s if own.mean_s else 0.0
+        return _Wait(turn_s, turn_s + wait_90_s(queue, before, load), own.work / pool.size / left, per_s)
 
 
 def _jobs(pool: Pool, sizes: GroupDemand) -> Flow:

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 MOST_LOAD = 0.95  # above it the estimates of a steady state say little
 OVERLOAD_S = 20.0  # there a queue grows instead; what it has grown to after so long is counted
+_MOST_EXPONENT = 50.0  # of e, past which a limit is reached
 _Z_90 = 1.2816  # the 90th percentile of the standard normal distribution
 
 
@@ -70,6 +71,26 @@ def wait_90_s(queue: Queue, load_before: float = 0.0, load_with: float | None = 
     tail = max(0.0, log(10 * queue.wait_chance))
     growth_s = max(0.0, with_own - MOST_LOAD) * OVERLOAD_S
     return mean_s / queue.wait_chance * tail + growth_s
+
+
+def lost_share(load: float, per_s: float, patience_s: float) -> float:
+    """Of jobs that are passed over once they have waited so long: an M/M/1 queue with deterministic patience.
+
+    With load r, service rate m and patience T, after Barrer (1957): (1 - r) x / (1 - r x) with
+    x = exp(-m (1 - r) T); about 1 / (1 + m T) at full load, and 1 - 1 / r far above it.
+    A pool is taken as one server of the rate of all, `per_s`.
+    """
+    if load <= 0:
+        return 0.0
+    patience = max(0.0, per_s * patience_s)
+    spare = 1 - load
+    if abs(spare) * (1 + patience) < 1e-6:
+        return 1 / (1 + patience)
+    exponent = -patience * spare
+    if exponent > _MOST_EXPONENT:
+        return 1 - 1 / load
+    left = exp(exponent)
+    return spare * left / (1 - load * left)
 
 
 def mixed_turn_s(alone_s: float, beside_s: float, others: Flow, guess_s: float) -> float:

@@ -51,7 +51,7 @@ class Reshaper:
         backlog_s: float = 5.0,
     ) -> None:
         """`backlog_s`: in so many seconds, or the target of the first token, what waits is to be done."""
-        self._predictor = Predictor(costing, slo)
+        self._predictor = Predictor(costing, slo, late_yields=Piece.LATE_YIELDS in pieces)
         self._search = Search(costing, self._predictor)
         self._meter = meter
         self._hysteresis = hysteresis
