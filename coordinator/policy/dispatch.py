@@ -16,7 +16,6 @@ from coordinator.policy.view import Placement
 from coordinator.policy.work import Work
 from core.stages import Stage
 
-
 _QUEUED_STEPS = 0.5  # of prefill that may wait on an instance behind what it works on
 
 
@@ -45,10 +44,10 @@ class Dispatch:
 
     A prefill instance takes text while its open text stays within the token budget. It takes media while
     what it has to do would end, at the latest, one prefill of that length after their embeddings are there,
-    and, where it encodes too, is no more than the request brings itself or half a step; an encoder while no
-    more is queued there than the request brings itself. All take one where none of the kind is open. The rest waits here, where it can still go elsewhere and text can pass it. Among those with
-    room, the earliest predicted first token wins; then the decode instance where the answer is predicted to
-    end first.
+    and, where it encodes too, while no more lies there than the request brings itself (less where that would
+    make it late) or half a step; so does an encoder. All take one where none of the kind is open. The rest
+    waits here, where it can still go elsewhere and text can pass it. Among those with room, the earliest
+    predicted first token wins; then the decode instance where the answer is predicted to end first.
     With `together`, one instance does all stages of a request, as coupled replicas do.
     """
 
@@ -153,7 +152,8 @@ class Dispatch:
         is_free = columns.media_tokens[rows] == 0
         start_s = np.maximum(backlog_s, spread.ready_s)
         start_s[~is_free & (backlog_s > spread.ready_s + own_s)] = np.inf
-        is_open = is_free | (backlog_s <= np.maximum(work.encode_s + own_s, self._most_queued_s))
+        queued_s = np.minimum(work.encode_s + own_s, self._queueing.slack_s(work))
+        is_open = is_free | (backlog_s <= np.maximum(queued_s, self._most_queued_s))
         start_s[columns.encodes[rows] & ~is_open] = np.inf
         may_encode = columns.encodes[rows] & is_open
         local_s = np.where(may_encode, backlog_s + work.encode_s, np.inf)

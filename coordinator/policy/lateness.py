@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict, deque
+from math import inf
 from typing import Protocol
 
 from coordinator.policy.books import Books
@@ -21,6 +22,10 @@ class Queueing(Protocol):
         """None where nothing of the group waits. Changes nothing."""
         ...
 
+    def slack_s(self, work: Work) -> float:
+        """How long the work may wait on an instance and still be in time, as a rule."""
+        ...
+
     def placed(self, work: Work, now_s: float) -> None: ...
 
     def shown(self, work: Work, now_s: float) -> None:
@@ -34,6 +39,9 @@ class ArrivalQueueing:
     def first(self, books: Books, group: ModalityGroup, now_s: float) -> Work | None:  # noqa: ARG002
         return books.first_waiting(group)
 
+    def slack_s(self, work: Work) -> float:  # noqa: ARG002
+        return inf
+
     def placed(self, work: Work, now_s: float) -> None:
         """Keeps no account."""
 
@@ -44,10 +52,11 @@ class ArrivalQueueing:
 class LateYields:
     """In order of arrival, but who is late in any case lets those go first who can still be in time.
 
-    Late is who has waited so long that what instances take to the first token, lately in 19 of 20 cases, would
-    end past the target. In an overload, strict order makes every request late by as much as the queue has grown;
-    here those that can be served in time are. Late ones go on as soon as none that could be in time waits, and
-    before all others once they have waited `most_wait_s`. Where classes of priority wait, order is strict.
+    Late is who has waited so long that what instances take to the first token, lately in 19 of 20 cases,
+    would end past the target. In an overload, strict order makes every request late by as much as the queue
+    has grown; here those that can be served in time are. Late ones go on as soon as none that could be in
+    time waits, and before all others once they have waited `most_wait_s`. Where classes of priority wait,
+    order is strict.
     """
 
     def __init__(self, slo: Slo, most_wait_s: float = 60.0) -> None:
@@ -63,6 +72,10 @@ class LateYields:
         if head.arrival_s >= latest_s:
             return head
         return books.first_arrived_since(group, latest_s) or head
+
+    def slack_s(self, work: Work) -> float:
+        """Half of the target is for instances; the other half goes by before."""
+        return max(0.0, self._slo.group_ttft_s(work.group) / 2 - work.encode_s - work.prefill_s)
 
     def placed(self, work: Work, now_s: float) -> None:
         self._service[work.group].begin(work.request_id, now_s)
@@ -85,6 +98,10 @@ class ServiceTime:
         self._begun: OrderedDict[str, float] = OrderedDict()
         self._took: deque[float] = deque(maxlen=self._KEPT)
         self._unseen = 0
+
+    @property
+    def num_open(self) -> int:
+        return len(self._begun)
 
     def begin(self, request_id: str, now_s: float) -> None:
         """What never ends (cancelled, failed) is forgotten in time."""

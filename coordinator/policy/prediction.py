@@ -10,8 +10,8 @@ from coordinator.policy.costing import Costing
 from coordinator.policy.demand import Demand, GroupDemand
 from coordinator.policy.forms import Form, Forms, Pool, pool_of
 from coordinator.policy.queueing import (
-    NO_FLOW,
     MOST_LOAD,
+    NO_FLOW,
     OVERLOAD_S,
     Flow,
     lost_share,
@@ -24,15 +24,15 @@ from coordinator.policy.scheduler import Slo
 from core.stages import ModalityGroup, Stage
 
 _LATENCY_WEIGHT = 0.05
-# Queues on instances are kept short, so that an overloaded pool is busy for so much of its time; two pools that
-# feed each other for less. Both were read off simulations of forms that were offered more than they could do.
+# Queues on instances are kept short, so that an overloaded pool is busy for so much of its time; two pools
+# that feed each other for less. Both were read off simulations of forms offered more than they could do.
 _BUSY = 0.88
 _BUSY_APART = 0.75
 _ROUNDS = 3  # of batch size and step time, each of which follows from the other; they converge fast
 
 
 class Latency(NamedTuple):
-    """The 90th percentiles of one group; `lost` is the share that cannot be served in time, however ordered."""
+    """The 90th percentiles of one group; `lost` is the share that cannot be served in time in any order."""
 
     ttft_s: float
     tpot_s: float
@@ -57,6 +57,7 @@ class _Decode(NamedTuple):
     """Decode on a pool, one instance in the mean, and what it makes of latencies."""
 
     riding: float  # load by decodes in steps that prefill anyhow
+    step_s: float  # of the batch alone
     turn_s: float  # of the engine: a token for every sequence
     tpot_s: float
     blocked_s: float  # a prompt waits so long for room, because answers outgrow the pool
@@ -66,16 +67,24 @@ class _Wait(NamedTuple):
     """For one pool: of a job in 90 of 100 cases, and how loaded what others leave of the pool is."""
 
     turn_s: float  # for what runs as it comes
+    ahead_s: float  # of a larger job that goes first where all are busy
+    busy_chance: float
     total_s: float
     load: float
     per_s: float  # jobs of the group that the pool could do
+
+    def lost(self, patience_s: float, busy: float) -> float:
+        """The share that waits longer, on a pool that is kept busy for so much of its time."""
+        in_queue = lost_share(self.load / busy, self.per_s * busy, patience_s)
+        behind = self.busy_chance * max(0.0, 1 - max(0.0, patience_s) / self.ahead_s) if self.ahead_s else 0.0
+        return 1 - (1 - in_queue) * (1 - behind)
 
 
 class Predictor:
     """Predicts forms for one demand; see queueing.py for the estimates."""
 
     def __init__(self, costing: Costing, slo: Slo, *, late_yields: bool = False) -> None:
-        """`late_yields`: those who are late in any case let others go first, so an overload is not late as a whole."""
+        """`late_yields`: who is late in any case lets others go first; an overload is not late as a whole."""
         self._costing = costing
         self._slo = slo
         self._late_yields = late_yields
@@ -138,7 +147,7 @@ class Predictor:
         ttft_s = own_s + sum(wait.total_s for wait in waits) + decode.blocked_s
         patience_s = self._slo.group_ttft_s(group) - alone_s
         busy = _BUSY if len(waits) == 1 else _BUSY_APART
-        lost = max(lost_share(wait.load / busy, wait.per_s * busy, patience_s) for wait in waits)
+        lost = max(wait.lost(patience_s, busy) for wait in waits)
         return Latency(ttft_s, decode.tpot_s, alone_s, lost)
 
     def _decode(self, form: Form, demand: Mapping[ModalityGroup, GroupDemand]) -> _Decode:
@@ -164,7 +173,7 @@ class Predictor:
         hand_over_s = 0.0 if Stage.PREFILL in pool.roles else profile.kv_move.setup_s
         tpot_s = min(most_s, turn_s + spread_90_s(outputs * turn_s, others) / outputs)
         riding = rate * outputs * per_token_s
-        return _Decode(riding, turn_s, tpot_s + hand_over_s / outputs, overload * OVERLOAD_S)
+        return _Decode(riding, step_s, turn_s, tpot_s + hand_over_s / outputs, overload * OVERLOAD_S)
 
     def _longest_turn_s(
         self, pool: Pool, demand: Mapping[ModalityGroup, GroupDemand], batch: float, context: float
@@ -209,21 +218,21 @@ class Predictor:
         for flow in flows.values():
             total = total.plus(flow) if flow.rate > 0 else total
         is_mixed = Stage.DECODE in pool.roles
-        riding, turn_s = (decode.riding, decode.turn_s / 2) if is_mixed else (0.0, 0.0)
+        riding, turn_s = (decode.riding, decode.step_s / 2) if is_mixed else (0.0, 0.0)
         queue = pooled(total, pool.size, riding)
         lighter = min(flows, key=lambda each: flows[each].work)
         light = flows[lighter].work / pool.size + riding
         if group is lighter:
             # The dispatch keeps one job queued on an instance that is busy, and that goes first there.
             ahead_s = max((flow.mean_s for each, flow in flows.items() if each is not group), default=0.0)
-            turn_s += queue.wait_chance * ahead_s
             before, load = riding, light
         else:
-            before, load = light, queue.load
+            ahead_s, before, load = 0.0, light, queue.load
         left = max(1 - before, 1 - MOST_LOAD)  # of each server, for the group
         own = flows[group]
         per_s = pool.size * left / own.mean_s if own.mean_s else 0.0
-        return _Wait(turn_s, turn_s + wait_90_s(queue, before, load), own.work / pool.size / left, per_s)
+        total_s = turn_s + queue.wait_chance * ahead_s + wait_90_s(queue, before, load)
+        return _Wait(turn_s, ahead_s, queue.wait_chance, total_s, own.work / pool.size / left, per_s)
 
 
 def _jobs(pool: Pool, sizes: GroupDemand) -> Flow:

@@ -76,21 +76,21 @@ def wait_90_s(queue: Queue, load_before: float = 0.0, load_with: float | None = 
 def lost_share(load: float, per_s: float, patience_s: float) -> float:
     """Of jobs that are passed over once they have waited so long: an M/M/1 queue with deterministic patience.
 
-    With load r, service rate m and patience T, after Barrer (1957): (1 - r) x / (1 - r x) with
-    x = exp(-m (1 - r) T); about 1 / (1 + m T) at full load, and 1 - 1 / r far above it.
-    A pool is taken as one server of the rate of all, `per_s`.
+    With load r, service rate m and patience T, after Barrer (1957): r (1 - r) x / (1 - r^2 x) with
+    x = exp(-m (1 - r) T): r / (1 + r) without patience, about 1 / (2 + m T) at full load, and 1 - 1 / r far
+    above it. A pool is taken as one server of the rate of all, `per_s`.
     """
     if load <= 0:
         return 0.0
-    patience = max(0.0, per_s * patience_s)
+    patience = per_s * max(0.0, patience_s)
     spare = 1 - load
-    if abs(spare) * (1 + patience) < 1e-6:
-        return 1 / (1 + patience)
+    if abs(spare) * (2 + patience) < 1e-6:
+        return 1 / (2 + patience)
     exponent = -patience * spare
     if exponent > _MOST_EXPONENT:
         return 1 - 1 / load
     left = exp(exponent)
-    return spare * left / (1 - load * left)
+    return load * spare * left / (1 - load * load * left)
 
 
 def mixed_turn_s(alone_s: float, beside_s: float, others: Flow, guess_s: float) -> float:

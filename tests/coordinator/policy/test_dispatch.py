@@ -161,3 +161,16 @@ def test_a_media_queue_leaves_the_instance_to_text_soon():
     books = queued(books_of(instance("a", "epd")), *(pictures(f"r{n}", n * 0.01) for n in range(50)))
     dispatched(make_scheduler("emp", PROFILE, SLO), books)
     assert 1 <= books.instances["a"].load.prefills <= 3
+
+
+def test_media_do_not_queue_on_an_instance_where_that_makes_them_late():
+    """One of half the target's device time finds another at work: it waits where it can still go elsewhere."""
+
+    def open_with(slo: Slo) -> int:
+        books = queued(books_of(instance("a", "epd")), *(pictures(f"r{n}", sizes=(4000,)) for n in range(3)))
+        dispatched(make_scheduler("emp", PROFILE, slo), books)
+        return books.instances["a"].load.prefills
+
+    own_s = pictures("r", sizes=(4000,)).encode_s + pictures("r", sizes=(4000,)).prefill_s
+    assert open_with(Slo(2.0, 0.1, 8 * own_s)) == 2
+    assert open_with(Slo(2.0, 0.1, 2 * own_s)) == 1

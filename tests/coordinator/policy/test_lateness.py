@@ -2,7 +2,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from coordinator.policy.books import Books
-from coordinator.policy.lateness import ArrivalQueueing, LateYields
+from coordinator.policy.lateness import ArrivalQueueing, LateYields, ServiceTime
 from coordinator.policy.scheduler import Slo
 from core.stages import ModalityGroup
 from tests.coordinator.policy.cluster import text
@@ -52,3 +52,54 @@ def test_nobody_is_starved(arrivals_s):
     assert chosen is not None
     if now_s - min(arrivals_s) >= 30.0:
         assert chosen.arrival_s == min(arrivals_s)
+
+
+def measured(queueing, *seconds, target=TEXT):
+    """So many requests of the group took so long on instances, from dispatch to the first token."""
+    for number, took_s in enumerate(seconds):
+        work = text(f"done{number}", 0.0)
+        assert work.group is target
+        queueing.placed(work, 0.0)
+        queueing.shown(work, took_s)
+    return queueing
+
+
+def test_what_instances_take_tells_who_is_late():
+    quick = measured(LateYields(SLO), *[0.1] * 8)
+    slow = measured(LateYields(SLO), *[1.7] * 8)
+    books = waiting(0.0, 8.2, 9.8)  # at 10 s, with a target of 2 s
+    assert first(books, 10.0) == "r2"
+    assert first(books, 10.0, quick) == "r1"
+    assert first(waiting(0.0, 9.5, 9.8), 10.0, slow) == "r2"
+
+
+def test_where_instances_take_longer_than_the_target_the_latest_goes():
+    slow = measured(LateYields(SLO), *[5.0] * 8)
+    assert first(waiting(0.0, 9.5, 9.9), 10.0, slow) == "r2"
+
+
+def test_service_time_is_a_high_quantile_of_the_last_ones():
+    service = ServiceTime(2.0)
+    assert service.most_s == 1.0
+    for number in range(64):
+        service.begin(str(number), 0.0)
+        service.end(str(number), 1.5 if number == 3 else 0.5 if number > 60 else 0.2)
+    assert service.most_s == 0.2
+    service.end("unknown", 9.0)
+    assert service.most_s == 0.2
+
+
+def test_what_never_shows_a_token_is_forgotten_in_time():
+    service = ServiceTime(2.0)
+    for number in range(70_000):
+        service.begin(str(number), 0.0)
+    assert service.num_open < 70_000
+
+
+def test_slack_is_what_half_the_target_leaves_besides_the_own_work():
+    work = text("r", 0.0)
+    work.prefill_s = 0.3
+    assert LateYields(SLO).slack_s(work) == 0.7
+    work.prefill_s = 5.0
+    assert LateYields(SLO).slack_s(work) == 0.0
+    assert ArrivalQueueing().slack_s(work) == float("inf")

@@ -1,10 +1,19 @@
 import math
+import random
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from coordinator.policy.queueing import MOST_LOAD, OVERLOAD_S, Flow, mixed_turn_s, pooled, wait_90_s
+from coordinator.policy.queueing import (
+    MOST_LOAD,
+    OVERLOAD_S,
+    Flow,
+    lost_share,
+    mixed_turn_s,
+    pooled,
+    wait_90_s,
+)
 
 means = st.floats(0.001, 1.0)
 loads = st.floats(0.05, 0.9)
@@ -67,3 +76,29 @@ def test_a_mixed_turn_solves_its_equation():
         turn_s = mixed_turn_s(0.012, 0.004, others, turn_s)
     none = math.exp(-10.0 * turn_s)
     assert turn_s * 0.5 == pytest.approx(none * 0.012 + (1 - none) * 0.004)
+
+
+@given(st.floats(0.01, 20), st.floats(0, 100), st.floats(0, 10))
+def test_the_lost_share_falls_with_patience_from_erlangs_loss_to_what_is_too_much(load, per_s, patience_s):
+    lost = lost_share(load, per_s, patience_s)
+    assert max(0.0, 1 - 1 / load) - 1e-6 <= lost <= load / (1 + load) + 1e-6
+    assert lost_share(load, per_s, patience_s + 1) <= lost + 1e-6
+
+
+@given(st.floats(0.05, 5), st.floats(0.1, 20))
+def test_the_lost_share_has_no_step_at_full_load(per_s, patience_s):
+    full = lost_share(1.0, per_s, patience_s)
+    assert math.isclose(full, 1 / (2 + per_s * patience_s), rel_tol=1e-6)
+    assert math.isclose(lost_share(1.0 + 1e-5, per_s, patience_s), full, rel_tol=1e-3)
+
+
+def test_the_lost_share_is_that_of_a_queue_played_through():
+    rng, load, per_s, patience_s = random.Random(1), 1.1, 2.0, 1.5
+    free_s = now_s = lost = 0.0
+    for _ in range(100_000):
+        now_s += rng.expovariate(load * per_s)
+        if free_s - now_s > patience_s:
+            lost += 1
+        else:
+            free_s = max(free_s, now_s) + rng.expovariate(per_s)
+    assert math.isclose(lost / 100_000, lost_share(load, per_s, patience_s), rel_tol=0.03)

@@ -111,3 +111,22 @@ def test_missing_is_a_smooth_step():
     assert missing(0.1) < 0.02
     assert 0.45 < missing(1.0) < 0.6
     assert missing(3.0) > 0.95
+
+
+@given(st.sampled_from(FORMS), st.floats(1.5, 20))
+def test_what_is_too_much_is_predicted_as_lost_where_the_late_yield(forms, times):
+    """More than the best rate is lost in proportion, so that forms are told apart in an overload too."""
+    predictor = Predictor(COSTING, SLO, late_yields=True)
+    demand = demand_of(0, 100)
+    one, more = demand, {MEDIA: demand[MEDIA].at_rate(100 * times)}
+    assert predictor.latencies(forms, more)[MEDIA].lost > predictor.latencies(forms, one)[MEDIA].lost
+    assert predictor.score(forms, more) > predictor.score(forms, one)
+
+
+def test_a_larger_pool_loses_less_in_an_overload():
+    predictor = Predictor(COSTING, SLO, late_yields=True)
+    demand = demand_of(0, 150)
+    lost = [predictor.latencies({SHARED: (Pool(COUPLED, n),)}, demand)[MEDIA].lost for n in (4, 8, 16, 64)]
+    assert lost == sorted(lost, reverse=True)
+    assert lost[0] > 0.5
+    assert lost[-1] < 0.01
