@@ -164,7 +164,7 @@ def test_a_media_queue_leaves_the_instance_to_text_soon():
 
 
 def test_media_do_not_queue_on_an_instance_where_that_makes_them_late():
-    """One of half the target's device time finds another at work: it waits where it can still go elsewhere."""
+    """One that takes half the target finds another at work: it waits where it can still go elsewhere."""
 
     def open_with(slo: Slo) -> int:
         books = queued(books_of(instance("a", "epd")), *(pictures(f"r{n}", sizes=(4000,)) for n in range(3)))
