@@ -69,6 +69,7 @@ class Books:
         self.journal = Journal()
         self._waiting: dict[ModalityGroup, list[tuple[float, str]]] = {group: [] for group in _GROUPS}
         self._queued: dict[str, Work] = {}
+        self._queued_loads: dict[str, Share] = {}  # of the same work
         self._num_prioritised = dict.fromkeys(_GROUPS, 0)
         self._waiting_loads = {group: Share() for group in _GROUPS}
         self._shares: dict[str, dict[str, Share]] = {}
@@ -106,10 +107,11 @@ class Books:
         """New work, or work that has lost its placement, waits for dispatch."""
         self._drop_shares(work.request_id)
         self.running.pop(work.request_id, None)
+        load = self._queued_loads[work.request_id] = _load_of_waiting(work)
         self._queued[work.request_id] = work
         insort(self._waiting[work.group], work.order)
         self._num_prioritised[work.group] += work.priority != 0
-        self._waiting_loads[work.group].add(_load_of_waiting(work))
+        self._waiting_loads[work.group].add(load)
 
     def note(self, work: Work) -> None:
         """Running work has changed: call after every change of a field, the placement included."""
@@ -201,7 +203,7 @@ class Books:
         assert queue[place] == entry
         del queue[place]
         self._num_prioritised[work.group] -= work.priority != 0
-        self._waiting_loads[work.group].add(_load_of_waiting(work), -1)
+        self._waiting_loads[work.group].add(self._queued_loads.pop(work.request_id), -1)
 
     def _drop_shares(self, request_id: str) -> None:
         shares = self._shares.pop(request_id, None)
