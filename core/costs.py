@@ -47,12 +47,13 @@ class StepTerm:
     per_context_token_s: float = 0.0
 
     def seconds(self, shape: StepShape) -> float:
+        new_tokens, attended, sequences, context_tokens = shape
         return (
             self.base_s
-            + self.per_new_token_s * shape.new_tokens
-            + self.per_attended_s * shape.attended
-            + self.per_sequence_s * shape.sequences
-            + self.per_context_token_s * shape.context_tokens
+            + self.per_new_token_s * new_tokens
+            + self.per_attended_s * attended
+            + self.per_sequence_s * sequences
+            + self.per_context_token_s * context_tokens
         )
 
     def scaled(self, factor: float) -> StepTerm:

@@ -18,7 +18,8 @@ class Costing:
         self.profile = model.profile
         # One step's worth runs while the next one waits on the instance, so that the device never waits for
         # a dispatch; what is more stays with the coordinator, where it can still go elsewhere.
-        self.chunk_s = model.step_s(chunk_shape(self.profile.chunk_tokens))  # a full step of prefill
+        self._chunk = chunk_shape(self.profile.chunk_tokens)
+        self.chunk_s = model.step_s(self._chunk)  # a full step of prefill
         self.open_tokens = 2 * max(model.tipping_tokens(), self.profile.chunk_tokens)
 
     def prefill_stretch(self, sequences: float, context_tokens: float) -> float:
@@ -41,8 +42,7 @@ class Costing:
 
     def full_step_s(self, sequences: float, context_tokens: float) -> float:
         """A step of a full prefill chunk beside so large a decode batch."""
-        chunk = chunk_shape(self.profile.chunk_tokens)
-        return self.model.step_s(chunk.plus(_decode_shape(sequences, context_tokens)))
+        return self.model.step_s(self._chunk.plus(_decode_shape(sequences, context_tokens)))
 
     def promised_step_s(self, book: InstanceBook) -> float:
         """A decode step of the instance once all that was promised to it decodes, and one more."""
