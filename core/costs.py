@@ -75,7 +75,8 @@ class StepCosts:
     flops: StepTerm
 
     def step_s(self, shape: StepShape) -> float:
-        return self.fixed_s + max(self.bytes.seconds(shape), self.flops.seconds(shape))
+        of_bytes, of_flops = self.bytes.seconds(shape), self.flops.seconds(shape)
+        return self.fixed_s + (of_bytes if of_bytes >= of_flops else of_flops)
 
     def prefill_s(self, num_tokens: int, chunk_tokens: int, context_tokens: int = 0) -> float:
         """A prompt's `num_tokens` alone on the device, in chunks of at most `chunk_tokens`."""

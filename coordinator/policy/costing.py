@@ -42,7 +42,9 @@ class Costing:
 
     def full_step_s(self, sequences: float, context_tokens: float) -> float:
         """A step of a full prefill chunk beside so large a decode batch."""
-        return self.model.step_s(self._chunk.plus(_decode_shape(sequences, context_tokens)))
+        new, attended, _, _ = self._chunk
+        count, context = ceil(sequences), ceil(context_tokens)
+        return self.model.step_s(StepShape(new + count, attended + context, 1 + count, context))
 
     def promised_step_s(self, book: InstanceBook) -> float:
         """A decode step of the instance once all that was promised to it decodes, and one more."""

@@ -22,6 +22,7 @@ from coordinator.policy.scheduler import Slo
 from core.stages import ModalityGroup, Stage
 
 _LATENCY_WEIGHT = 0.05
+_MOST_KNOWN = 1024  # forms; a search looks at some tens
 _ROUNDS = 3  # of batch size and step time, each of which follows from the other; they converge fast
 
 
@@ -54,12 +55,25 @@ class _Decode(NamedTuple):
     blocked_s: float  # a prompt waits so long for room, because answers outgrow the pool
 
 
+class _Known(NamedTuple):
+    """What was predicted since the costs were last corrected: forms share pools, and searches share forms.
+
+    A key holds the demands themselves, which are told apart by identity.
+    """
+
+    forms: dict[tuple[object, ...], dict[ModalityGroup, Latency]]
+    decodes: dict[tuple[object, ...], _Decode]
+    waits: dict[tuple[object, ...], float]
+
+
 class Predictor:
     """Predicts forms for one demand; see queueing.py for the estimates."""
 
     def __init__(self, costing: Costing, slo: Slo) -> None:
         self._costing = costing
         self._slo = slo
+        self._version = costing.model.version
+        self._known = _Known({}, {}, {})
 
     def score(self, forms: Forms, demand: Demand) -> float:
         """About the share of requests that will miss a target, and a little for latency; less is better.
@@ -76,6 +90,7 @@ class Predictor:
 
     def latencies(self, forms: Forms, demand: Demand) -> dict[ModalityGroup, Latency]:
         """Of every group with demand."""
+        self._forget_outdated()
         present = {group: each for group, each in demand.items() if each.rate > 0}
         shared = forms.get(ModalityGroup.SHARED)
         if shared is not None:
@@ -89,15 +104,31 @@ class Predictor:
     def _of_form(
         self, form: Form, demand: Mapping[ModalityGroup, GroupDemand]
     ) -> dict[ModalityGroup, Latency]:
-        decode = self._decode(form, demand)
-        return {
-            group: Latency(self._ttft_s(form, demand, group, decode) + decode.blocked_s, decode.tpot_s)
-            for group in demand
-        }
+        key = form, *demand.items()
+        known = self._known.forms.get(key)
+        if known is None:
+            decode = self._decode(_need(form, Stage.DECODE), demand)
+            known = self._known.forms[key] = {
+                group: Latency(self._ttft_s(form, demand, group, decode) + decode.blocked_s, decode.tpot_s)
+                for group in demand
+            }
+        return known
 
-    def _decode(self, form: Form, demand: Mapping[ModalityGroup, GroupDemand]) -> _Decode:
+    def _forget_outdated(self) -> None:
+        if self._version != self._costing.model.version or len(self._known.forms) > _MOST_KNOWN:
+            self._version = self._costing.model.version
+            for known in self._known:
+                known.clear()
+
+    def _decode(self, pool: Pool, demand: Mapping[ModalityGroup, GroupDemand]) -> _Decode:
+        key = pool, *demand.values()
+        known = self._known.decodes.get(key)
+        if known is None:
+            known = self._known.decodes[key] = self._find_decode(pool, demand)
+        return known
+
+    def _find_decode(self, pool: Pool, demand: Mapping[ModalityGroup, GroupDemand]) -> _Decode:
         """By Little's law, a batch holds the sequences that come in during the time they stay."""
-        pool = _need(form, Stage.DECODE)
         rate = sum(each.rate for each in demand.values()) / pool.size
         outputs = sum(each.rate * each.output_tokens for each in demand.values()) / pool.size / rate
         context = sum(
@@ -162,6 +193,20 @@ class Predictor:
         return wait_s + own_s + self._wait_s(encoders, demand, group, decode) + encode_s + move_s
 
     def _wait_s(
+        self,
+        pool: Pool,
+        demand: Mapping[ModalityGroup, GroupDemand],
+        group: ModalityGroup,
+        decode: _Decode,
+    ) -> float:
+        """`decode` follows from the pool where that decodes, and plays no part where it does not."""
+        key = pool, group, *demand.items()
+        known = self._known.waits.get(key)
+        if known is None:
+            known = self._known.waits[key] = self._find_wait_s(pool, demand, group, decode)
+        return known
+
+    def _find_wait_s(
         self,
         pool: Pool,
         demand: Mapping[ModalityGroup, GroupDemand],
