@@ -118,8 +118,9 @@ class Books:
         if work.request_id in self._queued:
             self._unqueue(work)
             self.running[work.request_id] = work
-        self._drop_shares(work.request_id)
-        shares = shares_of(work, self._block_tokens)
+        before, shares = self._shares.get(work.request_id), shares_of(work, self._block_tokens)
+        if before:
+            self._add_shares(before, -1)
         self._shares[work.request_id] = shares
         self._add_shares(shares, 1)
 
@@ -211,11 +212,12 @@ class Books:
             self._add_shares(shares, -1)
 
     def _add_shares(self, shares: dict[str, Share], sign: int) -> None:
+        instances, journal = self.instances, self.journal
         for name, share in shares.items():
-            book = self.instances.get(name)
+            book = instances.get(name)
             if book is not None:
                 book.load.add(share, sign)
-                self.journal.add(name)
+                journal.add(name)
 
 
 def _load_of_waiting(work: Work) -> Share:

@@ -12,6 +12,7 @@ from core.stages import ModalityGroup, Roles, Stage
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]
+_Batch = tuple[int, int, int]  # sequences, their tokens or blocks, version of the costs
 UNBOUNDED = np.iinfo(np.int64).max
 
 
@@ -66,22 +67,31 @@ class Columns:
         self.encodes: Bools = np.zeros(count, dtype=np.bool_)
         self.stretch: Floats = np.ones(count)  # by how much the decode batch lengthens a prefill
         self.decode_step_s: Floats = np.zeros(count)
+        self._batches: list[_Batch | None] = [None] * count  # that `stretch` is of
+        self._promises: list[_Batch | None] = [None] * count  # that `decode_step_s` is of
         for row, book in enumerate(books.instances.values()):
             self.encodes[row] = Stage.ENCODE in book.roles
             self._fill(row, book)
 
     def _fill(self, row: int, book: InstanceBook) -> None:
-        load = book.load
-        stretch = self._costing.prefill_stretch(load.decoding, load.context_tokens)
+        """Step times are found anew only where the batch changed: most changes are of other things."""
+        load, version = book.load, self._costing.model.version
+        batch = load.decoding, load.context_tokens, version
+        if batch != self._batches[row]:
+            self._batches[row] = batch
+            self.stretch[row] = self._costing.prefill_stretch(load.decoding, load.context_tokens)
+        promise = load.sequences, load.kv_blocks, version
+        if promise != self._promises[row]:
+            self._promises[row] = promise
+            self.decode_step_s[row] = self._costing.promised_step_s(book)
+            self.free_kv_tokens[row] = book.free_kv_blocks * book.block_tokens
         total = book.total_embedding_blocks
-        self.free_kv_tokens[row] = book.free_kv_blocks * book.block_tokens
         self.free_embedding_blocks[row] = UNBOUNDED if total is None else total - load.embedding_blocks
         self.text_tokens[row] = load.text_tokens
         self.media_tokens[row] = load.media_tokens
         self.encode_s[row] = load.encode_s
-        self.backlog_s[row] = load.encode_s + load.prefill_s * stretch
-        self.stretch[row] = stretch
-        self.decode_step_s[row] = self._costing.promised_step_s(book)
+        stretched_s = load.prefill_s * float(self.stretch[row]) if load.prefills else 0.0
+        self.backlog_s[row] = load.encode_s + stretched_s
 
 
 def _plays(book: InstanceBook, roles: Roles, group: ModalityGroup) -> bool:

@@ -109,8 +109,9 @@ class Share:
             self.media_tokens += sign * other.media_tokens
             self.prefill_s = self.prefill_s + sign * other.prefill_s if self.prefills else 0.0
         self.sequences += sign * other.sequences
-        self.decoding += sign * other.decoding
-        self.context_tokens += sign * other.context_tokens
+        if other.decoding:
+            self.decoding += sign * other.decoding
+            self.context_tokens += sign * other.context_tokens
 
     @property
     def text_tokens(self) -> int:
