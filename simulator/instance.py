@@ -205,9 +205,8 @@ class Instance:
 
     def _step(self) -> None:
         """Starts a step or a run, or rests."""
-        batch = self.batch
-        is_short = batch.next_growth() > self.free_blocks and not self._make_room()
-        self._has_decoded = batch.size > 0
+        is_short = self.batch.next_growth() > self.free_blocks and not self._make_room()
+        self._has_decoded = self.batch.size > 0
         if self.prefills and self._select(is_short):
             self._start_step()
         elif self._has_decoded:
