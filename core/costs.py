@@ -47,12 +47,13 @@ class StepTerm:
     per_context_token_s: float = 0.0
 
     def seconds(self, shape: StepShape) -> float:
+        new_tokens, attended, sequences, context_tokens = shape
         return (
             self.base_s
-            + self.per_new_token_s * shape.new_tokens
-            + self.per_attended_s * shape.attended
-            + self.per_sequence_s * shape.sequences
-            + self.per_context_token_s * shape.context_tokens
+            + self.per_new_token_s * new_tokens
+            + self.per_attended_s * attended
+            + self.per_sequence_s * sequences
+            + self.per_context_token_s * context_tokens
         )
 
     def scaled(self, factor: float) -> StepTerm:
@@ -74,7 +75,8 @@ class StepCosts:
     flops: StepTerm
 
     def step_s(self, shape: StepShape) -> float:
-        return self.fixed_s + max(self.bytes.seconds(shape), self.flops.seconds(shape))
+        of_bytes, of_flops = self.bytes.seconds(shape), self.flops.seconds(shape)
+        return self.fixed_s + (of_bytes if of_bytes >= of_flops else of_flops)
 
     def prefill_s(self, num_tokens: int, chunk_tokens: int, context_tokens: int = 0) -> float:
         """A prompt's `num_tokens` alone on the device, in chunks of at most `chunk_tokens`."""

@@ -21,6 +21,8 @@ class RequestState(Enum):
     FAILED = "failed"
     CANCELLED = "cancelled"  # by the client, its disconnect or its deadline
 
+    __hash__ = object.__hash__  # as of core.stages.Stage: looked up at every move
+
 
 _S = RequestState
 

@@ -13,6 +13,10 @@ class Stage(Enum):
     PREFILL = "p"
     DECODE = "d"
 
+    # Members are singletons: the hash of their identity, in place of Enum's own, which is a call of Python at
+    # every look-up in a dict or a set of roles.
+    __hash__ = object.__hash__
+
 
 class ModalityGroup(Enum):
     """Which traffic an instance serves."""
@@ -20,6 +24,8 @@ class ModalityGroup(Enum):
     TEXT = "text"
     MULTIMODAL = "multimodal"
     SHARED = "shared"
+
+    __hash__ = object.__hash__  # as of Stage
 
 
 Roles = frozenset[Stage]

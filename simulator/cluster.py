@@ -114,8 +114,9 @@ class Cluster:
     # dispatch
 
     def _place(self) -> None:
-        while self.books.num_waiting():
-            placement = self.scheduler.place(self.books, self.events.time_s)
+        books = self.books
+        while books.num_waiting():
+            placement = self.scheduler.place(books, self.events.time_s)
             if placement is None:
                 return
             self._dispatch(placement)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 from collections.abc import Callable
 from heapq import heappop, heappush
+from itertools import count
 from typing import Any
 
 
@@ -14,11 +15,11 @@ class Events:
     `time_s` is the virtual now, for the simulator's own loops; policies get it as an argument.
     """
 
-    __slots__ = ("_heap", "_next", "time_s")
+    __slots__ = ("_heap", "_numbers", "time_s")
 
     def __init__(self) -> None:
         self._heap: list[tuple[float, int, Callable[[Any], None], Any]] = []
-        self._next = 0
+        self._numbers = count()
         self.time_s = 0.0
 
     def now_s(self) -> float:
@@ -26,8 +27,7 @@ class Events:
 
     def at(self, when_s: float, call: Callable[[Any], None], argument: object = None) -> None:
         """Runs `call(argument)` then. Nothing is taken back: a call that finds itself outdated returns."""
-        heappush(self._heap, (when_s, self._next, call, argument))
-        self._next += 1
+        heappush(self._heap, (when_s, next(self._numbers), call, argument))
 
     def run(self) -> None:
         """Until nothing is left to happen. Events make no reference cycles: the collector rests meanwhile."""

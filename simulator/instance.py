@@ -169,7 +169,7 @@ class Instance:
         self._phase = _BUSY
         while self._leaving:
             self._let_leave(self._leaving.popleft())
-        while self._can_join():
+        while self._joining and self._can_join():
             self.batch.add(*self._joining.popleft())
         if self._encodes:
             self._start_encodes()
@@ -177,7 +177,7 @@ class Instance:
             self._step()
 
     def _can_join(self) -> bool:
-        return bool(self._joining) and self.batch.size < self.profile.max_sequences
+        return self.batch.size < self.profile.max_sequences
 
     def _let_leave(self, job: Job) -> None:
         kv_tokens = self.batch.remove(job) if job in self.batch.jobs else None
@@ -205,7 +205,7 @@ class Instance:
 
     def _step(self) -> None:
         """Starts a step or a run, or rests."""
-        is_short = self.batch.size > 0 and not self._make_room()
+        is_short = self.batch.next_growth() > self.free_blocks and not self._make_room()
         self._has_decoded = self.batch.size > 0
         if self.prefills and self._select(is_short):
             self._start_step()
@@ -323,7 +323,7 @@ class Instance:
 
     def _most_steps(self) -> int:
         """Until something is to be done between steps; one where it is already."""
-        if self._encodes or self._leaving or self._can_join():
+        if self._encodes or self._leaving or (self._joining and self._can_join()):
             return 1
         return self.batch.steps_within(self.free_blocks, self.batch.steps_to_finish())
 

@@ -23,8 +23,8 @@ class Intake:
 
     def work(self, request: Request) -> Work:
         profile = self._profile
-        media = tuple(self._media(picture) for picture in request.pictures)
-        media_tokens = sum(item.num_tokens for item in media)
+        media = tuple(map(self._media, request.pictures))
+        media_tokens = _num_tokens(media)
         return Work(
             request_id=request.request_id,
             arrival_s=request.arrival_s,
@@ -36,7 +36,7 @@ class Intake:
 
     def side_tokens(self, work: Work) -> int:
         """Of the prompt's tokens, those that lie beside the sequence and are not computed."""
-        return self._profile.side_tokens(sum(item.num_tokens for item in work.media))
+        return self._profile.side_tokens(_num_tokens(work.media))
 
     def fits(self, request: Request, work: Work) -> bool:
         """Whether an idle instance could hold it, its answer included."""
@@ -57,6 +57,10 @@ class Intake:
             encode_s = self._profile.encode.encode_s(num_tokens)
             known = self._media_known[key] = MediaWork(num_tokens, picture.pixels, encode_s)
         return known
+
+
+def _num_tokens(media: tuple[MediaWork, ...]) -> int:
+    return sum([item.num_tokens for item in media])
 
 
 def embedding_blocks_of(profile: Profile) -> int:

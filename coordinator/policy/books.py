@@ -69,6 +69,7 @@ class Books:
         self.journal = Journal()
         self._waiting: dict[ModalityGroup, list[tuple[float, str]]] = {group: [] for group in _GROUPS}
         self._queued: dict[str, Work] = {}
+        self._queued_loads: dict[str, Share] = {}  # of the same work
         self._num_prioritised = dict.fromkeys(_GROUPS, 0)
         self._waiting_loads = {group: Share() for group in _GROUPS}
         self._shares: dict[str, dict[str, Share]] = {}
@@ -106,18 +107,20 @@ class Books:
         """New work, or work that has lost its placement, waits for dispatch."""
         self._drop_shares(work.request_id)
         self.running.pop(work.request_id, None)
+        load = self._queued_loads[work.request_id] = _load_of_waiting(work)
         self._queued[work.request_id] = work
         insort(self._waiting[work.group], work.order)
         self._num_prioritised[work.group] += work.priority != 0
-        self._waiting_loads[work.group].add(_load_of_waiting(work))
+        self._waiting_loads[work.group].add(load)
 
     def note(self, work: Work) -> None:
         """Running work has changed: call after every change of a field, the placement included."""
         if work.request_id in self._queued:
             self._unqueue(work)
             self.running[work.request_id] = work
-        self._drop_shares(work.request_id)
-        shares = shares_of(work, self._block_tokens)
+        before, shares = self._shares.get(work.request_id), shares_of(work, self._block_tokens)
+        if before:
+            self._add_shares(before, -1)
         self._shares[work.request_id] = shares
         self._add_shares(shares, 1)
 
@@ -201,7 +204,7 @@ class Books:
         assert queue[place] == entry
         del queue[place]
         self._num_prioritised[work.group] -= work.priority != 0
-        self._waiting_loads[work.group].add(_load_of_waiting(work), -1)
+        self._waiting_loads[work.group].add(self._queued_loads.pop(work.request_id), -1)
 
     def _drop_shares(self, request_id: str) -> None:
         shares = self._shares.pop(request_id, None)
@@ -209,11 +212,12 @@ class Books:
             self._add_shares(shares, -1)
 
     def _add_shares(self, shares: dict[str, Share], sign: int) -> None:
+        instances, journal = self.instances, self.journal
         for name, share in shares.items():
-            book = self.instances.get(name)
+            book = instances.get(name)
             if book is not None:
                 book.load.add(share, sign)
-                self.journal.add(name)
+                journal.add(name)
 
 
 def _load_of_waiting(work: Work) -> Share:

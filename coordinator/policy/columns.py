@@ -7,11 +7,12 @@ import numpy.typing as npt
 
 from coordinator.policy.books import Books, InstanceBook
 from coordinator.policy.costing import Costing
-from core.stages import ModalityGroup, Stage
+from core.stages import ModalityGroup, Roles, Stage
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]
+_Batch = tuple[int, int, int]  # sequences, their tokens or blocks, version of the costs
 UNBOUNDED = np.iinfo(np.int64).max
 
 
@@ -25,7 +26,7 @@ class Columns:
         self._books: Books | None = None
         self.ids: list[str] = []
         self._row_of: dict[str, int] = {}
-        self._players: dict[tuple[Stage, ModalityGroup], Ints] = {}
+        self._players: dict[tuple[Roles, ModalityGroup], Ints] = {}
 
     def refresh(self, books: Books) -> None:
         if books is not self._books or books.version != self._version:
@@ -41,13 +42,14 @@ class Columns:
     def row(self, instance_id: str) -> int:
         return self._row_of[instance_id]
 
-    def players(self, stage: Stage, group: ModalityGroup) -> Ints:
-        """Rows of open instances that play the stage for the group; found once per change of instances."""
-        known = self._players.get((stage, group))
+    def players(self, roles: Roles, group: ModalityGroup) -> Ints:
+        """Rows of open instances that play all these stages for the group; found once per change of
+        instances."""
+        known = self._players.get((roles, group))
         if known is None:
             books = self._books.instances.values() if self._books else ()
-            rows = [row for row, book in enumerate(books) if book.is_open and _plays(book, stage, group)]
-            known = self._players[stage, group] = np.array(rows, dtype=np.int64)
+            rows = [row for row, book in enumerate(books) if book.is_open and _plays(book, roles, group)]
+            known = self._players[roles, group] = np.array(rows, dtype=np.int64)
         return known
 
     def _rebuild(self, books: Books) -> None:
@@ -56,36 +58,41 @@ class Columns:
         self._row_of = {name: row for row, name in enumerate(self.ids)}
         self._players.clear()
         count = len(self.ids)
-        self.block_tokens: Ints = np.zeros(count, dtype=np.int64)
-        self.free_kv_blocks: Ints = np.zeros(count, dtype=np.int64)
+        self.free_kv_tokens: Ints = np.zeros(count, dtype=np.int64)  # of whole blocks
         self.free_embedding_blocks: Ints = np.zeros(count, dtype=np.int64)
         self.text_tokens: Ints = np.zeros(count, dtype=np.int64)
         self.media_tokens: Ints = np.zeros(count, dtype=np.int64)
         self.encode_s: Floats = np.zeros(count)  # of items dispatched here
         self.backlog_s: Floats = np.zeros(count)  # device time of encodes and prefills dispatched here
         self.encodes: Bools = np.zeros(count, dtype=np.bool_)
-        self.decodes: Bools = np.zeros(count, dtype=np.bool_)
         self.stretch: Floats = np.ones(count)  # by how much the decode batch lengthens a prefill
         self.decode_step_s: Floats = np.zeros(count)
+        self._batches: list[_Batch | None] = [None] * count  # that `stretch` is of
+        self._promises: list[_Batch | None] = [None] * count  # that `decode_step_s` is of
         for row, book in enumerate(books.instances.values()):
-            self.block_tokens[row] = book.block_tokens
             self.encodes[row] = Stage.ENCODE in book.roles
-            self.decodes[row] = Stage.DECODE in book.roles
             self._fill(row, book)
 
     def _fill(self, row: int, book: InstanceBook) -> None:
-        load = book.load
-        stretch = self._costing.prefill_stretch(load.decoding, load.context_tokens)
+        """Step times are found anew only where the batch changed: most changes are of other things."""
+        load, version = book.load, self._costing.model.version
+        batch = load.decoding, load.context_tokens, version
+        if batch != self._batches[row]:
+            self._batches[row] = batch
+            self.stretch[row] = self._costing.prefill_stretch(load.decoding, load.context_tokens)
+        promise = load.sequences, load.kv_blocks, version
+        if promise != self._promises[row]:
+            self._promises[row] = promise
+            self.decode_step_s[row] = self._costing.promised_step_s(book)
+            self.free_kv_tokens[row] = book.free_kv_blocks * book.block_tokens
         total = book.total_embedding_blocks
-        self.free_kv_blocks[row] = book.free_kv_blocks
         self.free_embedding_blocks[row] = UNBOUNDED if total is None else total - load.embedding_blocks
         self.text_tokens[row] = load.text_tokens
         self.media_tokens[row] = load.media_tokens
         self.encode_s[row] = load.encode_s
-        self.backlog_s[row] = load.encode_s + load.prefill_s * stretch
-        self.stretch[row] = stretch
-        self.decode_step_s[row] = self._costing.promised_step_s(book)
+        stretched_s = load.prefill_s * float(self.stretch[row]) if load.prefills else 0.0
+        self.backlog_s[row] = load.encode_s + stretched_s
 
 
-def _plays(book: InstanceBook, stage: Stage, group: ModalityGroup) -> bool:
-    return stage in book.roles and book.serves(group)
+def _plays(book: InstanceBook, roles: Roles, group: ModalityGroup) -> bool:
+    return roles <= book.roles and book.serves(group)

@@ -29,7 +29,10 @@ class Correction:
         self._spread = 0.2  # about the median of absolute errors
 
     def apply(self, parts: Sequence[float]) -> float:
-        return sum(factor * part for factor, part in zip(self.factors, parts, strict=True))
+        total = 0.0
+        for factor, part in zip(self.factors, parts, strict=True):
+            total += factor * part
+        return total
 
     def note(self, parts: Sequence[float], seconds: float) -> bool:
         """What the profile says of each part, and how long it took in all; whether anything was learned.

@@ -16,6 +16,7 @@ class CostModel:
 
     def __init__(self, profile: Profile) -> None:
         self.profile = profile
+        self.version = 0  # goes up with every correction, for what callers remember of predictions
         self._step = Correction(3)  # fixed, bytes, FLOP
         self._encode = Correction(1)
         self._kv_move = Correction(1)
@@ -109,17 +110,18 @@ class CostModel:
         if self._step.note(shown, seconds):
             self._corrected = self._tipping = None
             self._knees.clear()
+            self.version += 1
 
     def note_encode(self, num_tokens: int, seconds: float) -> None:
-        self._encode.note((self.profile.encode.encode_s(num_tokens),), seconds)
+        self.version += self._encode.note((self.profile.encode.encode_s(num_tokens),), seconds)
 
     def note_kv_move(self, num_tokens: int, seconds: float) -> None:
         size = num_tokens * self.profile.kv_bytes_per_token
-        self._kv_move.note((self.profile.kv_move.move_s(size),), seconds)
+        self.version += self._kv_move.note((self.profile.kv_move.move_s(size),), seconds)
 
     def note_embedding_move(self, num_tokens: int, seconds: float) -> None:
         size = num_tokens * self.profile.embedding_bytes_per_token
-        self._embedding_move.note((self.profile.embedding_move.move_s(size),), seconds)
+        self.version += self._embedding_move.note((self.profile.embedding_move.move_s(size),), seconds)
 
     @property
     def factors(self) -> dict[str, float]:

@@ -18,7 +18,8 @@ class Costing:
         self.profile = model.profile
         # One step's worth runs while the next one waits on the instance, so that the device never waits for
         # a dispatch; what is more stays with the coordinator, where it can still go elsewhere.
-        self.chunk_s = model.step_s(chunk_shape(self.profile.chunk_tokens))  # a full step of prefill
+        self._chunk = chunk_shape(self.profile.chunk_tokens)
+        self.chunk_s = model.step_s(self._chunk)  # a full step of prefill
         self.open_tokens = 2 * max(model.tipping_tokens(), self.profile.chunk_tokens)
 
     def prefill_stretch(self, sequences: float, context_tokens: float) -> float:
@@ -37,12 +38,15 @@ class Costing:
         """0 for an empty batch; averages may be fractions."""
         if sequences <= 0:
             return 0.0
-        return self.model.step_s(_decode_shape(sequences, context_tokens))
+        count, context = ceil(sequences), ceil(context_tokens)  # at least as large as the averages
+        return self.model.step_costs.step_s(StepShape(count, float(context), count, context))
 
     def full_step_s(self, sequences: float, context_tokens: float) -> float:
         """A step of a full prefill chunk beside so large a decode batch."""
-        chunk = chunk_shape(self.profile.chunk_tokens)
-        return self.model.step_s(chunk.plus(_decode_shape(sequences, context_tokens)))
+        new, attended, _, _ = self._chunk
+        count, context = ceil(sequences), ceil(context_tokens)
+        shape = StepShape(new + count, attended + context, 1 + count, context)
+        return self.model.step_costs.step_s(shape)
 
     def promised_step_s(self, book: InstanceBook) -> float:
         """A decode step of the instance once all that was promised to it decodes, and one more."""
@@ -53,9 +57,3 @@ class Costing:
         """KV follows the prefill layer by layer: what that does not hide, and the setup, come after it."""
         setup_s = self.profile.kv_move.setup_s
         return setup_s + max(0.0, self.model.kv_move_s(work.context_tokens) - setup_s - work.prefill_s)
-
-
-def _decode_shape(sequences: float, context_tokens: float) -> StepShape:
-    """Whole numbers at least as large as the averages."""
-    count, context = ceil(sequences), ceil(context_tokens)
-    return StepShape(count, float(context), count, context)

@@ -18,9 +18,12 @@ _KEEP = 1 - 1 / 50  # of a request's part in the average sizes, at each that fol
 _NONE: Mapping[ModalityGroup, float] = MappingProxyType({})
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class GroupDemand:
-    """Of one group, per second and per request."""
+    """Of one group, per second and per request.
+
+    Two of them are the same only where they are one: predictions are remembered by it.
+    """
 
     rate: float = 0.0  # requests a second
     prefill: Flow = NO_FLOW  # a job is a prompt, by what it adds to a step that runs anyhow

@@ -10,11 +10,12 @@ from coordinator.policy.books import Books
 from coordinator.policy.columns import Bools, Columns, Floats, Ints
 from coordinator.policy.costing import Costing
 from coordinator.policy.decisions import Decision, DecisionRing
+from coordinator.policy.forms import PD, D, E, P
 from coordinator.policy.lateness import ArrivalQueueing, Queueing
 from coordinator.policy.turns import Turns
 from coordinator.policy.view import Placement
 from coordinator.policy.work import Work
-from core.stages import Stage
+from core.stages import COUPLED
 
 _QUEUED_STEPS = 0.5  # of prefill that may wait on an instance behind what it works on
 
@@ -97,22 +98,24 @@ class Dispatch:
         if not rows.size:
             return None
         first_s, is_local = self._first_token_s(work, rows, spread)
-        best = int(np.argmin(first_s))
+        best = int(first_s.argmin())
+        soonest_s = float(first_s[best])
+        if soonest_s == np.inf:
+            return None
         prefill = int(rows[best])
         decode = self._choose_decode(work, prefill)
-        if first_s[best] == np.inf or decode is None:
+        if decode is None:
             return None
         encode = (prefill,) * len(work.media) if is_local[best] else spread.rows
-        return _Choice(encode, prefill, decode, float(first_s[best]))
+        return _Choice(encode, prefill, decode, soonest_s)
 
     def _with_room(self, work: Work) -> Ints:
         """Prefill instances with free KV and embedding blocks for the request."""
         columns = self._columns
-        rows = columns.players(Stage.PREFILL, work.group)
-        if self._together:
-            rows = rows[columns.decodes[rows] & (columns.encodes[rows] | (not work.media))]
+        together = COUPLED if work.media else PD
+        rows = columns.players(together if self._together else P, work.group)
         tokens = work.promised_tokens if self._together else work.context_tokens
-        able = columns.free_kv_blocks[rows] >= -(-tokens // columns.block_tokens[rows])
+        able = columns.free_kv_tokens[rows] >= tokens
         if work.media:
             able &= columns.free_embedding_blocks[rows] >= work.embedding_blocks
         able_rows: Ints = rows[able]
@@ -121,9 +124,9 @@ class Dispatch:
     def _spread_media(self, work: Work) -> _Encoding:
         """Each item to the encoder that is predicted to finish it first, the longest item first."""
         columns = self._columns
-        encoders = columns.players(Stage.ENCODE, work.group)
         if self._together:
             return _NO_ROOM
+        encoders = columns.players(E, work.group)
         encoders = encoders[columns.encode_s[encoders] <= max(work.encode_s, self._most_queued_s)]
         if not encoders.size:
             return _NO_ROOM
@@ -132,7 +135,7 @@ class Dispatch:
         ready_s = 0.0
         for index in sorted(range(len(chosen)), key=lambda index: -work.media[index].encode_s):
             item = work.media[index]
-            place = int(np.argmin(backlog_s))
+            place = int(backlog_s.argmin())
             backlog_s[place] += item.encode_s
             chosen[index] = int(encoders[place])
             move_s = self._costing.model.embedding_move_s(item.num_tokens)
@@ -170,14 +173,13 @@ class Dispatch:
         columns = self._columns
         if self._together:
             return prefill
-        rows = columns.players(Stage.DECODE, work.group)
-        needed = -(-work.promised_tokens // columns.block_tokens[rows])
-        rows = rows[columns.free_kv_blocks[rows] >= needed]
+        rows = columns.players(D, work.group)
+        rows = rows[columns.free_kv_tokens[rows] >= work.promised_tokens]
         if not rows.size:
             return None
         end_s = columns.decode_step_s[rows] * work.reserve_tokens + columns.backlog_s[rows]
         end_s += np.where(rows == prefill, -1e-9, self._costing.hand_over_s(work))
-        return int(rows[np.argmin(end_s)])
+        return int(rows[end_s.argmin()])
 
     def _placement(self, work: Work, choice: _Choice, now_s: float) -> Placement:
         columns, ids = self._columns, self._columns.ids

@@ -47,7 +47,10 @@ def sorted_forms(forms: Forms) -> list[tuple[ModalityGroup, Form]]:
 
 
 def pool_of(form: Form, stage: Stage) -> Pool | None:
-    return next((pool for pool in form if stage in pool.roles), None)
+    for pool in form:
+        if stage in pool.roles:
+            return pool
+    return None
 
 
 def assignments_of(forms: Forms) -> dict[Assignment, int]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from operator import attrgetter
 from typing import NamedTuple
 
 from coordinator.policy.books import InstanceBook
@@ -31,7 +32,8 @@ class Need(NamedTuple):
 def cost_of(book: InstanceBook, giver: Standing, kept: Roles, terms: Terms) -> float:
     """Of all the stages that the instance would play no longer for the giver."""
     total = 0.0
-    for stage in giver.members[book.instance_id] - kept:
+    lost = giver.members[book.instance_id] - kept
+    for stage in sorted(lost, key=attrgetter("value")):  # a set has no order, and sums of floats have one
         weight = terms.weight if stage is Stage.DECODE else 1 / terms.weight
         total += giver.harm(stage, book, weight, terms.worst_s)
     return total

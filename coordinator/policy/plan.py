@@ -53,7 +53,7 @@ def check_assignments(assignments: Iterable[Assignment]) -> None:
 
 def lacking_stages(assignments: Iterable[Assignment]) -> dict[ModalityGroup, Roles]:
     """By group, stages that none of these plays for it; groups that lack none are left out."""
-    present = list(assignments)
+    present = set(assignments)  # few differ, whatever the number of instances
     lacking = {
         group: needed_stages(group).difference(*(each.roles for each in present if each.serves(group)))
         for group in GROUPS

@@ -28,6 +28,7 @@ _LATENCY_WEIGHT = 0.05
 # that feed each other for less. Both were read off simulations of forms offered more than they could do.
 _BUSY = 0.88
 _BUSY_APART = 0.75
+_MOST_KNOWN = 1024  # forms; a search looks at some tens
 _ROUNDS = 3  # of batch size and step time, each of which follows from the other; they converge fast
 
 
@@ -80,6 +81,17 @@ class _Wait(NamedTuple):
         return 1 - (1 - in_queue) * (1 - behind)
 
 
+class _Known(NamedTuple):
+    """What was predicted since the costs were last corrected: forms share pools, and searches share forms.
+
+    A key holds the demands themselves, which are told apart by identity.
+    """
+
+    forms: dict[tuple[object, ...], dict[ModalityGroup, Latency]]
+    decodes: dict[tuple[object, ...], _Decode]
+    waits: dict[tuple[object, ...], _Wait]
+
+
 class Predictor:
     """Predicts forms for one demand; see queueing.py for the estimates."""
 
@@ -88,6 +100,8 @@ class Predictor:
         self._costing = costing
         self._slo = slo
         self._late_yields = late_yields
+        self._version = costing.model.version
+        self._known = _Known({}, {}, {})
 
     def score(self, forms: Forms, demand: Demand) -> float:
         """About the share of requests that will miss a target, and a little for latency; less is better.
@@ -111,6 +125,7 @@ class Predictor:
 
     def latencies(self, forms: Forms, demand: Demand) -> dict[ModalityGroup, Latency]:
         """Of every group with demand."""
+        self._forget_outdated()
         present = {group: each for group, each in demand.items() if each.rate > 0}
         shared = forms.get(ModalityGroup.SHARED)
         if shared is not None:
@@ -124,8 +139,14 @@ class Predictor:
     def _of_form(
         self, form: Form, demand: Mapping[ModalityGroup, GroupDemand]
     ) -> dict[ModalityGroup, Latency]:
-        decode = self._decode(form, demand)
-        return {group: self._of_group(form, demand, group, decode) for group in demand}
+        key = form, *demand.items()
+        known = self._known.forms.get(key)
+        if known is None:
+            decode = self._decode(_need(form, Stage.DECODE), demand)
+            known = self._known.forms[key] = {
+                group: self._of_group(form, demand, group, decode) for group in demand
+            }
+        return known
 
     def _of_group(
         self,
@@ -150,9 +171,21 @@ class Predictor:
         lost = max(wait.lost(patience_s, busy) for wait in waits)
         return Latency(ttft_s, decode.tpot_s, alone_s, lost)
 
-    def _decode(self, form: Form, demand: Mapping[ModalityGroup, GroupDemand]) -> _Decode:
+    def _forget_outdated(self) -> None:
+        if self._version != self._costing.model.version or len(self._known.forms) > _MOST_KNOWN:
+            self._version = self._costing.model.version
+            for known in self._known:
+                known.clear()
+
+    def _decode(self, pool: Pool, demand: Mapping[ModalityGroup, GroupDemand]) -> _Decode:
+        key = pool, *demand.values()
+        known = self._known.decodes.get(key)
+        if known is None:
+            known = self._known.decodes[key] = self._find_decode(pool, demand)
+        return known
+
+    def _find_decode(self, pool: Pool, demand: Mapping[ModalityGroup, GroupDemand]) -> _Decode:
         """By Little's law, a batch holds the sequences that come in during the time they stay."""
-        pool = _need(form, Stage.DECODE)
         rate = sum(each.rate for each in demand.values()) / pool.size
         outputs = sum(each.rate * each.output_tokens for each in demand.values()) / pool.size / rate
         context = sum(
@@ -203,6 +236,20 @@ class Predictor:
         return flow._replace(rate=flow.rate / pool.size)
 
     def _wait(
+        self,
+        pool: Pool,
+        demand: Mapping[ModalityGroup, GroupDemand],
+        group: ModalityGroup,
+        decode: _Decode,
+    ) -> _Wait:
+        """`decode` follows from the pool where that decodes, and plays no part where it does not."""
+        key = pool, group, *demand.items()
+        known = self._known.waits.get(key)
+        if known is None:
+            known = self._known.waits[key] = self._find_wait(pool, demand, group, decode)
+        return known
+
+    def _find_wait(
         self,
         pool: Pool,
         demand: Mapping[ModalityGroup, GroupDemand],

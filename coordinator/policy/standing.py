@@ -46,6 +46,7 @@ class Standing:
         self.by_roles: dict[Roles, list[InstanceBook]] = {}
         for name, roles in members.items():
             self.by_roles.setdefault(roles, []).append(books.instances[name])
+        self._waits_s: dict[Stage, float] = {}  # that were asked for
         self._backlogs_s = {name: costing.backlog_s(books.instances[name].load) for name in members}
         self.players = {
             stage: [book for roles, own in self.by_roles.items() if stage in roles for book in own]
@@ -66,6 +67,12 @@ class Standing:
 
     def wait_s(self, stage: Stage) -> float:
         """Until what comes now would be begun by ENCODE or PREFILL; infinite where nobody could."""
+        known = self._waits_s.get(stage)
+        if known is None:
+            known = self._waits_s[stage] = self._find_wait_s(stage)
+        return known
+
+    def _find_wait_s(self, stage: Stage) -> float:
         players = self.players[stage]
         waiting_s = self.waiting_encode_s if stage is Stage.ENCODE else self.waiting_prefill_s
         backlog_s = sum(self.backlog_s(book) for book in players) + waiting_s

@@ -47,23 +47,21 @@ class Work:
     num_preemptions: int = 0
     ready_s: float = 0.0  # no dispatch before
 
-    @property
-    def group(self) -> ModalityGroup:
-        """Text-only work and work with media queue apart."""
-        return ModalityGroup.MULTIMODAL if self.media else ModalityGroup.TEXT
+    # Of the media, which do not change; asked at every look at the work.
+    group: ModalityGroup = field(init=False)  # text-only work and work with media queue apart
+    encode_s: float = field(init=False)
+    embedding_blocks: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        media = self.media
+        self.group = ModalityGroup.MULTIMODAL if media else ModalityGroup.TEXT
+        self.encode_s = sum(item.encode_s for item in media) if media else 0.0
+        self.embedding_blocks = sum(item.embedding_blocks for item in media) if media else 0
 
     @property
     def order(self) -> tuple[float, str]:
         """Smaller goes first: arrival, moved forward by priority."""
         return self.arrival_s - PRIORITY_S * self.priority, self.request_id
-
-    @property
-    def encode_s(self) -> float:
-        return sum(item.encode_s for item in self.media)
-
-    @property
-    def embedding_blocks(self) -> int:
-        return sum(item.embedding_blocks for item in self.media)
 
     @property
     def context_tokens(self) -> int:
@@ -111,8 +109,9 @@ class Share:
             self.media_tokens += sign * other.media_tokens
             self.prefill_s = self.prefill_s + sign * other.prefill_s if self.prefills else 0.0
         self.sequences += sign * other.sequences
-        self.decoding += sign * other.decoding
-        self.context_tokens += sign * other.context_tokens
+        if other.decoding:
+            self.decoding += sign * other.decoding
+            self.context_tokens += sign * other.context_tokens
 
     @property
     def text_tokens(self) -> int:
@@ -129,44 +128,51 @@ def shares_of(work: Work, block_tokens: dict[str, int]) -> dict[str, Share]:
     placement = work.placement
     if placement is None:
         return {}
-    shares: dict[str, Share] = {}
+    prefill, decode = placement.prefill, placement.decode
+    shares = {decode: Share()}
+    if prefill != decode and not (work.is_prefilled and work.is_handed_over):
+        shares[prefill] = Share()
+    if len(work.encoded) < len(work.media):
+        _share_encodes(work, placement.encode, shares)
+    if not work.is_prefilled:
+        _share_prefill(work, shares[prefill])
+    if prefill != decode and not work.is_handed_over and prefill in block_tokens:
+        shares[prefill].kv_blocks += num_blocks(work.computed_tokens, block_tokens[prefill])
+    if work.media and not (work.is_handed_over and (prefill != decode or work.num_moves > 0)):
+        shares[prefill].embedding_blocks += work.embedding_blocks
+    _share_decode(work, decode, shares, block_tokens)
+    return shares
 
-    def share(name: str) -> Share:
-        found = shares.get(name)
-        if found is None:
-            found = shares[name] = Share()
-        return found
 
-    for index, encoder in enumerate(placement.encode):
+def _share_encodes(work: Work, encoders: tuple[str, ...], shares: dict[str, Share]) -> None:
+    """Of the media that are not encoded yet."""
+    for index, encoder in enumerate(encoders):
         if index not in work.encoded:
-            on_encoder, item = share(encoder), work.media[index]
+            if encoder not in shares:
+                shares[encoder] = Share()
+            on_encoder, item = shares[encoder], work.media[index]
             on_encoder.encode_items += 1
             on_encoder.encode_tokens += item.num_tokens
             on_encoder.encode_s += item.encode_s
-    if not work.is_prefilled:
-        on_prefill = share(placement.prefill)
-        on_prefill.prefills += 1
-        on_prefill.prefill_tokens += work.computed_tokens
-        if work.media:
-            on_prefill.media_tokens += work.computed_tokens
-        on_prefill.prefill_s += work.prefill_s
-    if (
-        placement.prefill != placement.decode
-        and not work.is_handed_over
-        and placement.prefill in block_tokens
-    ):
-        share(placement.prefill).kv_blocks += num_blocks(
-            work.computed_tokens, block_tokens[placement.prefill]
-        )
-    has_left = placement.prefill != placement.decode or work.num_moves > 0
-    if work.media and not (work.is_handed_over and has_left):
-        share(placement.prefill).embedding_blocks += work.embedding_blocks
-    for decoder in {placement.decode, work.moving_to or placement.decode}:
+
+
+def _share_prefill(work: Work, share: Share) -> None:
+    tokens = work.computed_tokens
+    share.prefills = 1
+    share.prefill_tokens = tokens
+    share.media_tokens = tokens if work.media else 0
+    share.prefill_s = work.prefill_s
+
+
+def _share_decode(work: Work, decode: str, shares: dict[str, Share], block_tokens: dict[str, int]) -> None:
+    """While it moves, both ends promise its blocks."""
+    for decoder in (decode,) if work.moving_to in (None, decode) else (decode, work.moving_to):
         if decoder in block_tokens:
-            share(decoder).kv_blocks += num_blocks(work.promised_tokens, block_tokens[decoder])
-    on_decode = share(placement.decode)
-    on_decode.sequences += 1
+            if decoder not in shares:
+                shares[decoder] = Share()
+            shares[decoder].kv_blocks += num_blocks(work.promised_tokens, block_tokens[decoder])
+    on_decode = shares[decode]
+    on_decode.sequences = 1
     if work.is_prefilled:
-        on_decode.decoding += 1
-        on_decode.context_tokens += work.context_tokens
-    return shares
+        on_decode.decoding = 1
+        on_decode.context_tokens = work.context_tokens
