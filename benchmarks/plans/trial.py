@@ -1,0 +1,86 @@
+"""Trying schedules of forms on one case of a scenario."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import lru_cache
+from typing import NamedTuple
+
+from benchmarks.plans.phases import Phase, phases_of, requests_of
+from benchmarks.plans.scheduled import ScheduledForms
+from coordinator.policy.cost_model import CostModel
+from coordinator.policy.costing import Costing
+from coordinator.policy.decisions import DecisionRing
+from coordinator.policy.emp_dispatch import emp_dispatch
+from coordinator.policy.forms import Forms, forms_name
+from core.profile import Profile
+from simulator.metrics import meets
+from simulator.result import RunResult
+from simulator.scenario import CaseSpec, Scenario, SetSpec, aims
+from simulator.sweep import simulate_under
+from simulator.workload.request import Request
+
+Schedule = tuple[Forms, ...]  # one per phase
+
+
+class Score(NamedTuple):
+    """More is better: the share of requests within both targets, then how far first tokens are."""
+
+    attained: float
+    promptness: float  # the mean of first-token time over its target, negative
+
+
+class Trial:
+    """One case, profile and seed; `requests` makes its workload at a rate, the same one every time."""
+
+    def __init__(
+        self,
+        scenario: Scenario,
+        case: CaseSpec,
+        engine: SetSpec,
+        profile: Profile,
+        requests: Callable[[float], Sequence[Request]],
+    ) -> None:
+        """`engine`: the set whose discipline and caches the schedules run on."""
+        self.scenario = scenario
+        self.num_runs = 0
+        self._case = case
+        self._engine = engine
+        self._profile = profile
+        self._known: dict[tuple[object, ...], Score] = {}
+        self.requests = lru_cache(maxsize=2)(requests)
+
+    def phases(self, rate_rps: float) -> tuple[Phase, ...]:
+        return phases_of(self._case.workload, self.requests(rate_rps), self._profile)
+
+    def score(self, schedule: Schedule, rate_rps: float) -> Score:
+        """Of the whole run."""
+        key = (rate_rps, *map(forms_name, schedule))
+        if key not in self._known:
+            starts_s = [phase.start_s for phase in self.phases(rate_rps)]
+            self._known[key] = self._score(starts_s, schedule, self.requests(rate_rps))
+        return self._known[key]
+
+    def part_score(self, forms: Forms, rate_rps: float, phase: int, most: int) -> Score:
+        """Of the first `most` requests of a phase alone, on a cluster that is empty before."""
+        phases = self.phases(rate_rps)
+        start_s = phases[phase].start_s
+        part = requests_of(phases, phase, self.requests(rate_rps))[:most]
+        shifted = [replace(each, arrival_s=each.arrival_s - start_s) for each in part]
+        return self._score([0.0], (forms,), shifted)
+
+    def _score(self, starts_s: Sequence[float], schedule: Schedule, requests: Sequence[Request]) -> Score:
+        self.num_runs += 1
+        decisions = DecisionRing()
+        dispatch = emp_dispatch(Costing(CostModel(self._profile)), aims(self._case), decisions)
+        scheduler = ScheduledForms(starts_s, schedule, dispatch, decisions)
+        result = simulate_under(scheduler, self.scenario, self._engine, self._profile, requests)
+        return self._scored(result)
+
+    def _scored(self, result: RunResult) -> Score:
+        slo, records = self._case.slo, result.records
+        attained = sum(meets(each, slo[each.source], 1.0) for each in records)
+        late = sum((each.ttft_s or 0.0) / slo[each.source].ttft_s for each in records)
+        count = max(1, len(records))
+        return Score(attained / count, -late / count)
