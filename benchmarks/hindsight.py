@@ -32,11 +32,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from rich import box
 from rich.console import Console
-from rich.table import Table
 
 from benchmarks.plans.ascent import search
+from benchmarks.plans.report import Row, Tried, described, table
 from benchmarks.plans.trial import Schedule, Trial
 from coordinator.policy.forms import forms_name
 from simulator.metrics import meets
@@ -56,36 +55,6 @@ class SeedTask:
     engine: Task
     sets: tuple[Task, ...]
     rates_rps: tuple[float, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Tried:
-    """A schedule, the share it attained at the rate of the search, and its best rate."""
-
-    phases: tuple[tuple[float, str], ...]  # from when, and which form
-    attained: float
-    best_rps: float
-
-
-@dataclass(frozen=True, slots=True)
-class Row:
-    """One search; `beside_rps` are the best rates of sets."""
-
-    seed: int
-    rate_rps: float
-    beside_rps: dict[str, float]
-    constant: Tried
-    schedule: Tried
-    num_runs: int
-
-    @property
-    def best_rps(self) -> float:
-        return max(self.constant.best_rps, self.schedule.best_rps)
-
-    def share(self, name: str) -> float | None:
-        """Of the best rate in hindsight; None where there is none or no such set."""
-        beside = self.beside_rps.get(name)
-        return beside / self.best_rps if beside is not None and self.best_rps else None
 
 
 def run(task: SeedTask) -> list[Row]:
@@ -172,33 +141,6 @@ def run_all(todo: Sequence[SeedTask], jobs: int) -> Iterator[Row]:
     with ProcessPoolExecutor(min(jobs, len(todo)), mp_context=context) as pool:
         for rows in pool.map(run, todo):
             yield from rows
-
-
-def table(rows: Sequence[Row]) -> Table:
-    shown = Table(box=box.SIMPLE, pad_edge=False)
-    names = list(rows[0].beside_rps)
-    for header in ("seed", "searched at", *names, "best constant", "best schedule", "emp/best"):
-        shown.add_column(header, justify="right")
-    for row in rows:
-        share = row.share("emp")
-        shown.add_row(
-            str(row.seed),
-            f"{row.rate_rps:.1f}",
-            *(f"{row.beside_rps[name]:.2f}" for name in names),
-            f"{row.constant.best_rps:.2f}",
-            f"{row.schedule.best_rps:.2f}",
-            "" if share is None else f"{share:.3f}",
-        )
-    return shown
-
-
-def described(row: Row) -> str:
-    constant, schedule = row.constant, row.schedule
-    lines = [f"seed {row.seed} at {row.rate_rps:.1f} requests/s, {row.num_runs} runs"]
-    lines += [f"  constant, {constant.attained:.1%}: {constant.phases[0][1]}"]
-    lines += [f"  schedule, {schedule.attained:.1%}:"]
-    lines += [f"    from {start_s:.0f} s {forms}" for start_s, forms in schedule.phases]
-    return "\n".join(lines)
 
 
 def as_json(options: argparse.Namespace, rows: Sequence[Row]) -> dict[str, Any]:
