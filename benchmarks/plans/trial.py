@@ -50,9 +50,8 @@ class Trial:
         self._profile = profile
         self._known: dict[tuple[object, ...], Score] = {}
         self.requests = lru_cache(maxsize=2)(requests)
-
-    def phases(self, rate_rps: float) -> tuple[Phase, ...]:
-        return phases_of(self._case.workload, self.requests(rate_rps), self._profile)
+        self.phases = lru_cache(maxsize=2)(self._phases)
+        self._part = lru_cache(maxsize=2)(self._part_requests)
 
     def score(self, schedule: Schedule, rate_rps: float) -> Score:
         """Of the whole run."""
@@ -64,11 +63,17 @@ class Trial:
 
     def part_score(self, forms: Forms, rate_rps: float, phase: int, most: int) -> Score:
         """Of the first `most` requests of a phase alone, on a cluster that is empty before."""
+        return self._score([0.0], (forms,), self._part(rate_rps, phase)[:most])
+
+    def _phases(self, rate_rps: float) -> tuple[Phase, ...]:
+        return phases_of(self._case.workload, self.requests(rate_rps), self._profile)
+
+    def _part_requests(self, rate_rps: float, phase: int) -> list[Request]:
+        """Of one phase, with times from its beginning."""
         phases = self.phases(rate_rps)
         start_s = phases[phase].start_s
-        part = requests_of(phases, phase, self.requests(rate_rps))[:most]
-        shifted = [replace(each, arrival_s=each.arrival_s - start_s) for each in part]
-        return self._score([0.0], (forms,), shifted)
+        part = requests_of(phases, phase, self.requests(rate_rps))
+        return [replace(each, arrival_s=each.arrival_s - start_s) for each in part]
 
     def _score(self, starts_s: Sequence[float], schedule: Schedule, requests: Sequence[Request]) -> Score:
         self.num_runs += 1
