@@ -11,9 +11,10 @@ from rich.table import Table
 
 @dataclass(frozen=True, slots=True)
 class Tried:
-    """A schedule, the share it attained at the rate of the search, and its best rate."""
+    """A schedule, what it attained at the rate that it was found at, and the highest rate that it bears."""
 
     phases: tuple[tuple[float, str], ...]  # from when, and which form
+    rate_rps: float
     attained: float
     best_rps: float
 
@@ -23,7 +24,7 @@ class Row:
     """One search; `beside_rps` are the best rates of sets."""
 
     seed: int
-    rate_rps: float
+    from_rps: float  # where the search began
     beside_rps: dict[str, float]
     constant: Tried
     schedule: Tried
@@ -42,13 +43,13 @@ class Row:
 def table(rows: Sequence[Row]) -> Table:
     shown = Table(box=box.SIMPLE, pad_edge=False)
     names = list(rows[0].beside_rps)
-    for header in ("seed", "searched at", *names, "best constant", "best schedule", "emp/best"):
+    for header in ("seed", "from", *names, "best constant", "best schedule", "emp/best"):
         shown.add_column(header, justify="right")
     for row in rows:
         share = row.share("emp")
         shown.add_row(
             str(row.seed),
-            f"{row.rate_rps:.1f}",
+            f"{row.from_rps:.1f}",
             *(f"{row.beside_rps[name]:.2f}" for name in names),
             f"{row.constant.best_rps:.2f}",
             f"{row.schedule.best_rps:.2f}",
@@ -58,9 +59,11 @@ def table(rows: Sequence[Row]) -> Table:
 
 
 def described(row: Row) -> str:
-    constant, schedule = row.constant, row.schedule
-    lines = [f"seed {row.seed} at {row.rate_rps:.1f} requests/s, {row.num_runs} runs"]
-    lines += [f"  constant, {constant.attained:.1%}: {constant.phases[0][1]}"]
-    lines += [f"  schedule, {schedule.attained:.1%}:"]
-    lines += [f"    from {start_s:.0f} s {forms}" for start_s, forms in schedule.phases]
+    lines = [f"seed {row.seed} from {row.from_rps:.1f} requests/s, {row.num_runs} runs"]
+    for name, tried in (("constant", row.constant), ("schedule", row.schedule)):
+        lines.append(
+            f"  {name}: {tried.attained:.1%} at {tried.rate_rps:.2f}/s, bears {tried.best_rps:.2f}/s"
+        )
+        forms = tried.phases if name == "schedule" else tried.phases[:1]
+        lines += [f"    from {start_s:.0f} s {form}" for start_s, form in forms]
     return "\n".join(lines)
