@@ -48,7 +48,9 @@ TimeScaleOption = Annotated[
 ]
 PolicyOption = Annotated[
     str | None,
-    typer.Option("--policy", metavar="SET", help="fixed (as started), coupled, static:SPLIT or emp."),
+    typer.Option(
+        "--policy", metavar="SET", help="fixed (as started), coupled, replicas, static:SPLIT or emp."
+    ),
 ]
 ProfileOption = Annotated[
     str | None,

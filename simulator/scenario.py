@@ -164,10 +164,9 @@ def _check_set(key: str, spec: SetSpec) -> None:
         check_policy(spec.policy_name, spec.without)
     except ValueError as error:
         raise RecordError(key, str(error)) from None
-    if spec.discipline == "whole" and spec.policy_name != "coupled":
-        raise RecordError(
-            f"{key}.discipline", '"whole" is for policy "coupled": it encodes in the prompt\'s pass'
-        )
+    if spec.discipline == "whole" and spec.policy_name not in ("coupled", "replicas"):
+        problem = '"whole" is for policies "coupled" and "replicas": it encodes in the prompt\'s pass'
+        raise RecordError(f"{key}.discipline", problem)
 
 
 def _check_case(key: str, case: CaseSpec, scenario: Scenario, path: Path) -> None:

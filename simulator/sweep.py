@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
+from coordinator.policy.scheduler import Scheduler
 from core.profile import Profile
 from simulator.cluster import Cluster
 from simulator.config import ClusterConfig
@@ -129,18 +130,29 @@ def simulate(
     scenario: Scenario, case: CaseSpec, policy_set: SetSpec, profile: Profile, requests: Sequence[Request]
 ) -> RunResult:
     """One run; what it leaves behind is checked to be nothing."""
+    scheduler = build_scheduler(policy_set.policy_name, policy_set.without, profile, aims(case))
+    return simulate_under(scheduler, scenario, policy_set, profile, requests)
+
+
+def simulate_under(
+    scheduler: Scheduler,
+    scenario: Scenario,
+    engine: SetSpec,
+    profile: Profile,
+    requests: Sequence[Request],
+) -> RunResult:
+    """As `simulate`, under a scheduler of the caller's on the engine of a set."""
     spec = scenario.cluster
     config = ClusterConfig(
         instances=spec.instances,
         profile=profile,
-        discipline=policy_set.discipline,
-        encoder_cache=policy_set.encoder_cache,
-        prefix_cache=policy_set.prefix_cache,
+        discipline=engine.discipline,
+        encoder_cache=engine.encoder_cache,
+        prefix_cache=engine.prefix_cache,
         switch_s=spec.switch_s,
         control_s=spec.control_s,
         media_workers=spec.media_workers,
     )
-    scheduler = build_scheduler(policy_set.policy_name, policy_set.without, profile, aims(case))
     cluster = Cluster(config, scheduler, requests)
     result = cluster.run()
     cluster.check_idle()

@@ -10,9 +10,8 @@ from coordinator.policy.change import Change
 from coordinator.policy.costing import Costing
 from coordinator.policy.decisions import Decision, DecisionRing
 from coordinator.policy.demand import DemandMeter
-from coordinator.policy.dispatch import Dispatch
+from coordinator.policy.emp_dispatch import emp_dispatch
 from coordinator.policy.hysteresis import Hysteresis
-from coordinator.policy.lateness import LateYields
 from coordinator.policy.layouts import coupled_layout
 from coordinator.policy.offers import Terms
 from coordinator.policy.pieces import Piece, Pieces
@@ -21,7 +20,6 @@ from coordinator.policy.reshape import Reshape, Reshaper
 from coordinator.policy.scheduler import Slo
 from coordinator.policy.slack import DEFAULT_WEIGHT, SlackWeight
 from coordinator.policy.standings import standings_of
-from coordinator.policy.turns import FairTurns
 from coordinator.policy.view import Placement
 from coordinator.policy.work import Work
 from core.costs import StepShape
@@ -52,8 +50,7 @@ class EmpScheduler:
         self._slo = slo
         self._pieces = pieces
         self._reshape_s = reshape_s
-        queueing = LateYields(slo) if Piece.LATE_YIELDS in pieces else None
-        self._dispatch = Dispatch(costing, FairTurns(), decisions, queueing=queueing)
+        self._dispatch = emp_dispatch(costing, slo, decisions, pieces)
         self._meter = DemandMeter(costing.model)
         self._slack = SlackWeight(slo.ttft_s, slo.tpot_s)
         self._hysteresis = Hysteresis() if Piece.HYSTERESIS in pieces else Hysteresis.none()

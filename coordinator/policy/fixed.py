@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Protocol
+
 from coordinator.policy.books import Books
 from coordinator.policy.decisions import Decision, DecisionRing
-from coordinator.policy.dispatch import Dispatch
 from coordinator.policy.layouts import Layout
 from coordinator.policy.plan import Assignment, Plan
 from coordinator.policy.view import Placement
@@ -12,11 +13,19 @@ from coordinator.policy.work import Work
 from core.costs import StepShape
 
 
+class Placing(Protocol):
+    """Asked whenever the books have changed, again and again until it says None."""
+
+    def place(self, books: Books, now_s: float) -> Placement | None:
+        """The next waiting request to dispatch now; the driver applies it before it asks again."""
+        ...
+
+
 class FixedScheduler:
     """Dispatches, and plans anew only where an instance came, went or was pinned."""
 
     def __init__(
-        self, name: str, layout: Layout, dispatch: Dispatch, decisions: DecisionRing, tick_s: float
+        self, name: str, layout: Layout, dispatch: Placing, decisions: DecisionRing, tick_s: float
     ) -> None:
         self.tick_s = tick_s
         self.decisions = decisions

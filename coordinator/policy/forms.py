@@ -32,8 +32,8 @@ Forms = Mapping[ModalityGroup, Form]  # {SHARED: …}, or one form per group
 
 _STAGES = tuple(Stage)
 # Which stages share instances.
-_MULTIMODAL: tuple[tuple[Roles, ...], ...] = ((COUPLED,), (EP, D), (E, PD), (ED, P), (E, P, D))
-_TEXT: tuple[tuple[Roles, ...], ...] = ((PD,), (P, D))
+MEDIA_SHARING: tuple[tuple[Roles, ...], ...] = ((COUPLED,), (EP, D), (E, PD), (ED, P), (E, P, D))
+TEXT_SHARING: tuple[tuple[Roles, ...], ...] = ((PD,), (P, D))
 
 
 def forms_name(forms: Forms) -> str:
@@ -71,7 +71,7 @@ def candidates(count: int, work: tuple[float, float, float], is_text: bool) -> t
     where there are two.
     """
     found: dict[Form, None] = {}
-    for roles in _TEXT if is_text else _MULTIMODAL:
+    for roles in TEXT_SHARING if is_text else MEDIA_SHARING:
         if len(roles) <= count:
             found.update(dict.fromkeys(_sized(roles, count, work)))
     return tuple(found)

@@ -12,11 +12,12 @@ from coordinator.policy.emp import EmpScheduler
 from coordinator.policy.fixed import FixedScheduler
 from coordinator.policy.layouts import TEXT_SHARES, coupled_layout, present_layout, static_layout
 from coordinator.policy.pieces import ALL_PIECES, pieces_without
+from coordinator.policy.routing import Routing
 from coordinator.policy.scheduler import Scheduler, Slo
 from coordinator.policy.turns import ArrivalTurns, FairTurns
 from core.profile import Profile
 
-POLICY_SETS = ("emp", "coupled", *(f"static:{split}" for split in TEXT_SHARES), "fixed")
+POLICY_SETS = ("emp", "coupled", "replicas", *(f"static:{split}" for split in TEXT_SHARES), "fixed")
 
 
 def make_scheduler(
@@ -44,13 +45,11 @@ def make_scheduler(
         return EmpScheduler(costing, slo, decisions, pieces, tick_s=tick_s, reshape_s=reshape_s)
     if pieces != ALL_PIECES:
         raise ValueError(f"pieces: {name} has none that could be switched off")
-    if name == "fixed":
-        return FixedScheduler(
-            name, present_layout, Dispatch(costing, FairTurns(), decisions), decisions, tick_s
-        )
+    if name == "replicas":
+        return FixedScheduler(name, coupled_layout, Routing(decisions), decisions, tick_s)
     if name == "coupled":
-        dispatch = Dispatch(costing, ArrivalTurns(), decisions, together=True)
-        return FixedScheduler(name, coupled_layout, dispatch, decisions, tick_s)
+        central = Dispatch(costing, ArrivalTurns(), decisions, together=True)
+        return FixedScheduler(name, coupled_layout, central, decisions, tick_s)
     dispatch = Dispatch(costing, FairTurns(), decisions)
     if name == "fixed":
         return FixedScheduler(name, present_layout, dispatch, decisions, tick_s)

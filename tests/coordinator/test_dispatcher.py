@@ -57,14 +57,14 @@ class Player:
 class Play:
     """A dispatcher, scripted instances, and every move that the world could make."""
 
-    def __init__(self) -> None:
+    def __init__(self, policy: str = "fixed") -> None:
         self.clock = ManualClock()
         self.registry = Registry("model", heartbeat_timeout_s=1e9)
         costs = CostModel(make_profile())
         self.dispatcher = Dispatcher(
             self.registry,
             LiveBooks(self.clock, costs),
-            make_scheduler("fixed", costs.profile, Slo(1.0, 1.0)),
+            make_scheduler(policy, costs.profile, Slo(1.0, 1.0)),
             OutputExpectation(default_tokens=4),
             self.clock,
             report_grace_s=0.0,
@@ -331,3 +331,18 @@ def test_any_course_of_events(seed: int, length: int) -> None:
 def test_moves_happen_in_such_courses() -> None:
     rng = random.Random(5)
     assert asyncio.run(run_play([make_move(rng) for _ in range(1500)])) > 3
+
+
+async def test_a_router_sends_on_arrival_whatever_the_blocks() -> None:
+    play = Play("replicas")
+    for _ in range(2):
+        play.join(parse_roles("epd"))
+    for _ in range(8):
+        play.submit(prompt_tokens=20, max_tokens=4, num_media=1)
+    assert play.dispatcher.num_waiting == 0
+    books = play.dispatcher.books
+    assert all(each.load.sequences == 4 and each.free_kv_blocks < 0 for each in books.instances.values())
+    play.dispatcher.check_integrity()
+    await play.settle()
+    assert play.dispatcher.num_finished == 8
+    play.dispatcher.check_integrity()

@@ -13,11 +13,14 @@ from hypothesis import strategies as st
 import simulator
 from coordinator.policy import sets
 from coordinator.policy.plan import PlanError
+from coordinator.policy.scheduler import Slo
 from core.costs import MoveCosts, StepCosts, StepTerm
 from core.lifecycle import RequestState
 from simulator import schedulers
-from simulator.config import SimulationError
+from simulator.cluster import Cluster
+from simulator.config import ClusterConfig, SimulationError
 from simulator.instance import Instance
+from simulator.result import RunResult
 from simulator.workload.request import Picture, Request
 from tests.simulator.clusters import cluster, picture, run, text
 from tests.simulator.profiles import ROUND
@@ -76,6 +79,37 @@ def test_every_request_ends_once_and_nothing_is_left(
             assert record.output_tokens == outputs[record.request_id]
             assert record.arrival_s <= record.dispatched_s <= record.first_token_s <= record.finished_s  # type: ignore[operator]
     assert scheduler.finished == sum(each.state is RequestState.FINISHED for each in result.records)
+
+
+@settings(max_examples=40, deadline=None)
+@given(workloads, modes, st.sampled_from(["chunked", "whole"]), st.sampled_from([ROUND, TIGHT]))
+def test_replicas_end_every_request_whatever_waits_on_them(
+    workload: list[Request], mode: dict[str, Any], discipline: Any, profile: Any
+) -> None:
+    result = replicas(workload, 2, profile=profile, discipline=discipline, **mode)
+    assert len(result.records) == len(workload)
+    for record in result.records:
+        assert record.state is RequestState.FAILED or record.dispatched_s == record.arrival_s
+
+
+@pytest.mark.parametrize("discipline", ["chunked", "whole"])
+def test_prompts_beyond_the_blocks_wait_on_their_replica_in_order(discipline: Any) -> None:
+    workload = [text(f"r{at}", 0.001 * at, tokens=400, outputs=40) for at in range(8)]
+    result = replicas(workload, 1, profile=TIGHT, discipline=discipline)
+    firsts = [each.first_token_s for each in sorted(result.records, key=lambda each: each.request_id)]
+    assert firsts == sorted(firsts)
+    assert firsts[-1] > result.records[0].finished_s  # 1,024 tokens hold two of them at a time
+    assert {each.state for each in result.records} == {RequestState.FINISHED}
+
+
+def replicas(workload: list[Request], instances: int, *, profile: Any, **config: Any) -> RunResult:
+    config = {"control_s": 0.0, **config}
+    config.pop("host_time", None)
+    scheduler = schedulers.build_scheduler("replicas", (), profile, Slo(1.0, 0.1))
+    simulated = Cluster(ClusterConfig(instances, profile, **config), scheduler, workload)
+    result = simulated.run()
+    simulated.check_idle()
+    return result
 
 
 @settings(max_examples=25, deadline=None)

@@ -78,7 +78,7 @@ def test_policies_aim_for_the_strictest_targets(tmp_path: Path) -> None:
         (
             '"static:equal"',
             '"static:equal"\ndiscipline = "whole"',
-            r'sets\[1\].discipline: "whole" is for policy',
+            r'sets\[1\].discipline: "whole" is for policies "coupled" and "replicas"',
         ),
         ('"whole"', '"half"', r"sets\[0\].discipline: should be one of chunked, whole"),
         ("round.json", "square.json", r"cases\[0\].profile: .*square.json: cannot be read"),

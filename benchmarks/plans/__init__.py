@@ -1,0 +1,1 @@
+"""Plans that are made in hindsight, from the workload as it turned out."""
