@@ -68,15 +68,15 @@ class EmpScheduler:
 
     def plan(self, books: Books, now_s: float) -> Plan:
         self._steps_left = _STEPS_LEARNED
-        if not books.instances:
-            self._want({})
-            return self._plan
         wanted = self._present(books)
+        if not wanted:
+            self._want(books, {})
+            return self._plan
         wanted = self._repaired(books, wanted, now_s)
         if now_s >= self._next_reshape_s:
             self._next_reshape_s = now_s + self._reshape_s
             wanted = self._reshaped(books, wanted, now_s)
-        self._want(self._adjusted(books, wanted, now_s))
+        self._want(books, self._adjusted(books, wanted, now_s))
         return self._plan
 
     # what was measured
@@ -104,9 +104,11 @@ class EmpScheduler:
     # verbs
 
     def _present(self, books: Books) -> dict[str, Assignment]:
-        """What is wanted of those there are; a new or pinned instance plays what it plays."""
+        """What is wanted of those there are and not drained; a new or pinned instance plays what it plays."""
         wanted: dict[str, Assignment] = {}
         for name, book in books.instances.items():
+            if book.is_drained:
+                continue
             known = None if book.is_pinned else self._plan.wanted.get(name)
             wanted[name] = known or Assignment(book.roles, book.group)
         self._hysteresis.forget(books.instances.keys())
@@ -117,7 +119,7 @@ class EmpScheduler:
         try:
             check_assignments(wanted.values())
         except PlanError as error:
-            free = [name for name, book in books.instances.items() if not book.is_pinned]
+            free = [name for name in wanted if not books.instances[name].is_pinned]
             self._say(now_s, "repair", "cluster", f"couples {len(free)} instances: {error}", {})
             self._next_reshape_s = now_s
             return wanted | coupled_layout(free)
@@ -167,9 +169,12 @@ class EmpScheduler:
         self._say(now_s, change.piece, change.instance_id, choice, change.numbers)
         return changed
 
-    def _want(self, wanted: Mapping[str, Assignment]) -> None:
+    def _want(self, books: Books, wanted: Mapping[str, Assignment]) -> None:
+        """Drained ones, which are not planned with, stay as they are."""
+        drained = [book for book in books.instances.values() if book.is_drained]
+        wanted = {**wanted, **{book.instance_id: Assignment(book.roles, book.group) for book in drained}}
         if wanted != self._plan.wanted:
-            self._plan = Plan(self._plan.version + 1, dict(wanted))
+            self._plan = Plan(self._plan.version + 1, wanted)
 
     def _say(self, now_s: float, piece: str, subject: str, choice: str, numbers: Mapping[str, float]) -> None:
         self.decisions.add(Decision(now_s, piece, subject, choice, numbers))
