@@ -11,6 +11,7 @@ from coordinator.policy.costing import Costing
 from coordinator.policy.decisions import Decision, DecisionRing
 from coordinator.policy.demand import DemandMeter
 from coordinator.policy.dispatch import Dispatch
+from coordinator.policy.forms import layout_name
 from coordinator.policy.hysteresis import Hysteresis
 from coordinator.policy.lateness import LateYields
 from coordinator.policy.layouts import coupled_layout
@@ -151,20 +152,27 @@ class EmpScheduler:
             self._slo.ttft_s,
         )
         for change in self._adjuster.changes(standings, wanted, terms):
-            wanted = self._with(wanted, change, now_s)
+            wanted = self._with(books, wanted, change, now_s)
         return wanted
 
-    def _with(self, wanted: dict[str, Assignment], change: Change, now_s: float) -> dict[str, Assignment]:
+    def _with(
+        self, books: Books, wanted: dict[str, Assignment], change: Change, now_s: float
+    ) -> dict[str, Assignment]:
         """With the change, unless it would leave a stage to nobody, or does not last under the demand."""
         changed = wanted | {change.instance_id: change.to}
         try:
             check_assignments(changed.values())
         except PlanError:
             return wanted
-        if self._reshaper.worsens(wanted, changed):
+        before, after = (
+            layout_name(each[name] for name in each if not books.instances[name].is_pinned)
+            for each in (wanted, changed)
+        )
+        if self._reshaper.worsens(wanted, changed) or not self._hysteresis.may_take(after, now_s):
             return wanted
         self._adjuster.made(change, wanted[change.instance_id])
         self._hysteresis.note_change(change.instance_id, now_s)
+        self._hysteresis.note_form(before, after, now_s)
         choice = f"from {wanted[change.instance_id]} to {change.to}: {change.reason}"
         self._say(now_s, change.piece, change.instance_id, choice, change.numbers)
         return changed

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
 from functools import lru_cache
 from itertools import product
 from math import floor
@@ -50,14 +51,20 @@ def pool_of(form: Form, stage: Stage) -> Pool | None:
     return next((pool for pool in form if stage in pool.roles), None)
 
 
-def assignments_of(forms: Forms) -> dict[Assignment, int]:
+def assignments_of(forms: Forms) -> Counter[Assignment]:
     """How many instances are to play what."""
-    wanted: dict[Assignment, int] = {}
+    wanted: Counter[Assignment] = Counter()
     for group, form in forms.items():
         for pool in form:
             assignment = Assignment(pool.roles, group)
-            wanted[assignment] = wanted.get(assignment, 0) + pool.size
+            wanted[assignment] += pool.size
     return wanted
+
+
+def layout_name(wanted: Iterable[Assignment]) -> str:
+    """How many play what, whether or not that is a form."""
+    counts = Counter(str(assignment) for assignment in wanted)
+    return " ".join(f"{count}x{what}" for what, count in sorted(counts.items()))
 
 
 @lru_cache(maxsize=4096)

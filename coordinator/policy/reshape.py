@@ -9,7 +9,7 @@ from coordinator.policy.balancer import balanced, burst_tolerance
 from coordinator.policy.books import Books
 from coordinator.policy.costing import Costing
 from coordinator.policy.demand import Demand, DemandMeter
-from coordinator.policy.forms import Forms, Pool, assignments_of, forms_name
+from coordinator.policy.forms import Forms, Pool, assignments_of, forms_name, layout_name
 from coordinator.policy.hysteresis import Hysteresis
 from coordinator.policy.layouts import split_forms
 from coordinator.policy.matching import matched
@@ -80,7 +80,7 @@ class Reshaper:
         free = {name: books.instances[name] for name in wanted if not books.instances[name].is_pinned}
         if not demand or not free:
             return None
-        self._choose(len(free), forms_of({name: wanted[name] for name in free}), now_s, demand)
+        self._choose({name: wanted[name] for name in free}, now_s, demand)
         if self._target is None or len(free) != self._count:
             self._target = None
             return None
@@ -92,22 +92,31 @@ class Reshaper:
         chosen = self._next(books, wanted, proposal, moving, now_s)
         return self._reshape(chosen, self._target, len(moving), now_s) if chosen else None
 
-    def _choose(self, count: int, present: Forms | None, now_s: float, demand: Demand) -> None:
+    def _choose(self, free: Mapping[str, Assignment], now_s: float, demand: Demand) -> None:
         """Sets the form to go for, where one is enough better than the present one or that under way."""
+        count, present = len(free), forms_of(free)
         current = present if self._target is None else self._target.forms
         before = self._predictor.score(current, demand) if current is not None else float("inf")
         found = self._find(count, present, self._split(count, present, now_s, demand), demand)
         if current is not None and assignments_of(found.forms) == assignments_of(current):
             return
+        name = layout_name(assignments_of(found.forms).elements())
+        if not self._hysteresis.may_take(name, now_s):
+            return
         if Piece.SEARCH not in self._pieces:
-            if current is None or self._evens_out(current, found.forms, now_s):
-                self._target, self._before, self._count = found, before, count
-            return
-        if not self._hysteresis.improves(before, found.score):
-            return
-        after = self._predictor.score(found.forms, self._with_moves(demand))
-        if self._hysteresis.improves(before, after):
+            is_better = current is None or self._evens_out(current, found.forms, now_s)
+        else:
+            is_better = self._improves(before, found, demand)
+        if is_better:
             self._target, self._before, self._count = found, before, count
+            self._hysteresis.note_form(layout_name(free.values()), name, now_s)
+
+    def _improves(self, before: float, found: Found, demand: Demand) -> bool:
+        """By enough, also while instances are away for the change."""
+        if not self._hysteresis.improves(before, found.score):
+            return False
+        after = self._predictor.score(found.forms, self._with_moves(demand))
+        return self._hysteresis.improves(before, after)
 
     def _evens_out(self, current: Forms, proposed: Forms, now_s: float) -> bool:
         """Whether the least burst tolerance rises: by its inverse, the load of the fullest group."""
