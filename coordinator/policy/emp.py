@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 
 from coordinator.policy.adjust import Adjuster
@@ -165,7 +166,7 @@ class EmpScheduler:
         except PlanError:
             return wanted
         before, after = (
-            layout_name(each[name] for name in each if not books.instances[name].is_pinned)
+            layout_name(Counter(each[name] for name in each if not books.instances[name].is_pinned))
             for each in (wanted, changed)
         )
         if self._reshaper.worsens(wanted, changed) or not self._hysteresis.may_take(after, now_s):

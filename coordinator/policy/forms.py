@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from itertools import product
 from math import floor
@@ -61,10 +61,9 @@ def assignments_of(forms: Forms) -> Counter[Assignment]:
     return wanted
 
 
-def layout_name(wanted: Iterable[Assignment]) -> str:
+def layout_name(counts: Counter[Assignment]) -> str:
     """How many play what, whether or not that is a form."""
-    counts = Counter(str(assignment) for assignment in wanted)
-    return " ".join(f"{count}x{what}" for what, count in sorted(counts.items()))
+    return " ".join(sorted(f"{count}x{assignment}" for assignment, count in counts.items()))
 
 
 @lru_cache(maxsize=4096)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
@@ -100,7 +101,7 @@ class Reshaper:
         found = self._find(count, present, self._split(count, present, now_s, demand), demand)
         if current is not None and assignments_of(found.forms) == assignments_of(current):
             return
-        name = layout_name(assignments_of(found.forms).elements())
+        name = layout_name(assignments_of(found.forms))
         if not self._hysteresis.may_take(name, now_s):
             return
         if Piece.SEARCH not in self._pieces:
@@ -109,7 +110,7 @@ class Reshaper:
             is_better = self._improves(before, found, demand)
         if is_better:
             self._target, self._before, self._count = found, before, count
-            self._hysteresis.note_form(layout_name(free.values()), name, now_s)
+            self._hysteresis.note_form(layout_name(Counter(free.values())), name, now_s)
 
     def _improves(self, before: float, found: Found, demand: Demand) -> bool:
         """By enough, also while instances are away for the change."""

@@ -1,3 +1,5 @@
+from collections import Counter
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -55,6 +57,7 @@ def test_forms_of_a_plan_are_those_it_was_made_of(num_text, num_multimodal):
 
 def test_a_layout_is_named_by_counts_whoever_plays_what():
     one, other = Assignment(PD, ModalityGroup.TEXT), Assignment(COUPLED)
-    assert layout_name([one, other, other]) == layout_name([other, one, other]) == "2xshared:epd 1xtext:pd"
+    counts = Counter([other, one, other])
+    assert layout_name(counts) == layout_name(Counter([one, other, other])) == "1xtext:pd 2xshared:epd"
     forms = {ModalityGroup.SHARED: (Pool(COUPLED, 2),), ModalityGroup.TEXT: (Pool(PD, 1),)}
-    assert layout_name(assignments_of(forms).elements()) == layout_name([one, other, other])
+    assert layout_name(assignments_of(forms)) == layout_name(counts)
