@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable
+from typing import TypeVar
 
 import grpc
 
@@ -14,6 +16,8 @@ from kv_transfer.tls import TlsFiles, connection_problem
 from kv_transfer.transports.base import PeerAddress
 
 MAX_MESSAGE_BYTES = 8 << 20
+_NO_ANSWER = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED)
+Response = TypeVar("Response")
 MESSAGE_OPTIONS = (
     ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
     ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
@@ -46,6 +50,7 @@ class Channels:
         self._credentials = None if tls is None else tls.channel_credentials()
         self._options = (*CHANNEL_OPTIONS, *(() if tls is None else tls.channel_options))
         self._channels: dict[PeerAddress, grpc.aio.Channel] = {}
+        self._answered: set[PeerAddress] = set()  # since their channel was made
         self._closing: set[asyncio.Task[None]] = set()
 
     def stub(self, peer: PeerAddress) -> transfer_pb2_grpc.TransferAsyncStub:
@@ -54,9 +59,21 @@ class Channels:
             self._channels[peer] = self._connect(peer.endpoint)
         return transfer_pb2_grpc.TransferStub(self._channels[peer])  # type: ignore[return-value]
 
+    async def answer(self, peer: PeerAddress, call: Awaitable[Response], what: str) -> Response:
+        """Awaits a call to the peer; raises TransferError, which begins with `what`."""
+        try:
+            response = await call
+        except grpc.RpcError as error:
+            if error.code() not in _NO_ANSWER:
+                self._answered.add(peer)
+            raise call_error(what, error, has_answered=peer in self._answered) from error
+        self._answered.add(peer)
+        return response
+
     def forget(self, instance_id: str, *, but: PeerAddress | None = None) -> None:
         """Closes the instance's channels (not that to `but`); calls in flight on them end."""
         for peer in [peer for peer in self._channels if peer.instance_id == instance_id and peer != but]:
+            self._answered.discard(peer)
             closing = asyncio.get_running_loop().create_task(self._channels.pop(peer).close())
             self._closing.add(closing)
             closing.add_done_callback(self._closing.discard)
@@ -72,9 +89,14 @@ class Channels:
         return grpc.aio.secure_channel(endpoint, self._credentials, options=self._options)
 
 
-def call_error(what: str, error: grpc.RpcError) -> TransferError:
-    """A failed call as our error, which begins with `what`; cause "TLS" where only TLS can be at fault."""
+def call_error(what: str, error: grpc.RpcError, *, has_answered: bool = True) -> TransferError:
+    """A failed call as our error, which begins with `what`; cause "TLS" where only TLS can be at fault.
+
+    A connection that breaks is a matter of TLS only where the peer never answered on it.
+    """
     code, details = error.code(), str(error.details())
     hint, is_sure = connection_problem(details) if code is grpc.StatusCode.UNAVAILABLE else ("", False)
+    if has_answered and not is_sure:
+        hint = ""
     message = f"{what}: {code.name}: {details}" + (f" ({hint})" if hint else "")
     return TransferError("TLS" if is_sure else cause_of(code), message)

@@ -10,11 +10,9 @@ import os
 from collections.abc import Coroutine, Sequence
 from typing import TYPE_CHECKING, Any
 
-import grpc
-
 from core.clock import Clock, MonotonicClock
 from elasticmm.v1 import transfer_pb2
-from kv_transfer.channels import Channels, call_error
+from kv_transfer.channels import Channels
 from kv_transfer.commits import Arrived, CommitRecord
 from kv_transfer.errors import AttachError, TransferError
 from kv_transfer.farewells import Farewell, Farewells
@@ -151,7 +149,7 @@ class Sender:
 
     async def commit_lease(self, peer: PeerAddress, record: CommitRecord) -> Arrived:
         call = self._channels.stub(peer).Commit(commit_to(record), **self._options())
-        return arrived_from(await _call(call, "commit"))
+        return arrived_from(await self._channels.answer(peer, call, "commit refused"))
 
     async def abort_lease(self, peer: PeerAddress, lease_id: int, reason: str) -> None:
         request = transfer_pb2.AbortRequest(lease_id=lease_id, reason=reason)
@@ -159,9 +157,10 @@ class Sender:
 
     async def _abort(self, farewell: Farewell) -> None:
         """A peer that is gone needs no telling; one that stands still is told again."""
-        stub = self._channels.stub(farewell.peer)
+        peer = farewell.peer
+        call = self._channels.stub(peer).Abort(farewell.request, **self._options(ABORT_TIMEOUT_S))
         try:
-            await _call(stub.Abort(farewell.request, **self._options(ABORT_TIMEOUT_S)), "abort")
+            await self._channels.answer(peer, call, "abort refused")
         except TransferError as error:
             if error.cause == "DEADLINE_EXCEEDED":
                 self._farewells.keep(farewell)
@@ -260,7 +259,7 @@ class Sender:
         timeout_s = max(0.0, until_s - asyncio.get_running_loop().time())
         call = self._channels.stub(peer).Open(request, metadata=self._channels.metadata, timeout=timeout_s)
         try:
-            response = await _call(call, "open")
+            response = await self._channels.answer(peer, call, "open refused")
         except TransferError as error:
             if error.cause in UNANSWERED:
                 await self._leave(peer, request)  # before the caller asks again
@@ -332,7 +331,7 @@ class Sender:
         beat = transfer_pb2.WriteRequest(lease_id=outgoing.lease_id)
         call = self._channels.stub(outgoing.peer).Write(iter((beat,)), **self._options())
         try:
-            await _call(call, "heartbeat")
+            await self._channels.answer(outgoing.peer, call, "heartbeat refused")
         except TransferError as error:
             has_ended = error.cause == "FAILED_PRECONDITION"
             if has_ended or deadline.is_over:
@@ -384,11 +383,3 @@ def _layout_from(message: transfer_pb2.PoolLayout) -> PoolLayout:
         return layout_from(message)
     except ValueError as error:
         raise TransferError("PROTOCOL", str(error)) from error
-
-
-async def _call(call: Any, verb: str) -> Any:
-    """Awaits a gRPC call; raises TransferError."""
-    try:
-        return await call
-    except grpc.RpcError as error:
-        raise call_error(f"{verb} refused", error) from error

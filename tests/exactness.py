@@ -86,14 +86,7 @@ class Oracle:
         self, question: Question, tokens: Sequence[int], first: int, tally: Tally
     ) -> None:
         """After a tie the answers part: each later token must be best given ours before it."""
-        inputs = self._inputs(question)
-        prompt = inputs["input_ids"]
-        inputs["input_ids"] = torch.cat([prompt, torch.tensor([tokens])], dim=1)
-        for name in ("attention_mask", "mm_token_type_ids"):
-            fill = torch.full((1, len(tokens)), int(name == "attention_mask"))
-            inputs[name] = torch.cat([inputs[name], fill], dim=1)
-        with torch.inference_mode():
-            logits = self.model(**inputs).logits[0, prompt.shape[1] - 1 : -1]
+        logits = self._conditioned_logits(question, tokens)
         for index in range(first, len(tokens)):
             best = logits[index].max()
             gap = float(best - logits[index, tokens[index]])
@@ -101,6 +94,19 @@ class Oracle:
             if gap > 0 or index == first:
                 tally.num_ties += 1
                 tally.notes.append(f"token {index}: gap {gap}")
+
+    def _conditioned_logits(self, question: Question, tokens: Sequence[int]) -> torch.Tensor:
+        """Those that each of `tokens` was drawn from.
+
+        The answer goes in apart from the prompt: a placeholder in it stands for no picture.
+        """
+        with torch.inference_mode():
+            self.model.model.rope_deltas = None
+            prompt = self.model(**self._inputs(question), use_cache=True)
+            answer = self.model(
+                input_ids=torch.tensor([tokens]), past_key_values=prompt.past_key_values, use_cache=True
+            )
+            return torch.cat([prompt.logits[0, -1:], answer.logits[0, :-1]])
 
     def _generate(self, question: Question, num_tokens: int) -> Reference:
         with torch.inference_mode():

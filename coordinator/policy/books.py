@@ -31,6 +31,7 @@ class InstanceBook:
     since_s: float = 0.0  # when it took on its present roles and group
     is_open: bool = True  # takes new work; not so in a transition or a drain
     is_pinned: bool = False  # an admin said what it plays: no plan changes it
+    is_drained: bool = False  # an admin gives it nothing to do: no plan counts on it
     load: Share = field(default_factory=Share)
 
     @property
@@ -101,6 +102,10 @@ class Books:
 
     def set_open(self, instance_id: str, is_open: bool) -> None:
         self.instances[instance_id].is_open = is_open
+        self.version += 1
+
+    def set_drained(self, instance_id: str, is_drained: bool) -> None:
+        self.instances[instance_id].is_drained = is_drained
         self.version += 1
 
     def queue(self, work: Work) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 
 from coordinator.policy.adjust import Adjuster
@@ -11,6 +12,7 @@ from coordinator.policy.costing import Costing
 from coordinator.policy.decisions import Decision, DecisionRing
 from coordinator.policy.demand import DemandMeter
 from coordinator.policy.emp_dispatch import emp_dispatch
+from coordinator.policy.forms import layout_name
 from coordinator.policy.hysteresis import Hysteresis
 from coordinator.policy.layouts import coupled_layout
 from coordinator.policy.offers import Terms
@@ -65,15 +67,15 @@ class EmpScheduler:
 
     def plan(self, books: Books, now_s: float) -> Plan:
         self._steps_left = _STEPS_LEARNED
-        if not books.instances:
-            self._want({})
-            return self._plan
         wanted = self._present(books)
+        if not wanted:
+            self._want(books, {})
+            return self._plan
         wanted = self._repaired(books, wanted, now_s)
         if now_s >= self._next_reshape_s:
             self._next_reshape_s = now_s + self._reshape_s
             wanted = self._reshaped(books, wanted, now_s)
-        self._want(self._adjusted(books, wanted, now_s))
+        self._want(books, self._adjusted(books, wanted, now_s))
         return self._plan
 
     # what was measured
@@ -102,9 +104,11 @@ class EmpScheduler:
     # verbs
 
     def _present(self, books: Books) -> dict[str, Assignment]:
-        """What is wanted of those there are; a new or pinned instance plays what it plays."""
+        """What is wanted of those there are and not drained; a new or pinned instance plays what it plays."""
         wanted: dict[str, Assignment] = {}
         for name, book in books.instances.items():
+            if book.is_drained:
+                continue
             known = None if book.is_pinned else self._plan.wanted.get(name)
             wanted[name] = known or Assignment(book.roles, book.group)
         self._hysteresis.forget(books.instances.keys())
@@ -115,7 +119,7 @@ class EmpScheduler:
         try:
             check_assignments(wanted.values())
         except PlanError as error:
-            free = [name for name, book in books.instances.items() if not book.is_pinned]
+            free = [name for name in wanted if not books.instances[name].is_pinned]
             self._say(now_s, "repair", "cluster", f"couples {len(free)} instances: {error}", {})
             self._next_reshape_s = now_s
             return wanted | coupled_layout(free)
@@ -147,27 +151,37 @@ class EmpScheduler:
             self._slo.ttft_s,
         )
         for change in self._adjuster.changes(standings, wanted, terms):
-            wanted = self._with(wanted, change, now_s)
+            wanted = self._with(books, wanted, change, now_s)
         return wanted
 
-    def _with(self, wanted: dict[str, Assignment], change: Change, now_s: float) -> dict[str, Assignment]:
+    def _with(
+        self, books: Books, wanted: dict[str, Assignment], change: Change, now_s: float
+    ) -> dict[str, Assignment]:
         """With the change, unless it would leave a stage to nobody, or does not last under the demand."""
         changed = wanted | {change.instance_id: change.to}
         try:
             check_assignments(changed.values())
         except PlanError:
             return wanted
-        if self._reshaper.worsens(wanted, changed):
+        before, after = (
+            layout_name(Counter(each[name] for name in each if not books.instances[name].is_pinned))
+            for each in (wanted, changed)
+        )
+        if self._reshaper.worsens(wanted, changed) or not self._hysteresis.may_take(after, now_s):
             return wanted
         self._adjuster.made(change, wanted[change.instance_id])
         self._hysteresis.note_change(change.instance_id, now_s)
+        self._hysteresis.note_form(before, after, now_s)
         choice = f"from {wanted[change.instance_id]} to {change.to}: {change.reason}"
         self._say(now_s, change.piece, change.instance_id, choice, change.numbers)
         return changed
 
-    def _want(self, wanted: Mapping[str, Assignment]) -> None:
+    def _want(self, books: Books, wanted: Mapping[str, Assignment]) -> None:
+        """Drained ones, which are not planned with, stay as they are."""
+        drained = [book for book in books.instances.values() if book.is_drained]
+        wanted = {**wanted, **{book.instance_id: Assignment(book.roles, book.group) for book in drained}}
         if wanted != self._plan.wanted:
-            self._plan = Plan(self._plan.version + 1, dict(wanted))
+            self._plan = Plan(self._plan.version + 1, wanted)
 
     def _say(self, now_s: float, piece: str, subject: str, choice: str, numbers: Mapping[str, float]) -> None:
         self.decisions.add(Decision(now_s, piece, subject, choice, numbers))

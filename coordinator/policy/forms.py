@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from itertools import product
@@ -53,14 +54,19 @@ def pool_of(form: Form, stage: Stage) -> Pool | None:
     return None
 
 
-def assignments_of(forms: Forms) -> dict[Assignment, int]:
+def assignments_of(forms: Forms) -> Counter[Assignment]:
     """How many instances are to play what."""
-    wanted: dict[Assignment, int] = {}
+    wanted: Counter[Assignment] = Counter()
     for group, form in forms.items():
         for pool in form:
             assignment = Assignment(pool.roles, group)
-            wanted[assignment] = wanted.get(assignment, 0) + pool.size
+            wanted[assignment] += pool.size
     return wanted
+
+
+def layout_name(counts: Counter[Assignment]) -> str:
+    """How many play what, whether or not that is a form."""
+    return " ".join(sorted(f"{count}x{assignment}" for assignment, count in counts.items()))
 
 
 @lru_cache(maxsize=4096)

@@ -122,14 +122,16 @@ class Reconciler:
             if name != instance_id and name not in self._drained
         )
         self._drained.add(instance_id)
+        self._books.set_drained(instance_id, True)
         self._books.set_open(instance_id, False)
         self._hands.clear(instance_id, frozenset(Stage), lambda _: on_done())
 
     def resume(self, instance_id: str) -> None:
         """Work comes to the instance again."""
         self._drained.discard(instance_id)
-        if instance_id not in self._under_way and instance_id in self._books.instances:
-            self._books.set_open(instance_id, True)
+        if instance_id in self._books.instances:
+            self._books.set_drained(instance_id, False)
+            self._books.set_open(instance_id, instance_id not in self._under_way)
 
     # what can be asked
 
@@ -154,6 +156,7 @@ class Reconciler:
         for name, book in self._books.instances.items():
             is_closed = name in self._under_way or name in self._drained
             assert book.is_open is not is_closed, f"{name}: open {book.is_open}, {self.state_of(name)}"
+            assert book.is_drained is (name in self._drained), f"{name}: drained {book.is_drained}"
         assert self._under_way.keys() <= self._books.instances.keys()
 
     # verbs

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
@@ -9,11 +10,12 @@ from coordinator.policy.balancer import balanced, burst_tolerance
 from coordinator.policy.books import Books
 from coordinator.policy.costing import Costing
 from coordinator.policy.demand import Demand, DemandMeter
-from coordinator.policy.forms import Forms, Pool, assignments_of, forms_name
+from coordinator.policy.forms import Forms, Pool, assignments_of, forms_name, layout_name
 from coordinator.policy.hysteresis import Hysteresis
 from coordinator.policy.layouts import split_forms
 from coordinator.policy.matching import matched
 from coordinator.policy.pieces import Piece, Pieces
+from coordinator.policy.pins import left_by_pinned
 from coordinator.policy.plan import GROUPS, Assignment, PlanError, check_assignments
 from coordinator.policy.prediction import Predictor
 from coordinator.policy.scheduler import Slo
@@ -56,7 +58,8 @@ class Reshaper:
         self._meter = meter
         self._hysteresis = hysteresis
         self._pieces = pieces
-        self._demand: Demand = {}
+        self._demand: Demand = {}  # of all
+        self._left = dict.fromkeys(GROUPS, 1.0)  # share of it that pinned instances leave to the others
         self._target: Found | None = None
         self._before = 0.0  # score of what the target replaces
         self._count = 0  # of instances that the target is for
@@ -70,11 +73,15 @@ class Reshaper:
     def propose(self, books: Books, wanted: Mapping[str, Assignment], now_s: float) -> Reshape | None:
         """The next instances to change, for a new form or the one under way."""
         backlog = {group: books.num_waiting(group) / self._backlog_s for group in GROUPS}
-        demand = self._demand = self._meter.demand(now_s, backlog)
-        free = {name: book for name, book in books.instances.items() if not book.is_pinned}
+        self._demand = self._meter.demand(now_s, backlog)
+        self._left = left_by_pinned(
+            books.instances.values(), {group: self._meter.work(group, now_s) for group in GROUPS}
+        )
+        demand = {group: each.at_rate(each.rate * self._left[group]) for group, each in self._demand.items()}
+        free = {name: books.instances[name] for name in wanted if not books.instances[name].is_pinned}
         if not demand or not free:
             return None
-        self._choose(len(free), forms_of({name: wanted[name] for name in free}), now_s, demand)
+        self._choose({name: wanted[name] for name in free}, now_s, demand)
         if self._target is None or len(free) != self._count:
             self._target = None
             return None
@@ -86,28 +93,37 @@ class Reshaper:
         chosen = self._next(books, wanted, proposal, moving, now_s)
         return self._reshape(chosen, self._target, len(moving), now_s) if chosen else None
 
-    def _choose(self, count: int, present: Forms | None, now_s: float, demand: Demand) -> None:
+    def _choose(self, free: Mapping[str, Assignment], now_s: float, demand: Demand) -> None:
         """Sets the form to go for, where one is enough better than the present one or that under way."""
+        count, present = len(free), forms_of(free)
         current = present if self._target is None else self._target.forms
         before = self._predictor.score(current, demand) if current is not None else float("inf")
         found = self._find(count, present, self._split(count, present, now_s, demand), demand)
         if current is not None and assignments_of(found.forms) == assignments_of(current):
             return
+        name = layout_name(assignments_of(found.forms))
+        if not self._hysteresis.may_take(name, now_s):
+            return
         if Piece.SEARCH not in self._pieces:
-            if current is None or self._evens_out(current, found.forms, now_s):
-                self._target, self._before, self._count = found, before, count
-            return
-        if not self._hysteresis.improves(before, found.score):
-            return
-        after = self._predictor.score(found.forms, self._with_moves(demand))
-        if self._hysteresis.improves(before, after):
+            is_better = current is None or self._evens_out(current, found.forms, now_s)
+        else:
+            is_better = self._improves(before, found, demand)
+        if is_better:
             self._target, self._before, self._count = found, before, count
+            self._hysteresis.note_form(layout_name(Counter(free.values())), name, now_s)
+
+    def _improves(self, before: float, found: Found, demand: Demand) -> bool:
+        """By enough, also while instances are away for the change."""
+        if not self._hysteresis.improves(before, found.score):
+            return False
+        after = self._predictor.score(found.forms, self._with_moves(demand))
+        return self._hysteresis.improves(before, after)
 
     def _evens_out(self, current: Forms, proposed: Forms, now_s: float) -> bool:
         """Whether the least burst tolerance rises: by its inverse, the load of the fullest group."""
         if ModalityGroup.SHARED in current or ModalityGroup.SHARED in proposed:
             return True
-        work = {group: self._meter.work(group, now_s) for group in GROUPS}
+        work = self._work(now_s)
         loads = [
             max(work[group] / max(1, sizes[group]) for group in GROUPS)
             for sizes in (_sizes(current), _sizes(proposed))
@@ -123,7 +139,7 @@ class Reshaper:
         now_s: float,
     ) -> dict[str, Assignment]:
         """A part of those to move, so that the others serve meanwhile; all at once where a part could not."""
-        away = sum(not book.is_open for book in books.instances.values())
+        away = sum(not books.instances[name].is_open for name in wanted)
         room = max(1, int(_AWAY_SHARE * len(proposal))) - away
         able = [name for name in moving if self._hysteresis.may_move(books.instances[name], now_s)]
         if room <= 0:
@@ -151,11 +167,14 @@ class Reshaper:
         if count < 3 or len(demand) < 2:
             return None
         if Piece.BALANCER_PROACTIVE in self._pieces:
-            work = {group: self._meter.work(group, now_s) for group in GROUPS}
-            return balanced(count, work, dict.fromkeys(GROUPS, 1))
+            return balanced(count, self._work(now_s), dict.fromkeys(GROUPS, 1))
         if present is not None and ModalityGroup.SHARED not in present:
             return _sizes(present)
         return _halves(count)
+
+    def _work(self, now_s: float) -> dict[ModalityGroup, float]:
+        """In instances, for those that are not pinned."""
+        return {group: self._meter.work(group, now_s) * self._left[group] for group in GROUPS}
 
     def _find(self, count: int, present: Forms | None, split: Split | None, demand: Demand) -> Found:
         if Piece.SEARCH in self._pieces:
@@ -177,7 +196,7 @@ class Reshaper:
     def _reshape(
         self, chosen: Mapping[str, Assignment], found: Found, num_moving: int, now_s: float
     ) -> Reshape:
-        work = {group: self._meter.work(group, now_s) for group in GROUPS}
+        work = self._work(now_s)
         numbers = {
             "score_before": self._before,
             "score": found.score,

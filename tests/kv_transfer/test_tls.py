@@ -14,10 +14,12 @@ from cryptography.hazmat.primitives import serialization
 
 from core.access import token_metadata
 from elasticmm.v1 import transfer_pb2, transfer_pb2_grpc
+from kv_transfer.channels import Channels
 from kv_transfer.errors import TransferError
 from kv_transfer.layout import PayloadKind
 from kv_transfer.pool import Pool
 from kv_transfer.tls import TlsFiles, connection_problem
+from kv_transfer.transports.base import PeerAddress
 from tests.certificates import Authority
 from tests.kv_transfer.loopback import KEY, TOKEN, MakeSender, Receive, Receiving
 
@@ -134,6 +136,40 @@ async def test_no_transport_passes_it_by(name: str, sender_with: MakeSender, aut
 
 def test_nobody_listening_is_no_matter_of_tls() -> None:
     assert connection_problem("failed to connect to all addresses: Connection refused") == ("", False)
+
+
+async def broken(channels: Channels, peer: PeerAddress) -> str:
+    """What is said of a connection to the peer that breaks."""
+    none = grpc.aio.Metadata()
+
+    async def call() -> None:
+        raise grpc.aio.AioRpcError(
+            grpc.StatusCode.UNAVAILABLE, none, none, details="sendmsg: Broken pipe (32)"
+        )
+
+    with pytest.raises(TransferError) as caught:
+        await channels.answer(peer, call(), "open refused")
+    assert caught.value.cause == "UNAVAILABLE"
+    return str(caught.value)
+
+
+async def test_a_link_that_breaks_is_a_matter_of_tls_only_before_the_first_answer() -> None:
+    channels, peer = Channels(TOKEN), PeerAddress("a", "127.0.0.1:1", "here", 1)
+    assert "one end speaks TLS and the other does not" in await broken(channels, peer)
+    await channels.answer(peer, asyncio.sleep(0), "open refused")
+    assert "TLS" not in await broken(channels, peer)
+    assert "one end speaks TLS" in await broken(channels, replace(peer, epoch=2))
+
+
+async def test_a_refusal_is_an_answer(
+    receive: Receive, sender_with: MakeSender, source: Pool, authority: Authority
+) -> None:
+    peer = await receive(tls=authority.issue())
+    sender = sender_with("grpc", tls=authority.issue())
+    with pytest.raises(TransferError) as caught:
+        await sender.open(replace(peer.address, epoch=99), KEY, PayloadKind.KV, 0, 4, source)
+    assert caught.value.cause == "FAILED_PRECONDITION"
+    assert "TLS" not in await broken(sender._channels, replace(peer.address, epoch=99))
 
 
 def encrypt(path: Path) -> None:

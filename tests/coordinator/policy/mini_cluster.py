@@ -94,6 +94,8 @@ class MiniCluster:
             plan.check()
             self.plans.append(plan)
         for name, book in self.books.instances.items():
+            if book.is_drained:
+                continue
             wanted = plan.wanted[name]
             if wanted == Assignment(book.roles, book.group):
                 if not book.is_open:

@@ -1,9 +1,11 @@
+from collections import Counter
 from collections.abc import Callable
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from coordinator.policy.forms import PD
 from coordinator.policy.pieces import Piece
 from coordinator.policy.plan import Assignment, PlanError, check_assignments
 from coordinator.policy.scheduler import Scheduler, Slo
@@ -112,6 +114,18 @@ def test_a_pinned_instance_keeps_what_it_plays():
     assert pinned.roles == COUPLED
 
 
+@pytest.mark.parametrize(("num_pinned", "num_more"), [(0, 4), (3, 1)])
+def test_what_is_pinned_to_text_takes_of_its_load(num_pinned, num_more):
+    cluster = MiniCluster(emp("search"), 8)
+    pinned = [f"i{number}" for number in range(num_pinned)]
+    for name in pinned:
+        cluster.books.instances[name].is_pinned = True
+        cluster.books.set_roles(name, PD, ModalityGroup.TEXT, 0.0)
+    cluster.run(10, constant(60, 8))
+    groups = [each.group for name, each in cluster.plans[-1].wanted.items() if name not in pinned]
+    assert groups.count(ModalityGroup.TEXT) == num_more
+
+
 def test_a_lost_stage_is_repaired_at_once():
     scheduler = emp("search")
     cluster = MiniCluster(scheduler, 4)
@@ -128,7 +142,7 @@ clusters = st.lists(
     st.tuples(
         st.sampled_from(["e", "p", "d", "ep", "pd", "epd"]),
         st.sampled_from(["text", "multimodal", "shared"]),
-        st.booleans(),
+        st.sampled_from(["free", "pinned", "drained"]),
     ),
     min_size=1,
     max_size=10,
@@ -139,10 +153,12 @@ loads = st.tuples(st.integers(0, 200), st.integers(0, 100))
 @settings(max_examples=40)
 @given(clusters, loads, st.sets(st.sampled_from([piece.value for piece in Piece]), max_size=3))
 def test_whatever_the_cluster_plans_are_whole(cluster, load, without):
-    """All instances are planned for, pinned ones as they are; no stage is left to nobody."""
+    """All instances are planned for, pinned and drained ones as they are; no stage is left to nobody."""
     books = books_of(*(instance(f"i{n}", roles, group) for n, (roles, group, _) in enumerate(cluster)))
-    for number, (_, _, is_pinned) in enumerate(cluster):
-        books.instances[f"i{number}"].is_pinned = is_pinned
+    for number, (_, _, how) in enumerate(cluster):
+        books.instances[f"i{number}"].is_pinned = how == "pinned"
+        books.set_drained(f"i{number}", how == "drained")
+        books.set_open(f"i{number}", how != "drained")
     scheduler = emp(*without)
     for number in range(load[0]):
         _arrive(scheduler, books, text(f"t{number}", number / 40))
@@ -152,12 +168,48 @@ def test_whatever_the_cluster_plans_are_whole(cluster, load, without):
         plan = scheduler.plan(books, 5.0 + tick)
         assert plan.wanted.keys() == books.instances.keys()
         for name, book in books.instances.items():
-            assert not book.is_pinned or (plan.wanted[name].roles, plan.wanted[name].group) == (
-                book.roles,
-                book.group,
+            if book.is_pinned or book.is_drained:
+                assert plan.wanted[name] == Assignment(book.roles, book.group)
+        if any(how == "free" for _, _, how in cluster):
+            check_assignments(
+                each for name, each in plan.wanted.items() if not books.instances[name].is_drained
             )
-        if not all(is_pinned for _, _, is_pinned in cluster):
-            plan.check()
+
+
+def drained(cluster, name):
+    cluster.books.set_drained(name, True)
+    cluster.books.set_open(name, False)
+
+
+def test_a_drained_instance_is_not_planned_with():
+    """The others take the form that so many take by themselves, and the drained one stays as it was."""
+    clusters = MiniCluster(emp("search"), 8), MiniCluster(emp("search"), 6)
+    for name in ("i6", "i7"):
+        drained(clusters[0], name)
+    for cluster in clusters:
+        cluster.run(10, constant(10, 8))
+    forms = [
+        Counter(str(each) for name, each in cluster.plans[-1].wanted.items() if name not in ("i6", "i7"))
+        for cluster in clusters
+    ]
+    assert forms[0] == forms[1]
+    assert {str(clusters[0].plans[-1].wanted[name]) for name in ("i6", "i7")} == {"shared:epd"}
+
+
+def test_a_drained_instance_does_not_count_as_under_way():
+    """Half of the instances may change at a time: four that are drained do not stand in the way."""
+    cluster = MiniCluster(emp("search"), 8)
+    for name in ("i4", "i5", "i6", "i7"):
+        drained(cluster, name)
+    cluster.run(10, constant(10, 8))
+    assert cluster.changes
+
+
+def test_with_all_drained_nothing_is_planned():
+    scheduler, books = emp(), books_of(instance("i0"))
+    books.set_drained("i0", True)
+    assert scheduler.plan(books, 0.0).wanted == {"i0": Assignment(COUPLED)}
+    assert not list(scheduler.decisions.about())
 
 
 def _arrive(scheduler, books, work):

@@ -1,9 +1,11 @@
+from collections import Counter
+
 from hypothesis import given
 from hypothesis import strategies as st
 
-from coordinator.policy.forms import assignments_of, candidates, forms_name
+from coordinator.policy.forms import PD, Pool, assignments_of, candidates, forms_name, layout_name
 from coordinator.policy.layouts import TEXT_SHARES, split_forms, static_layout
-from coordinator.policy.plan import check_assignments
+from coordinator.policy.plan import Assignment, check_assignments
 from coordinator.policy.standings import forms_of
 from core.stages import COUPLED, ModalityGroup, Stage
 
@@ -51,3 +53,11 @@ def test_forms_of_a_plan_are_those_it_was_made_of(num_text, num_multimodal):
     plan = [each for each, size in assignments_of(forms).items() for _ in range(size)]
     again = forms_of({f"i{number}": each for number, each in enumerate(plan)})
     assert assignments_of(again) == assignments_of(forms)
+
+
+def test_a_layout_is_named_by_counts_whoever_plays_what():
+    one, other = Assignment(PD, ModalityGroup.TEXT), Assignment(COUPLED)
+    counts = Counter([other, one, other])
+    assert layout_name(counts) == layout_name(Counter([one, other, other])) == "1xtext:pd 2xshared:epd"
+    forms = {ModalityGroup.SHARED: (Pool(COUPLED, 2),), ModalityGroup.TEXT: (Pool(PD, 1),)}
+    assert layout_name(assignments_of(forms)) == layout_name(counts)

@@ -192,10 +192,12 @@ def test_a_drained_instance_stays_closed_until_it_is_resumed() -> None:
     world.finish_clearing()
     assert done
     assert not world.books.instances["i1"].is_open
+    assert world.books.instances["i1"].is_drained
     with pytest.raises(PlanError):
         world.reconciler.drain("i0", lambda: None)
     world.reconciler.resume("i1")
     assert world.books.instances["i1"].is_open
+    assert not world.books.instances["i1"].is_drained
     world.reconciler.check_integrity()
 
 

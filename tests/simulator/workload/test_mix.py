@@ -48,6 +48,19 @@ def test_an_image_burst_adds_pictures_for_its_time() -> None:
     assert [each.arrival_s for each in requests] == sorted(each.arrival_s for each in requests)
 
 
+def test_bursts_that_repeat_make_a_square_wave() -> None:
+    wave = BurstSpec("images", 100.0, 10.0, 4.0, times=5, every_s=20.0)
+    requests = with_burst(mix(SPEC, 5.0, 1), wave, 5.0, 1)
+    extra = [each for each in requests if each.request_id.startswith("burst0-")]
+    assert len(extra) == pytest.approx(5 * 4 * 5 * 10, rel=0.15)
+    assert all(100 <= each.arrival_s < 200 and (each.arrival_s - 100) % 20 < 10 for each in extra)
+    assert len({each.request_id for each in requests}) == len(requests)
+    storms = with_burst(requests, replace(wave, kind="tokens"), 5.0, 1)
+    grown = [new.arrival_s for old, new in zip(requests, storms, strict=True) if new != old]
+    assert {int(at_s - 100) % 20 < 10 for at_s in grown} == {True}
+    assert max(grown) > 180
+
+
 def test_a_token_storm_leaves_the_request_rate_alone() -> None:
     before = mix(SPEC, 5.0, 1)
     after = with_burst(before, BurstSpec("tokens", 100.0, 200.0, 5.0), 5.0, 1)
@@ -69,6 +82,14 @@ def test_a_token_storm_leaves_the_request_rate_alone() -> None:
         (
             WorkloadSpec(mix=SPEC, bursts=(BurstSpec("images", 0.0, 300.0, 2.0),)),
             r"bursts\[0\].duration_s: a burst of images lasts at most 60 s",
+        ),
+        (
+            WorkloadSpec(mix=SPEC, bursts=(BurstSpec("images", 0.0, 30.0, 2.0, times=2, every_s=20.0),)),
+            r"bursts\[0\].every_s: of several should be at least the duration, is 20",
+        ),
+        (
+            WorkloadSpec(mix=SPEC, bursts=(BurstSpec("images", 0.0, 30.0, 2.0, times=0),)),
+            r"bursts\[0\].times: should be more than zero, is 0",
         ),
     ],
 )

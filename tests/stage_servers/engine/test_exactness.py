@@ -65,3 +65,14 @@ def test_chunk_sizes(pair: Pair, chunk: int) -> None:
 @pytest.mark.parametrize("block_tokens", [1, 5, 32])
 def test_block_sizes(pair: Pair, block_tokens: int) -> None:
     run_mixed(pair, block_tokens=block_tokens, num_blocks=4096 // block_tokens)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_an_answer_may_hold_the_placeholder_of_pictures(pair: Pair, shape: dict[str, Any]) -> None:
+    """It goes on as transformers would after the same tokens."""
+    question, shown = pair.question(3, **shape), (pair.oracle.family.placeholder_token_id, 65)
+    spec = make_spec(pair.oracle.family, question, "r", max_tokens=NUM_TOKENS, outputs=shown)
+    bench, tally = Bench(pair.model), Tally()
+    answer_all(bench, [spec], [question])
+    pair.oracle._compare_conditioned(question, (*shown, *bench.tokens[spec.key]), len(shown), tally)
+    tally.check()
