@@ -56,7 +56,7 @@ class ScheduledForms:
         """What is known beforehand is not learned."""
 
     def note_first_token(self, work: Work, ttft_s: float) -> None:
-        """What is known beforehand is not learned."""
+        self._dispatch.note_first_token(work, ttft_s)
 
     def note_finished(self, work: Work, tpot_s: float) -> None:
         """What is known beforehand is not learned."""

@@ -20,6 +20,8 @@ class Placing(Protocol):
         """The next waiting request to dispatch now; the driver applies it before it asks again."""
         ...
 
+    def note_first_token(self, work: Work, ttft_s: float) -> None: ...
+
 
 class FixedScheduler:
     """Dispatches, and plans anew only where an instance came, went or was pinned."""

@@ -29,6 +29,9 @@ class Routing:
                 return self._placement(work, replica, now_s)
         return None
 
+    def note_first_token(self, work: Work, ttft_s: float) -> None:
+        """A router learns nothing."""
+
     def _placement(self, work: Work, replica: InstanceBook, now_s: float) -> Placement:
         name = replica.instance_id
         numbers = {"waited_s": now_s - work.arrival_s, "in_flight": float(_in_flight(replica))}
