@@ -28,6 +28,12 @@ VariantOption = Annotated[
     list[str] | None, typer.Option("--variant", metavar="NAME", help="Only these variants.")
 ]
 SeedOption = Annotated[list[int] | None, typer.Option("--seed", min=0, help="These seeds instead.")]
+RateOption = Annotated[
+    list[float] | None, typer.Option("--rate", help="These rates (requests/s) instead, of all cases.")
+]
+ScaleOption = Annotated[
+    list[float] | None, typer.Option("--scale", help="Score at these scales of the targets instead.")
+]
 DataOption = Annotated[
     Path | None, typer.Option("--data", metavar="DIR", help="Folder of trace files. Default: the scenario's.")
 ]
@@ -51,6 +57,8 @@ def run(
     cases: CaseOption = None,
     variants: VariantOption = None,
     seeds: SeedOption = None,
+    rates: RateOption = None,
+    scales: ScaleOption = None,
     data: DataOption = None,
     jobs: JobsOption = None,
     unloaded: UnloadedOption = None,
@@ -59,13 +67,13 @@ def run(
     from cli.simulation.plot import PlotError, check_can_plot, draw
     from cli.simulation.tables import show
     from simulator.config import SimulationError
-    from simulator.scenario import ScenarioError, read_scenario
+    from simulator.scenario import ScenarioError, narrowed, read_scenario
     from simulator.sweep import tasks
     from simulator.workload.errors import WorkloadError
 
     folders = (scenario_file.parent, data or scenario_file.parent)
     try:
-        scenario = read_scenario(scenario_file)
+        scenario = narrowed(read_scenario(scenario_file), rates or (), scales or ())
         if plot is not None:
             check_can_plot()
         todo = tasks(

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from coordinator.policy.scheduler import Slo
@@ -114,6 +114,20 @@ def read_scenario(path: Path) -> Scenario:
     except RecordError as error:
         raise ScenarioError(f"{path}: {error}") from None
     return scenario
+
+
+def narrowed(scenario: Scenario, rates_rps: Sequence[float], scales: Sequence[float]) -> Scenario:
+    """With these rates, of all cases, and these scales; empty means as it is.
+
+    Raises ScenarioError for one that is not positive.
+    """
+    for name, values in (("rate", rates_rps), ("scale", scales)):
+        if any(value <= 0 for value in values):
+            raise ScenarioError(f"{name}: should be more than zero, is {min(values):g}")
+    if rates_rps:
+        cases = tuple(replace(case, rates_rps=()) for case in scenario.cases)
+        scenario = replace(scenario, rates_rps=tuple(sorted(set(rates_rps))), cases=cases)
+    return replace(scenario, scales=tuple(scales)) if scales else scenario
 
 
 def case_profile(case: CaseSpec, folder: Path) -> Profile:

@@ -43,6 +43,15 @@ def test_json_holds_outcomes_and_references(scenario: Path) -> None:
     assert simulate(scenario, "--json", "--set", "coupled", "--seed", 3)[1] == out
 
 
+def test_rates_and_scales_may_be_others(scenario: Path) -> None:
+    options = ("--json", "--set", "coupled", "--rate", 3, "--rate", 2, "--scale", 4)
+    code, out, _ = simulate(scenario, *options)
+    assert code == 0
+    for outcome in json.loads(out)["outcomes"]:
+        assert {2.0, 3.0} <= {each["rate_rps"] for each in outcome["summaries"]}
+        assert list(outcome["best_rps"]) == ["4.0"]
+
+
 def test_processes_give_what_one_gives(scenario: Path) -> None:
     arguments = ["simulate", str(scenario), "--json"]
     runs = [
@@ -64,6 +73,8 @@ def test_unloaded_targets_are_ten_times_the_medians(scenario: Path) -> None:
     [
         (["--set", "none"], "set: 'none' is not in the scenario (there: coupled, halves)"),
         (["--case", "none"], "case: 'none' is not in the scenario (there: one)"),
+        (["--rate", "0"], "rate: should be more than zero, is 0"),
+        (["--scale", "-1"], "scale: should be more than zero, is -1"),
         (["--unloaded", "none"], "unloaded: no set of the scenario is named 'none'"),
     ],
 )
