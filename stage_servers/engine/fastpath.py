@@ -20,7 +20,7 @@ from stage_servers.engine.native.build import NativeError
 
 _MAX_ROWS = 32  # of vectors, by which a product of more rows takes longer than torch's
 _MAX_ROWS_TILED = 128  # where the processor multiplies matrix tiles
-_MAX_PAIRS = 16_384
+_MAX_PAIRS = 8_192
 _STEPS = {torch.float32: "step_float32", torch.bfloat16: "step_bfloat16"}
 _MULTIPLE = {torch.float32: 16, torch.bfloat16: 32}  # what widths must divide by
 _MAX_HEADS = 256

@@ -38,7 +38,9 @@ class Runner:
         token_ids = torch.tensor([token for chunk in chunks for token in _tokens(chunk)])
         positions, media, paged = _positions(chunks), self._media(chunks), self._paged(selection.prefills)
         fast = self._model.fast_path
-        num_pairs = sum(chunk.num_tokens * chunk.end_token for chunk in selection.prefills)
+        num_pairs = sum(
+            chunk.num_tokens * (chunk.first_token + chunk.end_token) // 2 for chunk in selection.prefills
+        )
         if fast is not None and media is None and fast.is_quicker(batch.num_rows, num_pairs):
             logits = fast.run(token_ids, positions, self._pool, batch, wanted)
             if paged.on_layer is not None:
