@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from statistics import median
 
 from benchmarks.elasticity.playing import Stage
 from benchmarks.load.outcomes import Outcome
 from cli.slo import parse_slo
 from coordinator.policy.scheduler import Slo
 from core.lifecycle import RequestState
+from core.profile import Profile
 from core.profile_file import load_profile
 from simulator.cluster import Cluster
 from simulator.config import ClusterConfig
@@ -32,30 +34,41 @@ def as_sent(trace: Sequence[Request], played: Sequence[Outcome]) -> list[Request
     ]
 
 
-def host_s(stage: Stage, warm_up: Sequence[Outcome]) -> float:
-    """What client, coordinator and messages add to the device's time for a lone request, as the trace counts.
+@dataclass(frozen=True, slots=True)
+class HostCosts:
+    """What client, coordinator and messages add to the device's time, in seconds of the trace."""
 
-    From text requests that met an idle cluster; the least, since the first ones also open connections.
-    """
-    assert stage.plan.profile is not None
-    profile = load_profile(stage.plan.profile)
-    added = [
-        each.ttft_s - profile.prefill_s(each.prompt_tokens) / stage.time_scale
+    request_s: float  # to the first token of a lone request
+    step_s: float  # to each further token
+
+
+def host_costs(stage: Stage, warm_up: Sequence[Outcome]) -> HostCosts:
+    """From requests that met an idle cluster; of first tokens the least: connections open with some."""
+    profile, by = _profile(stage), stage.time_scale
+    steps = [
+        each.tpot_s - profile.step.decode_step_s(1, each.prompt_tokens + each.output_tokens // 2) / by
+        for each in warm_up
+        if each.tpot_s is not None
+    ]
+    step_s = max(0.0, median(steps)) if steps else 0.0
+    firsts = [
+        each.ttft_s - profile.prefill_s(each.prompt_tokens) / by - step_s
         for each in warm_up
         if each.kind == "text" and each.ttft_s is not None
     ]
-    return max(0.0, min(added, default=0.0))
+    return HostCosts(max(0.0, min(firsts, default=0.0)), step_s)
 
 
-def simulate(stage: Stage, policy: str, trace: Sequence[Request], control_s: float = 0.001) -> Simulated:
+def simulate(stage: Stage, policy: str, trace: Sequence[Request], host: HostCosts) -> Simulated:
     """To the end of the last request, with the devices and targets of the stage. Needs a profile there.
 
-    `control_s` is the simulator's time from a decision until an instance has it.
+    A request reaches its instance `host.request_s` after the decision; a step takes `host.step_s` longer.
     """
-    assert stage.plan.profile is not None
     assert stage.plan.slo is not None
-    profile, by = load_profile(stage.plan.profile), stage.time_scale
-    config = ClusterConfig(stage.num_instances, profile, control_s=control_s * by)
+    profile, by = _profile(stage), stage.time_scale
+    step = replace(profile.step, fixed_s=profile.step.fixed_s + host.step_s * by)
+    profile = replace(profile, step=step)
+    config = ClusterConfig(stage.num_instances, profile, control_s=host.request_s * by)
     slow = [replace(each, arrival_s=each.arrival_s * by) for each in trace]
     cluster = Cluster(config, build_scheduler(policy, (), profile, Slo(*parse_slo(stage.plan.slo))), slow)
     result = cluster.run()
@@ -63,6 +76,11 @@ def simulate(stage: Stage, policy: str, trace: Sequence[Request], control_s: flo
     indices = {each.request_id: index for index, each in enumerate(trace)}
     outcomes = (_outcome(each, indices).sped_up(by) for each in result.records)
     return Simulated(tuple(outcomes), result.num_switches)
+
+
+def _profile(stage: Stage) -> Profile:
+    assert stage.plan.profile is not None
+    return load_profile(stage.plan.profile)
 
 
 def _outcome(record: RequestRecord, indices: Mapping[str, int]) -> Outcome:

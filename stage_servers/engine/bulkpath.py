@@ -2,7 +2,7 @@
 
 transformers' layers do the same in some twenty tensor operations more each, every one a pass over
 all rows. Used where fastpath.py is, for steps that are not its own: those of many rows, with media
-in them, or whose layers somebody wants to hear of.
+in them, or with chunks over a long context.
 """
 
 from __future__ import annotations

@@ -18,7 +18,9 @@ from stage_servers.engine.attention.batch import PackedBatch
 from stage_servers.engine.families.adapter import FamilyAdapter
 from stage_servers.engine.native.build import NativeError
 
-MAX_ROWS = 32
+_MAX_ROWS = 32  # of vectors, by which a product of more rows takes longer than torch's
+_MAX_ROWS_TILED = 128  # where the processor multiplies matrix tiles
+_MAX_PAIRS = 8_192
 _STEPS = {torch.float32: "step_float32", torch.bfloat16: "step_bfloat16"}
 _MULTIPLE = {torch.float32: 16, torch.bfloat16: 32}  # what widths must divide by
 _MAX_HEADS = 256
@@ -72,12 +74,16 @@ class FastPath:
 
     name = "native"
 
-    def __init__(self, family: FamilyAdapter, library: ctypes.CDLL) -> None:
-        """Raises NativeError saying why this model cannot take the native way."""
+    def __init__(self, family: FamilyAdapter, library: ctypes.CDLL, *, max_rows: int | None = None) -> None:
+        """For steps of up to `max_rows`; None: as long as that is quicker than the other ways.
+
+        Raises NativeError saying why this model cannot take the native way.
+        """
         self._family = family
         self._text = family.text_model
         self._head: torch.Tensor = family.model.lm_head.weight
-        self._shape = _shape_of(family)
+        self.max_rows = max_rows or _quick_rows(self._head.dtype, library)
+        self._shape = _shape_of(family, self.max_rows)
         _check(family, self._shape)
         self._layers = (_Layer * self._shape.layers)(*(_layer_of(layer) for layer in self._text.layers))
         self._step = getattr(library, _STEPS[self._head.dtype])
@@ -87,6 +93,13 @@ class FastPath:
         self._step.restype = None
         library.scratch_floats.restype = ctypes.c_int64
         self._scratch = torch.empty(library.scratch_floats(ctypes.byref(self._shape)))
+
+    def is_quicker(self, num_rows: int, num_pairs: int) -> bool:
+        """Whether a step is, this way; `num_pairs` is the sum of tokens that rows of prompts attend to.
+
+        Here every row reads its whole context by itself, while other ways read it once for a chunk.
+        """
+        return num_rows <= self.max_rows and num_pairs <= _MAX_PAIRS
 
     def run(
         self,
@@ -142,7 +155,12 @@ def _per_row(batch: PackedBatch) -> tuple[torch.Tensor, torch.Tensor]:
     return batch.block_table.repeat_interleave(counts, dim=0), torch.tensor(lengths, dtype=torch.int32)
 
 
-def _shape_of(family: FamilyAdapter) -> _Shape:
+def _quick_rows(dtype: torch.dtype, library: ctypes.CDLL) -> int:
+    is_tiled = dtype == torch.bfloat16 and library.has_tiles()
+    return _MAX_ROWS_TILED if is_tiled else _MAX_ROWS
+
+
+def _shape_of(family: FamilyAdapter, max_rows: int) -> _Shape:
     config = family.text_config
     attention = family.text_model.layers[0].self_attn
     return _Shape(
@@ -153,7 +171,7 @@ def _shape_of(family: FamilyAdapter) -> _Shape:
         attention.head_dim,
         config.intermediate_size,
         family.model.lm_head.weight.shape[0],
-        MAX_ROWS,
+        max_rows,
         config.rms_norm_eps,
         attention.scaling,
     )

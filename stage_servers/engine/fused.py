@@ -15,6 +15,8 @@ from torch import nn
 
 _SUFFIXES = {torch.float32: "float32", torch.bfloat16: "bfloat16"}
 _MULTIPLE = 16
+_TILE = 16
+_TILED_ROWS = 256
 
 
 class FusedNorm(nn.Module):
@@ -63,6 +65,42 @@ class FusedGatedMlp(nn.Module):
         return down
 
 
+class TiledLinear(nn.Module):
+    """A product of up to _TILED_ROWS rows on the processor's matrix tiles; torch's own for more.
+
+    torch's take their time from bringing the weights into another order, which few rows do not pay back.
+    """
+
+    def __init__(self, original: nn.Linear, library: ctypes.CDLL) -> None:
+        super().__init__()
+        self.weight = original.weight
+        self.bias = original.bias
+        self._run = library.linear_bfloat16
+        self._run.argtypes = [ctypes.c_void_p] * 5 + [ctypes.c_int64] * 3 + [ctypes.c_int32]
+        self._run.restype = None
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        count, width = self.weight.shape
+        rows = x.numel() // width
+        if rows > _TILED_ROWS:
+            return nn.functional.linear(x, self.weight, self.bias)
+        x = x.contiguous()
+        out = x.new_empty(*x.shape[:-1], count)
+        panels = torch.empty((rows + _TILE - 1) // _TILE * _TILE * width // 2)
+        self._run(
+            x.data_ptr(),
+            self.weight.data_ptr(),
+            None if self.bias is None else self.bias.data_ptr(),
+            out.data_ptr(),
+            panels.data_ptr(),
+            rows,
+            width,
+            count,
+            torch.get_num_threads(),
+        )
+        return out
+
+
 class WholePatches(nn.Module):
     """A convolution whose every window is a whole input: one matrix product, thirty times as fast."""
 
@@ -92,6 +130,8 @@ def _stand_in(module: nn.Module, library: ctypes.CDLL) -> nn.Module | None:
         return FusedNorm(module, library)
     if _is_gated(module):
         return FusedGatedMlp(module, library)
+    if type(module) is nn.Linear and _has_tiles_for(module.weight, library):
+        return TiledLinear(module, library)
     if isinstance(module, nn.Conv3d) and _is_patch_embedding(module):
         return WholePatches(module)
     return None
@@ -122,6 +162,11 @@ def _is_gated(module: nn.Module) -> bool:
         and type(getattr(module, "act_fn", None)).__name__ in ("SiLU", "SiLUActivation")
         and _can_run(gate.weight, gate.out_features)
     )
+
+
+def _has_tiles_for(weight: torch.Tensor, library: ctypes.CDLL) -> bool:
+    is_fit = weight.dtype == torch.bfloat16 and not any(size % (2 * _TILE) for size in weight.shape)
+    return is_fit and weight.device.type == "cpu" and weight.is_contiguous() and library.has_tiles() != 0
 
 
 def _can_run(weight: torch.Tensor, width: int) -> bool:

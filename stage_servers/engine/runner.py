@@ -11,7 +11,6 @@ from stage_servers.engine.attention.backend import PagedStep
 from stage_servers.engine.attention.batch import PackedBatch, Segment
 from stage_servers.engine.batching import Chunk, Selection
 from stage_servers.engine.families.adapter import MediaRows
-from stage_servers.engine.fastpath import MAX_ROWS
 from stage_servers.engine.records import EngineListener, WrittenChunk
 
 if TYPE_CHECKING:
@@ -39,8 +38,15 @@ class Runner:
         token_ids = torch.tensor([token for chunk in chunks for token in _tokens(chunk)])
         positions, media, paged = _positions(chunks), self._media(chunks), self._paged(selection.prefills)
         fast = self._model.fast_path
-        if fast is not None and batch.num_rows <= MAX_ROWS and media is None and paged.on_layer is None:
-            return fast.run(token_ids, positions, self._pool, batch, wanted)
+        num_pairs = sum(
+            chunk.num_tokens * (chunk.first_token + chunk.end_token) // 2 for chunk in selection.prefills
+        )
+        if fast is not None and media is None and fast.is_quicker(batch.num_rows, num_pairs):
+            logits = fast.run(token_ids, positions, self._pool, batch, wanted)
+            if paged.on_layer is not None:
+                for layer in range(self._model.num_layers):
+                    paged.on_layer(layer)
+            return logits
         self._attention.begin(self._pool, batch)
         bulk = self._model.bulk_path
         if bulk is not None:

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from stage_servers.engine.model import Model
 
 _LONGEST_PROMPT = 2048
-_BATCHES = (1, 2, 4, 8, 12, 16, 24, 32, 64, 128)
+_BATCHES = (1, 2, 4, 8, 12, 16, 24, 32, 48, 64, 128)
 _CONTEXTS = (64, 512, 1536)
 _PICTURE_SIDES = (56, 112, 168, 224, 336, 448, 672, 896, 1120)
 _FILE_SIDES = (320, 560, 960)  # of picture files, which may be larger than what is encoded
@@ -74,12 +74,12 @@ def plan_for(model: Model, config: StageConfig, room_tokens: int) -> Plan:
 
 
 def _chunk_sizes(most: int) -> tuple[int, ...]:
-    """Powers of four up to the largest chunk, and that."""
+    """Powers of two up to the largest chunk, and that."""
     sizes = {most}
     size = 8
     while size < most:
         sizes.add(size)
-        size *= 4
+        size *= 2
     return tuple(sorted(sizes))
 
 

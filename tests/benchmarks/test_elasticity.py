@@ -14,7 +14,7 @@ from PIL import Image
 from benchmarks import elastic, fidelity
 from benchmarks.elasticity.options import add_options, make_stage, trace_spec
 from benchmarks.elasticity.pictures import gradient
-from benchmarks.elasticity.simulating import as_sent, host_s, simulate
+from benchmarks.elasticity.simulating import HostCosts, as_sent, host_costs, simulate
 from benchmarks.elasticity.trace import TraceSpec, make_trace, planned
 from benchmarks.load.outcomes import Outcome
 from benchmarks.load.texts import TextMaker
@@ -80,7 +80,7 @@ def test_no_two_pictures_have_the_same_bytes() -> None:
 def test_the_simulator_plays_a_trace(tmp_path: Path, time_scale: str) -> None:
     trace = make_trace(SPEC, seed=1)
     stage = make_stage(options("emulated", "--instances", "2", "--time-scale", time_scale), tmp_path)
-    simulated = simulate(stage, "coupled", trace)
+    simulated = simulate(stage, "coupled", trace, HostCosts(0.001, 0.0))
     assert [each.start_s for each in simulated.outcomes] == pytest.approx(
         [trace[each.index].arrival_s for each in simulated.outcomes]
     )
@@ -97,8 +97,26 @@ def test_what_the_host_adds_to_a_lone_request(tmp_path: Path) -> None:
         Outcome(1, "text", 0.0, 1.0, ttft_s=alone_s + 0.01, prompt_tokens=900),
         Outcome(2, "image", 0.0, 1.0, ttft_s=0.0, prompt_tokens=900),
     ]
-    assert host_s(stage, warm_up) == pytest.approx(0.01)
-    assert host_s(stage, []) == 0.0
+    assert host_costs(stage, warm_up) == HostCosts(pytest.approx(0.01), 0.0)
+    assert host_costs(stage, []) == HostCosts(0.0, 0.0)
+
+
+def test_what_the_host_adds_to_a_step(tmp_path: Path) -> None:
+    trace, stage = make_trace(SPEC, seed=1), make_stage(options("emulated", "--instances", "2"), tmp_path)
+    profile = load_profile("a800-qwen2.5-vl-7b")
+    alone_s, step_s = profile.prefill_s(900), profile.step.decode_step_s(1, 904)
+    times = [(alone_s + 0.01, step_s + added_s) for added_s in (0.001, 0.002, 0.009)]
+    warm_up = [
+        Outcome(0, "text", 0.0, 1.0, ttft_s=ttft_s, tpot_s=tpot_s, prompt_tokens=900, output_tokens=8)
+        for ttft_s, tpot_s in times
+    ]
+    host = host_costs(stage, warm_up)
+    assert host == HostCosts(pytest.approx(0.008), pytest.approx(0.002))
+    quick, slow = (
+        simulate(stage, "coupled", trace[:1], each).outcomes for each in (HostCosts(0.0, 0.0), host)
+    )
+    assert slow[0].tpot_s == pytest.approx((quick[0].tpot_s or 0.0) + 0.002)
+    assert slow[0].ttft_s == pytest.approx((quick[0].ttft_s or 0.0) + 0.01, abs=1e-4)
 
 
 def test_prompts_are_as_long_as_counted() -> None:
@@ -134,6 +152,7 @@ def test_differences_are_relative_to_the_live_side() -> None:
 
 def test_tables() -> None:
     side = {"ttft_ms": {"p50": 10.0}, "tpot_ms": {"p50": 2.0}, "goodput_per_s": 1.0, "switches": 0}
-    compared = {"emp": {"host_ms": 1.0, "live": side, "simulated": side, "difference": {"ttft_ms.p50": 0.0}}}
-    assert fidelity.build_table("emulated", compared).row_count == 3
+    one = {"host_ms": 1.0, "host_step_ms": 0.1, "live": side, "simulated": side}
+    compared = {"emp": one | {"difference": {"ttft_ms.p50": 0.0}}}
+    assert fidelity.build_table("emulated", compared).row_count == 4
     assert [column.header for column in elastic.build_table({"emp": [side]}).columns][1:] == ["emp"]

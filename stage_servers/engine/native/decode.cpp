@@ -157,6 +157,9 @@ class Step {
 
 extern "C" {
 
+// Whether steps in bfloat16 are multiplied on tiles.
+int32_t has_tiles() { return are_tiles_for<Kind<bf16>::X>(kTileRows); }
+
 // Floats of scratch that a step of up to max_rows rows wants.
 int64_t scratch_floats(const Shape* s) { return scratch_size(*s, num_kinds(*s)); }
 

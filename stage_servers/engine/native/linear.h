@@ -113,19 +113,27 @@ class Linear {
         });
     }
 
-    // y[p][i][n] of multiply_tiles, for the units first..first+found-1; body(unit, y).
+    // y[i][n] for the units first..first+found-1: weight row i of the unit times row r0 + n of the input, for
+    // the sixteen rows (or what is left of them) from r0 on; body(unit, r0, y).
     template <class Body>
     void tiled(const T* a, const T* b, long step, const Input& in, long first, int found, Body body) {
 #ifdef HAS_TILES
         if constexpr (std::is_same_v<X, bf16>) {
             alignas(64) float y[2][2 * kTile][kTile];
             for (long unit = first; unit < first + found; unit++) {
-                const long at = unit * step * in.width, ahead = step * in.width;
-                if (in.rows > kTile)
-                    multiply_tiles<2>(a + at, b + at, in.width, ahead, in.panels, y);
-                else
-                    multiply_tiles<1>(a + at, b + at, in.width, ahead, in.panels, y);
-                body(unit, y);
+                const long at = unit * step * in.width, panel = in.width / 2;
+                for (int r0 = 0; r0 < in.rows; r0 += 2 * kTile) {
+                    // Only the first rows wait for weights; the others find them in the second-level cache.
+                    const long ahead = r0 ? 0 : step * in.width;
+                    const bool has_two = in.rows - r0 > kTile;
+                    const float* panels = in.panels + r0 * panel;
+                    if (has_two)
+                        multiply_tiles<2>(a + at, b + at, in.width, ahead, panels, y);
+                    else
+                        multiply_tiles<1>(a + at, b + at, in.width, ahead, panels, y);
+                    body(unit, r0, y[0]);
+                    if (has_two) body(unit, r0 + kTile, y[1]);
+                }
             }
         }
 #endif
@@ -133,11 +141,12 @@ class Linear {
 
     template <class Out>
     void multiply_tiled(const T* w, const T* bias, const Input& in, long first, int found, Out out) {
-        tiled(w, w + kTile * in.width, 2 * kTile, in, first, found, [&](long unit, float (*y)[2 * kTile][kTile]) {
+        tiled(w, w + kTile * in.width, 2 * kTile, in, first, found, [&](long unit, int r0, float (*y)[kTile]) {
+            const int rows = in.rows - r0 < kTile ? in.rows - r0 : kTile;
             for (int i = 0; i < 2 * kTile; i++) {
                 const long n = unit * 2 * kTile + i;
                 const float shift = bias ? to_float(bias[n]) : 0.0f;
-                for (int r = 0; r < in.rows; r++) out(r, n, y[r / kTile][i][r % kTile] + shift);
+                for (int r = 0; r < rows; r++) out(r0 + r, n, y[i][r] + shift);
             }
         });
     }
@@ -178,13 +187,11 @@ class Linear {
     }
 
     void gate_up_tiled(const T* gate, const T* up, const Input& in, long count, X* out, long first, int found) {
-        tiled(gate, up, kTile, in, first, found, [&](long unit, float (*y)[2 * kTile][kTile]) {
-            for (int r0 = 0, p = 0; r0 < in.rows; r0 += kTile, p++) {
-                v16 block[kTile];
-                for (int i = 0; i < kTile; i++) block[i] = silu16(load(y[p][i])) * load(y[p][kTile + i]);
-                transpose16(block);
-                for (int r = 0; r < kTile && r0 + r < in.rows; r++) put16(out + (r0 + r) * count + unit * kTile, block[r]);
-            }
+        tiled(gate, up, kTile, in, first, found, [&](long unit, int r0, float (*y)[kTile]) {
+            v16 block[kTile];
+            for (int i = 0; i < kTile; i++) block[i] = silu16(load(y[i])) * load(y[kTile + i]);
+            transpose16(block);
+            for (int r = 0; r < kTile && r0 + r < in.rows; r++) put16(out + (r0 + r) * count + unit * kTile, block[r]);
         });
     }
 

@@ -59,7 +59,7 @@ inline void pack_columns(const bf16* x, int count, long width, float* panels) {
 }
 
 // y[p][i][n] = weight row i times column n of panel p, for sixteen weight rows from a on and sixteen from b on.
-// While these are read, the rows that lie `ahead` behind them are called for.
+// While these are read, the rows that lie `ahead` behind them are called for, if any.
 template <int Panels>
 static inline void multiply_tiles(const bf16* a, const bf16* b, long width, long ahead, const float* panels, float (*y)[2 * kTile][kTile]) {
     static_assert(Panels == 1 || Panels == 2, "tiles 0 to 3 hold the sums");
@@ -81,6 +81,7 @@ static inline void multiply_tiles(const bf16* a, const bf16* b, long width, long
             TILE_MADD(2, 4, 7);
             TILE_MADD(3, 5, 7);
         }
+        if (!ahead) continue;
         // In the order in which they lie, sixteen lines of each.
 #pragma GCC unroll 16
         for (int i = 0; i < kTile; i++) {

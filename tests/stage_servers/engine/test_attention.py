@@ -15,7 +15,9 @@ from stage_servers.engine.attention.backend import AttentionBackend, AttentionSh
 from stage_servers.engine.attention.batch import PackedBatch, Segment
 from stage_servers.engine.attention.registry import backend_names, choose, make
 from stage_servers.engine.families.adapter import MediaRows
+from stage_servers.engine.fastpath import FastPath
 from stage_servers.engine.loader import load_model
+from stage_servers.engine.native.build import load_library
 from tests.stage_servers.engine.conftest import Pair
 from tests.stage_servers.engine.harness import Bench
 
@@ -122,12 +124,12 @@ def test_flash_refuses_with_a_reason(device: str, dtype: torch.dtype, reason: st
     assert flash.refusal(torch.device(device), dtype, SHAPE) == reason
 
 
-@pytest.mark.parametrize("num_rows", [1, 2, 3, 8, 16, 17, 32])
+@pytest.mark.parametrize("num_rows", [1, 2, 3, 8, 16, 17, 32, 33, 63, 65, 128])
 def test_native_step_in_bfloat16(num_rows: int, threads: int) -> None:
     """As near to float32 as its numbers allow, whether it goes by vectors or by the processor's tiles."""
     torch.set_num_threads(threads)
     fine, coarse = (load_model(DEMO, dtype=dtype) for dtype in ("float32", "bfloat16"))
-    segments = [Segment(i, 1, 30 + i, (4 * i, 4 * i + 1, 4 * i + 2, 4 * i + 3)) for i in range(num_rows)]
+    segments = [Segment(i, 1, 30 + i % 34, (4 * i, 4 * i + 1, 4 * i + 2, 4 * i + 3)) for i in range(num_rows)]
     batch = PackedBatch(segments, num_rows, 16, fine.device)
     generator = torch.Generator().manual_seed(num_rows)
     token_ids = torch.randint(0, 300, (num_rows,), generator=generator)
@@ -137,6 +139,8 @@ def test_native_step_in_bfloat16(num_rows: int, threads: int) -> None:
     with torch.inference_mode():
         for model in (fine, coarse):
             assert model.fast_path is not None
+            if num_rows > model.fast_path.max_rows:
+                model.fast_path = FastPath(model.family, load_library(), max_rows=num_rows)
             own = pool.to(model.dtype)
             found.append(model.fast_path.run(token_ids, positions, own, batch, list(range(num_rows))))
             model.close()

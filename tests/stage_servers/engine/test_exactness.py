@@ -55,6 +55,15 @@ def test_decodes_take_the_fast_path(pair: Pair, monkeypatch: pytest.MonkeyPatch)
     assert max(rows) >= len(SHAPES)
 
 
+def test_chunks_over_a_long_context_do_not(first: Pair) -> None:
+    """Their rows would each read all of it."""
+    fast = first.model.fast_path
+    assert fast is not None
+    assert fast.is_quicker(16, 16 * 512)
+    assert not fast.is_quicker(16, 16 * 520)
+    assert not fast.is_quicker(fast.max_rows + 1, 0)
+
+
 @pytest.mark.parametrize("chunk", [16, 23, 64, 512])
 def test_chunk_sizes(pair: Pair, chunk: int) -> None:
     bench = run_mixed(pair, max_batch_tokens=chunk, max_sequences=8)

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import pytest
+import torch
 
+from stage_servers.engine.fastpath import FastPath
 from stage_servers.engine.records import WrittenChunk
 from tests.exactness import Tally, make_spec
 from tests.stage_servers.engine.conftest import Pair
@@ -62,6 +65,33 @@ def test_kv_goes_over_layer_by_layer(pair: Pair, chunk: int) -> None:
     tally.check()
     for bench in (prefill, decode):
         assert bench.blocks.num_free == bench.blocks.num_blocks
+
+
+def test_kv_of_few_rows_goes_over_from_the_fast_path(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+    copier, rows, taken = LayerCopier(), [], FastPath.run
+
+    def count(path: FastPath, token_ids: torch.Tensor, *rest: Any) -> torch.Tensor:
+        rows.append(len(token_ids))
+        return taken(path, token_ids, *rest)
+
+    monkeypatch.setattr(FastPath, "run", count)
+    prefill, decode = Bench(pair.model, listener=copier), Bench(pair.model)
+    copier.source, copier.target = prefill, decode
+    question = pair.question(5, num_text=20)
+    spec = make_spec(pair.oracle.family, question, "r")
+    copier.blocks = decode.blocks.allocate(-(-len(spec.prompt) // 16))
+    prefill.start(spec, question, hand_over=True)
+    (first,) = prefill.step().tokens
+    assert first.handed_over
+    assert rows == [len(spec.prompt)]
+    assert [layer for layer, _ in copier.heard] == list(range(pair.model.num_layers))
+
+    decode.engine.add_decode(replace(spec, outputs=(first.token_id,)), copier.blocks, len(spec.prompt))
+    assert prefill.engine.release(spec.key)
+    decode.run()
+    tally = Tally()
+    pair.oracle.compare(question, [first.token_id, *decode.tokens[spec.key]], tally)
+    tally.check()
 
 
 def test_hand_over_that_ends_with_its_first_token(first: Pair) -> None:

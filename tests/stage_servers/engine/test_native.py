@@ -11,7 +11,7 @@ import torch
 
 from stage_servers.engine import loader
 from stage_servers.engine.attention import native
-from stage_servers.engine.fused import FusedGatedMlp, FusedNorm, WholePatches, fuse
+from stage_servers.engine.fused import FusedGatedMlp, FusedNorm, TiledLinear, WholePatches, fuse
 from stage_servers.engine.loader import load_model
 from stage_servers.engine.native import build
 from tests.stage_servers.engine.conftest import Pair
@@ -30,7 +30,8 @@ def test_fused_modules_equal_the_models_own(
     fused = copy.deepcopy(own)
     count = fuse(fused, build.load_library())
     kinds = [type(module) for module in fused.modules()]
-    assert count == kinds.count(FusedNorm) + kinds.count(FusedGatedMlp)
+    own_kinds = (FusedNorm, FusedGatedMlp, TiledLinear)
+    assert count == sum(kinds.count(kind) for kind in own_kinds)
     assert kinds.count(FusedGatedMlp) == 3
     assert kinds.count(FusedNorm) >= 7
     assert dict(fused.named_parameters()).keys() == dict(own.named_parameters()).keys()
@@ -39,6 +40,25 @@ def test_fused_modules_equal_the_models_own(
         for part in ("input_layernorm", "mlp"):
             right = getattr(layer, part)(x)
             assert (right - getattr(other, part)(x)).abs().max() < tolerance * right.abs().max()
+
+
+@pytest.mark.parametrize("rows", [1, 15, 16, 17, 33, 200, 256, 257])
+@pytest.mark.parametrize("has_bias", [False, True])
+def test_products_on_tiles_equal_torchs(rows: int, has_bias: bool) -> None:
+    own = torch.nn.Sequential(torch.nn.Linear(96, 160, bias=has_bias).bfloat16())
+    fused = copy.deepcopy(own)
+    has_tiles = bool(build.load_library().has_tiles())
+    assert fuse(fused, build.load_library()) == has_tiles
+    assert isinstance(fused[0], TiledLinear) == has_tiles
+    x = torch.randn(1, rows, 96).bfloat16()
+    right, found = own(x), fused(x)
+    assert found.shape == right.shape
+    assert (found - right).abs().max() < 0.01 * right.abs().max()
+
+
+@pytest.mark.parametrize(("dtype", "width"), [(torch.float32, 96), (torch.bfloat16, 80)])
+def test_products_that_tiles_cannot_do_stay_torchs(dtype: torch.dtype, width: int) -> None:
+    assert not fuse(torch.nn.Sequential(torch.nn.Linear(width, 160).to(dtype)), build.load_library())
 
 
 def test_patches_are_embedded_as_by_the_models_own_convolution() -> None:
