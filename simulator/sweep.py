@@ -133,7 +133,7 @@ def simulate(
     config = ClusterConfig(
         instances=spec.instances,
         profile=profile,
-        discipline=policy_set.discipline,
+        discipline=policy_set.engine_discipline,
         encoder_cache=policy_set.encoder_cache,
         prefix_cache=policy_set.prefix_cache,
         switch_s=spec.switch_s,
