@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from core.prompt_order import PROMPT_ORDERS
 from kv_transfer.transports import NAMES
 
 StateDirOption = Annotated[
@@ -81,6 +82,9 @@ EmbeddingBlocksOption = Annotated[
 ]
 ChunkTokensOption = Annotated[
     int | None, typer.Option("--chunk-tokens", min=1, help="Most tokens of one engine step.")
+]
+PromptOrderOption = Annotated[
+    str, typer.Option("--prompt-order", help=f"In engine steps: {' or '.join(PROMPT_ORDERS)}.")
 ]
 TlsCertOption = Annotated[
     Path | None,

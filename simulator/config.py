@@ -7,7 +7,7 @@ from typing import Literal
 
 from core.profile import Profile
 
-Discipline = Literal["chunked", "whole"]
+Discipline = Literal["text-first", "chunked", "whole"]
 
 
 class SimulationError(RuntimeError):
@@ -20,7 +20,7 @@ class ClusterConfig:
 
     instances: int
     profile: Profile
-    discipline: Discipline = "chunked"
+    discipline: Discipline = "text-first"
     encoder_cache: bool = False
     prefix_cache: bool = False
     switch_s: float = 0.1  # from telling an instance what to play until it says that it does

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from coordinator.policy.view import num_blocks
 from core.costs import StepShape
 from core.profile import Profile
+from core.prompt_order import EncodeTurns, PromptOrder, choose_chunks, is_text_ready
 from simulator.batch import DecodeBatch
 from simulator.caches import EncoderCache, PrefixCache
 from simulator.decode_run import DecodeRun
@@ -20,16 +21,15 @@ from simulator.listener import Listener
 from simulator.usage import Usage
 from simulator.victim import by_order, latest
 
-_REST_SHARE = 8  # of a step's tokens: the rest of a prompt that may go over the budget
 _IDLE, _BUSY, _RUN = range(3)
 
 
 class Instance:
     """Turns as the engine thread has them: one encode batch, then one step of decodes and prefill chunks.
 
-    A turn takes in what came before it began; what comes while it runs waits for the next. A step without
-    chunks is a decode run: it goes on until the first sequence ends or the blocks do, and what comes in cuts
-    it short after the step at hand. Blocks that a run may take are taken when it begins.
+    A turn takes in what came before it began, its step also prompts that came while it encoded. A step
+    without chunks is a decode run: it goes on until the first sequence ends or the blocks do, and what comes
+    in cuts it short after the step at hand. Blocks that a run may take are taken when it begins.
     """
 
     def __init__(
@@ -41,6 +41,7 @@ class Instance:
         *,
         has_encoder_cache: bool = False,
         has_prefix_cache: bool = False,
+        prompt_order: PromptOrder = "text-first",
     ) -> None:
         self.instance_id = instance_id
         self.profile = profile
@@ -54,7 +55,9 @@ class Instance:
         self.out_free_s = self.in_free_s = 0.0  # when its links are free again
         self._events = events
         self._listener = listener
+        self._prompt_order: PromptOrder = prompt_order
         self._encodes = EncodeQueue(profile.encode)
+        self._encode_turns = EncodeTurns()
         self._joining: deque[tuple[Job, int]] = deque()  # with KV here, for the batch of the next turn
         self._leaving: deque[Job] = deque()
         self._leases = Leases()
@@ -171,10 +174,15 @@ class Instance:
             self._let_leave(self._leaving.popleft())
         while self._joining and self._can_join():
             self.batch.add(*self._joining.popleft())
-        if self._encodes:
+        if self._encodes and not self._encode_turns.yields(self._wants_step_first):
             self._start_encodes()
         else:
             self._step()
+
+    def _wants_step_first(self) -> bool:
+        if self._prompt_order == "arrival" or not self.prefills:
+            return False
+        return is_text_ready(self.prefills, lambda job: self._fits(job, self.batch.size))
 
     def _can_join(self) -> bool:
         return self.batch.size < self.profile.max_sequences
@@ -217,36 +225,28 @@ class Instance:
             self._phase = _IDLE
 
     def _select(self, is_short: bool) -> list[tuple[Job, int]]:
-        """Prefill chunks in order of arrival within the step's tokens; takes blocks for new prompts."""
-        chunks = self._chunks = []
-        most = self.profile.chunk_tokens
-        num_decodes = self.batch.size
-        budget = most - num_decodes
-        for job in self.prefills:
-            if budget <= 0:
-                break
-            ready = job.ready - job.computed
-            if ready <= 0:
-                continue
-            if not job.blocks and (is_short or not self._admit(job, num_decodes)):
-                is_short = True  # strictly in order: a small prompt must not keep a large one waiting
-                continue
-            size = ready if ready - budget <= most // _REST_SHARE else budget
-            chunks.append((job, size))
-            budget -= size
-        return chunks
+        """Prefill chunks within the step's tokens; takes blocks for new prompts."""
+        most, num_decodes = self.profile.chunk_tokens, self.batch.size
 
-    def _admit(self, job: Job, num_decodes: int) -> bool:
-        """Takes blocks for a whole prompt, but leaves each decode one to grow into."""
-        needed = self._blocks(job.target_tokens)
-        if needed + num_decodes > self.free_blocks:
+        def admit(job: Job, kept: Job | None) -> bool:
+            return not is_short and self._admit(job, num_decodes, kept)
+
+        self._chunks = choose_chunks(self.prefills, most - num_decodes, most, admit, self._prompt_order)
+        return self._chunks
+
+    def _admit(self, job: Job, num_decodes: int, kept: Job | None = None) -> bool:
+        """Takes blocks for a whole prompt, but leaves those of `kept`, and each decode one to grow into."""
+        if not self._fits(job, num_decodes, kept):
             return False
-        if num_decodes + self._num_started >= self.profile.max_sequences:
-            return False
-        self.free_blocks -= needed
-        job.blocks = needed
+        job.blocks = self._blocks(job.target_tokens)
+        self.free_blocks -= job.blocks
         self._num_started += 1
         return True
+
+    def _fits(self, job: Job, num_decodes: int, kept: Job | None = None) -> bool:
+        needed = self._blocks(job.target_tokens) + (self._blocks(kept.target_tokens) if kept else 0)
+        started = num_decodes + self._num_started + (kept is not None)
+        return needed + num_decodes <= self.free_blocks and started < self.profile.max_sequences
 
     def _start_step(self) -> None:
         num_decodes = self.batch.size

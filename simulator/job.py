@@ -89,6 +89,20 @@ class Job:
             self.state = move(self.state, wanted)
 
     @property
+    def has_media(self) -> bool:
+        return bool(self.work.media)
+
+    @property
+    def num_ready(self) -> int:
+        """Tokens to compute that nothing is missing for."""
+        return self.ready - self.computed
+
+    @property
+    def is_started(self) -> bool:
+        """Whether its prefill holds blocks."""
+        return self.blocks > 0
+
+    @property
     def is_local(self) -> bool:
         """Whether prefill and decode are on one instance."""
         placement = self.work.placement

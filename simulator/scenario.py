@@ -18,6 +18,8 @@ from simulator.variants import Variant
 from simulator.workload.errors import WorkloadError
 from simulator.workload.spec import WorkloadSpec
 
+_BASELINES = ("coupled", "replicas")
+
 
 class ScenarioError(ValueError):
     """A scenario that cannot be run; the message names the file and the key."""
@@ -35,18 +37,23 @@ class ClusterSpec:
 
 @dataclass(frozen=True, slots=True)
 class SetSpec:
-    """A policy set and the engine under it."""
+    """A policy set and the engine under it; `discipline` None is what sets of its policy have."""
 
     name: str
     policy: str = ""  # a name of coordinator.policy.sets; empty: the same as `name`
     without: tuple[str, ...] = ()  # pieces switched off, for ablation
-    discipline: Discipline = "chunked"
+    discipline: Discipline | None = None
     encoder_cache: bool = False
     prefix_cache: bool = False
 
     @property
     def policy_name(self) -> str:
         return self.policy or self.name
+
+    @property
+    def engine_discipline(self) -> Discipline:
+        """Baselines are served first come, first served, as servers in the field do."""
+        return self.discipline or ("chunked" if self.policy_name in _BASELINES else "text-first")
 
 
 @dataclass(frozen=True, slots=True)

@@ -146,7 +146,7 @@ def simulate_under(
     config = ClusterConfig(
         instances=spec.instances,
         profile=profile,
-        discipline=engine.discipline,
+        discipline=engine.engine_discipline,
         encoder_cache=engine.encoder_cache,
         prefix_cache=engine.prefix_cache,
         switch_s=spec.switch_s,

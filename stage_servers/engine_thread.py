@@ -13,6 +13,8 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
+from core.prompt_order import EncodeTurns
+
 if TYPE_CHECKING:
     import torch
 
@@ -46,9 +48,10 @@ class EngineThread:
     """Runs steps and encode batches one after the other, never two at once.
 
     Each turn: take the calls that came in, encode one batch of pictures,
-    run one step. `on_step` is called in this thread with every step's output
-    that holds news, `on_crash` if a step raises: then the thread is over, for
-    nobody knows what the engine holds.
+    run one step. A batch lets one step go first where the engine wants it.
+    `on_step` is called in this thread with every step's output that holds
+    news, `on_crash` if a step raises: then the thread is over, for nobody
+    knows what the engine holds.
     """
 
     def __init__(
@@ -67,6 +70,7 @@ class EngineThread:
         self._max_encode_tokens = max_encode_tokens
         self._calls: queue.SimpleQueue[Callable[[], object] | None] = queue.SimpleQueue()
         self._encodes: deque[_EncodeJob] = deque()
+        self._encode_turns = EncodeTurns()
         self._stopping = False
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
         self.num_encoding = 0
@@ -119,8 +123,11 @@ class EngineThread:
             self._take_calls(block=not (self._encodes or self._engine.has_work))
             if self._stopping:
                 break
-            if self._encodes:
+            if self._encodes and not self._encode_turns.yields(lambda: self._engine.wants_step_first):
                 self._encode_batch()
+                self._take_calls(block=False)  # a prompt that came meanwhile need not wait for the next step
+                if self._stopping:
+                    break
             if self._engine.has_work and not self._step():
                 time.sleep(_STARVED_PAUSE_S)
 

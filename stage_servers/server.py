@@ -152,7 +152,7 @@ async def _parts(config: StageConfig, model: ServedModel, pace: PacedLink | None
         transports=transports,
         checksums=config.checksums,
     )
-    limits = EngineConfig(config.chunk_tokens, config.max_sequences, config.block_tokens)
+    limits = EngineConfig(config.chunk_tokens, config.max_sequences, config.block_tokens, config.prompt_order)
     engine = Engine(model, kv.tensor, kv.blocks, limits, instance)
     await receiver.start()
     instance.start(engine, receiver, MAX_ENCODE_TOKENS)

@@ -17,7 +17,7 @@ from cli.launch.supervisor import Supervisor
 from cli.state import StateDir
 
 _NUMBERS = frozenset({"num_instances", "threads", "kv_blocks", "embedding_blocks", "chunk_tokens"})
-_WORDS = frozenset({"dtype", "attention", "transport", "policy"})
+_WORDS = frozenset({"dtype", "attention", "transport", "policy", "prompt_order"})
 
 
 @dataclass(frozen=True, slots=True)

@@ -39,6 +39,7 @@ class LaunchPlan:
     kv_blocks: int | None = None
     embedding_blocks: int | None = None
     chunk_tokens: int | None = None
+    prompt_order: str = "text-first"
     time_scale: float | None = None  # of emulated devices
     policy: str | None = None  # of the coordinator, as the next two; None: its default
     profile: str | None = None
@@ -104,6 +105,7 @@ class LaunchPlan:
             "kv_blocks",
             "embedding_blocks",
             "chunk_tokens",
+            "prompt_order",
             "time_scale",
             "log_level",
             *TLS_FILES,

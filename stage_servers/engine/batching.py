@@ -1,4 +1,4 @@
-"""Which rows run in the next step: decodes first, then prefill chunks in order of arrival."""
+"""Which rows run in the next step: decodes first, then prefill chunks."""
 
 from __future__ import annotations
 
@@ -6,11 +6,10 @@ from collections.abc import Iterable
 from collections.abc import Sequence as Seq
 from dataclasses import dataclass
 
+from core.prompt_order import choose_chunks, is_text_ready
 from kv_transfer.blocks import BlockAllocator, OutOfBlocks, blocks_for
 from stage_servers.engine.records import EngineConfig
 from stage_servers.engine.sequence import Sequence
-
-_REST_SHARE = 8  # of a step's rows: the rest of a prompt that may go over the budget
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +71,12 @@ class Batcher:
         num_started = sum(bool(s.blocks) for s in live)
         if first is None or num_started >= self._config.max_sequences:
             return False
-        return blocks_for(len(first.tokens), self._config.block_tokens) <= self._blocks.num_free
+        return self._needed(first) <= self._blocks.num_free
+
+    def has_ready_text(self, sequences: Iterable[Sequence]) -> bool:
+        """Whether `select` would choose a row of a prompt without media; changes nothing."""
+        prompts = (s for s in sequences if not s.is_parked and not s.is_decoding)
+        return is_text_ready(prompts, lambda prompt: self._needed(prompt) <= self._blocks.num_free)
 
     def _select_decodes(
         self, live: Seq[Sequence], preempted: list[Sequence], starved: list[Sequence]
@@ -98,35 +102,24 @@ class Batcher:
         return [Chunk(sequence, sequence.num_computed, 1) for sequence in chosen]
 
     def _select_prefills(self, waiting: Seq[Sequence], num_decodes: int, *, is_short: bool) -> list[Chunk]:
-        chunks: list[Chunk] = []
-        budget = self._config.max_batch_tokens - num_decodes
-        started = num_decodes + sum(bool(sequence.blocks) for sequence in waiting)
-        for sequence in waiting:
-            num_tokens = self._chunk_tokens(sequence.num_ready, budget)
-            if num_tokens <= 0:
-                continue
-            if not sequence.blocks:
-                # Strictly in order: a later, smaller prompt must not keep a large one waiting for ever.
-                is_short = is_short or started >= self._config.max_sequences
-                if is_short or not self._admit(sequence, num_decodes):
-                    is_short = True
-                    continue
-                started += 1
-            chunks.append(Chunk(sequence, sequence.num_computed, num_tokens))
-            budget -= num_tokens
-        return chunks
+        def admit(prompt: Sequence, kept: Sequence | None) -> bool:
+            started = num_decodes + sum(bool(sequence.blocks) for sequence in waiting) + (kept is not None)
+            if is_short or started >= self._config.max_sequences:
+                return False
+            return self._admit(prompt, num_decodes + (self._needed(kept) if kept else 0))
 
-    def _chunk_tokens(self, num_ready: int, budget: int) -> int:
-        """As many as the budget allows; a short rest goes along, for a step of its own would cost more."""
-        rest = num_ready - budget
-        if budget > 0 and 0 < rest <= self._config.max_batch_tokens // _REST_SHARE:
-            return num_ready
-        return min(num_ready, budget)
+        most = self._config.max_batch_tokens
+        chosen = choose_chunks(waiting, most - num_decodes, most, admit, self._config.prompt_order)
+        return [Chunk(prompt, prompt.num_computed, num_tokens) for prompt, num_tokens in chosen]
 
-    def _admit(self, sequence: Sequence, num_decodes: int) -> bool:
-        """Takes blocks for a whole new prompt, but leaves each running decode one to grow into."""
-        needed = blocks_for(len(sequence.tokens), self._config.block_tokens)
-        return needed + num_decodes <= self._blocks.num_free and self._take(sequence, len(sequence.tokens))
+    def _admit(self, sequence: Sequence, num_kept: int) -> bool:
+        """Takes blocks for a whole new prompt, but leaves so many; each running decode needs one to grow."""
+        is_enough = self._needed(sequence) + num_kept <= self._blocks.num_free
+        return is_enough and self._take(sequence, len(sequence.tokens))
+
+    def _needed(self, sequence: Sequence) -> int:
+        """Blocks of a whole new prompt."""
+        return blocks_for(len(sequence.tokens), self._config.block_tokens)
 
     def _take(self, sequence: Sequence, num_tokens: int) -> bool:
         """Gives the sequence blocks for its first `num_tokens` tokens, or nothing at all."""

@@ -149,6 +149,12 @@ class Engine:
         return self._batcher.can_run(self._sequences.values())
 
     @property
+    def wants_step_first(self) -> bool:
+        """Whether a step should go before a waiting encode batch: for the sake of a prompt without media."""
+        is_text_first = self._config.prompt_order == "text-first"
+        return is_text_first and self._batcher.has_ready_text(self._sequences.values())
+
+    @property
     def num_prefilling(self) -> int:
         return sum(not s.is_parked and not s.is_decoding for s in self._sequences.values())
 

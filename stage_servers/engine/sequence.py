@@ -49,6 +49,15 @@ class Sequence:
         return len(self.tokens) - self.num_computed
 
     @property
+    def has_media(self) -> bool:
+        return bool(self.spec.media)
+
+    @property
+    def is_started(self) -> bool:
+        """Whether it holds blocks."""
+        return bool(self.blocks)
+
+    @property
     def is_decoding(self) -> bool:
         return self.num_pending == 1 and self.num_outputs > 0 and self.num_computed > 0 and not self.hand_over
 

@@ -23,6 +23,7 @@ SHARED = {
     "kv_blocks": 31,
     "embedding_blocks": 32,
     "chunk_tokens": 33,
+    "prompt_order": "arrival",
 }
 WORDS = [word for key, value in SHARED.items() for word in (f"--{key.replace('_', '-')}", value)]
 CORE = available_cores()[0]

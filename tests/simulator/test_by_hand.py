@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
 from core.costs import MoveCosts
+from simulator.workload.request import Request
 from tests.simulator.clusters import picture, run, text
 from tests.simulator.profiles import ROUND
 
@@ -90,6 +92,34 @@ def test_pictures_that_wait_together_are_encoded_in_batches() -> None:
     assert encoded["b"] == encoded["c"] == about(0.070 + 2 * 0.250)
     # the step between two batches is a's prefill
     assert encoded["d"] == about(0.570 + 0.031 + 0.250)
+
+
+def first_tokens(*requests: Request, **config: Any) -> dict[str, float | None]:
+    return {each.request_id: each.first_token_s for each in run(requests, **config).records}
+
+
+def test_text_passes_pictures_in_a_step_and_pictures_keep_half() -> None:
+    """The picture's first 256 of 600 tokens run from 100 ms on, when texts come."""
+    asked = [picture("a", tokens=500, outputs=1), text("b", 0.101, outputs=1)]
+    found = first_tokens(*asked)
+    assert found["b"] == about(0.1266 + 0.0266)  # beside 156 of the picture's
+    assert found["a"] == about(0.1532 + 0.0198)
+    arrival = first_tokens(*asked, discipline="chunked")
+    assert arrival["a"] == arrival["b"] == about(0.1266 + 0.0266 + 0.0198)
+    long = first_tokens(asked[0], text("b", 0.101, tokens=800, outputs=1))
+    assert long["a"] == about(0.1266 + 3 * 0.0266)  # 128, 128 and 88 tokens
+    assert long["b"] == about(0.2064 + 0.0266 + 0.013)  # 128, 128, 168, 256 and 120
+
+
+def test_encoding_is_put_off_for_text_once() -> None:
+    """The picture and b come while a runs, c while b does."""
+    asked = [text("a", tokens=200, outputs=1), picture("p", 0.001, outputs=1)]
+    asked += [text("b", 0.002, outputs=1), text("c", 0.022, outputs=1)]
+    found = first_tokens(*asked)
+    assert found["b"] == about(0.021 + 0.011)
+    assert found["c"] == about(0.032 + 0.070 + 0.011)
+    assert found["p"] == about(0.113 + 0.0266 + 0.011)
+    assert first_tokens(*asked, discipline="chunked")["b"] == about(0.021 + 0.070 + 0.021)
 
 
 def test_a_known_picture_costs_no_encoding() -> None:

@@ -59,7 +59,13 @@ plans = st.lists(st.sampled_from([SPLIT, OTHER, {}]), max_size=4).map(
     lambda found: [(0.5 * at, plan) for at, plan in enumerate(found)]
 )
 modes = st.sampled_from(
-    [{}, {"encoder_cache": True}, {"media_workers": 1, "host_time": True}, {"control_s": 0.01}]
+    [
+        {},
+        {"encoder_cache": True},
+        {"discipline": "chunked"},
+        {"media_workers": 1, "host_time": True},
+        {"control_s": 0.01},
+    ]
 )
 
 
@@ -110,6 +116,26 @@ def replicas(workload: list[Request], instances: int, *, profile: Any, **config:
     result = simulated.run()
     simulated.check_idle()
     return result
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    st.integers(64, 512), st.floats(0.003, 0.03), st.floats(0.1, 0.5), st.integers(1, 2), st.integers(1, 400)
+)
+def test_a_stream_of_text_does_not_starve_pictures(
+    text_tokens: int, gap_s: float, arrival_s: float, num_pictures: int, num_tokens: int
+) -> None:
+    """However much comes: a picture waits for the step at hand and one more, and then has half of each."""
+    profile = replace(ROUND, kv_tokens=2**20, embedding_tokens=2**20)
+    stream = [text(f"t{at}", at * gap_s, text_tokens, outputs=1) for at in range(int(2 / gap_s))]
+    found = picture("p", arrival_s, num_tokens, outputs=1, text_tokens=1)
+    found = replace(found, pictures=found.pictures * num_pictures)
+    records = run(sorted([*stream, found], key=lambda each: each.arrival_s), profile=profile).records
+    ttft_s = next(each.ttft_s for each in records if each.request_id == "p")
+    num_steps = 3 + -(-(num_pictures * num_tokens + 1) // (ROUND.chunk_tokens // 2))
+    longest_s = 1e-3 + 1e-4 * ROUND.chunk_tokens * 9 / 8
+    assert ttft_s is not None
+    assert ttft_s <= num_pictures * (0.050 + 1e-4 * num_tokens) + num_steps * longest_s + 1e-9
 
 
 @settings(max_examples=25, deadline=None)

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from core.profile_file import write_profile
-from simulator.scenario import Scenario, ScenarioError, aims, read_scenario
+from simulator.scenario import Scenario, ScenarioError, SetSpec, aims, read_scenario
 from tests.simulator.profiles import ROUND
 
 SCENARIO = """
@@ -56,6 +56,13 @@ def test_what_is_left_out_has_its_default(tmp_path: Path) -> None:
     assert [each.policy_name for each in scenario.sets] == ["coupled", "static:equal"]
 
 
+def test_baselines_are_served_in_order_of_arrival_unless_told_otherwise() -> None:
+    asked = [("coupled", None), ("emp", None), ("static:equal", None), ("fixed", None)]
+    asked += [("coupled", "text-first"), ("emp", "chunked")]
+    found = [SetSpec("a", policy, discipline=told).engine_discipline for policy, told in asked]
+    assert found == ["chunked", "text-first", "text-first", "text-first", "text-first", "chunked"]
+
+
 def test_policies_aim_for_the_strictest_targets(tmp_path: Path) -> None:
     slo = aims(read(tmp_path).cases[0])
     assert (slo.ttft_s, slo.multimodal_ttft_s, slo.tpot_s) == (1.0, 2.0, 0.05)
@@ -80,7 +87,7 @@ def test_policies_aim_for_the_strictest_targets(tmp_path: Path) -> None:
             '"static:equal"\ndiscipline = "whole"',
             r'sets\[1\].discipline: "whole" is for policies "coupled" and "replicas"',
         ),
-        ('"whole"', '"half"', r"sets\[0\].discipline: should be one of chunked, whole"),
+        ('"whole"', '"half"', r"sets\[0\].discipline: should be one of text-first, chunked, whole"),
         ("round.json", "square.json", r"cases\[0\].profile: .*square.json: cannot be read"),
         ("slo.text", "slo.prose", r"cases\[0\].slo: has no targets for requests of source 'text'"),
         ("ttft_s = 1.0", "ttft_s = 0.0", r"cases\[0\].slo.text.ttft_s: should be more than zero"),

@@ -42,6 +42,7 @@ def test_defaults_are_the_coupled_server() -> None:
         ({"transport": "pigeon"}, "transport"),
         ({"dtype": "int3"}, "dtype"),
         ({"chunk_tokens": 0}, "chunk_tokens"),
+        ({"prompt_order": "last"}, "prompt_order"),
         ({"kv_blocks": 0}, "kv_blocks"),
         ({"cores": []}, "cores"),
         ({"port": 70000}, "port"),

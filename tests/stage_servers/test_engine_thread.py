@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import Any
@@ -19,11 +19,15 @@ class FakeModel:
     """Encodes numbers by doubling them; remembers the batches."""
 
     batches: list[list[int]] = field(default_factory=list)
+    turns: list[str] = field(default_factory=list)
+    on_encode: Callable[[], object] = lambda: None
 
     def encode(self, inputs: list[Any]) -> list[int]:
         if any(item.value < 0 for item in inputs):
             raise RuntimeError("a negative picture")
         self.batches.append([item.value for item in inputs])
+        self.turns.append("encode")
+        self.on_encode()
         return [2 * item.value for item in inputs]
 
 
@@ -31,7 +35,9 @@ class FakeModel:
 class FakeEngine:
     """Has work for a number of steps."""
 
+    turns: list[str]
     steps_left: int = 0
+    wants_step_first: bool = False
     threads: set[str] = field(default_factory=set)
 
     @property
@@ -42,6 +48,7 @@ class FakeEngine:
         if self.steps_left == 13:
             raise RuntimeError("an unlucky step")
         self.steps_left -= 1
+        self.turns.append("step")
         self.threads.add(threading.current_thread().name)
         return SimpleNamespace(tokens=(self.steps_left,), failed=(), prefilled=(), num_tokens=1)
 
@@ -50,9 +57,10 @@ class FakeEngine:
 async def thread() -> AsyncIterator[Any]:
     outputs: list[Any] = []
     crashes: list[Exception] = []
+    model = FakeModel()
     made: Any = EngineThread(
-        FakeModel(),  # type: ignore[arg-type]
-        FakeEngine(),  # type: ignore[arg-type]
+        model,  # type: ignore[arg-type]
+        FakeEngine(model.turns),  # type: ignore[arg-type]
         on_step=outputs.append,
         on_crash=crashes.append,
         max_encode_tokens=10,
@@ -89,6 +97,36 @@ async def test_waiting_items_are_encoded_together_within_the_token_bound(thread:
     thread.start()
     assert [encoded.embedding for encoded in await asyncio.gather(*jobs)] == [2, 4, 6]
     assert thread._model.batches == [[1, 2], [3]]
+
+
+async def turns_of_three_batches(thread: Any, num_turns: int) -> str:
+    jobs = [asyncio.create_task(thread.encode(pixels(value, num_tokens=10))) for value in (1, 2, 3)]
+    await asyncio.sleep(0)
+    thread.start()
+    await asyncio.gather(*jobs)
+    while len(thread._model.turns) < num_turns:
+        await asyncio.sleep(0.001)
+    return " ".join(thread._model.turns)
+
+
+async def test_an_encode_batch_lets_one_step_go_first_and_only_one(thread: Any) -> None:
+    thread._engine.wants_step_first = True
+    thread._engine.steps_left = 6
+    wanted = "step encode step step encode step step encode step"
+    assert await turns_of_three_batches(thread, 9) == wanted
+
+
+async def test_encode_batches_go_first_where_the_engine_does_not_mind(thread: Any) -> None:
+    thread._engine.steps_left = 2
+    assert await turns_of_three_batches(thread, 5) == "encode step encode step encode"
+
+
+async def test_what_came_during_an_encode_batch_is_in_the_step_after_it(thread: Any) -> None:
+    def add_one() -> None:
+        thread._engine.steps_left += 1
+
+    thread._model.on_encode = lambda: thread.post(add_one)
+    assert await turns_of_three_batches(thread, 6) == "encode step encode step encode step"
 
 
 async def test_an_oversize_item_is_encoded_alone(thread: Any) -> None:

@@ -85,3 +85,17 @@ def test_an_answer_may_hold_the_placeholder_of_pictures(pair: Pair, shape: dict[
     answer_all(bench, [spec], [question])
     pair.oracle._compare_conditioned(question, (*shown, *bench.tokens[spec.key]), len(shown), tally)
     tally.check()
+
+
+def test_text_that_passes_pictures(pair: Pair) -> None:
+    """The later text ends its prefill while the picture's is under way; both answers stay as they are."""
+    questions = [pair.question(1, num_text=20, pictures=[(200, 200)]), pair.question(2, num_text=12)]
+    specs = [make_spec(pair.oracle.family, q, f"r{i}", max_tokens=40) for i, q in enumerate(questions)]
+    bench, tally = Bench(pair.model, max_batch_tokens=24), Tally()
+    answer_all(bench, specs, questions)
+    firsts = [token.key[0] for step in bench.steps for token in step.tokens if token.index == 0]
+    assert firsts == ["r1", "r0"]
+    assert {part.key[0] for part in bench.steps[0].prefilled} == {"r0", "r1"}
+    for spec, question in zip(specs, questions, strict=True):
+        pair.oracle.compare(question, bench.tokens[spec.key], tally)
+    tally.check()
