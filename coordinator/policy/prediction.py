@@ -15,6 +15,7 @@ from coordinator.policy.queueing import (
     OVERLOAD_S,
     Flow,
     lost_share,
+    mixed_rate_s,
     mixed_turn_s,
     pooled,
     spread_90_s,
@@ -29,6 +30,7 @@ _LATENCY_WEIGHT = 0.05
 _BUSY = 0.88
 _BUSY_APART = 0.75
 _MOST_KNOWN = 1024  # forms; a search looks at some tens
+_WIDEST = 1.2  # the 90th percentile of the time per token, in means, where an engine is always at work
 _ROUNDS = 3  # of batch size and step time, each of which follows from the other; they converge fast
 
 
@@ -200,18 +202,19 @@ class Predictor:
         for _ in range(_ROUNDS):
             batch = min(most, max(1.0, rate * outputs * turn_s))
             step_s = self._costing.decode_step_s(batch, batch * context)
-            most_s = self._longest_turn_s(pool, demand, batch, context)
+            busy_s = self._busy_turn_s(pool, demand, batch, context)
+            most_s = mixed_rate_s(step_s, busy_s, min(_BUSY, others.work))
             turn_s = min(most_s, mixed_turn_s(step_s, batch * per_token_s, others, turn_s))
         overload = max(0.0, rate * outputs * turn_s / most - 1)
         hand_over_s = 0.0 if Stage.PREFILL in pool.roles else profile.kv_move.setup_s
-        tpot_s = min(most_s, turn_s + spread_90_s(outputs * turn_s, others) / outputs)
+        tpot_s = min(_WIDEST * most_s, turn_s + spread_90_s(outputs * turn_s, others) / outputs)
         riding = rate * outputs * per_token_s
         return _Decode(riding, step_s, turn_s, tpot_s + hand_over_s / outputs, overload * OVERLOAD_S)
 
-    def _longest_turn_s(
+    def _busy_turn_s(
         self, pool: Pool, demand: Mapping[ModalityGroup, GroupDemand], batch: float, context: float
     ) -> float:
-        """A full step and the encodes that belong to it.
+        """A full step and the encodes that belong to it, or what is there if that is less.
 
         A decode gains a token in every turn of the engine: no queue of prefills holds it up for longer.
         """
@@ -223,9 +226,9 @@ class Predictor:
         if not (prefill > 0 and encode > 0):
             return full_s
         # What brings media is let in while half a step waits there; no turn has more than is there.
-        beside_s = full_s - self._costing.chunk_s
-        open_s = max(self._costing.chunk_s / 2, *(_jobs(pool, each).mean_s for each in demand.values()))
-        return min(full_s * (1 + encode / prefill), beside_s + open_s)
+        chunk_s = self._costing.chunk_s
+        parts = [each.encode_s + min(each.prefill.mean_s, chunk_s) for each in demand.values()]
+        return min(full_s * (1 + encode / prefill), full_s - chunk_s + max(chunk_s / 2, *parts))
 
     def _interruptions(self, pool: Pool, demand: Mapping[ModalityGroup, GroupDemand]) -> Flow:
         """Encodes and prefills on one instance of the pool."""

@@ -105,6 +105,11 @@ def mixed_turn_s(alone_s: float, beside_s: float, others: Flow, guess_s: float) 
     return (none * alone_s + (1 - none) * beside_s) / (1 - min(others.work, MOST_LOAD))
 
 
+def mixed_rate_s(alone_s: float, busy_s: float, busy: float) -> float:
+    """The mean time per token where turns take `busy_s` for that share of the time, and `alone_s` else."""
+    return 1 / ((1 - busy) / alone_s + busy / busy_s)
+
+
 def spread_90_s(elapsed_s: float, others: Flow) -> float:
     """By how much the jobs that come within that time exceed their mean, in one case of ten.
 

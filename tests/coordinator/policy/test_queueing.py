@@ -10,6 +10,7 @@ from coordinator.policy.queueing import (
     OVERLOAD_S,
     Flow,
     lost_share,
+    mixed_rate_s,
     mixed_turn_s,
     pooled,
     wait_90_s,
@@ -102,3 +103,11 @@ def test_the_lost_share_is_that_of_a_queue_played_through():
         else:
             free_s = max(free_s, now_s) + rng.expovariate(per_s)
     assert math.isclose(lost / 100_000, lost_share(load, per_s, patience_s), rel_tol=0.03)
+
+
+@given(st.floats(0.001, 0.1), st.floats(0.001, 0.5), st.floats(0, 1))
+def test_tokens_of_two_kinds_of_turns_add_up(alone_s, busy_s, busy):
+    """In a second, busy / busy_s turns of the one kind and (1 - busy) / alone_s of the other."""
+    mean_s = mixed_rate_s(alone_s, busy_s, busy)
+    assert min(alone_s, busy_s) - 1e-12 <= mean_s <= max(alone_s, busy_s) + 1e-12
+    assert math.isclose(1 / mean_s, busy / busy_s + (1 - busy) / alone_s)
