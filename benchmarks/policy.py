@@ -9,6 +9,7 @@ and milliseconds, with the longest beside them.
 from __future__ import annotations
 
 import argparse
+import gc
 import json
 import statistics
 import time
@@ -17,6 +18,7 @@ from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 
+from coordinator.collector import settle_collector
 from coordinator.policy.books import Books, InstanceBook
 from coordinator.policy.scheduler import Scheduler, Slo
 from coordinator.policy.sets import make_scheduler
@@ -49,6 +51,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="also write the figures there")
     parser.add_argument("--most-instances", type=int, default=SIZES[-1][0])
     arguments = parser.parse_args()
+    settle_collector()  # as the coordinator's process does
     sizes = [size for size in SIZES if size[0] <= arguments.most_instances]
     profile = load_profile(PROFILE)
     found = [measure(name, profile, *size) for name in ("coupled", "static:equal", "emp") for size in sizes]
@@ -63,6 +66,7 @@ def main() -> None:
 
 def measure(name: str, profile: Profile, instances: int, waiting: int) -> Figures:
     scheduler, books = busy(name, profile, instances, waiting)
+    gc.collect()
     place, note = placements(scheduler, books, min(200, instances))
     ticks = [timed(partial(scheduler.plan, books, 100.0 + at)) for at in range(20)]
     return Figures(

@@ -16,6 +16,7 @@ from coordinator.books import LiveBooks
 from coordinator.checks import DoorLimits
 from coordinator.clearing import Clearing
 from coordinator.cluster import Cluster
+from coordinator.collector import collect_when_idle, settle_collector
 from coordinator.config import CoordinatorConfig
 from coordinator.dispatcher import Dispatcher
 from coordinator.door import Door
@@ -259,18 +260,26 @@ class Coordinator:
             self.media.connect(self.media_endpoint)
 
 
-async def serve(config: CoordinatorConfig, *, on_ready: OnReady | None = None) -> None:
-    """Serves until SIGTERM, SIGINT or Admin.Shutdown."""
+async def serve(
+    config: CoordinatorConfig, *, on_ready: OnReady | None = None, owns_process: bool = False
+) -> None:
+    """Serves until SIGTERM, SIGINT or Admin.Shutdown; with `owns_process`, garbage is collected when idle."""
     coordinator = Coordinator(config)
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, coordinator.stopping.set)
     ready = await coordinator.start()
+    collecting = None
+    if owns_process:
+        settle_collector()
+        collecting = asyncio.create_task(collect_when_idle(lambda: not coordinator.dispatcher.requests()))
     try:
         if on_ready is not None:
             on_ready(ready)
         await coordinator.stopping.wait()
     finally:
+        if collecting is not None:
+            collecting.cancel()
         await coordinator.stop()
 
 
@@ -281,4 +290,4 @@ def run(config: CoordinatorConfig, *, on_ready: OnReady | None = None) -> None:
     """
     import uvloop
 
-    uvloop.run(serve(config, on_ready=on_ready))
+    uvloop.run(serve(config, on_ready=on_ready, owns_process=True))
