@@ -29,6 +29,7 @@ _LATENCY_WEIGHT = 0.05
 # that feed each other for less. Both were read off simulations of forms offered more than they could do.
 _BUSY = 0.88
 _BUSY_APART = 0.75
+_BUSY_ALONE = 0.85  # of that, where requests are so large that none may queue behind another
 _MOST_KNOWN = 1024  # forms; a search looks at some tens
 _WIDEST = 1.2  # the 90th percentile of the time per token, in means, where an engine is always at work
 _ROUNDS = 3  # of batch size and step time, each of which follows from the other; they converge fast
@@ -53,6 +54,12 @@ def missing(ratio: float) -> float:
     return steep / (1 + steep) + _LATENCY_WEIGHT * log1p(ratio)
 
 
+def over_tail(ratio: float) -> float:
+    """The share over the target where the 90th percentile is `ratio` times it: a tenth at 1, half at 1.3."""
+    steep = ratio**8
+    return steep / (9 + steep)
+
+
 _NEVER = Latency(1e6, 1e6)
 
 
@@ -75,10 +82,14 @@ class _Wait(NamedTuple):
     total_s: float
     load: float
     per_s: float  # jobs of the group that the pool could do
+    deviation_s: float  # of its jobs' own time, which nobody knows beforehand
 
     def lost(self, patience_s: float, busy: float) -> float:
         """The share that waits longer, on a pool that is kept busy for so much of its time."""
-        in_queue = lost_share(self.load / busy, self.per_s * busy, patience_s)
+        load = self.load / busy
+        in_queue = lost_share(load, self.per_s * busy, patience_s)
+        if load <= 1:
+            in_queue = min(in_queue, self.busy_chance)
         behind = self.busy_chance * max(0.0, 1 - max(0.0, patience_s) / self.ahead_s) if self.ahead_s else 0.0
         return 1 - (1 - in_queue) * (1 - behind)
 
@@ -122,7 +133,7 @@ class Predictor:
         tpot = latency.tpot_s / self._slo.tpot_s
         if not self._late_yields:
             return missing(max(latency.ttft_s / target_s, tpot))
-        in_time = 1 - missing(max(latency.alone_s / target_s, tpot))
+        in_time = (1 - missing(latency.alone_s / target_s)) * (1 - over_tail(tpot))
         return 1 - (1 - latency.lost) * in_time + _LATENCY_WEIGHT * log1p(min(1.0, latency.ttft_s / target_s))
 
     def latencies(self, forms: Forms, demand: Demand) -> dict[ModalityGroup, Latency]:
@@ -168,8 +179,10 @@ class Predictor:
                 waits.append(self._wait(encoders, demand, group, decode))
         alone_s = own_s + sum(wait.turn_s for wait in waits)
         ttft_s = own_s + sum(wait.total_s for wait in waits) + decode.blocked_s
-        patience_s = self._slo.group_ttft_s(group) - alone_s
+        patience_s = self._slo.group_ttft_s(group) - alone_s - max(wait.deviation_s for wait in waits)
         busy = _BUSY if len(waits) == 1 else _BUSY_APART
+        if own.encode.rate > 0 and alone_s > self._slo.group_ttft_s(group) / 4:
+            busy *= _BUSY_ALONE
         lost = max(wait.lost(patience_s, busy) for wait in waits)
         return Latency(ttft_s, decode.tpot_s, alone_s, lost)
 
@@ -282,7 +295,8 @@ class Predictor:
         own = flows[group]
         per_s = pool.size * left / own.mean_s if own.mean_s else 0.0
         total_s = turn_s + queue.wait_chance * ahead_s + wait_90_s(queue, before, load)
-        return _Wait(turn_s, ahead_s, queue.wait_chance, total_s, own.work / pool.size / left, per_s)
+        own_load = own.work / pool.size / left
+        return _Wait(turn_s, ahead_s, queue.wait_chance, total_s, own_load, per_s, own.deviation_s)
 
 
 def _jobs(pool: Pool, sizes: GroupDemand) -> Flow:

@@ -23,6 +23,11 @@ class Flow(NamedTuple):
         """Server-seconds that come in per second."""
         return self.rate * self.mean_s
 
+    @property
+    def deviation_s(self) -> float:
+        """The standard deviation of the jobs' seconds."""
+        return sqrt(max(0.0, self.square_s2 - self.mean_s**2))
+
     def plus(self, other: Flow) -> Flow:
         rate = self.rate + other.rate
         if rate <= 0:

@@ -92,7 +92,7 @@ def test_every_request_ends_once_and_nothing_is_left(
 def test_replicas_end_every_request_whatever_waits_on_them(
     workload: list[Request], mode: dict[str, Any], discipline: Any, profile: Any
 ) -> None:
-    result = replicas(workload, 2, profile=profile, discipline=discipline, **mode)
+    result = replicas(workload, 2, profile=profile, **{**mode, "discipline": discipline})
     assert len(result.records) == len(workload)
     for record in result.records:
         assert record.state is RequestState.FAILED or record.dispatched_s == record.arrival_s
