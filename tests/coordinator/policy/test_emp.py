@@ -22,23 +22,33 @@ def emp(*without: str) -> Scheduler:
     return make_scheduler("emp", PROFILE, SLO, without=without)
 
 
-def constant(texts: float, images: float) -> Callable[[float], list[Work]]:
+Arrivals = Callable[[float], list[Work]]
+
+
+def constant(texts: float, images: float, *, prompt: int = 200, num_pictures: int = 1) -> Arrivals:
     """So many requests a second of each kind, evenly spaced."""
+    sizes = (1000,) * num_pictures
 
     def arrivals(now_s: float) -> list[Work]:
         found: list[Work] = []
-        for rate, make in ((texts, text), (images, pictures)):
+        for rate, kind in ((texts, "text"), (images, "pictures")):
             first, last = int(now_s * rate + 1e-9), int((now_s + STEP_S) * rate + 1e-9)
-            found += [make(f"{make.__name__}{number}", now_s) for number in range(first, last)]
+            names = [f"{kind}{number} at {now_s:g}" for number in range(first, last)]
+            if kind == "text":
+                found += [text(name, now_s, prompt=prompt) for name in names]
+            else:
+                found += [pictures(name, now_s, sizes=sizes) for name in names]
         return found
 
     return arrivals
 
 
-def square_wave(period_s: float, texts: float, images: float) -> Callable[[float], list[Work]]:
-    """Pictures for every second half of a period."""
-    both, quiet = constant(texts, images), constant(texts, 0)
-    return lambda now_s: (both if now_s % period_s >= period_s / 2 else quiet)(now_s)
+STORM = constant(31, 4, prompt=1500, num_pictures=4)
+
+
+def square_wave(period_s: float, quiet: Arrivals, busy: Arrivals) -> Arrivals:
+    """The busy load for every second half of a period."""
+    return lambda now_s: (busy if now_s % period_s >= period_s / 2 else quiet)(now_s)
 
 
 def test_light_load_and_text_alone_stay_coupled():
@@ -58,16 +68,17 @@ def test_constant_load_moves_nothing_after_settling(images):
 
 def test_a_square_wave_does_not_oscillate():
     cluster = MiniCluster(emp(), 8)
-    cluster.run(120, square_wave(20, 20, 60))
+    cluster.run(180, square_wave(60, constant(21, 2), STORM))
     assert cluster.changes
-    assert len([change for change in cluster.changes if change[0] > 40]) <= 2 * 8
+    assert len([change for change in cluster.changes if change[0] > 60]) <= 2 * 2 * 8
 
 
-def test_a_burst_of_pictures_changes_the_form_and_says_why():
+def test_a_storm_of_long_prompts_changes_the_form_and_says_why():
     scheduler = emp()
     cluster = MiniCluster(scheduler, 8)
-    cluster.run(10, constant(20, 2))
-    cluster.run(30, constant(20, 60))
+    cluster.run(10, constant(21, 2))
+    assert not cluster.changes
+    cluster.run(30, STORM)
     assert cluster.changes
     reasons = [each for each in scheduler.decisions.about("cluster") if each.piece == "search"]
     assert {"score_before", "score", "text_demand", "multimodal_demand"} <= reasons[0].numbers.keys()
@@ -100,7 +111,7 @@ def test_without_hysteresis_more_moves():
     changes = []
     for without in ((), ("hysteresis",)):
         cluster = MiniCluster(emp(*without), 8)
-        cluster.run(60, square_wave(10, 20, 40))
+        cluster.run(60, square_wave(10, constant(21, 2), STORM))
         changes.append(len(cluster.changes))
     assert changes[0] < changes[1]
 
