@@ -114,13 +114,15 @@ class Reconciler:
     def drain(self, instance_id: str, on_done: Callable[[], None]) -> None:
         """Gives the instance nothing new and moves its decoding away; `on_done` once that has been tried.
 
-        Raises PlanError if a group would lack a stage without it.
+        Raises PlanError if a group would lack a stage without it, now or once the others play what is wanted.
         """
-        check_assignments(
-            self._assignment(book)
+        others = {
+            name: self._assignment(book)
             for name, book in self._books.instances.items()
             if name != instance_id and name not in self._drained
-        )
+        }
+        check_assignments(others.values())
+        check_assignments(self._wanted.get(name, present) for name, present in others.items())
         self._drained.add(instance_id)
         self._books.set_drained(instance_id, True)
         self._books.set_open(instance_id, False)

@@ -183,6 +183,15 @@ def test_clearing_that_takes_too_long_leaves_all_as_it_was() -> None:
     world.reconciler.check_integrity()
 
 
+def test_what_others_are_about_to_give_up_does_not_count_for_a_drain() -> None:
+    world = World(plays("epd"), plays("epd"))
+    world.reconcile(plays("d"), plays("epd"))
+    assert all(each.roles == parse_roles("epd") for each in world.present)
+    with pytest.raises(PlanError, match="nobody would play"):
+        world.reconciler.drain("i1", lambda: None)
+    assert not world.books.instances["i1"].is_drained
+
+
 def test_a_drained_instance_stays_closed_until_it_is_resumed() -> None:
     world = World(plays("epd"), plays("d"))
     done: list[bool] = []
