@@ -55,7 +55,6 @@ class Reconciler:
         self._deadline_s = deadline_s
         self._note = note or _keep_silent
         self._wanted: dict[str, Assignment] = {}
-        self._drained: set[str] = set()
         self._under_way: dict[str, Transition] = {}
         self.last_failure: dict[str, str] = {}
         self.num_done = 0
@@ -70,7 +69,7 @@ class Reconciler:
         present = self._books.instances
         meant = {name: wanted.get(name, self._assignment(book)) for name, book in present.items()}
         if not lacking_stages(self._assignment(book) for book in present.values()):
-            check_assignments(each for name, each in meant.items() if name not in self._drained)
+            check_assignments(each for name, each in meant.items() if not self.is_drained(name))
         self._wanted = {name: wanted[name] for name in present if name in wanted}
         for name in self._wanted:
             self._start_if_due(name)
@@ -90,7 +89,6 @@ class Reconciler:
         transition = self._under_way.get(instance_id)
         if transition is not None:
             self._end(transition, TransitionState.LOST)
-        self._drained.discard(instance_id)
 
     def expire(self) -> None:
         """Rolls back what has taken too long."""
@@ -119,18 +117,16 @@ class Reconciler:
         others = {
             name: self._assignment(book)
             for name, book in self._books.instances.items()
-            if name != instance_id and name not in self._drained
+            if name != instance_id and not book.is_drained
         }
         check_assignments(others.values())
         check_assignments(self._wanted.get(name, present) for name, present in others.items())
-        self._drained.add(instance_id)
         self._books.set_drained(instance_id, True)
         self._books.set_open(instance_id, False)
         self._hands.clear(instance_id, frozenset(Stage), lambda _: on_done())
 
     def resume(self, instance_id: str) -> None:
         """Work comes to the instance again."""
-        self._drained.discard(instance_id)
         if instance_id in self._books.instances:
             self._books.set_drained(instance_id, False)
             self._books.set_open(instance_id, instance_id not in self._under_way)
@@ -141,13 +137,14 @@ class Reconciler:
         transition = self._under_way.get(instance_id)
         if transition is not None:
             return f"{transition.state.value}, to {transition.after}"
-        return "drained" if instance_id in self._drained else "serving"
+        return "drained" if self.is_drained(instance_id) else "serving"
 
     def wanted_of(self, instance_id: str) -> Assignment | None:
         return self._wanted.get(instance_id)
 
     def is_drained(self, instance_id: str) -> bool:
-        return instance_id in self._drained
+        book = self._books.instances.get(instance_id)
+        return book is not None and book.is_drained
 
     @property
     def num_under_way(self) -> int:
@@ -156,15 +153,14 @@ class Reconciler:
     def check_integrity(self) -> None:
         """Raises AssertionError where an instance is closed that is neither drained nor in a transition."""
         for name, book in self._books.instances.items():
-            is_closed = name in self._under_way or name in self._drained
+            is_closed = name in self._under_way or self.is_drained(name)
             assert book.is_open is not is_closed, f"{name}: open {book.is_open}, {self.state_of(name)}"
-            assert book.is_drained is (name in self._drained), f"{name}: drained {book.is_drained}"
         assert self._under_way.keys() <= self._books.instances.keys()
 
     # verbs
 
     def _start_if_due(self, name: str) -> None:
-        if name in self._under_way or name in self._drained:
+        if name in self._under_way or self.is_drained(name):
             return
         book = self._books.instances[name]
         before, after = self._assignment(book), self._next_step(name)
@@ -202,7 +198,7 @@ class Reconciler:
         self._note(f"instance {name}: {state.value} after {took_s:.3f} s, plays {plays}")
         if state is TransitionState.LOST:
             return
-        if name not in self._drained:
+        if not self.is_drained(name):
             self._books.set_open(name, True)
         if state is TransitionState.DONE:
             self.num_done += 1
