@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from rich.table import Table
 
-    from elasticmm_client.plan import ClusterPlan, PastTransition, PlannedInstance
+    from elasticmm_client.plan import ClusterPlan, Pace, PastTransition, PlannedInstance
 
 _SHOWN_PAST = 8
 
@@ -30,7 +30,10 @@ def run(
     state_dir: StateDirOption = None,
     token_file: TokenFileOption = None,
 ) -> None:
-    """Shows the wanted plan against the present one, and how far each transition is."""
+    """Shows the wanted plan against the present one, and how far each transition is.
+
+    Steps and encodes: how many times the profile's time they took since the instance attached.
+    """
     with admin_of(endpoint_of(name, state_dir, address, token_file), as_json=as_json) as admin:
         plan = admin.plan()
     if as_json:
@@ -55,7 +58,7 @@ def _table(plan: ClusterPlan) -> Table:
     from rich.table import Table
 
     table = Table(box=box.SIMPLE, pad_edge=False)
-    for header in ("id", "present", "wanted", "state", "for", "last failure"):
+    for header in ("id", "present", "wanted", "state", "for", "steps", "encodes", "last failure"):
         table.add_column(header)
     for instance in plan.instances:
         table.add_row(*_row(instance))
@@ -91,5 +94,11 @@ def _row(instance: PlannedInstance) -> tuple[str, ...]:
         wanted + pinned,
         instance.state,
         duration(instance.since_s),
+        _times(instance.steps),
+        _times(instance.encodes),
         instance.last_failure,
     )
+
+
+def _times(pace: Pace) -> str:
+    return "" if pace.factor is None else f"{pace.factor:.2f}x"

@@ -13,6 +13,7 @@ from coordinator.errors import InternalFailureError, InvalidFieldError, ServiceE
 from coordinator.hindrance import hindrance
 from coordinator.migration import MigrationOutcome
 from coordinator.migrations import Migrations
+from coordinator.paces import Paces
 from coordinator.policy.books import Books
 from coordinator.policy.capacity import Capacity, cluster_capacity
 from coordinator.policy.expectation import OutputExpectation
@@ -55,6 +56,7 @@ class Dispatcher:
         expectation: OutputExpectation,
         clock: Clock,
         *,
+        paces: Paces,
         report_grace_s: float,
         instance_wait_s: float,
     ) -> None:
@@ -63,6 +65,7 @@ class Dispatcher:
         self._scheduler = scheduler
         self._expectation = expectation
         self._clock = clock
+        self._paces = paces
         self._instance_wait_s = instance_wait_s
         self._requests: dict[str, Request] = {}
         self._pausing: list[tuple[float, Request]] = []  # until when each waits for its next dispatch
@@ -124,7 +127,9 @@ class Dispatcher:
         if report.load is not None:
             instance.load = report.load
         if report.measure is not None:
-            self._scheduler.note_step(instance.instance_id, report.measure.shape, report.measure.seconds)
+            measured = instance.instance_id, report.measure.shape, report.measure.seconds
+            self._paces.note_step(*measured)
+            self._scheduler.note_step(*measured)
         for run in report.runs:
             self._take_run(instance, run)
 
@@ -133,6 +138,8 @@ class Dispatcher:
         if request is None or not request.has_stage(report.stage, instance.instance_id):
             return
         request.note_stage(report, instance.instance_id)
+        if report.device_s:
+            self._note_encode(instance, request.media[report.item_index].span.num_tokens, report.device_s)
         self._live.note(request)
         if request.state is RequestState.ENCODING and len(request.encoded) == len(request.media):
             request.advance(RequestState.PREFILLING)
@@ -256,6 +263,10 @@ class Dispatcher:
             assert not held, f"promised without requests: {held}"
 
     # verbs
+
+    def _note_encode(self, instance: Instance, num_tokens: int, seconds: float) -> None:
+        self._paces.note_encode(instance.instance_id, num_tokens, seconds)
+        self._scheduler.note_encode(instance.instance_id, num_tokens, seconds)
 
     def _spoken_of(self, instance: Instance, said: StageReport | TokenRun | FailureReport) -> Request | None:
         """The request that the instance may speak of under this dispatch number."""

@@ -7,6 +7,7 @@ import logging
 from dataclasses import dataclass
 
 from coordinator.errors import CannotPlanError, NotFoundError
+from coordinator.paces import Pace, Paces
 from coordinator.policy.books import Books, InstanceBook
 from coordinator.policy.decisions import Decision
 from coordinator.policy.plan import Assignment, Plan, PlanError
@@ -33,6 +34,8 @@ class PlannedInstance:
     is_pinned: bool
     is_drained: bool
     last_failure: str
+    steps: Pace
+    encodes: Pace
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,13 +52,21 @@ class Planner:
     """Everything runs on the coordinator's loop."""
 
     def __init__(
-        self, name: str, scheduler: Scheduler, books: Books, reconciler: Reconciler, clock: Clock
+        self,
+        name: str,
+        scheduler: Scheduler,
+        books: Books,
+        reconciler: Reconciler,
+        clock: Clock,
+        *,
+        paces: Paces,
     ) -> None:
         self._name = name
         self._scheduler = scheduler
         self._books = books
         self._reconciler = reconciler
         self._clock = clock
+        self._paces = paces
         self._pins: dict[str, Assignment] = {}
         self._plan = Plan()
         self._refused_version: int | None = None
@@ -82,6 +93,7 @@ class Planner:
         """The instance is gone; what was pinned or drained is forgotten."""
         self._pins.pop(instance_id, None)
         self._reconciler.lose(instance_id)
+        self._paces.forget(instance_id)
 
     def note_roles(self, instance_id: str, assignment: Assignment) -> None:
         self._reconciler.note_roles(instance_id, assignment)
@@ -161,4 +173,6 @@ class Planner:
             is_pinned=book.is_pinned,
             is_drained=self._reconciler.is_drained(name),
             last_failure=self._reconciler.last_failure.get(name, ""),
+            steps=self._paces.steps[name],
+            encodes=self._paces.encodes[name],
         )

@@ -28,6 +28,7 @@ from coordinator.media.client import GatewayClient
 from coordinator.media.process import GatewayProcess
 from coordinator.media.settings import GatewaySettings
 from coordinator.model import ServedModel, load_model
+from coordinator.paces import Paces
 from coordinator.planner import Planner
 from coordinator.policy.cost_model import CostModel
 from coordinator.policy.expectation import OutputExpectation
@@ -98,6 +99,7 @@ class Coordinator:
             Slo(config.slo_ttft_s, config.slo_tpot_s),
             model=self.costs,
         )
+        self.paces = Paces(self.costs.profile)
         self.live = LiveBooks(self.clock, self.costs)
         self.dispatcher = self._make_dispatcher()
         self.planner = self._make_planner()
@@ -181,6 +183,7 @@ class Coordinator:
             self.scheduler,
             OutputExpectation(self.config.default_output_tokens),
             self.clock,
+            paces=self.paces,
             report_grace_s=self.config.report_grace_s,
             instance_wait_s=self.config.instance_wait_s,
         )
@@ -191,7 +194,7 @@ class Coordinator:
         reconciler = Reconciler(
             books, hands, self.clock, deadline_s=self.config.transition_deadline_s, note=log.info
         )
-        return Planner(self.config.policy, self.scheduler, books, reconciler, self.clock)
+        return Planner(self.config.policy, self.scheduler, books, reconciler, self.clock, paces=self.paces)
 
     def _make_cluster(self) -> Cluster:
         return Cluster(

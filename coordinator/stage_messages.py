@@ -106,6 +106,7 @@ class StageReport:
     end_ns: int
     transport: str = ""
     cached_tokens: int = 0
+    device_s: float = 0.0  # of ENCODE: the item's share of its batch's time
 
 
 @dataclass(frozen=True, slots=True)

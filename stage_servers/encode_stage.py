@@ -102,6 +102,7 @@ class EncodeStage:
             end_ns=time.time_ns(),
             item_index=job.span.item_index,
             transport=transport,
+            device_s=encoded.device_s,
         )
 
     def _fail(self, job: EncodeJob, code: grpc.StatusCode, message: str, field: str = "") -> None:

@@ -31,11 +31,10 @@ _STARVED_PAUSE_S = 0.001
 
 @dataclass(frozen=True, slots=True)
 class Encoded:
-    """One media item's embedding, and when the device worked on it (Unix ns)."""
+    """One media item's embedding."""
 
     embedding: torch.Tensor  # [num_tokens, embedding_width]
-    start_ns: int
-    end_ns: int
+    device_s: float  # its share of the batch's time, by tokens
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,7 +157,7 @@ class EngineThread:
         if not batch:
             return
         self.num_encoding = len(batch)
-        start_ns = time.time_ns()
+        started_s = time.perf_counter()
         try:
             embeddings = self._model.encode([job.pixels for job in batch])
         except Exception as error:
@@ -166,9 +165,9 @@ class EngineThread:
             for job in batch:
                 job.done.set_exception(error)
         else:
-            end_ns = time.time_ns()
+            each_s = (time.perf_counter() - started_s) / sum(job.pixels.num_tokens for job in batch)
             for job, embedding in zip(batch, embeddings, strict=True):
-                job.done.set_result(Encoded(embedding, start_ns, end_ns))
+                job.done.set_result(Encoded(embedding, job.pixels.num_tokens * each_s))
         finally:
             self.num_encoding = 0
 

@@ -40,8 +40,9 @@ class Reports:
         item_index: int = 0,
         transport: str = "",
         cached_tokens: int = 0,
+        device_s: float = 0.0,
     ) -> None:
-        """A stage of a request ended well; times are Unix nanoseconds."""
+        """A stage of a request ended well; times are Unix nanoseconds, `device_s` is of ENCODE only."""
         report = stage_control_pb2.StageReport(
             request_id=key[0],
             attempt=key[1],
@@ -51,6 +52,7 @@ class Reports:
             end_ns=end_ns,
             transport=transport,
             cached_tokens=cached_tokens,
+            device_s=device_s,
         )
         self.send(stage_control_pb2.StageMessage(stage=report))
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 
 import psutil
 
+from benchmarks.elasticity.pace import Pace, pace_between
 from benchmarks.elasticity.trace import planned
 from benchmarks.load.driver import DriveSpec, drive
 from benchmarks.load.outcomes import Outcome
@@ -22,7 +23,7 @@ from elasticmm_client import AdminClient
 from elasticmm_client.plan import ClusterPlan, Decision
 from simulator.workload.request import Request
 
-_WARM_UP = 3  # requests of each kind, before the clock runs
+_WARM_UP = 7  # requests of each kind, before the clock runs
 _WARM_UP_GAP_S = 1.0
 _SETTLE_S = 20.0
 
@@ -33,7 +34,9 @@ class Played:
 
     policy: str
     warm_up: tuple[Outcome, ...]  # of a few requests before, one at a time
+    warm_up_pace: Pace
     outcomes: tuple[Outcome, ...]
+    pace: Pace
     plan: ClusterPlan
     decisions: tuple[Decision, ...]
     num_switches: int  # while the trace was played
@@ -66,6 +69,7 @@ def play(stage: Stage, policy: str, trace: Sequence[Request], seed: int) -> Play
     ):
         spec = DriveSpec(endpoint.address, concurrency=len(requests))
         _settle(admin)
+        fresh = admin.plan()
         warm = drive(spec, warm_up, lambda _: None)
         before = admin.plan()
         with _cpu_times() as cpu_s:
@@ -77,7 +81,9 @@ def play(stage: Stage, policy: str, trace: Sequence[Request], seed: int) -> Play
     return Played(
         policy=policy,
         warm_up=tuple(each.sped_up(stage.time_scale) for each in warm),
+        warm_up_pace=pace_between(fresh, before),
         outcomes=tuple(each.sped_up(stage.time_scale) for each in outcomes),
+        pace=pace_between(before, after),
         plan=after,
         decisions=decisions,
         num_switches=after.transitions_done - before.transitions_done,

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import median
 
+from benchmarks.elasticity.pace import Pace
 from benchmarks.elasticity.playing import Stage
 from benchmarks.load.outcomes import Outcome
 from cli.slo import parse_slo
@@ -18,6 +19,8 @@ from simulator.config import ClusterConfig
 from simulator.result import RequestRecord
 from simulator.schedulers import build_scheduler
 from simulator.workload.request import Request
+
+AS_PROFILED = Pace()
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,9 +45,9 @@ class HostCosts:
     step_s: float  # to each further token
 
 
-def host_costs(stage: Stage, warm_up: Sequence[Outcome]) -> HostCosts:
-    """From requests that met an idle cluster; of first tokens the least: connections open with some."""
-    profile, by = _profile(stage), stage.time_scale
+def host_costs(stage: Stage, warm_up: Sequence[Outcome], pace: Pace = AS_PROFILED) -> HostCosts:
+    """Medians over requests that met an idle cluster, but for the first one: connections open with it."""
+    profile, by = pace.of(_profile(stage)), stage.time_scale
     steps = [
         each.tpot_s - profile.step.decode_step_s(1, each.prompt_tokens + each.output_tokens // 2) / by
         for each in warm_up
@@ -56,19 +59,22 @@ def host_costs(stage: Stage, warm_up: Sequence[Outcome]) -> HostCosts:
         for each in warm_up
         if each.kind == "text" and each.ttft_s is not None
     ]
-    return HostCosts(max(0.0, min(firsts, default=0.0)), step_s)
+    return HostCosts(max(0.0, median(firsts[1:])) if firsts[1:] else 0.0, step_s)
 
 
-def simulate(stage: Stage, policy: str, trace: Sequence[Request], host: HostCosts) -> Simulated:
+def simulate(
+    stage: Stage, policy: str, trace: Sequence[Request], host: HostCosts, pace: Pace = AS_PROFILED
+) -> Simulated:
     """To the end of the last request, with the devices and targets of the stage. Needs a profile there.
 
+    Devices are as fast as `pace` says; policies reckon with the profile as it is, as the live ones do.
     A request reaches its instance `host.request_s` after the decision; a step takes `host.step_s` longer.
     """
     assert stage.plan.slo is not None
     profile, by = _profile(stage), stage.time_scale
-    step = replace(profile.step, fixed_s=profile.step.fixed_s + host.step_s * by)
-    profile = replace(profile, step=step)
-    config = ClusterConfig(stage.num_instances, profile, control_s=host.request_s * by)
+    paced = pace.of(profile)
+    paced = replace(paced, step=replace(paced.step, fixed_s=paced.step.fixed_s + host.step_s * by))
+    config = ClusterConfig(stage.num_instances, paced, control_s=host.request_s * by)
     slow = [replace(each, arrival_s=each.arrival_s * by) for each in trace]
     cluster = Cluster(config, build_scheduler(policy, (), profile, Slo(*parse_slo(stage.plan.slo))), slow)
     result = cluster.run()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from coordinator.paces import Pace
 from coordinator.planner import PlannedInstance, PlanStatus
 from coordinator.policy.decisions import Decision
 from coordinator.policy.plan import Assignment
@@ -40,10 +41,16 @@ def _from_planned(planned: PlannedInstance) -> pb.PlannedInstance:
         is_pinned=planned.is_pinned,
         is_drained=planned.is_drained,
         last_failure=planned.last_failure,
+        steps=_from_pace(planned.steps),
+        encodes=_from_pace(planned.encodes),
     )
     if planned.wanted is not None:
         message.wanted.CopyFrom(_from_assignment(planned.wanted))
     return message
+
+
+def _from_pace(pace: Pace) -> pb.Pace:
+    return pb.Pace(measured_s=pace.measured_s, profiled_s=pace.profiled_s)
 
 
 def _from_past(past: PastTransition) -> pb.PastTransition:

@@ -237,6 +237,7 @@ def _to_stage_report(message: pb.StageReport) -> StageReport:
         end_ns=message.end_ns,
         transport=message.transport,
         cached_tokens=message.cached_tokens,
+        device_s=message.device_s,
     )
 
 

@@ -13,6 +13,7 @@ from PIL import Image
 
 from benchmarks import elastic, fidelity
 from benchmarks.elasticity.options import add_options, make_stage, trace_spec
+from benchmarks.elasticity.pace import Pace, pace_between
 from benchmarks.elasticity.pictures import gradient
 from benchmarks.elasticity.simulating import HostCosts, as_sent, host_costs, simulate
 from benchmarks.elasticity.trace import TraceSpec, make_trace, planned
@@ -20,6 +21,8 @@ from benchmarks.load.outcomes import Outcome
 from benchmarks.load.texts import TextMaker
 from cli.model_folder import model_folder
 from core.profile_file import load_profile
+from elasticmm_client.plan import Assignment, ClusterPlan, PlannedInstance
+from elasticmm_client.plan import Pace as Seconds
 
 SPEC = TraceSpec(
     duration_s=200.0,
@@ -93,10 +96,10 @@ def test_what_the_host_adds_to_a_lone_request(tmp_path: Path) -> None:
     stage = make_stage(options("emulated", "--time-scale", "2"), tmp_path)
     alone_s = load_profile("a800-qwen2.5-vl-7b").prefill_s(900)
     warm_up = [
-        Outcome(0, "text", 0.0, 1.0, ttft_s=alone_s + 0.05, prompt_tokens=900),
-        Outcome(1, "text", 0.0, 1.0, ttft_s=alone_s + 0.01, prompt_tokens=900),
-        Outcome(2, "image", 0.0, 1.0, ttft_s=0.0, prompt_tokens=900),
+        Outcome(at, "text", 0.0, 1.0, ttft_s=alone_s + added_s, prompt_tokens=900)
+        for at, added_s in enumerate((0.05, 0.03, 0.01, 0.005))
     ]
+    warm_up.append(Outcome(4, "image", 0.0, 1.0, ttft_s=0.0, prompt_tokens=900))
     assert host_costs(stage, warm_up) == HostCosts(pytest.approx(0.01), 0.0)
     assert host_costs(stage, []) == HostCosts(0.0, 0.0)
 
@@ -117,6 +120,36 @@ def test_what_the_host_adds_to_a_step(tmp_path: Path) -> None:
     )
     assert slow[0].tpot_s == pytest.approx((quick[0].tpot_s or 0.0) + 0.002)
     assert slow[0].ttft_s == pytest.approx((quick[0].ttft_s or 0.0) + 0.01, abs=1e-4)
+
+
+def planned_instance(name: str, steps: Seconds, encodes: Seconds) -> PlannedInstance:
+    present = Assignment(("prefill",), "shared")
+    return PlannedInstance(name, present, None, "serving", 0.0, False, False, "", steps, encodes)
+
+
+def test_a_pace_is_of_the_work_between_two_plans() -> None:
+    nothing = Seconds(0.0, 0.0)
+    before = ClusterPlan("emp", 1, (planned_instance("a", Seconds(3.0, 1.0), nothing),), 0, 0, ())
+    later = (
+        planned_instance("a", Seconds(5.0, 2.0), nothing),
+        planned_instance("b", Seconds(1.0, 1.0), nothing),
+    )
+    pace = pace_between(before, replace(before, instances=later))
+    assert (pace.steps, pace.encodes) == (1.5, 1.0)
+
+
+def test_a_slower_pace_is_a_slower_device(tmp_path: Path) -> None:
+    profile = load_profile("a800-qwen2.5-vl-7b")
+    slow = Pace(steps=2.0, encodes=3.0).of(profile)
+    assert slow.prefill_s(900, 700) == pytest.approx(2 * profile.prefill_s(900, 700))
+    assert slow.encode.encode_s(700) == pytest.approx(3 * profile.encode.encode_s(700))
+    trace, stage = make_trace(SPEC, seed=1), make_stage(options("emulated", "--instances", "2"), tmp_path)
+    text = [next(each for each in trace if each.source == "text")]
+    none = HostCosts(0.0, 0.0)
+    quick, late = (
+        simulate(stage, "coupled", text, none, each).outcomes for each in (Pace(), Pace(steps=2.0))
+    )
+    assert late[0].tpot_s == pytest.approx(2 * (quick[0].tpot_s or 0.0))
 
 
 def test_prompts_are_as_long_as_counted() -> None:
@@ -148,11 +181,13 @@ def test_differences_are_relative_to_the_live_side() -> None:
     compared = {"difference": {"ttft_ms.p50": -0.11, "tpot_ms.p50": 0.1, "goodput_per_s": 0.0}}
     assert fidelity.misses("emulated", compared) == ["ttft_ms.p50 -11.0%"]
     assert not fidelity.misses("computed", compared)
+    assert fidelity.misses("computed", {"difference": {"ttft_ms.p50": 0.0}})[0] == "tpot_ms.p50 is missing"
 
 
 def test_tables() -> None:
     side = {"ttft_ms": {"p50": 10.0}, "tpot_ms": {"p50": 2.0}, "goodput_per_s": 1.0, "switches": 0}
-    one = {"host_ms": 1.0, "host_step_ms": 0.1, "live": side, "simulated": side}
+    pace = {"steps": 1.0, "encodes": 1.2}
+    one = {"host_ms": 1.0, "host_step_ms": 0.1, "pace": pace, "live": side, "simulated": side}
     compared = {"emp": one | {"difference": {"ttft_ms.p50": 0.0}}}
-    assert fidelity.build_table("emulated", compared).row_count == 4
+    assert fidelity.build_table("emulated", compared).row_count == 6
     assert [column.header for column in elastic.build_table({"emp": [side]}).columns][1:] == ["emp"]

@@ -7,13 +7,14 @@ import pytest
 from benchmarks.elasticity.answers import Reference, Tally
 from benchmarks.elasticity.pins import ALL_GROUP_PAIRS, ALL_PAIRS, PinChooser
 from benchmarks.switching import is_good, times_of
-from elasticmm_client.plan import Assignment, PastTransition, PlannedInstance
+from elasticmm_client.plan import Assignment, Pace, PastTransition, PlannedInstance
 
 COUPLED = Assignment(("encode", "prefill", "decode"), "shared")
+NONE = Pace(0.0, 0.0)
 
 
 def instance(name: str, present: Assignment) -> PlannedInstance:
-    return PlannedInstance(name, present, None, "serving", 0.0, False, False, "")
+    return PlannedInstance(name, present, None, "serving", 0.0, False, False, "", NONE, NONE)
 
 
 def past(number: int, took_s: float, *, resident: int = 0, moved: int = 0) -> PastTransition:

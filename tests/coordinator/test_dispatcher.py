@@ -16,6 +16,7 @@ from coordinator.dispatcher import Dispatcher
 from coordinator.errors import CannotMigrateError, NotFoundError, ServiceError
 from coordinator.events import FinishedEvent, TokensEvent
 from coordinator.fanout import RequestOutput
+from coordinator.paces import Paces
 from coordinator.policy.cost_model import CostModel
 from coordinator.policy.expectation import OutputExpectation
 from coordinator.policy.scheduler import Slo
@@ -67,6 +68,7 @@ class Play:
             make_scheduler(policy, costs.profile, Slo(1.0, 1.0)),
             OutputExpectation(default_tokens=4),
             self.clock,
+            paces=Paces(costs.profile),
             report_grace_s=0.0,
             instance_wait_s=0.0,
         )

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from core.profile_file import write_profile
+from elasticmm_client import AdminClient
 from tests.checkpoints import build_checkpoint
 from tests.integration.asking import ask_all, make_questions
 from tests.integration.running import cluster
@@ -43,6 +44,19 @@ def test_topologies_and_time_scales_make_the_same_tokens(model: Path, profile: P
     apart = answers(model, profile, tmp_path / "b", "e1p2d2", "--time-scale", "0.1", "--transport", "grpc")
     assert alone == apart
     assert all(len(tokens) == 60 for tokens in alone)
+
+
+def test_the_plan_shows_the_pace_of_every_instance(model: Path, profile: Path, tmp_path: Path) -> None:
+    options = ("--device", f"emulated:{profile}", "--profile", str(profile), "--time-scale", "10")
+    with (
+        cluster(tmp_path / "s", model, "coupled", *options) as running,
+        AdminClient(running.address, (running.state_dir / "token").read_text().strip()) as admin,
+    ):
+        ask_all(running.client, make_questions(seed=5, count=6), max_tokens=20, seed=1)
+        (instance,) = admin.plan().instances
+    for pace in (instance.steps, instance.encodes):
+        assert pace.factor is not None
+        assert pace.factor >= 5  # of devices at a tenth of the speed, however late the host is
 
 
 def test_an_unknown_profile_is_named(model: Path, tmp_path: Path) -> None:

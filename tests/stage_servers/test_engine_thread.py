@@ -95,7 +95,9 @@ async def test_waiting_items_are_encoded_together_within_the_token_bound(thread:
     jobs = [asyncio.create_task(thread.encode(pixels(value))) for value in (1, 2, 3)]
     await asyncio.sleep(0)
     thread.start()
-    assert [encoded.embedding for encoded in await asyncio.gather(*jobs)] == [2, 4, 6]
+    done = await asyncio.gather(*jobs)
+    assert [encoded.embedding for encoded in done] == [2, 4, 6]
+    assert done[0].device_s == done[1].device_s > 0  # of one batch, as large as each other
     assert thread._model.batches == [[1, 2], [3]]
 
 

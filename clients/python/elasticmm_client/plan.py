@@ -21,6 +21,19 @@ class Assignment:
 
 
 @dataclass(frozen=True, slots=True)
+class Pace:
+    """Device time since the instance attached, and what the coordinator's profile says of the same work."""
+
+    measured_s: float
+    profiled_s: float
+
+    @property
+    def factor(self) -> float | None:
+        """How many times the profile's time was taken; None before there was any work."""
+        return self.measured_s / self.profiled_s if self.profiled_s else None
+
+
+@dataclass(frozen=True, slots=True)
 class PlannedInstance:
     id: str
     present: Assignment
@@ -30,6 +43,8 @@ class PlannedInstance:
     is_pinned: bool
     is_drained: bool
     last_failure: str  # why the last transition was rolled back; empty if it was not
+    steps: Pace
+    encodes: Pace
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +114,13 @@ def _planned(message: admin_pb2.PlannedInstance) -> PlannedInstance:
         is_pinned=message.is_pinned,
         is_drained=message.is_drained,
         last_failure=message.last_failure,
+        steps=_pace(message.steps),
+        encodes=_pace(message.encodes),
     )
+
+
+def _pace(message: admin_pb2.Pace) -> Pace:
+    return Pace(message.measured_s, message.profiled_s)
 
 
 def _past(message: admin_pb2.PastTransition) -> PastTransition:

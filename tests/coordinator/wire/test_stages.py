@@ -101,9 +101,10 @@ def test_stage_failure_and_heartbeat() -> None:
         end_ns=4,
         transport="shm",
         cached_tokens=6,
+        device_s=0.5,
     )
     assert wire.to_report(pb.StageMessage(stage=stage)) == records.StageReport(
-        "r", 1, Stage.ENCODE, 2, 3, 4, "shm", 6
+        "r", 1, Stage.ENCODE, 2, 3, 4, "shm", 6, 0.5
     )
     failure = pb.FailureReport(request_id="r", attempt=1, item_index=2, code=14, message="m", field="f")
     assert wire.to_report(pb.StageMessage(failure=failure)) == records.FailureReport(

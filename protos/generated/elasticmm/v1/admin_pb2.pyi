@@ -319,6 +319,8 @@ class PlannedInstance(_message.Message):
     IS_PINNED_FIELD_NUMBER: _builtins.int
     IS_DRAINED_FIELD_NUMBER: _builtins.int
     LAST_FAILURE_FIELD_NUMBER: _builtins.int
+    STEPS_FIELD_NUMBER: _builtins.int
+    ENCODES_FIELD_NUMBER: _builtins.int
     instance_id: _builtins.str
     state: _builtins.str
     """"serving", or how far a transition is."""
@@ -334,6 +336,10 @@ class PlannedInstance(_message.Message):
     def wanted(self) -> Global___Assignment:
         """Unset where the plan has no opinion."""
 
+    @_builtins.property
+    def steps(self) -> Global___Pace: ...
+    @_builtins.property
+    def encodes(self) -> Global___Pace: ...
     def __init__(
         self,
         *,
@@ -345,14 +351,40 @@ class PlannedInstance(_message.Message):
         is_pinned: _builtins.bool = ...,
         is_drained: _builtins.bool = ...,
         last_failure: _builtins.str = ...,
+        steps: Global___Pace | None = ...,
+        encodes: Global___Pace | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["present", b"present", "wanted", b"wanted"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["encodes", b"encodes", "present", b"present", "steps", b"steps", "wanted", b"wanted"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["instance_id", b"instance_id", "is_drained", b"is_drained", "is_pinned", b"is_pinned", "last_failure", b"last_failure", "present", b"present", "since_s", b"since_s", "state", b"state", "wanted", b"wanted"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["encodes", b"encodes", "instance_id", b"instance_id", "is_drained", b"is_drained", "is_pinned", b"is_pinned", "last_failure", b"last_failure", "present", b"present", "since_s", b"since_s", "state", b"state", "steps", b"steps", "wanted", b"wanted"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___PlannedInstance: _TypeAlias = PlannedInstance  # noqa: Y015
+
+@_typing.final
+class Pace(_message.Message):
+    """Device time since the instance attached, and what the coordinator's profile says of the same work."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MEASURED_S_FIELD_NUMBER: _builtins.int
+    PROFILED_S_FIELD_NUMBER: _builtins.int
+    measured_s: _builtins.float
+    profiled_s: _builtins.float
+    def __init__(
+        self,
+        *,
+        measured_s: _builtins.float = ...,
+        profiled_s: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["measured_s", b"measured_s", "profiled_s", b"profiled_s"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Pace: _TypeAlias = Pace  # noqa: Y015
 
 @_typing.final
 class WhyRequest(_message.Message):

@@ -488,6 +488,7 @@ class StageReport(_message.Message):
     END_NS_FIELD_NUMBER: _builtins.int
     TRANSPORT_FIELD_NUMBER: _builtins.int
     CACHED_TOKENS_FIELD_NUMBER: _builtins.int
+    DEVICE_S_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     attempt: _builtins.int
     stage: _inference_pb2.Stage.ValueType
@@ -499,6 +500,8 @@ class StageReport(_message.Message):
     transport: _builtins.str
     cached_tokens: _builtins.int
     """For PREFILL: prompt tokens that came from a cache."""
+    device_s: _builtins.float
+    """For ENCODE: seconds on the device, the item's share of its batch by tokens."""
     def __init__(
         self,
         *,
@@ -510,10 +513,11 @@ class StageReport(_message.Message):
         end_ns: _builtins.int = ...,
         transport: _builtins.str = ...,
         cached_tokens: _builtins.int = ...,
+        device_s: _builtins.float = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "cached_tokens", b"cached_tokens", "end_ns", b"end_ns", "item_index", b"item_index", "request_id", b"request_id", "stage", b"stage", "start_ns", b"start_ns", "transport", b"transport"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "cached_tokens", b"cached_tokens", "device_s", b"device_s", "end_ns", b"end_ns", "item_index", b"item_index", "request_id", b"request_id", "stage", b"stage", "start_ns", b"start_ns", "transport", b"transport"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
