@@ -16,6 +16,7 @@ from coordinator.policy.work import Share, Work, shares_of
 from core.stages import ModalityGroup, Roles, Stage
 
 _GROUPS = (ModalityGroup.TEXT, ModalityGroup.MULTIMODAL)
+_NOTHING = Share()  # never changed
 
 
 @dataclass(slots=True, eq=False)
@@ -120,29 +121,32 @@ class Books:
 
     def note(self, work: Work) -> None:
         """Running work has changed: call after every change of a field, the placement included."""
-        if work.request_id in self._queued:
+        request_id = work.request_id
+        if request_id in self._queued:
             self._unqueue(work)
-            self.running[work.request_id] = work
-        before, shares = self._shares.get(work.request_id), shares_of(work, self._block_tokens)
+            self.running[request_id] = work
+        before, shares = self._shares.get(request_id), shares_of(work, self._block_tokens)
+        self._shares[request_id] = shares
         if before:
-            self._add_shares(before, -1)
-        self._shares[work.request_id] = shares
-        self._add_shares(shares, 1)
+            self._replace_shares(before, shares)
+        else:
+            self._add_shares(shares, 1)
 
     def note_outputs(self, work: Work, num_outputs: int) -> None:
         """As `note` after running work has shown so many tokens, at a fraction of the cost where only its
         decoder's context grows."""
-        grown = num_outputs - work.num_outputs
+        placement, before = work.placement, work.num_outputs
         work.num_outputs = num_outputs
-        placement = work.placement
         share = None if placement is None else self._shares[work.request_id].get(placement.decode)
         if placement is None or share is None or not work.is_prefilled or num_outputs >= work.reserve_tokens:
             self.note(work)
             return
+        grown = num_outputs - before
         share.context_tokens += grown
-        if (book := self.instances.get(placement.decode)) is not None:
+        book = self.instances.get(placement.decode)
+        if grown and book is not None:
             book.load.context_tokens += grown
-            self.journal.add(placement.decode)
+            self.journal.add((placement.decode,))
 
     def end(self, work: Work) -> None:
         """Finished, failed or cancelled; unknown work is no error."""
@@ -217,12 +221,26 @@ class Books:
             self._add_shares(shares, -1)
 
     def _add_shares(self, shares: dict[str, Share], sign: int) -> None:
-        instances, journal = self.instances, self.journal
+        instances = self.instances
         for name, share in shares.items():
             book = instances.get(name)
             if book is not None:
                 book.load.add(share, sign)
-                journal.add(name)
+        self.journal.add(shares)
+
+    def _replace_shares(self, before: dict[str, Share], after: dict[str, Share]) -> None:
+        """As taking off the one and adding the other, instance by instance."""
+        instances = self.instances
+        for name, share in before.items():
+            book = instances.get(name)
+            if book is not None:
+                book.load.replace(share, after.get(name, _NOTHING))
+        for name, share in after.items():
+            if name not in before and (book := instances.get(name)) is not None:
+                book.load.add(share)
+        self.journal.add(before)
+        if after.keys() != before.keys():
+            self.journal.add(after)
 
 
 def _load_of_waiting(work: Work) -> Share:

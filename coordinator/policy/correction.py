@@ -39,11 +39,12 @@ class Correction:
 
         Nonsense is passed over, and so is what was predicted right.
         """
-        predicted, total = self.apply(parts), sum(parts)
+        predicted = self.apply(parts)
         if not (predicted > 0 and seconds > 0 and math.isfinite(seconds)):
             return False
         if abs(seconds / predicted - 1) < _CLOSE:
             return False
+        total = sum(parts)
         error = self._tamed(seconds / predicted - 1) * predicted / total
         gains = self._gains([part / total for part in parts])
         self.factors = [

@@ -7,7 +7,7 @@ from math import ceil
 from coordinator.policy.books import InstanceBook
 from coordinator.policy.cost_model import CostModel
 from coordinator.policy.work import Share, Work
-from core.costs import StepShape, chunk_shape
+from core.costs import chunk_shape
 
 
 class Costing:
@@ -39,14 +39,13 @@ class Costing:
         if sequences <= 0:
             return 0.0
         count, context = ceil(sequences), ceil(context_tokens)  # at least as large as the averages
-        return self.model.step_costs.step_s(StepShape(count, float(context), count, context))
+        return self.model.step_costs.seconds(count, float(context), count, context)
 
     def full_step_s(self, sequences: float, context_tokens: float) -> float:
         """A step of a full prefill chunk beside so large a decode batch."""
         new, attended, _, _ = self._chunk
         count, context = ceil(sequences), ceil(context_tokens)
-        shape = StepShape(new + count, attended + context, 1 + count, context)
-        return self.model.step_costs.step_s(shape)
+        return self.model.step_costs.seconds(new + count, attended + context, 1 + count, context)
 
     def promised_step_s(self, book: InstanceBook) -> float:
         """A decode step of the instance once all that was promised to it decodes, and one more."""

@@ -12,11 +12,13 @@ from coordinator.policy.costing import Costing
 from coordinator.policy.decisions import Decision, DecisionRing
 from coordinator.policy.forms import PD, D, E, P
 from coordinator.policy.lateness import ArrivalQueueing, Queueing
+from coordinator.policy.one_by_one import Choice, OneByOne
 from coordinator.policy.turns import Turns
 from coordinator.policy.view import Placement
 from coordinator.policy.work import Work
 from core.stages import COUPLED
 
+FEW = 24  # instances; for no more of them it is quicker to weigh one after the other
 _QUEUED_STEPS = 0.5  # of prefill that may wait on an instance behind what it works on
 
 
@@ -25,15 +27,6 @@ class _Encoding(NamedTuple):
 
     rows: tuple[int, ...]
     ready_s: float
-
-
-class _Choice(NamedTuple):
-    """Rows of the chosen instances, and the predicted seconds to the first token."""
-
-    encode: tuple[int, ...]
-    prefill: int
-    decode: int
-    first_s: float
 
 
 _NO_MEDIA = _Encoding((), 0.0)
@@ -50,6 +43,8 @@ class Dispatch:
     waits here, where it can still go elsewhere and text can pass it. Among those with room, the earliest
     predicted first token wins; then the decode instance where the answer is predicted to end first.
     With `together`, one instance does all stages of a request, as coupled replicas do.
+
+    Many instances are weighed at once, in columns; `OneByOne` does the same for few.
     """
 
     def __init__(
@@ -60,8 +55,9 @@ class Dispatch:
         *,
         queueing: Queueing | None = None,
         together: bool = False,
+        few: int = FEW,
     ) -> None:
-        """`queueing` None: first come, first served."""
+        """`queueing` None: first come, first served. Up to `few` instances are weighed one by one."""
         self._costing = costing
         self._turns = turns
         self._decisions = decisions
@@ -69,6 +65,10 @@ class Dispatch:
         self._queueing = queueing or ArrivalQueueing()
         self._columns = Columns(costing)
         self._most_queued_s = _QUEUED_STEPS * costing.chunk_s
+        self._few = few
+        self._one_by_one = OneByOne(
+            costing, self._queueing, most_queued_s=self._most_queued_s, together=together
+        )
         self._blocked: tuple[int, int, tuple[str, ...]] | None = None
 
     def place(self, books: Books, now_s: float) -> Placement | None:
@@ -78,9 +78,9 @@ class Dispatch:
         state = (books.version, books.journal.end, tuple(work.request_id for work in firsts))
         if not firsts or state == self._blocked:
             return None
-        self._columns.refresh(books)
+        choose = self._one_by_one.choose if len(books.instances) <= self._few else self._choose
         for work in firsts:
-            choice = self._choose(work)
+            choice = choose(books, work)
             if choice is not None:
                 self._turns.took(work)
                 self._queueing.placed(work, now_s)
@@ -92,7 +92,9 @@ class Dispatch:
         """What was placed has shown its first token."""
         self._queueing.shown(work, work.arrival_s + ttft_s)
 
-    def _choose(self, work: Work) -> _Choice | None:
+    def _choose(self, books: Books, work: Work) -> Choice | None:
+        columns = self._columns
+        columns.refresh(books)
         spread = self._spread_media(work) if work.media else _NO_MEDIA
         rows = self._with_room(work)
         if not rows.size:
@@ -107,7 +109,15 @@ class Dispatch:
         if decode is None:
             return None
         encode = (prefill,) * len(work.media) if is_local[best] else spread.rows
-        return _Choice(encode, prefill, decode, soonest_s)
+        ids = columns.ids
+        return Choice(
+            tuple(ids[row] for row in encode),
+            ids[prefill],
+            ids[decode],
+            soonest_s,
+            float(columns.backlog_s[prefill]),
+            float(columns.decode_step_s[decode]),
+        )
 
     def _with_room(self, work: Work) -> Ints:
         """Prefill instances with free KV and embedding blocks for the request."""
@@ -181,18 +191,16 @@ class Dispatch:
         end_s += np.where(rows == prefill, -1e-9, self._costing.hand_over_s(work))
         return int(rows[end_s.argmin()])
 
-    def _placement(self, work: Work, choice: _Choice, now_s: float) -> Placement:
-        columns, ids = self._columns, self._columns.ids
-        encode = tuple(ids[row] for row in choice.encode)
-        placement = Placement(work.request_id, encode, ids[choice.prefill], ids[choice.decode])
+    def _placement(self, work: Work, choice: Choice, now_s: float) -> Placement:
+        placement = Placement(work.request_id, choice.encode, choice.prefill, choice.decode)
         numbers = {
             "waited_s": now_s - work.arrival_s,
             "first_token_in_s": choice.first_s,
-            "prefill_backlog_s": float(columns.backlog_s[choice.prefill]),
-            "decode_step_s": float(columns.decode_step_s[choice.decode]),
+            "prefill_backlog_s": choice.backlog_s,
+            "decode_step_s": choice.decode_step_s,
         }
-        words = f"goes to prefill {placement.prefill}, decode {placement.decode}"
-        words += f", encode {' '.join(encode)}" if encode else ""
+        words = f"goes to prefill {choice.prefill}, decode {choice.decode}"
+        words += f", encode {' '.join(choice.encode)}" if choice.encode else ""
         self._decisions.add(Decision(now_s, "dispatch", work.request_id, words, numbers))
         return placement
 

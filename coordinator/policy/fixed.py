@@ -35,23 +35,29 @@ class FixedScheduler:
         self._layout = layout
         self._dispatch = dispatch
         self._plan = Plan()
+        self._planned: tuple[Books, int, tuple[str, ...]] | None = None  # what the plan is of
 
     def place(self, books: Books, now_s: float) -> Placement | None:
         return self._dispatch.place(books, now_s)
 
     def plan(self, books: Books, now_s: float) -> Plan:
-        pinned = {
-            name: Assignment(book.roles, book.group)
-            for name, book in books.instances.items()
-            if book.is_pinned
-        }
+        names = tuple(name for name, book in books.instances.items() if book.is_pinned)
+        state = books, books.version, names
+        if state != self._planned:
+            self._planned = state
+            self._renew(books, names, now_s)
+        return self._plan
+
+    def _renew(self, books: Books, names: tuple[str, ...], now_s: float) -> None:
+        """With these instances pinned."""
+        of_pinned = (books.instances[name] for name in names)
+        pinned = {book.instance_id: Assignment(book.roles, book.group) for book in of_pinned}
         wanted = self._layout(sorted(books.instances.keys() - pinned.keys())) | pinned
         if wanted != self._plan.wanted:
             self._plan = Plan(self._plan.version + 1, wanted)
             choice = "plays " + ", ".join(f"{name} {wanted[name]}" for name in sorted(wanted))
             numbers = {"instances": float(len(wanted)), "pinned": float(len(pinned))}
             self.decisions.add(Decision(now_s, "layout", self._name, choice, numbers))
-        return self._plan
 
     def note_arrival(self, work: Work, now_s: float) -> None:
         """A fixed layout learns nothing."""

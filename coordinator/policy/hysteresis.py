@@ -48,6 +48,10 @@ class Hysteresis:
         """Whether scores (about the share of requests that miss a target) differ enough."""
         return present - proposed > self.least_improvement
 
+    def can_improve(self, present: float) -> bool:
+        """Whether any score would differ enough: none is below zero."""
+        return self.improves(present, 0.0)
+
     def note_change(self, instance_id: str, now_s: float) -> None:
         changed_s, dwell_s = self._changes.get(instance_id, (-float("inf"), self._dwell_s))
         is_recent = now_s - changed_s < self._memory_s

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 
 class Journal:
     """Names of the instances whose load changed, in order; readers keep their position in it."""
@@ -10,17 +12,15 @@ class Journal:
         self._names: list[str] = []
         self._forgotten = 0
         self._most_entries = most_entries
+        self.end = 0  # the position after the last entry
 
-    @property
-    def end(self) -> int:
-        """The position after the last entry."""
-        return self._forgotten + len(self._names)
-
-    def add(self, name: str) -> None:
+    def add(self, names: Iterable[str]) -> None:
+        """Each of them has changed."""
         if len(self._names) >= self._most_entries:
-            self._forgotten += len(self._names)
+            self._forgotten = self.end
             self._names.clear()
-        self._names.append(name)
+        self._names += names
+        self.end = self._forgotten + len(self._names)
 
     def since(self, position: int) -> set[str] | None:
         """Names noted from the position on; None where those have been forgotten: any may have changed."""

@@ -55,6 +55,7 @@ class Reconciler:
         self._deadline_s = deadline_s
         self._note = note or _keep_silent
         self._wanted: dict[str, Assignment] = {}
+        self._settled: tuple[int, dict[str, Assignment]] | None = None  # books, and what was wanted of them
         self._under_way: dict[str, Transition] = {}
         self.last_failure: dict[str, str] = {}
         self.num_done = 0
@@ -66,6 +67,9 @@ class Reconciler:
 
         Raises PlanError if the plan would leave a group without a stage that it needs; nothing is begun.
         """
+        state = (self._books.version, dict(wanted))
+        if state == self._settled:
+            return  # nothing was to be started then, nothing was under way, and neither has changed
         present = self._books.instances
         meant = {name: wanted.get(name, self._assignment(book)) for name, book in present.items()}
         if not lacking_stages(self._assignment(book) for book in present.values()):
@@ -73,6 +77,8 @@ class Reconciler:
         self._wanted = {name: wanted[name] for name in present if name in wanted}
         for name in self._wanted:
             self._start_if_due(name)
+        is_settled = not self._under_way and state[0] == self._books.version
+        self._settled = state if is_settled else None
 
     def note_roles(self, instance_id: str, assignment: Assignment) -> None:
         """The instance says what it plays; the books know already."""

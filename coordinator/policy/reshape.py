@@ -98,6 +98,8 @@ class Reshaper:
         count, present = len(free), forms_of(free)
         current = present if self._target is None else self._target.forms
         before = self._predictor.score(current, demand) if current is not None else float("inf")
+        if Piece.SEARCH in self._pieces and not self._hysteresis.can_improve(before):
+            return  # whatever a search found
         found = self._find(count, present, self._split(count, present, now_s, demand), demand)
         if current is not None and assignments_of(found.forms) == assignments_of(current):
             return

@@ -113,6 +113,32 @@ class Share:
             self.decoding += sign * other.decoding
             self.context_tokens += sign * other.context_tokens
 
+    def replace(self, before: Share, after: Share) -> None:
+        """Takes off the one and adds the other, which is mostly the same but for a few numbers."""
+        self.kv_blocks += after.kv_blocks - before.kv_blocks
+        self.embedding_blocks += after.embedding_blocks - before.embedding_blocks
+        if before.encode_items:
+            self.encode_items -= before.encode_items
+            self.encode_tokens -= before.encode_tokens
+            self.encode_s = self.encode_s - before.encode_s if self.encode_items else 0.0
+        if after.encode_items:
+            self.encode_items += after.encode_items
+            self.encode_tokens += after.encode_tokens
+            self.encode_s += after.encode_s
+        if before.prefills:
+            self.prefills -= before.prefills
+            self.prefill_tokens -= before.prefill_tokens
+            self.media_tokens -= before.media_tokens
+            self.prefill_s = self.prefill_s - before.prefill_s if self.prefills else 0.0
+        if after.prefills:
+            self.prefills += after.prefills
+            self.prefill_tokens += after.prefill_tokens
+            self.media_tokens += after.media_tokens
+            self.prefill_s += after.prefill_s
+        self.sequences += after.sequences - before.sequences
+        self.decoding += after.decoding - before.decoding
+        self.context_tokens += after.context_tokens - before.context_tokens
+
     @property
     def text_tokens(self) -> int:
         """Open prompt tokens of text-only prompts."""
@@ -129,18 +155,33 @@ def shares_of(work: Work, block_tokens: dict[str, int]) -> dict[str, Share]:
     if placement is None:
         return {}
     prefill, decode = placement.prefill, placement.decode
-    shares = {decode: Share()}
-    if prefill != decode and not (work.is_prefilled and work.is_handed_over):
-        shares[prefill] = Share()
-    if len(work.encoded) < len(work.media):
-        _share_encodes(work, placement.encode, shares)
-    if not work.is_prefilled:
-        _share_prefill(work, shares[prefill])
-    if prefill != decode and not work.is_handed_over and prefill in block_tokens:
-        shares[prefill].kv_blocks += num_blocks(work.computed_tokens, block_tokens[prefill])
-    if work.media and not (work.is_handed_over and (prefill != decode or work.num_moves > 0)):
-        shares[prefill].embedding_blocks += work.embedding_blocks
-    _share_decode(work, decode, shares, block_tokens)
+    is_local, is_prefilled, is_handed_over = prefill == decode, work.is_prefilled, work.is_handed_over
+    on_prefill = on_decode = Share()
+    shares = {decode: on_decode}
+    if not (is_local or (is_prefilled and is_handed_over)):
+        on_prefill = shares[prefill] = Share()
+    if work.media:
+        if len(work.encoded) < len(work.media):
+            _share_encodes(work, placement.encode, shares)
+        if not (is_handed_over and (not is_local or work.num_moves > 0)):
+            on_prefill.embedding_blocks = work.embedding_blocks
+    if not is_prefilled:
+        tokens = work.computed_tokens
+        on_prefill.prefills = 1
+        on_prefill.prefill_tokens = tokens
+        on_prefill.media_tokens = tokens if work.media else 0
+        on_prefill.prefill_s = work.prefill_s
+    if not (is_local or is_handed_over) and prefill in block_tokens:
+        on_prefill.kv_blocks = num_blocks(work.computed_tokens, block_tokens[prefill])
+    if decode in block_tokens:
+        on_decode.kv_blocks += num_blocks(work.promised_tokens, block_tokens[decode])
+    on_decode.sequences = 1
+    if is_prefilled:
+        on_decode.decoding = 1
+        on_decode.context_tokens = work.context_tokens
+    target = work.moving_to
+    if target is not None and target != decode and target in block_tokens:  # both ends promise its blocks
+        shares.setdefault(target, Share()).kv_blocks += num_blocks(work.promised_tokens, block_tokens[target])
     return shares
 
 
@@ -154,25 +195,3 @@ def _share_encodes(work: Work, encoders: tuple[str, ...], shares: dict[str, Shar
             on_encoder.encode_items += 1
             on_encoder.encode_tokens += item.num_tokens
             on_encoder.encode_s += item.encode_s
-
-
-def _share_prefill(work: Work, share: Share) -> None:
-    tokens = work.computed_tokens
-    share.prefills = 1
-    share.prefill_tokens = tokens
-    share.media_tokens = tokens if work.media else 0
-    share.prefill_s = work.prefill_s
-
-
-def _share_decode(work: Work, decode: str, shares: dict[str, Share], block_tokens: dict[str, int]) -> None:
-    """While it moves, both ends promise its blocks."""
-    for decoder in (decode,) if work.moving_to in (None, decode) else (decode, work.moving_to):
-        if decoder in block_tokens:
-            if decoder not in shares:
-                shares[decoder] = Share()
-            shares[decoder].kv_blocks += num_blocks(work.promised_tokens, block_tokens[decoder])
-    on_decode = shares[decode]
-    on_decode.sequences = 1
-    if work.is_prefilled:
-        on_decode.decoding = 1
-        on_decode.context_tokens = work.context_tokens

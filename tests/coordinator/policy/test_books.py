@@ -5,7 +5,7 @@ from coordinator.policy.books import Books, InstanceBook
 from coordinator.policy.journal import Journal
 from coordinator.policy.plan import GROUPS
 from coordinator.policy.view import Placement
-from coordinator.policy.work import Work
+from coordinator.policy.work import Share, Work
 from core.stages import COUPLED, ModalityGroup
 from tests.coordinator.policy.cluster import books_of, instance, pictures, text
 
@@ -50,11 +50,35 @@ def _do(books, work, verb, known):
         books.note(work)
 
 
+shares = st.builds(
+    Share,
+    encode_items=st.integers(0, 2),
+    encode_s=st.floats(0, 1),
+    prefills=st.integers(0, 1),
+    prefill_s=st.floats(0, 1),
+    decoding=st.integers(1, 2),
+    **{name: st.integers(0, 99) for name in ("kv_blocks", "embedding_blocks", "sequences", "context_tokens")},
+)
+
+
+@given(shares, shares, shares)
+def test_to_replace_is_to_take_off_and_to_add(others, before, after):
+    """To the last bit of the seconds."""
+    one, other = Share(), Share()
+    for load in (one, other):
+        load.add(others)
+        load.add(before)
+    one.add(before, -1)
+    one.add(after)
+    other.replace(before, after)
+    assert one == other
+
+
 def test_the_journal_names_what_changed_since():
     journal = Journal(most_entries=4)
     start = journal.end
     for name in ("a", "b", "a"):
-        journal.add(name)
+        journal.add([name])
     assert journal.since(start) == {"a", "b"}
     assert journal.since(journal.end) == set()
 
@@ -63,7 +87,7 @@ def test_a_reader_that_was_away_too_long_is_told_to_look_at_all():
     journal = Journal(most_entries=2)
     start = journal.end
     for name in ("a", "b", "c"):
-        journal.add(name)
+        journal.add([name])
     assert journal.since(start) is None
     assert journal.since(2) == {"c"}
 

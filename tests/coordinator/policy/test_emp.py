@@ -9,6 +9,7 @@ from coordinator.policy.forms import PD
 from coordinator.policy.pieces import Piece
 from coordinator.policy.plan import Assignment, PlanError, check_assignments
 from coordinator.policy.scheduler import Scheduler, Slo
+from coordinator.policy.search import Search
 from coordinator.policy.sets import POLICY_SETS, make_scheduler
 from coordinator.policy.work import Work
 from core.stages import COUPLED, ModalityGroup, Stage
@@ -57,6 +58,14 @@ def test_light_load_and_text_alone_stay_coupled():
         cluster.run(30, arrivals)
         assert not cluster.changes
         assert all(book.roles == COUPLED for book in cluster.books.instances.values())
+
+
+@pytest.mark.parametrize(("prompt", "is_asked"), [(200, False), (9000, True)])
+def test_forms_are_searched_only_where_one_could_be_better_by_enough(monkeypatch, prompt, is_asked):
+    asked, best = [], Search.best
+    monkeypatch.setattr(Search, "best", lambda *given: asked.append(given) or best(*given))
+    MiniCluster(emp(), 8).run(5, constant(10, 1, prompt=prompt))
+    assert bool(asked) is is_asked
 
 
 @pytest.mark.parametrize("images", [2, 20, 28, 34])

@@ -97,3 +97,10 @@ def test_two_forms_swing_at_most_once_per_dwell(asked):
             made.append((now_s, form))
             hysteresis.note_form(form, other, now_s)
             form = other
+
+
+def test_what_scores_almost_nothing_cannot_be_improved():
+    hysteresis = Hysteresis(least_improvement=0.05)
+    assert not hysteresis.can_improve(0.05)
+    assert hysteresis.can_improve(0.051)
+    assert hysteresis.can_improve(float("inf"))

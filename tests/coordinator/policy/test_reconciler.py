@@ -300,3 +300,23 @@ def test_a_served_cluster_is_served_at_every_moment(present: list[Assignment], d
     world.reconcile(*wanted)
     world.settle()
     assert world.present == wanted
+
+
+def test_what_is_settled_is_looked_at_again_only_after_a_change() -> None:
+    """The same wish begins nothing; what an instance plays otherwise is put right."""
+    world = World(plays("epd"), plays("d"))
+    for _ in range(3):
+        world.reconcile(plays("epd"), plays("d"))
+    assert not world.cleared
+    world.books.set_roles("i1", parse_roles("p"), SHARED, 0.0)
+    world.reconcile(plays("epd"), plays("d"))
+    assert [name for name, _ in world.cleared] == ["i1"]
+
+
+def test_a_wish_is_compared_by_what_it_holds() -> None:
+    world = World(plays("epd"), plays("d"))
+    wanted = {"i0": plays("epd"), "i1": plays("d")}
+    world.reconciler.reconcile(wanted)
+    wanted["i1"] = plays("p")
+    world.reconciler.reconcile(wanted)
+    assert [name for name, _ in world.cleared] == ["i1"]

@@ -61,6 +61,13 @@ def test_predictions_are_finite_and_never_faster_than_the_work_itself(texts, ima
         assert latency.tpot_s >= PROFILE.step.fixed_s
 
 
+@given(rates, rates, st.sampled_from(FORMS), st.booleans())
+def test_no_score_is_below_zero(texts, images, forms, late_yields):
+    """A form that scores less than what another must gain need not be compared with any."""
+    predictor = Predictor(COSTING, SLO, late_yields=late_yields)
+    assert predictor.score(forms, demand_of(texts, images)) >= 0
+
+
 @given(rates, rates, st.sampled_from(FORMS))
 def test_twice_the_load_is_never_predicted_to_be_better(texts, images, forms):
     low = PREDICTOR.score(forms, demand_of(texts, images))

@@ -1,0 +1,68 @@
+from copy import deepcopy
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from coordinator.policy.cost_model import CostModel
+from coordinator.policy.costing import Costing
+from coordinator.policy.decisions import DecisionRing
+from coordinator.policy.dispatch import Dispatch
+from coordinator.policy.lateness import LateYields
+from coordinator.policy.scheduler import Slo
+from coordinator.policy.turns import ArrivalTurns, FairTurns
+from tests.coordinator.policy.cluster import PROFILE, books_of, instance, pictures, text
+from tests.coordinator.policy.driver import dispatched
+
+sizes = st.lists(st.integers(1, 3000), min_size=1, max_size=4).map(tuple)
+texts = st.builds(text, st.uuids().map(str), st.floats(0, 9), st.integers(1, 9000), st.integers(1, 500))
+media = st.builds(pictures, st.uuids().map(str), st.floats(0, 9), sizes)
+waves = st.lists(st.lists(st.one_of(texts, media), max_size=15), min_size=2, max_size=2)
+clusters = st.lists(
+    st.tuples(
+        st.sampled_from(["e", "p", "d", "ep", "pd", "ed", "epd"]),
+        st.sampled_from(["text", "multimodal", "shared"]),
+        st.integers(0, 1200),
+    ),
+    min_size=1,
+    max_size=8,
+)
+
+
+def placed(cluster, waves, *, few, together, yields):
+    """What waves are placed as, each while every other of those before decodes; and why."""
+    books = books_of(*(instance(f"i{n}", *each) for n, each in enumerate(cluster)))
+    decisions, turns = DecisionRing(), ArrivalTurns() if together else FairTurns()
+    queueing = LateYields(Slo(2.0, 0.1)) if yields else None
+    costing = Costing(CostModel(PROFILE))
+    dispatch = Dispatch(costing, turns, decisions, queueing=queueing, together=together, few=few)
+    placements = []
+    for wave in deepcopy(waves):
+        for work in wave:
+            books.queue(work)
+        placements += dispatched(dispatch, books, 9.0)
+        for work in list(books.running.values())[::2]:
+            work.encoded.update(range(len(work.media)))
+            work.is_prefilled = work.is_handed_over = True
+            books.note(work)
+    return placements, [(each.choice, each.numbers) for each in decisions.about()]
+
+
+@given(clusters, waves, st.booleans(), st.booleans())
+def test_few_and_many_are_weighed_alike(cluster, waves, together, yields):
+    one_by_one, at_once = (
+        placed(cluster, waves, few=few, together=together, yields=yields) for few in (len(cluster), 0)
+    )
+    assert one_by_one == at_once
+
+
+@pytest.mark.parametrize("few", [0, 1])
+def test_what_an_instance_plays_now_counts(few):
+    """Rows are found anew where the books changed."""
+    dispatch = Dispatch(Costing(CostModel(PROFILE)), FairTurns(), DecisionRing(), few=few)
+    books = books_of(instance("a"))
+    books.set_open("a", False)
+    books.queue(text("t"))
+    assert dispatch.place(books, 0.0) is None
+    books.set_open("a", True)
+    assert dispatch.place(books, 0.0).prefill == "a"
