@@ -91,7 +91,7 @@ async def test_a_decoding_sequence_leaves_a_drained_instance(make_bench: MakeBen
     (request,) = bench.coordinator.dispatcher.requests()
     await bench.until(lambda: request.is_decoding)
     draining = asyncio.create_task(admin.drain(busy.name))
-    await bench.until(lambda: request.num_moves or request.migration)
+    await bench.until(lambda: request.num_moves)  # resumed before, the source may end the answer first
     for stage in bench.stages:
         stage.resume()
     await draining
