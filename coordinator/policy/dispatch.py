@@ -83,7 +83,6 @@ class Dispatch:
             choice = self._choose(work)
             if choice is not None:
                 self._turns.took(work)
-                self._queueing.placed(work, now_s)
                 return self._placement(work, choice, now_s)
         self._blocked = state
         return None
@@ -184,7 +183,7 @@ class Dispatch:
     def _placement(self, work: Work, choice: _Choice, now_s: float) -> Placement:
         columns, ids = self._columns, self._columns.ids
         encode = tuple(ids[row] for row in choice.encode)
-        placement = Placement(work.request_id, encode, ids[choice.prefill], ids[choice.decode])
+        placement = Placement(work.request_id, encode, ids[choice.prefill], ids[choice.decode], now_s)
         numbers = {
             "waited_s": now_s - work.arrival_s,
             "first_token_in_s": choice.first_s,
