@@ -68,7 +68,7 @@ class RoundRobin:
         assert work is not None
         name = f"i{self._next}"
         self._next = (self._next + 1) % len(books.instances)
-        return Placement(work.request_id, (name,) * len(work.media), name, name)
+        return Placement(work.request_id, (name,) * len(work.media), name, name, now_s)
 
     def plan(self, books: Books, now_s: float) -> Plan:
         return self._plan

@@ -7,16 +7,27 @@ from stage_servers.devices import available_cores, find_gpus
 
 
 def choose_devices(wanted: str, num_instances: int | None = None) -> tuple[str, ...]:
-    """Devices to hand out in turn; "auto" takes GPUs where there are.
+    """Devices to hand out in turn; "auto" takes GPUs where there are, commas stand between several.
 
-    Raises ValueError where CUDA is wanted and absent.
+    Raises ValueError where CUDA is wanted and absent, or a list has an empty place.
     """
     if wanted not in ("auto", "cuda"):
-        return (wanted,)
+        devices = tuple(each.strip() for each in wanted.split(","))
+        if not all(devices):
+            raise ValueError(f"device: {wanted!r} names no device")
+        return devices
     gpus = find_gpus()
     if wanted == "cuda" and not gpus:
         raise ValueError("device: no CUDA device was found")
     return tuple(f"cuda:{gpu.index}" for gpu in gpus[:num_instances]) or ("cpu",)
+
+
+def choose_device(wanted: str) -> str:
+    """As `choose_devices`, for one stage server; raises ValueError where several are named."""
+    first, *others = choose_devices(wanted, 1)
+    if others:
+        raise ValueError(f"device: one stage server takes one device, not {wanted!r}")
+    return first
 
 
 def choose_cores(wanted: str | None) -> tuple[int, ...]:

@@ -43,6 +43,14 @@ DeviceOption = Annotated[
     str,
     typer.Option("--device", help="auto (GPUs where there are), cpu, cuda, cuda:N, emulated:PROFILE."),
 ]
+DevicesOption = Annotated[
+    str,
+    typer.Option(
+        "--device",
+        metavar="LIST",
+        help="auto (GPUs where there are), cpu, cuda, cuda:N, emulated:PROFILE; of several, in turn.",
+    ),
+]
 TimeScaleOption = Annotated[
     float | None,
     typer.Option("--time-scale", metavar="X", help="Emulated devices: real seconds per profile second."),
@@ -55,7 +63,11 @@ PolicyOption = Annotated[
 ]
 ProfileOption = Annotated[
     str | None,
-    typer.Option("--profile", metavar="NAME|FILE", help="Costs that the policies reckon with."),
+    typer.Option(
+        "--profile",
+        metavar="NAME|FILE",
+        help="Costs that the policies reckon with. Default of 'up': the one that devices are emulated by.",
+    ),
 ]
 SloOption = Annotated[
     str | None,

@@ -55,7 +55,7 @@ def run(
 
     Takes a minute or two, and wants the device to itself: what else runs there is measured, too.
     """
-    from cli.devices import choose_cores, choose_devices
+    from cli.devices import choose_cores, choose_device
     from cli.model_folder import model_folder, served_name
     from stage_servers.config import StageConfig
 
@@ -70,7 +70,7 @@ def run(
             model=model_folder(model),
             coordinator="",
             token="profile",
-            device=choose_devices(device)[0],
+            device=choose_device(device),
             dtype=dtype,
             attention=attention,
             cores=choose_cores(cores) if cores else None,

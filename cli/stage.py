@@ -86,7 +86,7 @@ def make_config(
     **settings: Any,
 ) -> StageConfig:
     """From the command's options by name; exits 2 where one is wrong. None leaves a setting its default."""
-    from cli.devices import choose_cores, choose_devices
+    from cli.devices import choose_cores, choose_device
     from cli.model_folder import model_folder
     from core.stages import parse_roles
     from stage_servers.config import StageConfig
@@ -96,7 +96,7 @@ def make_config(
             model=model_folder(model),
             token=cluster_token(token_file, state_dir),
             roles=parse_roles(roles),
-            device=choose_devices(device)[0],
+            device=choose_device(device),
             cores=choose_cores(cores) if cores else None,
             log_level=log_level.upper(),
             **{key: value for key, value in settings.items() if value is not None},

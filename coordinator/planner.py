@@ -139,22 +139,28 @@ class Planner:
         Raises NotFoundError, CannotPlanError.
         """
         self._book(instance_id)
-        while True:
-            cleared = asyncio.Event()
-            try:
-                self._reconciler.drain(instance_id, cleared.set)
-            except PlanError as error:
-                raise CannotPlanError(f"{instance_id} cannot be drained: {error}") from None
-            await cleared.wait()
-            book = self._books.instances.get(instance_id)
-            if book is None or book.is_idle or not self._reconciler.is_drained(instance_id):
-                return
+        while self._reconciler.must_stay_open(instance_id):  # noqa: ASYNC110  (no longer than a switch)
             await asyncio.sleep(_DRAIN_LOOK_S)
+        book = self._book(instance_id)
+        await self._clear(instance_id)
+        while self._reconciler.is_drained(instance_id) and not book.is_idle:
+            await asyncio.sleep(_DRAIN_LOOK_S)
+            if self._reconciler.is_drained(instance_id):
+                await self._clear(instance_id)
 
     def resume(self, instance_id: str) -> None:
         """Raises NotFoundError."""
         self._book(instance_id)
         self._reconciler.resume(instance_id)
+
+    async def _clear(self, instance_id: str) -> None:
+        """Drains it, and waits until what can move away has."""
+        cleared = asyncio.Event()
+        try:
+            self._reconciler.drain(instance_id, cleared.set)
+        except PlanError as error:
+            raise CannotPlanError(f"{instance_id} cannot be drained: {error}") from None
+        await cleared.wait()
 
     def _book(self, instance_id: str) -> InstanceBook:
         book = self._books.instances.get(instance_id)

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from coordinator.policy.reconciler import DEADLINE_S
 from coordinator.policy.scheduler import Slo
 from core.profile import Profile, ProfileError
 from core.profile_file import load_profile
@@ -30,7 +31,7 @@ class ClusterSpec:
     """The same for every policy set: equal hardware."""
 
     instances: int
-    switch_s: float = 0.1
+    switch_s: float = 0.1  # under the reconciler's deadline, or no switch would ever end
     control_s: float = 0.001
     media_workers: int = 2
 
@@ -160,6 +161,9 @@ def _check(scenario: Scenario, path: Path) -> None:
     _check_names("variants", (each.name for each in scenario.variants))
     _positive("cluster.instances", scenario.cluster.instances)
     _positive("cluster.media_workers", scenario.cluster.media_workers)
+    if scenario.cluster.switch_s >= DEADLINE_S:
+        problem = f"should be under {DEADLINE_S:g}: what takes longer is rolled back"
+        raise RecordError("cluster.switch_s", f"{problem}, is {scenario.cluster.switch_s:g}")
     _positive("seeds", len(scenario.seeds))
     if not 0 < scenario.attainment <= 1:
         raise RecordError("attainment", f"should be over 0 and up to 1, is {scenario.attainment:g}")

@@ -79,8 +79,7 @@ class StageConfig:
     @property
     def emulated(self) -> str | None:
         """Name or path of the profile whose time this instance takes; None: it computes."""
-        prefix = "emulated:"
-        return self.device.removeprefix(prefix) if self.device.startswith(prefix) else None
+        return emulated_profile(self.device)
 
     @property
     def tls(self) -> TlsFiles | None:
@@ -121,6 +120,12 @@ class StageConfig:
             made["cores"] = tuple(made["cores"])
         made |= {name: Path(made[name]) for name in TLS_FILES if made.get(name) is not None}
         return cls(**made)
+
+
+def emulated_profile(device: str) -> str | None:
+    """The PROFILE of "emulated:PROFILE"; None for a device that computes."""
+    prefix = "emulated:"
+    return device.removeprefix(prefix) if device.startswith(prefix) else None
 
 
 def _require(holds: bool, field: str, rule: str) -> None:

@@ -12,9 +12,10 @@ from typing import Any
 
 from cli.cores import assign_cores
 from cli.slo import parse_slo
+from core.profile_file import load_profile
 from core.stages import Roles, roles_name
 from core.topology import Topology, parse_topology
-from stage_servers.config import TLS_FILES, StageConfig
+from stage_servers.config import TLS_FILES, StageConfig, emulated_profile
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +43,7 @@ class LaunchPlan:
     prompt_order: str = "text-first"
     time_scale: float | None = None  # of emulated devices
     policy: str | None = None  # of the coordinator, as the next two; None: its default
-    profile: str | None = None
+    profile: str | None = None  # None: see `cost_profile`
     slo: str | None = None
     allow_private_urls: bool = False
     log_level: str = "INFO"
@@ -59,6 +60,9 @@ class LaunchPlan:
         if not (self.model / "config.json").is_file():
             raise ValueError(f"model: {self.model} is no model folder (config.json is missing)")
         self.stage_configs("checked:0", "checked")
+        for name in (*self._emulated_profiles, self.cost_profile):
+            if name is not None:
+                load_profile(name)
 
     @property
     def wanted(self) -> Topology:
@@ -115,9 +119,26 @@ class LaunchPlan:
         return {name: value for name, value in settings.items() if value is not None}
 
     @property
+    def cost_profile(self) -> str | None:
+        """What the policies reckon with: as given, else what emulated devices take their time from.
+
+        None: the coordinator's default. Raises ValueError where devices differ and none is given.
+        """
+        found = self._emulated_profiles
+        if self.profile is None and len(found) > 1:
+            raise ValueError(f"profile: devices are emulated by {' and '.join(found)}, say which one counts")
+        return self.profile or next(iter(found), None)
+
+    @property
+    def _emulated_profiles(self) -> tuple[str, ...]:
+        """Each once, in order of the devices."""
+        found = (emulated_profile(device) for device in self.devices)
+        return tuple(dict.fromkeys(name for name in found if name is not None))
+
+    @property
     def policy_words(self) -> list[str]:
         """The coordinator's options about policies."""
-        given = {"--policy": self.policy, "--profile": self.profile, "--slo": self.slo}
+        given = {"--policy": self.policy, "--profile": self.cost_profile, "--slo": self.slo}
         return [word for option, value in given.items() if value is not None for word in (option, value)]
 
     def to_json(self) -> dict[str, Any]:

@@ -83,7 +83,6 @@ class Dispatch:
             choice = choose(books, work)
             if choice is not None:
                 self._turns.took(work)
-                self._queueing.placed(work, now_s)
                 return self._placement(work, choice, now_s)
         self._blocked = state
         return None
@@ -192,7 +191,7 @@ class Dispatch:
         return int(rows[end_s.argmin()])
 
     def _placement(self, work: Work, choice: Choice, now_s: float) -> Placement:
-        placement = Placement(work.request_id, choice.encode, choice.prefill, choice.decode)
+        placement = Placement(work.request_id, choice.encode, choice.prefill, choice.decode, now_s)
         numbers = {
             "waited_s": now_s - work.arrival_s,
             "first_token_in_s": choice.first_s,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict, deque
+from collections import deque
 from math import inf
 from typing import Protocol
 
@@ -12,11 +12,9 @@ from coordinator.policy.scheduler import Slo
 from coordinator.policy.work import Work
 from core.stages import ModalityGroup
 
-_MOST_BEGUN = 65_536  # dispatched requests of a group that are kept in mind
-
 
 class Queueing(Protocol):
-    """Asked by the dispatch before every placement, and told of what became of it."""
+    """Asked by the dispatch before every placement, and told of first tokens."""
 
     def first(self, books: Books, group: ModalityGroup, now_s: float) -> Work | None:
         """None where nothing of the group waits. Changes nothing."""
@@ -25,8 +23,6 @@ class Queueing(Protocol):
     def slack_s(self, work: Work) -> float:
         """How long the work may wait on an instance and still be in time, as a rule."""
         ...
-
-    def placed(self, work: Work, now_s: float) -> None: ...
 
     def shown(self, work: Work, now_s: float) -> None:
         """Its first token is out."""
@@ -41,9 +37,6 @@ class ArrivalQueueing:
 
     def slack_s(self, work: Work) -> float:  # noqa: ARG002
         return inf
-
-    def placed(self, work: Work, now_s: float) -> None:
-        """Keeps no account."""
 
     def shown(self, work: Work, now_s: float) -> None:
         """Keeps no account."""
@@ -77,11 +70,9 @@ class LateYields:
         """Half of the target is for instances; the other half goes by before."""
         return max(0.0, self._slo.group_ttft_s(work.group) / 2 - work.encode_s - work.prefill_s)
 
-    def placed(self, work: Work, now_s: float) -> None:
-        self._service[work.group].begin(work.request_id, now_s)
-
     def shown(self, work: Work, now_s: float) -> None:
-        self._service[work.group].end(work.request_id, now_s)
+        if work.placement is not None:
+            self._service[work.group].note(now_s - work.placement.at_s)
 
 
 class ServiceTime:
@@ -95,25 +86,11 @@ class ServiceTime:
     def __init__(self, target_s: float) -> None:
         self.most_s = target_s / 2
         self._limit_s = self._MOST_SHARE * target_s
-        self._begun: OrderedDict[str, float] = OrderedDict()
         self._took: deque[float] = deque(maxlen=self._KEPT)
         self._unseen = 0
 
-    @property
-    def num_open(self) -> int:
-        return len(self._begun)
-
-    def begin(self, request_id: str, now_s: float) -> None:
-        """What never ends (cancelled, failed) is forgotten in time."""
-        self._begun[request_id] = now_s
-        if len(self._begun) > _MOST_BEGUN:
-            self._begun.popitem(last=False)
-
-    def end(self, request_id: str, now_s: float) -> None:
-        begun_s = self._begun.pop(request_id, None)
-        if begun_s is None:
-            return
-        self._took.append(now_s - begun_s)
+    def note(self, took_s: float) -> None:
+        self._took.append(took_s)
         self._unseen += 1
         if self._unseen >= self._RENEW:
             self._unseen = 0

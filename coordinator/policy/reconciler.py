@@ -4,8 +4,9 @@
                                           └── deadline passed: back to what it was ──┘
 
 Every instance has all stages' weights, so work that it holds of a stage it gives up may end in place: a
-transition waits only for sequences that are worth moving away. The same code runs live and in the
-simulator; only hands and clock differ.
+transition waits only for sequences that are worth moving away. The last open instance of a stage and group
+is not closed while another one of them is: it switches when that has opened again. The same code runs live
+and in the simulator; only hands and clock differ.
 """
 
 from __future__ import annotations
@@ -152,6 +153,13 @@ class Reconciler:
         book = self._books.instances.get(instance_id)
         return book is not None and book.is_drained
 
+    def must_stay_open(self, instance_id: str) -> bool:
+        """Whether it is the last open one of a stage and group of which another is in a transition."""
+        book = self._books.instances.get(instance_id)
+        if book is None or not book.is_open:
+            return False
+        return any(self._only_here(instance_id, group) & self._in_transition(group) for group in GROUPS)
+
     @property
     def num_under_way(self) -> int:
         return len(self._under_way)
@@ -169,8 +177,11 @@ class Reconciler:
         if name in self._under_way or self.is_drained(name):
             return
         book = self._books.instances[name]
-        before, after = self._assignment(book), self._next_step(name)
-        if after == before or (after != self._wanted[name] and self._under_way):
+        before, wanted = self._assignment(book), self._wanted[name]
+        if wanted == before or self.must_stay_open(name):
+            return
+        after = self._next_step(name)
+        if after == before or (after != wanted and self._under_way):
             return  # a step on the way only where no transition at hand may spare it
         now_s = self._clock.now_s()
         transition = Transition(
@@ -190,8 +201,10 @@ class Reconciler:
 
     def _cleared(self, transition: Transition, cleared: Cleared) -> None:
         if transition.state is TransitionState.CLEARING:
-            transition.cleared, transition.cleared_s = cleared, self._clock.now_s()
+            now_s = self._clock.now_s()
+            transition.cleared, transition.cleared_s = cleared, now_s
             transition.move(TransitionState.SWITCHING)
+            transition.deadline_s = now_s + self._deadline_s
             self._hands.set_roles(transition.instance_id, transition.after)
 
     def _end(self, transition: Transition, state: TransitionState) -> None:
@@ -222,16 +235,26 @@ class Reconciler:
 
     def _next_step(self, name: str) -> Assignment:
         """Towards what is wanted, keeping every stage that only this instance plays for a group."""
-        before, wanted = self._assignment(self._books.instances[name]), self._wanted[name]
+        wanted = self._wanted[name]
         roles, group = wanted.roles, wanted.group
         for served in GROUPS:
-            if not before.serves(served):
-                continue
-            only_here = (before.roles & needed_stages(served)) - self._played_by_others(name, served)
+            only_here = self._only_here(name, served)
             if only_here - (wanted.roles if wanted.serves(served) else frozenset()):
                 roles |= only_here
                 group = group if wanted.serves(served) else ModalityGroup.SHARED
         return Assignment(roles, group)
+
+    def _only_here(self, name: str, group: ModalityGroup) -> Roles:
+        """Stages that the group needs, this instance plays, and no other one that takes work."""
+        book = self._books.instances[name]
+        if not book.serves(group):
+            return frozenset()
+        return (book.roles & needed_stages(group)) - self._played_by_others(name, group)
+
+    def _in_transition(self, group: ModalityGroup) -> Roles:
+        """What instances that switch play for the group, or are about to."""
+        ends = (end for each in self._under_way.values() for end in (each.before, each.after))
+        return frozenset().union(*(end.roles for end in ends if end.serves(group)))
 
     def _played_by_others(self, name: str, group: ModalityGroup) -> Roles:
         """By instances that take work and stay as they are for now."""

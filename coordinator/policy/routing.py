@@ -36,7 +36,7 @@ class Routing:
         name = replica.instance_id
         numbers = {"waited_s": now_s - work.arrival_s, "in_flight": float(_in_flight(replica))}
         self._decisions.add(Decision(now_s, "routing", work.request_id, f"goes to {name}", numbers))
-        return Placement(work.request_id, (name,) * len(work.media), name, name)
+        return Placement(work.request_id, (name,) * len(work.media), name, name, now_s)
 
 
 def _replicas(books: Books, work: Work) -> list[InstanceBook]:

@@ -14,6 +14,7 @@ class Placement:
     encode: tuple[str, ...]  # of each media item
     prefill: str
     decode: str
+    at_s: float  # when it was chosen, on the driver's clock
 
     @property
     def instance_ids(self) -> frozenset[str]:

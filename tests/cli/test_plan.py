@@ -35,6 +35,27 @@ def test_hands_devices_out_in_turn(model: Path) -> None:
     assert not plan.has_shared_cores
 
 
+@pytest.mark.parametrize(
+    ("devices", "profile", "counts"),
+    [
+        (("cpu",), None, None),
+        (("emulated:cpu-demo", "emulated:cpu-demo"), None, "cpu-demo"),
+        (("emulated:cpu-demo",), "cpu-120m", "cpu-120m"),
+        (("emulated:cpu-demo", "emulated:cpu-120m"), "cpu-demo", "cpu-demo"),
+    ],
+)
+def test_policies_reckon_with_what_devices_are_emulated_by(
+    model: Path, devices: tuple[str, ...], profile: str | None, counts: str | None
+) -> None:
+    plan = LaunchPlan("c", model, devices=devices, profile=profile)
+    assert plan.policy_words == ([] if counts is None else ["--profile", counts])
+
+
+def test_devices_of_several_profiles_need_one_that_counts(model: Path) -> None:
+    with pytest.raises(ValueError, match="^profile: devices are emulated by cpu-demo and cpu-120m"):
+        LaunchPlan("c", model, devices=("emulated:cpu-demo", "emulated:cpu-120m"))
+
+
 def test_tells_when_cores_are_shared(model: Path) -> None:
     assert LaunchPlan("c", model, "e1p1d1", cores=(0, 1)).has_shared_cores
     assert not LaunchPlan("c", model, "e1p1d1", cores=(0, 1, 2)).has_shared_cores
@@ -64,6 +85,8 @@ def test_tls_reaches_every_stage_server(model: Path, tmp_path: Path) -> None:
         ({"threads": 0}, "threads"),
         ({"tls_cert": Path("/no/such")}, "tls_key"),
         ({"model": Path("/no/such")}, "model"),
+        ({"profile": "nothing"}, "nothing"),
+        ({"devices": ("cpu", "emulated:nothing")}, "nothing"),
     ],
 )
 def test_bad_settings_are_named(model: Path, values: dict[str, object], field: str) -> None:

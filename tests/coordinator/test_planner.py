@@ -13,6 +13,7 @@ from elasticmm.v1 import inference_pb2 as pb
 from elasticmm.v1 import stage_control_pb2 as stages
 from tests.coordinator.conftest import TOKEN, Bench, MakeBench, failure_of
 
+SHARED = stages.MODALITY_GROUP_SHARED
 E, P, D = pb.STAGE_ENCODE, pb.STAGE_PREFILL, pb.STAGE_DECODE
 
 
@@ -91,7 +92,7 @@ async def test_a_decoding_sequence_leaves_a_drained_instance(make_bench: MakeBen
     (request,) = bench.coordinator.dispatcher.requests()
     await bench.until(lambda: request.is_decoding)
     draining = asyncio.create_task(admin.drain(busy.name))
-    await bench.until(lambda: request.num_moves or request.migration)
+    await bench.until(lambda: request.num_moves)  # resumed before, the source may end the answer first
     for stage in bench.stages:
         stage.resume()
     await draining
@@ -101,6 +102,32 @@ async def test_a_decoding_sequence_leaves_a_drained_instance(make_bench: MakeBen
     await bench.ask(max_tokens=2)
     await admin.resume(busy.name)
     assert (await admin.plan())[busy.name].state == "serving"
+    await bench.assert_idle()
+
+
+async def test_a_drain_waits_for_a_switch_that_leaves_no_other_open(
+    make_bench: MakeBench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench = await make_bench("e", "pd", "pd")
+    admin, switching = Admin(bench), bench.stages[1]
+    switching.obeys = False
+    await admin.pin("pd0", [E, P, D])
+    await admin.until_state("pd0", "switching")
+    asked: list[bool] = []
+    must_stay_open = bench.coordinator.planner._reconciler.must_stay_open
+    monkeypatch.setattr(
+        bench.coordinator.planner._reconciler,
+        "must_stay_open",
+        lambda name: asked.append(must_stay_open(name)) or asked[-1],
+    )
+    draining = asyncio.create_task(admin.drain("pd1"))
+    await bench.until(lambda: True in asked)
+    assert bench.coordinator.live.books.instances["pd1"].is_open
+    switching.obeys = True
+    switching.report(stages.StageMessage(heartbeat=stages.Heartbeat(roles=[E, P, D], group=SHARED)))
+    await draining
+    assert (await admin.plan())["pd1"].state == "drained"
+    assert (await admin.plan())["pd0"].state == "serving"
     await bench.assert_idle()
 
 

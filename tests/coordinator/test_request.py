@@ -32,7 +32,7 @@ def make_request(state: RequestState = RequestState.QUEUED, max_tokens: int = 10
 
 def placed(prefill: str = "p", decode: str = "d") -> Request:
     request = make_request(RequestState.PREFILLING)
-    request.placement = Placement("r", (), prefill, decode)
+    request.placement = Placement("r", (), prefill, decode, 0.0)
     return request
 
 

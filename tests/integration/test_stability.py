@@ -66,7 +66,7 @@ def test_a_steady_load_moves_nothing_after_settling(tmp_path: Path) -> None:
     profile = replace(make_profile(), encode=EncodeCosts(0.25, 1e-5), kv_tokens=16 * 400)
     path = tmp_path / "slow-encoder.json"
     write_profile(profile, path)
-    options = ["--device", f"emulated:{path}", "--policy", "emp", "--profile", str(path), "--slo", "1,0.1"]
+    options = ["--device", f"emulated:{path}", "--policy", "emp", "--slo", "1,0.1"]
     with (
         cluster(tmp_path / "state", model, "e1p2d1", *options) as running,
         AdminClient(running.address, (running.state_dir / "token").read_text().strip()) as admin,

@@ -33,7 +33,7 @@ class PlanScheduler:
     def place(self, books: Books, now_s: float) -> Placement | None:
         for group in (ModalityGroup.TEXT, ModalityGroup.MULTIMODAL):
             work = books.first_waiting(group)
-            if work is not None and (placement := _placement(books, work)) is not None:
+            if work is not None and (placement := _placement(books, work, now_s)) is not None:
                 return placement
         return None
 
@@ -60,7 +60,7 @@ def _assignment(what: str) -> Assignment:
     return Assignment(parse_roles(roles), ModalityGroup(group or "shared"))
 
 
-def _placement(books: Books, work: Work) -> Placement | None:
+def _placement(books: Books, work: Work, now_s: float) -> Placement | None:
     prefills = [
         book
         for book in books.players(Stage.PREFILL, work.group)
@@ -75,9 +75,8 @@ def _placement(books: Books, work: Work) -> Placement | None:
     if decode is None or (work.media and not encoders):
         return None
     encoder = prefill if prefill.plays(Stage.ENCODE) else min(encoders, key=_load, default=prefill)
-    return Placement(
-        work.request_id, (encoder.instance_id,) * len(work.media), prefill.instance_id, decode.instance_id
-    )
+    encode = (encoder.instance_id,) * len(work.media)
+    return Placement(work.request_id, encode, prefill.instance_id, decode.instance_id, now_s)
 
 
 def _load(book: InstanceBook) -> tuple[float, int, str]:

@@ -74,6 +74,11 @@ def test_policies_aim_for_the_strictest_targets(tmp_path: Path) -> None:
         ("instances = 2", "instances = 0", "cluster.instances: should be more than zero"),
         ("instances = 2", "", "cluster.instances: is missing"),
         ("instances = 2", "instance = 2", "cluster.instance: is no known key"),
+        (
+            "instances = 2",
+            "instances = 2\nswitch_s = 30.0",
+            "cluster.switch_s: should be under 30: what takes",
+        ),
         ("[1.0, 2.0]", "[-1.0, 2.0]", r"rates_rps\[0\]: should not be negative"),
         ("[1.0, 2.0]", "[2.0, 1.0]", r"cases\[0\].rates_rps: should rise"),
         ("[1.0, 2.0]", "[]", r"cases\[0\].rates_rps: is empty, and so is"),

@@ -41,7 +41,7 @@ def _do(books, work, verb, known):
         known.discard(work.request_id)
     elif work.request_id in known and verb == "place" and work.placement is None:
         names = tuple(f"i{number % 3}" for number in range(len(work.media)))
-        work.placement = Placement(work.request_id, names, "i0", "i2")
+        work.placement = Placement(work.request_id, names, "i0", "i2", 0.0)
         books.note(work)
     elif work.request_id in books.running:
         work.encoded |= set(range(len(work.media))) if verb == "encoded" else set()
@@ -98,7 +98,7 @@ def test_what_lay_on_an_instance_that_went_is_not_taken_off_its_successor():
         books.add_instance(InstanceBook("i", COUPLED, ModalityGroup.SHARED, 16, 100))
         work = Work("r", 0.0, 160, 16)
         books.queue(work)
-        work.placement = Placement("r", (), "i", "i")
+        work.placement = Placement("r", (), "i", "i", 0.0)
         books.note(work)
         assert books.instances["i"].load.kv_blocks == 11
         books.remove_instance("i")

@@ -33,7 +33,7 @@ def books():
 def run(books, name, *, is_prefilled):
     work = text(name)
     books.queue(work)
-    work.placement = Placement(name, (), "a", "a")
+    work.placement = Placement(name, (), "a", "a", 0.0)
     work.is_prefilled = work.is_handed_over = is_prefilled
     books.note(work)
     return work

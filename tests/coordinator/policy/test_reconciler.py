@@ -10,7 +10,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from coordinator.policy.books import Books, InstanceBook
-from coordinator.policy.plan import Assignment, PlanError, check_assignments, lacking_stages
+from coordinator.policy.plan import (
+    GROUPS,
+    Assignment,
+    PlanError,
+    check_assignments,
+    lacking_stages,
+    needed_stages,
+)
 from coordinator.policy.reconciler import Reconciler
 from coordinator.policy.transition import Cleared
 from core.clock import ManualClock
@@ -68,6 +75,26 @@ class World:
             self.finish_clearing()
             self.answer()
             assert not self.lacking, self.present
+
+    def finish_one(self, index: int) -> None:
+        """One of the instances that clear or have been told is done with that."""
+        if index < len(self.clearing):
+            self.clearing.pop(index)(Cleared())
+        else:
+            self.say(*self.telling.pop(index - len(self.clearing)))
+
+    @property
+    def num_pending(self) -> int:
+        return len(self.clearing) + len(self.telling)
+
+    def check_one_at_a_time(self) -> None:
+        """Where nobody takes new work of a stage and group, no more than one is closed by a switch."""
+        for group in GROUPS:
+            for stage in needed_stages(group):
+                players = [
+                    each for each in self.books.instances.values() if each.serves(group) and each.plays(stage)
+                ]
+                assert any(each.is_open for each in players) or len(players) == 1, (group, stage, players)
 
     @property
     def present(self) -> list[Assignment]:
@@ -154,6 +181,42 @@ def test_a_plan_that_leaves_a_group_without_a_stage_is_refused() -> None:
     with pytest.raises(PlanError, match="multimodal: nobody would play 'e'"):
         world.reconcile(plays("pd"), plays("d"))
     assert not world.cleared
+
+
+def test_the_last_open_one_waits_for_one_that_switches() -> None:
+    world = World(plays("epd"), plays("pd"), plays("pd"))
+    world.reconcile(plays("epd", MULTI), plays("epd"), plays("epd"))
+    first, second, third = world.books.instances.values()
+    assert (first.is_open, second.is_open, third.is_open) == (False, False, True)
+    assert world.reconciler.must_stay_open("i2")
+    world.settle()
+    assert world.present == [plays("epd", MULTI), plays("epd"), plays("epd")]
+
+
+def test_it_waits_also_for_one_that_is_to_play_the_stage() -> None:
+    world = World(plays("epd"), plays("pd"))
+    world.reconcile(plays("epd", MULTI), plays("epd"))
+    world.finish_clearing()
+    world.answer()
+    assert world.reconciler.num_done == 1
+    assert not world.reconciler.must_stay_open("i1")
+
+
+def test_switches_of_different_stages_go_on_at_once() -> None:
+    world = World(plays("epd"), plays("e"), plays("p"), plays("d"))
+    world.reconcile(plays("epd"), plays("p"), plays("d"), plays("e"))
+    assert world.reconciler.num_under_way == 3
+
+
+def test_clearing_and_switching_have_the_whole_deadline_each() -> None:
+    world = World(plays("epd"), plays("d"))
+    world.reconcile(plays("epd"), plays("p"))
+    world.clock.advance(DEADLINE_S - 1)
+    world.finish_clearing()
+    world.clock.advance(DEADLINE_S - 1)
+    world.reconciler.expire()
+    world.answer()
+    assert world.present[1] == plays("p")
 
 
 def test_what_does_not_answer_is_told_to_go_back() -> None:
@@ -282,6 +345,25 @@ def _calm(world: World) -> None:
         world.clock.advance(DEADLINE_S)
         world.reconciler.expire()
     raise AssertionError("transitions never end")
+
+
+def made_to_serve(drawn: list[Assignment]) -> list[Assignment]:
+    return [plays("epd"), *drawn[1:]] if lacking_stages(drawn) else drawn
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.lists(ASSIGNMENTS, min_size=2, max_size=6).map(made_to_serve), st.data())
+def test_two_never_close_where_nobody_else_is_open(present: list[Assignment], data: st.DataObject) -> None:
+    """In whatever order instances are cleared and answer."""
+    some = st.lists(ASSIGNMENTS, min_size=len(present), max_size=len(present))
+    wanted = data.draw(some.map(made_to_serve))
+    world = World(*present)
+    world.reconcile(*wanted)
+    world.check_one_at_a_time()
+    while world.num_pending:
+        world.finish_one(data.draw(st.integers(0, world.num_pending - 1)))
+        world.check_one_at_a_time()
+    assert world.present == wanted
 
 
 @settings(max_examples=200, deadline=None)

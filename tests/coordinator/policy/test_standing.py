@@ -40,7 +40,7 @@ def text_cluster(prefills=1, decodes=2, waiting=0, decoding=(0, 0), prompt=2000)
             work = text(f"{name}-{number}", output=100)
             books.queue(work)
             work.placement, work.is_prefilled, work.is_handed_over = (
-                Placement(work.request_id, (), "p0", name),
+                Placement(work.request_id, (), "p0", name, 0.0),
                 True,
                 True,
             )

@@ -19,7 +19,7 @@ SLOW = CostModel(replace(PROFILE, kv_move=MoveCosts(3.0, 1e9)))
 
 def decoding(books: Books, name: str, at: str, outputs: int) -> Work:
     books.queue(text(name))
-    work = apply(books, Placement(name, (), "a", at))
+    work = apply(books, Placement(name, (), "a", at, 0.0))
     work.is_prefilled = work.is_handed_over = True
     work.num_outputs = outputs
     books.note(work)
