@@ -14,6 +14,7 @@ from coordinator.policy.forms import Forms, Pool, assignments_of, forms_name, la
 from coordinator.policy.hysteresis import Hysteresis
 from coordinator.policy.layouts import split_forms
 from coordinator.policy.matching import matched
+from coordinator.policy.outlook import Outlook, OutlookScore, outlook_of
 from coordinator.policy.pieces import Piece, Pieces
 from coordinator.policy.pins import left_by_pinned
 from coordinator.policy.plan import GROUPS, Assignment, PlanError, check_assignments
@@ -53,12 +54,14 @@ class Reshaper:
         backlog_s: float = 5.0,
     ) -> None:
         """`backlog_s`: in so many seconds, or the target of the first token, what waits is to be done."""
-        self._predictor = Predictor(costing, slo, late_yields=Piece.LATE_YIELDS in pieces)
-        self._search = Search(costing, self._predictor)
+        self._model = costing.model
+        self._scores = OutlookScore(Predictor(costing, slo, late_yields=Piece.LATE_YIELDS in pieces))
+        self._search = Search(costing, self._scores)
         self._meter = meter
         self._hysteresis = hysteresis
         self._pieces = pieces
         self._demand: Demand = {}  # of all
+        self._outlook = Outlook({}, {})  # likewise
         self._left = dict.fromkeys(GROUPS, 1.0)  # share of it that pinned instances leave to the others
         self._target: Found | None = None
         self._before = 0.0  # score of what the target replaces
@@ -79,9 +82,11 @@ class Reshaper:
         )
         demand = {group: each.at_rate(each.rate * self._left[group]) for group, each in self._demand.items()}
         free = {name: books.instances[name] for name in wanted if not books.instances[name].is_pinned}
+        self._outlook = self._outlook_of(self._demand, len(wanted))
         if not demand or not free:
             return None
-        self._choose({name: wanted[name] for name in free}, now_s, demand)
+        outlook = self._outlook_of(demand, len(free))
+        self._choose({name: wanted[name] for name in free}, now_s, outlook)
         if self._target is None or len(free) != self._count:
             self._target = None
             return None
@@ -93,14 +98,14 @@ class Reshaper:
         chosen = self._next(books, wanted, proposal, moving, now_s)
         return self._reshape(chosen, self._target, len(moving), now_s) if chosen else None
 
-    def _choose(self, free: Mapping[str, Assignment], now_s: float, demand: Demand) -> None:
+    def _choose(self, free: Mapping[str, Assignment], now_s: float, outlook: Outlook) -> None:
         """Sets the form to go for, where one is enough better than the present one or that under way."""
         count, present = len(free), forms_of(free)
         current = present if self._target is None else self._target.forms
-        before = self._predictor.score(current, demand) if current is not None else float("inf")
+        before = self._scores.score(current, outlook) if current is not None else float("inf")
         if Piece.SEARCH in self._pieces and not self._hysteresis.can_improve(before):
             return  # whatever a search found
-        found = self._find(count, present, self._split(count, present, now_s, demand), demand)
+        found = self._find(count, present, self._split(count, present, now_s, outlook.demand), outlook)
         if current is not None and assignments_of(found.forms) == assignments_of(current):
             return
         name = layout_name(assignments_of(found.forms))
@@ -109,16 +114,17 @@ class Reshaper:
         if Piece.SEARCH not in self._pieces:
             is_better = current is None or self._evens_out(current, found.forms, now_s)
         else:
-            is_better = self._improves(before, found, demand)
+            is_better = self._improves(before, found, outlook)
         if is_better:
             self._target, self._before, self._count = found, before, count
             self._hysteresis.note_form(layout_name(Counter(free.values())), name, now_s)
 
-    def _improves(self, before: float, found: Found, demand: Demand) -> bool:
+    def _improves(self, before: float, found: Found, outlook: Outlook) -> bool:
         """By enough, also while instances are away for the change."""
         if not self._hysteresis.improves(before, found.score):
             return False
-        after = self._predictor.score(found.forms, self._with_moves(demand))
+        meanwhile = outlook._replace(demand=self._with_moves(outlook.demand))
+        after = self._scores.score(found.forms, meanwhile)
         return self._hysteresis.improves(before, after)
 
     def _evens_out(self, current: Forms, proposed: Forms, now_s: float) -> bool:
@@ -152,6 +158,10 @@ class Reshaper:
                 return chosen
         return {}
 
+    def _outlook_of(self, demand: Demand, num_instances: int) -> Outlook:
+        is_ahead = Piece.BALANCER_PROACTIVE in self._pieces
+        return outlook_of(demand, num_instances, self._model, with_burst=is_ahead)
+
     def _with_moves(self, demand: Demand) -> Demand:
         """As if those that move at a time were missing for `_MOVE_S` of `_STAY_S`, which a form stays."""
         factor = 1 / (1 - _AWAY_SHARE * _MOVE_S / _STAY_S)
@@ -162,7 +172,8 @@ class Reshaper:
         forms, changed = forms_of(before), forms_of(after)
         if not self._demand or forms is None or changed is None:
             return False
-        return self._predictor.score(changed, self._demand) > self._predictor.score(forms, self._demand)
+        before_score, after_score = (self._scores.score(each, self._outlook) for each in (forms, changed))
+        return after_score > before_score
 
     def _split(self, count: int, present: Forms | None, now_s: float, demand: Demand) -> Split | None:
         """Of instances between groups, where both have demand and there are enough for two."""
@@ -178,13 +189,13 @@ class Reshaper:
         """In instances, for those that are not pinned."""
         return {group: self._meter.work(group, now_s) * self._left[group] for group in GROUPS}
 
-    def _find(self, count: int, present: Forms | None, split: Split | None, demand: Demand) -> Found:
+    def _find(self, count: int, present: Forms | None, split: Split | None, outlook: Outlook) -> Found:
         if Piece.SEARCH in self._pieces:
             neighbours = 1 if Piece.BALANCER_PROACTIVE in self._pieces else 0
-            return self._search.best(count, demand, split, neighbours)
+            return self._search.best(count, outlook, split, neighbours)
         if count < 3:
             coupled: Forms = {ModalityGroup.SHARED: (Pool(COUPLED, count),)}
-            return Found(coupled, self._predictor.score(coupled, demand))
+            return Found(coupled, self._scores.score(coupled, outlook))
         if split is None:
             split = _halves(count)
         keeps = present is not None and split == _sizes(present)
@@ -193,7 +204,7 @@ class Reshaper:
             if keeps and present is not None
             else split_forms(split[ModalityGroup.TEXT], split[ModalityGroup.MULTIMODAL])
         )
-        return Found(forms, self._predictor.score(forms, demand))
+        return Found(forms, self._scores.score(forms, outlook))
 
     def _reshape(
         self, chosen: Mapping[str, Assignment], found: Found, num_moving: int, now_s: float

@@ -7,35 +7,27 @@ from hypothesis import strategies as st
 from coordinator.policy.balancer import balanced
 from coordinator.policy.cost_model import CostModel
 from coordinator.policy.costing import Costing
-from coordinator.policy.demand import DemandMeter
 from coordinator.policy.forms import ED, EP, PD, D, E, P, Pool
+from coordinator.policy.outlook import Outlook, OutlookScore
 from coordinator.policy.plan import GROUPS
 from coordinator.policy.prediction import Predictor, missing
 from coordinator.policy.scheduler import Slo
 from coordinator.policy.search import Search
 from core.stages import COUPLED, ModalityGroup
-from tests.coordinator.policy.cluster import PROFILE, pictures, text
+from tests.coordinator.policy.cluster import PROFILE
+from tests.coordinator.policy.demands import demand_of
 
 SHARED, TEXT, MEDIA = ModalityGroup.SHARED, ModalityGroup.TEXT, ModalityGroup.MULTIMODAL
 SLO = Slo(0.5, 0.1, 2.0)
 COSTING = Costing(CostModel(PROFILE))
 PREDICTOR = Predictor(COSTING, SLO)
-SEARCH = Search(COSTING, PREDICTOR)
-
-
-def demand_of(texts, images, prompt=200, output=100):
-    """At those rates, of requests of one size."""
-    meter = DemandMeter(COSTING.model)
-    meter.note_arrival(text("t", prompt=prompt, output=output), 0.0)
-    meter.note_arrival(pictures("m", output=output), 0.0)
-    sizes = meter.demand(0.0)
-    return {g: sizes[g].at_rate(r) for g, r in ((TEXT, texts), (MEDIA, images)) if r > 0}
+SEARCH = Search(COSTING, OutlookScore(PREDICTOR))
 
 
 def best(count, demand):
     work = {g: each.rate for g, each in demand.items()}
     split = balanced(count, work, dict.fromkeys(GROUPS, 1)) if count > 2 else None
-    return SEARCH.best(count, demand, split)
+    return SEARCH.best(count, Outlook(demand, {}), split)
 
 
 rates = st.floats(0.1, 300)
@@ -81,7 +73,7 @@ def test_the_search_never_loses_to_simple_forms(count, texts, images):
     found = best(count, demand)
     assert sum(pool.size for form in found.forms.values() for pool in form) == count
     coupled = PREDICTOR.score({SHARED: (Pool(COUPLED, count),)}, demand)
-    assert found.score <= SEARCH.best(count, demand, None).score <= coupled
+    assert found.score <= SEARCH.best(count, Outlook(demand, {}), None).score <= coupled
 
 
 def test_a_single_instance_is_coupled():
@@ -100,7 +92,7 @@ def test_long_prompts_that_stall_decodes_are_kept_apart_from_them():
     demand = demand_of(9, 0, prompt=8000, output=300)
     coupled = {SHARED: (Pool(COUPLED, 8),)}
     assert predictor.latencies(coupled, demand)[TEXT].tpot_s > 0.025
-    found = Search(COSTING, predictor).best(8, demand, None)
+    found = Search(COSTING, OutlookScore(predictor)).best(8, Outlook(demand, {}), None)
     assert found.score < predictor.score(coupled, demand) - 0.2
     assert not any(pool.roles >= PD for form in found.forms.values() for pool in form)
 

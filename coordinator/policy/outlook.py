@@ -1,0 +1,64 @@
+"""The demand at hand and a burst on top: a form should do for the one and be ready for the other."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from coordinator.policy.cost_model import CostModel
+from coordinator.policy.demand import Demand, GroupDemand
+from coordinator.policy.forms import Forms
+from coordinator.policy.prediction import Predictor
+from core.stages import ModalityGroup
+
+# A burst that can still be borne is what tells forms apart: one that takes all there is, unless that would be
+# more than so many times what comes now.
+_FULL_LOAD = 1.0
+_MOST_TIMES = 8.0
+_BURST_WEIGHT = 0.25  # of its score, beside that of the demand at hand
+
+
+class Outlook(NamedTuple):
+    """`burst` is empty where the demand takes all instances anyhow."""
+
+    demand: Demand
+    burst: Demand
+
+    def of_group(self, group: ModalityGroup) -> Outlook:
+        return Outlook(_only(self.demand, group), _only(self.burst, group))
+
+
+def outlook_of(demand: Demand, num_instances: int, model: CostModel, *, with_burst: bool = True) -> Outlook:
+    """Bursts are of media where there are any, for those come in bursts."""
+    if not (demand and with_burst):
+        return Outlook(demand, {})
+    bursting = ModalityGroup.MULTIMODAL if ModalityGroup.MULTIMODAL in demand else ModalityGroup.TEXT
+    work_s = {group: sum(stage_work_s(each, model)) for group, each in demand.items()}
+    left_s = _FULL_LOAD * num_instances - sum(work_s.values())
+    if left_s <= 0 or work_s[bursting] <= 0:
+        return Outlook(demand, {})
+    times = min(_MOST_TIMES, 1 + left_s / work_s[bursting])
+    return Outlook(demand, {**demand, bursting: demand[bursting].at_rate(times * demand[bursting].rate)})
+
+
+def stage_work_s(demand: GroupDemand, model: CostModel) -> tuple[float, float, float]:
+    """Instance-seconds per second of encode, prefill and decode."""
+    outputs = demand.rate * demand.output_tokens
+    decode = model.decode_work_s(outputs, int(demand.prompt_tokens))
+    return demand.encode.work, demand.prefill.work, decode
+
+
+class OutlookScore:
+    """Of forms; less is better."""
+
+    def __init__(self, predictor: Predictor) -> None:
+        self._predictor = predictor
+
+    def score(self, forms: Forms, outlook: Outlook) -> float:
+        score = self._predictor.score(forms, outlook.demand)
+        if outlook.burst:
+            score += _BURST_WEIGHT * self._predictor.score(forms, outlook.burst)
+        return score
+
+
+def _only(demand: Demand, group: ModalityGroup) -> Demand:
+    return {group: demand[group]} if group in demand else {}
