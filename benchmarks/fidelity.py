@@ -5,9 +5,10 @@
 
 "emulated": eight devices that take a profile's time, with all the rest of the cluster real; to reach: median
 TTFT and TPOT within 10%, goodput within 5%. "computed": two instances that compute, against the profile that
-`elasticmm profile` measured; to reach: within 20%. A shared processor is not as fast as when it was profiled:
-there the simulated devices keep the pace that the live ones had in that run, one factor for steps and one for
-encodes; what the profile alone gives stands beside it.
+`elasticmm profile` measured; to reach: within 20%, the TTFT of each kind by itself, for the median of a mix
+of quick and slow requests is a tail of the quick ones. A shared processor is not as fast as when it was
+profiled: there the simulated devices keep the pace of the live ones in that run, one factor for steps and one
+for encodes; what the profile alone gives stands beside it.
 
 The simulator gets the prompts as long as the live cluster counted them, and what the host adds to a lone
 request and to each of its steps (client, coordinator, messages), measured on the few requests before the
@@ -44,18 +45,28 @@ from simulator.workload.request import Request
 # Relative differences to stay under.
 TARGETS = {
     EMULATED: {"ttft_ms.p50": 0.10, "tpot_ms.p50": 0.10, "goodput_per_s": 0.05},
-    COMPUTED: {"ttft_ms.p50": 0.20, "tpot_ms.p50": 0.20, "goodput_per_s": 0.20},
+    COMPUTED: {
+        "text.ttft_ms.p50": 0.20,
+        "image.ttft_ms.p50": 0.20,
+        "tpot_ms.p50": 0.20,
+        "goodput_per_s": 0.20,
+    },
 }
 _MORE = (
-    "text.ttft_ms.p50",
-    "image.ttft_ms.p50",
     "text.ttft_ms.p90",
     "image.ttft_ms.p90",
     "tpot_ms.p90",
     "good_share",
     "failed",
 )
-_COMPARED = ("ttft_ms.p50", "tpot_ms.p50", "goodput_per_s", *_MORE)
+_COMPARED = (
+    "ttft_ms.p50",
+    "text.ttft_ms.p50",
+    "image.ttft_ms.p50",
+    "tpot_ms.p50",
+    "goodput_per_s",
+    *_MORE,
+)
 
 
 def difference(live: float, simulated: float) -> float:

@@ -134,6 +134,8 @@ def goodput_ratio(outcomes: Sequence[Outcome], reference: Reference, scenario: S
     """How many times higher the best rate is, at the scale where that is most."""
     ratios = []
     for scale in scenario.scales:
+        if any(scale not in each.best_rps for each in outcomes):
+            continue
         own = _mean_best(outcomes, reference.better, scale)
         other = max(_mean_best(outcomes, name, scale) for name in reference.worse)
         if own and other:

@@ -46,6 +46,8 @@ class SetSpec:
     discipline: Discipline | None = None
     encoder_cache: bool = False
     prefix_cache: bool = False
+    variants: tuple[str, ...] = ()  # in which it is run, unless asked for; empty: in all
+    seeds: tuple[int, ...] = ()  # likewise; empty: the scenario's
 
     @property
     def policy_name(self) -> str:
@@ -125,7 +127,7 @@ def read_scenario(path: Path) -> Scenario:
 
 
 def narrowed(scenario: Scenario, rates_rps: Sequence[float], scales: Sequence[float]) -> Scenario:
-    """With these rates, of all cases, and these scales; empty means as it is.
+    """With these rates, of all cases and variants, and these scales; empty means as it is.
 
     Raises ScenarioError for one that is not positive.
     """
@@ -134,8 +136,13 @@ def narrowed(scenario: Scenario, rates_rps: Sequence[float], scales: Sequence[fl
             raise ScenarioError(f"{name}: should be more than zero, is {min(values):g}")
     if rates_rps:
         cases = tuple(replace(case, rates_rps=()) for case in scenario.cases)
-        scenario = replace(scenario, rates_rps=tuple(sorted(set(rates_rps))), cases=cases)
-    return replace(scenario, scales=tuple(scales)) if scales else scenario
+        variants = tuple(replace(variant, rates_rps=()) for variant in scenario.variants)
+        rates = tuple(sorted(set(rates_rps)))
+        scenario = replace(scenario, rates_rps=rates, cases=cases, variants=variants)
+    if scales:
+        variants = tuple(replace(variant, scales=()) for variant in scenario.variants)
+        scenario = replace(scenario, scales=tuple(scales), variants=variants)
+    return scenario
 
 
 def case_profile(case: CaseSpec, folder: Path) -> Profile:
@@ -176,12 +183,26 @@ def _check(scenario: Scenario, path: Path) -> None:
             raise RecordError(
                 f"variants[{at}].text_share", f"should be from 0 to 1, is {variant.text_share:g}"
             )
+        _check_fewer(f"variants[{at}].seeds", variant.seeds, scenario.seeds)
+        _check_fewer(f"variants[{at}].scales", variant.scales, scenario.scales)
+        for rate in variant.rates_rps:
+            _positive(f"variants[{at}].rates_rps", rate)
+        if list(variant.rates_rps) != sorted(set(variant.rates_rps)):
+            raise RecordError(f"variants[{at}].rates_rps", "should rise")
     for at, each in enumerate(scenario.sets):
         _check_set(f"sets[{at}]", each)
+        _check_fewer(f"sets[{at}].seeds", each.seeds, scenario.seeds)
+        _check_fewer(f"sets[{at}].variants", each.variants, [variant.name for variant in scenario.variants])
     for at, case in enumerate(scenario.cases):
         _check_case(f"cases[{at}]", case, scenario, path)
     for at, reference in enumerate(scenario.references):
         _check_reference(f"references[{at}]", reference, scenario)
+
+
+def _check_fewer(key: str, chosen: Sequence[object], there: Sequence[object]) -> None:
+    for each in chosen:
+        if each not in there:
+            raise RecordError(key, f"{each!r} is none of the scenario's")
 
 
 def _check_set(key: str, spec: SetSpec) -> None:

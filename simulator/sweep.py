@@ -15,7 +15,7 @@ from simulator.cluster import Cluster
 from simulator.config import ClusterConfig
 from simulator.metrics import Summary, summarize
 from simulator.result import RunResult
-from simulator.scenario import CaseSpec, Scenario, SetSpec, aims, case_profile
+from simulator.scenario import CaseSpec, Scenario, SetSpec, aims, case_profile, narrowed
 from simulator.schedulers import build_scheduler
 from simulator.search import best_rate
 from simulator.variants import Variant
@@ -65,16 +65,25 @@ def tasks(
     variants: Sequence[str] = (),
     seeds: Sequence[int] = (),
 ) -> list[Task]:
-    """In order of the file; none named means all. Raises ValueError for a name that is not there."""
+    """In order of the file; none named means all, as far as sets and variants say so of themselves.
+
+    Raises ValueError for a name that is not there.
+    """
     chosen_sets = _chosen("set", scenario.sets, sets)
     chosen_variants = _chosen("variant", scenario.variants, variants)
     return [
-        Task(scenario, case, variant, policy_set, seed, scenario_folder, data_folder)
+        Task(_of_variant(scenario, variant), case, variant, policy_set, seed, scenario_folder, data_folder)
         for case in _chosen("case", scenario.cases, cases)
         for variant in chosen_variants
         for policy_set in chosen_sets
-        for seed in seeds or scenario.seeds
+        if variants or not policy_set.variants or variant.name in policy_set.variants
+        for seed in seeds or policy_set.seeds or variant.seeds or scenario.seeds
     ]
+
+
+def _of_variant(scenario: Scenario, variant: Variant) -> Scenario:
+    scales = tuple(each for each in scenario.scales if each in (variant.scales or scenario.scales))
+    return narrowed(scenario, variant.rates_rps, scales)
 
 
 def run_tasks(

@@ -18,6 +18,10 @@ class Variant:
     encode_speed: float = 1.0
     bandwidth: float = 1.0  # of the device's memory and of its links
     text_share: float | None = None
+    # Where it is run with fewer than the scenario's; empty: with those.
+    seeds: tuple[int, ...] = ()
+    scales: tuple[float, ...] = ()
+    rates_rps: tuple[float, ...] = ()
 
     def profile(self, profile: Profile) -> Profile:
         step = replace(

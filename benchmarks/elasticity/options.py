@@ -17,7 +17,7 @@ from core.profile import Profile
 from core.profile_file import load_profile, write_profile
 
 EMULATED, COMPUTED = "emulated", "computed"
-POLICIES = ("coupled", "static:equal", "emp")
+POLICIES = ("coupled", "replicas", "static:equal", "emp")
 _PROFILE = "a800-qwen2.5-vl-7b"
 
 # Few requests of much device time each, so that two cores can carry the control plane of eight devices.
@@ -36,8 +36,8 @@ _EMULATED_TRACE = TraceSpec(
 )
 _COMPUTED_TRACE = TraceSpec(
     duration_s=30.0,
-    text_rate=3.0,
-    image_rate=1.0,
+    text_rate=1.5,
+    image_rate=0.5,
     burst_start_s=8.0,
     burst_s=10.0,
     burst_factor=4.0,

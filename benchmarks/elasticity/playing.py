@@ -19,10 +19,12 @@ from benchmarks.load.setups import Setup, running
 from benchmarks.load.texts import TextMaker
 from benchmarks.load.workload import PlannedRequest
 from cli.launch.plan import LaunchPlan
+from core.prompt_order import PromptOrder
 from elasticmm_client import AdminClient
 from elasticmm_client.plan import ClusterPlan, Decision
 from simulator.workload.request import Request
 
+BASELINES = ("coupled", "replicas")
 _WARM_UP = 7  # requests of each kind, before the clock runs
 _WARM_UP_GAP_S = 1.0
 _SETTLE_S = 20.0
@@ -62,7 +64,12 @@ def play(stage: Stage, policy: str, trace: Sequence[Request], seed: int) -> Play
         replace(each, at_s=at * _WARM_UP_GAP_S * stage.time_scale)
         for at, each in enumerate(_some_of_each_kind(requests))
     ]
-    setup = Setup(policy, stage.topology, (("num_instances", stage.num_instances), ("policy", policy)))
+    options = {
+        "num_instances": stage.num_instances,
+        "policy": policy,
+        "prompt_order": prompt_order(policy),
+    }
+    setup = Setup(policy, stage.topology, tuple(options.items()))
     with (
         running(setup, stage.plan) as endpoint,
         AdminClient(endpoint.address, endpoint.token) as admin,
@@ -90,6 +97,11 @@ def play(stage: Stage, policy: str, trace: Sequence[Request], seed: int) -> Play
         cpu_s=cpu_s,
         wall_s=wall_s,
     )
+
+
+def prompt_order(policy: str) -> PromptOrder:
+    """Baselines serve first come, first served, as servers in the field do."""
+    return "arrival" if policy in BASELINES else "text-first"
 
 
 def _some_of_each_kind(requests: Sequence[PlannedRequest]) -> list[PlannedRequest]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from statistics import median
 
 from benchmarks.elasticity.pace import Pace
-from benchmarks.elasticity.playing import Stage
+from benchmarks.elasticity.playing import Stage, prompt_order
 from benchmarks.load.outcomes import Outcome
 from cli.slo import parse_slo
 from coordinator.policy.scheduler import Slo
@@ -74,7 +74,12 @@ def simulate(
     profile, by = _profile(stage), stage.time_scale
     paced = pace.of(profile)
     paced = replace(paced, step=replace(paced.step, fixed_s=paced.step.fixed_s + host.step_s * by))
-    config = ClusterConfig(stage.num_instances, paced, control_s=host.request_s * by)
+    config = ClusterConfig(
+        stage.num_instances,
+        paced,
+        discipline="chunked" if prompt_order(policy) == "arrival" else "text-first",
+        control_s=host.request_s * by,
+    )
     slow = [replace(each, arrival_s=each.arrival_s * by) for each in trace]
     cluster = Cluster(config, build_scheduler(policy, (), profile, Slo(*parse_slo(stage.plan.slo))), slow)
     result = cluster.run()

@@ -9,7 +9,7 @@ from core.lifecycle import RequestState
 from simulator.metrics import summarize
 from simulator.report import best, compare, points
 from simulator.result import RequestRecord, RunResult
-from simulator.scenario import Scenario, Target
+from simulator.scenario import Scenario, Target, narrowed
 from simulator.sweep import Outcome, tasks
 from simulator.unloaded import unloaded_targets
 from simulator.usage import Usage
@@ -73,6 +73,34 @@ def test_tasks_come_in_order_and_by_name(scenario: Scenario, tmp_path: Path) -> 
     ]
     with pytest.raises(ValueError, match="variant: 'slow' is not in the scenario"):
         tasks(scenario, tmp_path, tmp_path, variants=("slow",))
+
+
+def test_sets_and_variants_may_ask_for_fewer_runs(scenario: Scenario, tmp_path: Path) -> None:
+    coupled, halves = scenario.sets
+    fewer = replace(
+        scenario,
+        sets=(coupled, replace(halves, variants=("as is",), seeds=(1,))),
+        seeds=(1, 2),
+        scales=(1.0, 2.0),
+        variants=(Variant("as is"), Variant("slow", seeds=(2,), scales=(1.0,), rates_rps=(3.0,))),
+    )
+    todo = tasks(fewer, tmp_path, tmp_path)
+    assert [(each.variant.name, each.policy_set.name, each.seed) for each in todo] == [
+        ("as is", "coupled", 1),
+        ("as is", "coupled", 2),
+        ("as is", "halves", 1),
+        ("slow", "coupled", 2),
+    ]
+    last = todo[-1]
+    assert (last.scenario.scales, last.scenario.rates(last.case)) == ((1.0,), (3.0,))
+    asked = tasks(narrowed(fewer, (5.0,), (2.0,)), tmp_path, tmp_path, variants=("slow",), seeds=(7,))
+    assert [(each.policy_set.name, each.seed) for each in asked] == [("coupled", 7), ("halves", 7)]
+    assert (asked[0].scenario.scales, asked[0].scenario.rates(asked[0].case)) == ((2.0,), (5.0,))
+
+
+def test_a_scale_that_a_variant_was_not_run_at_does_not_count(scenario: Scenario) -> None:
+    runs = [outcome("coupled", 0.4, 2.0), outcome("halves", 0.1, 3.0)]
+    assert compare(replace(scenario, scales=(1.0, 2.0)), runs)[0].ours == pytest.approx(1.5)
 
 
 def test_unloaded_targets_leave_bursts_out(scenario: Scenario, tmp_path: Path) -> None:

@@ -92,6 +92,12 @@ def test_policies_aim_for_the_strictest_targets(tmp_path: Path) -> None:
             '"static:equal"\ndiscipline = "whole"',
             r'sets\[1\].discipline: "whole" is for policies "coupled" and "replicas"',
         ),
+        (
+            '"static:equal"',
+            '"static:equal"\nvariants = ["quick"]',
+            r"sets\[1\].variants: 'quick' is none of the scenario's",
+        ),
+        ('"static:equal"', '"static:equal"\nseeds = [77]', r"sets\[1\].seeds: 77 is none of the scenario's"),
         ('"whole"', '"half"', r"sets\[0\].discipline: should be one of text-first, chunked, whole"),
         ("round.json", "square.json", r"cases\[0\].profile: .*square.json: cannot be read"),
         ("slo.text", "slo.prose", r"cases\[0\].slo: has no targets for requests of source 'text'"),
