@@ -40,8 +40,9 @@ class DecodeBatch:
 
     def remove(self, job: Job) -> int:
         """Takes it out with its outputs brought up to date; returns the tokens of KV it holds."""
-        kv_tokens = self.kv_tokens(job)
-        job.outputs = self.outputs(job)
+        gained = self.steps - job.joined_step
+        kv_tokens = job.joined_context + gained
+        job.outputs = job.joined_outputs + gained
         job.membership += 1
         del self.jobs[job]
         self.size -= 1
@@ -68,12 +69,15 @@ class DecodeBatch:
 
     def growth(self, num_steps: int) -> int:
         """Blocks that the next `num_steps` steps take."""
-        cycles, rest = divmod(num_steps, self._block_tokens)
-        first = self.steps % self._block_tokens
+        block_tokens, growth = self._block_tokens, self._growth
+        first = self.steps % block_tokens
+        if num_steps == 1:
+            return growth[first]
+        cycles, rest = divmod(num_steps, block_tokens)
         last = first + rest
-        partial = sum(self._growth[first:last])
-        if last > self._block_tokens:
-            partial += sum(self._growth[: last - self._block_tokens])
+        partial = sum(growth[first:last])
+        if last > block_tokens:
+            partial += sum(growth[: last - block_tokens])
         return cycles * self.size + partial
 
     def most_growth(self, num_steps: int) -> int:
@@ -103,7 +107,8 @@ class DecodeBatch:
     def finished(self) -> list[Job]:
         """Those that have their last token; they are still in the batch."""
         heap, done = self._finishing, []
-        while heap and heap[0][0] <= self.steps:
+        steps = self.steps
+        while heap and heap[0][0] <= steps:
             _, _, membership, job = heappop(heap)
             if job.membership == membership:
                 done.append(job)

@@ -83,12 +83,15 @@ class DecodeRun:
 
     def steps_by(self, now_s: float) -> int:
         """How many steps have begun by then, at least 1: the last of them cannot be stopped any more."""
+        if self.num_steps == 1:
+            return 1
         elapsed = now_s - self.start_s - _ROUNDING_S
         if self._turn != _NEVER and elapsed > self._head_s:
             guess = self._turn + _solve(elapsed - self._head_s, self._later, self._later_slope)
         else:
             guess = _solve(elapsed, self._first, self._slope)
-        guess = max(1, guess)
+        if guess < 1:
+            guess = 1
         while guess > 1 and self.elapsed_s(guess - 1) >= elapsed:
             guess -= 1
         while self.elapsed_s(guess) < elapsed:

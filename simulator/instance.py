@@ -104,9 +104,9 @@ class Instance:
 
     def release(self, blocks: int) -> None:
         self.free_blocks += blocks
-        if self._leases:
+        if self._leases.waiting:
             self._grant()
-        if self.prefills:
+        if self.prefills and self._phase != _BUSY:
             self.wake()
 
     def ask_to_leave(self, job: Job) -> None:
@@ -159,7 +159,13 @@ class Instance:
     def check_idle(self) -> None:
         """Raises AssertionError if anything is left here."""
         assert self._phase == _IDLE
-        waiting = (self.prefills, self._encodes, self._joining, self._leaving, self._leases)
+        waiting = (
+            self.prefills,
+            self._encodes.waiting,
+            self._joining,
+            self._leaving,
+            self._leases.waiting,
+        )
         assert not any(waiting), f"{self.instance_id}: {waiting}"
         assert not self.batch.jobs
         assert self.free_blocks == self.total_blocks, (
@@ -174,7 +180,7 @@ class Instance:
             self._let_leave(self._leaving.popleft())
         while self._joining and self._can_join():
             self.batch.add(*self._joining.popleft())
-        if self._encodes and not self._encode_turns.yields(self._wants_step_first):
+        if self._encodes.waiting and not self._encode_turns.yields(self._wants_step_first):
             self._start_encodes()
         else:
             self._step()
@@ -219,7 +225,7 @@ class Instance:
             self._start_step()
         elif self._has_decoded:
             self._start_run()
-        elif self._encodes or self._joining:
+        elif self._encodes.waiting or self._joining:
             self._turn()
         else:
             self._phase = _IDLE
@@ -310,20 +316,20 @@ class Instance:
         self.release(blocks)
 
     def _start_run(self) -> None:
-        batch, most = self.batch, self._most_steps()
+        batch, run, events, most = self.batch, self._run, self._events, self._most_steps()
         planned = batch.most_growth(most)
         if planned > self.free_blocks:
             planned = batch.growth(most)
         self._planned_blocks = planned
         self.free_blocks -= planned
-        self._run.begin(self._events.time_s, batch.size, batch.context, most)
+        run.begin(events.time_s, batch.size, batch.context, most)
         self._phase = _RUN
-        self._version += 1
-        self._events.at(self._run.end_s(), self._run_ended, self._version)
+        self._version = version = self._version + 1
+        events.at(run.start_s + run.elapsed_s(most), self._run_ended, version)
 
     def _most_steps(self) -> int:
         """Until something is to be done between steps; one where it is already."""
-        if self._encodes or self._leaving or (self._joining and self._can_join()):
+        if self._encodes.waiting or self._leaving or (self._joining and self._can_join()):
             return 1
         return self.batch.steps_within(self.free_blocks, self.batch.steps_to_finish())
 
@@ -340,19 +346,20 @@ class Instance:
     def _run_ended(self, version: int) -> None:
         if version != self._version:
             return
-        run, batch = self._run, self.batch
+        batch, usage, listener = self.batch, self.usage, self._listener
+        num_steps, size = self._run.num_steps, batch.size
         self._phase = _BUSY
-        self.free_blocks += self._planned_blocks - batch.growth(run.num_steps)
+        self.free_blocks += self._planned_blocks - batch.growth(num_steps)
         self._planned_blocks = 0
-        seconds, size = run.elapsed_s(run.num_steps), batch.size
-        mean_context = batch.context + size * (run.num_steps - 1) / 2
-        batch.advance(run.num_steps)
-        self.usage.step_s += seconds
-        self.usage.num_steps += 1
+        seconds = self._run.elapsed_s(num_steps)
+        mean_context = batch.context + size * (num_steps - 1) / 2
+        batch.advance(num_steps)
+        usage.step_s += seconds
+        usage.num_steps += 1
         self._end_finished()
         shape = StepShape(size, mean_context, size, int(mean_context))
-        self._listener.stepped(self, shape, seconds / run.num_steps)
-        self._listener.settled(self)
+        listener.stepped(self, shape, seconds / num_steps)
+        listener.settled(self)
         self._turn()
 
     def _end_finished(self) -> None:
