@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from heapq import heappop, heappush
 
 from coordinator.policy.view import num_blocks
 from simulator.job import Job
+
+_NOBODY: tuple[Job, ...] = ()
 
 
 class DecodeBatch:
@@ -84,6 +87,15 @@ class DecodeBatch:
         """An upper bound of `growth`, cheaper."""
         return self.size * (num_steps // self._block_tokens + 1)
 
+    def longest_run(self, free_blocks: int, most: int) -> tuple[int, int]:
+        """How many steps, up to `most`, the free blocks last for, and blocks that suffice for them."""
+        bound = self.size * (most // self._block_tokens + 1)
+        if bound <= free_blocks:
+            return most, bound
+        num_steps = self.steps_within(free_blocks, most)
+        bound = self.most_growth(num_steps)
+        return num_steps, bound if bound <= free_blocks else self.growth(num_steps)
+
     def steps_within(self, free_blocks: int, most: int) -> int:
         """How many steps, up to `most`, the free blocks last for."""
         if self.most_growth(most) <= free_blocks:
@@ -104,10 +116,12 @@ class DecodeBatch:
             heappop(heap)
         return heap[0][0] - self.steps
 
-    def finished(self) -> list[Job]:
+    def finished(self) -> Sequence[Job]:
         """Those that have their last token; they are still in the batch."""
-        heap, done = self._finishing, []
-        steps = self.steps
+        heap, steps = self._finishing, self.steps
+        if not heap or heap[0][0] > steps:
+            return _NOBODY
+        done = []
         while heap and heap[0][0] <= steps:
             _, _, membership, job = heappop(heap)
             if job.membership == membership:

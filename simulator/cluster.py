@@ -115,7 +115,7 @@ class Cluster:
 
     def _place(self) -> None:
         books = self.books
-        while books.num_waiting():
+        while books.has_waiting:
             placement = self.scheduler.place(books, self.events.time_s)
             if placement is None:
                 return
@@ -265,7 +265,8 @@ class Cluster:
         self.scheduler.note_step(instance.instance_id, shape, seconds)
 
     def settled(self, instance: Instance) -> None:
-        self._place()
+        if self.books.has_waiting:
+            self._place()
 
     # verbs
 

@@ -90,13 +90,14 @@ class DecodeRun:
             guess = self._turn + _solve(elapsed - self._head_s, self._later, self._later_slope)
         else:
             guess = _solve(elapsed, self._first, self._slope)
-        if guess < 1:
-            guess = 1
-        while guess > 1 and self.elapsed_s(guess - 1) >= elapsed:
+        guess = max(guess, 1)
+        elapsed_s = self.elapsed_s
+        while guess > 1 and elapsed_s(guess - 1) >= elapsed:
             guess -= 1
-        while self.elapsed_s(guess) < elapsed:
+        most = self.num_steps
+        while guess < most and elapsed_s(guess) < elapsed:
             guess += 1
-        return min(guess, self.num_steps)
+        return guess if guess < most else most
 
 
 def _solve(elapsed_s: float, first_s: float, slope_s: float) -> int:

@@ -219,11 +219,12 @@ class Instance:
 
     def _step(self) -> None:
         """Starts a step or a run, or rests."""
-        is_short = self.batch.next_growth() > self.free_blocks and not self._make_room()
-        self._has_decoded = self.batch.size > 0
+        batch = self.batch
+        is_short = batch.next_growth() > self.free_blocks and not self._make_room()
+        self._has_decoded = has_decodes = batch.size > 0
         if self.prefills and self._select(is_short):
             self._start_step()
-        elif self._has_decoded:
+        elif has_decodes:
             self._start_run()
         elif self._encodes.waiting or self._joining:
             self._turn()
@@ -255,24 +256,25 @@ class Instance:
         return needed + num_decodes <= self.free_blocks and started < self.profile.max_sequences
 
     def _start_step(self) -> None:
-        num_decodes = self.batch.size
-        context = self.batch.context
+        batch = self.batch
+        num_decodes, context = batch.size, batch.context
         new, attended, sequences = num_decodes, float(context), num_decodes + len(self._chunks)
         for job, size in self._chunks:
             new += size
             attended += size * (job.computed + size / 2)
             context += job.computed
-        self._planned_blocks = self.batch.next_growth()
-        self.free_blocks -= self._planned_blocks
+        self._planned_blocks = planned = batch.next_growth()
+        self.free_blocks -= planned
         self._launch(StepShape(new, attended, sequences, context))
 
     def _launch(self, shape: StepShape, before_s: float = 0.0) -> None:
         """Runs a step of that shape, `before_s` after now."""
+        events, usage = self._events, self.usage
         seconds = self.profile.step.step_s(shape)
-        self._shape, self._start_s = shape, self._events.time_s + before_s
-        self.usage.step_s += seconds
-        self.usage.num_steps += 1
-        self._events.at(self._start_s + seconds, self._step_ended, seconds)
+        self._shape, self._start_s = shape, events.time_s + before_s
+        usage.step_s += seconds
+        usage.num_steps += 1
+        events.at(self._start_s + seconds, self._step_ended, seconds)
 
     def _step_ended(self, seconds: float) -> None:
         self._planned_blocks = 0
@@ -316,22 +318,19 @@ class Instance:
         self.release(blocks)
 
     def _start_run(self) -> None:
-        batch, run, events, most = self.batch, self._run, self._events, self._most_steps()
-        planned = batch.most_growth(most)
-        if planned > self.free_blocks:
-            planned = batch.growth(most)
+        batch, run, events = self.batch, self._run, self._events
+        most = 1 if self._is_awaited() else batch.steps_to_finish()
+        num_steps, planned = batch.longest_run(self.free_blocks, most)
         self._planned_blocks = planned
         self.free_blocks -= planned
-        run.begin(events.time_s, batch.size, batch.context, most)
+        run.begin(events.time_s, batch.size, batch.context, num_steps)
         self._phase = _RUN
         self._version = version = self._version + 1
-        events.at(run.start_s + run.elapsed_s(most), self._run_ended, version)
+        events.at(run.start_s + run.elapsed_s(num_steps), self._run_ended, version)
 
-    def _most_steps(self) -> int:
-        """Until something is to be done between steps; one where it is already."""
-        if self._encodes.waiting or self._leaving or (self._joining and self._can_join()):
-            return 1
-        return self.batch.steps_within(self.free_blocks, self.batch.steps_to_finish())
+    def _is_awaited(self) -> bool:
+        """Whether something is to be done after the next step already."""
+        return bool(self._encodes.waiting or self._leaving or (self._joining and self._can_join()))
 
     def _cut_run(self) -> None:
         """Lets the step at hand be the last of the run."""

@@ -161,6 +161,11 @@ class Books:
         """In order of dispatch: arrival, moved forward by priority."""
         return (self._queued[name] for _, name in self._waiting[group])
 
+    @property
+    def has_waiting(self) -> bool:
+        """Whether anything waits for dispatch: asked after every event."""
+        return bool(self._queued)
+
     def num_waiting(self, group: ModalityGroup | None = None) -> int:
         return len(self._queued) if group is None else len(self._waiting[group])
 

@@ -62,7 +62,7 @@ class OneByOne:
             decode.name,
             first_s,
             prefill.backlog_s,
-            decode.decode_step_s,
+            decode.decode_step_s(),
         )
 
     def _refresh(self, books: Books) -> None:
@@ -155,7 +155,7 @@ class OneByOne:
         for row in self._open(D, work.group):
             if row.free_kv_tokens < promised:
                 continue
-            end_s = row.decode_step_s * outputs + row.backlog_s
+            end_s = row.decode_step_s() * outputs + row.backlog_s
             if row is prefill:
                 end_s += -1e-9
             else:
@@ -174,9 +174,9 @@ class _Row:
         "_batch",
         "_costing",
         "_promise",
+        "_step_s",
         "backlog_s",
         "book",
-        "decode_step_s",
         "encode_s",
         "encodes",
         "free_embedding_blocks",
@@ -193,22 +193,18 @@ class _Row:
         self.name = book.instance_id
         self.encodes = Stage.ENCODE in book.roles
         self._batch: _Batch | None = None  # that `stretch` is of
-        self._promise: _Batch | None = None  # that `decode_step_s` is of
+        self._promise: _Batch | None = None  # that `decode_step_s` was asked of
+        self._step_s = 0.0
         self.fill()
 
     def fill(self) -> None:
         """`Columns` says what each number is."""
         book, load, costing = self.book, self.book.load, self._costing
-        version = costing.model.version
-        batch = load.decoding, load.context_tokens, version
+        batch = load.decoding, load.context_tokens, costing.model.version
         if batch != self._batch:
             self._batch = batch
             self.stretch = costing.prefill_stretch(load.decoding, load.context_tokens)
-        promise = load.sequences, load.kv_blocks, version
-        if promise != self._promise:
-            self._promise = promise
-            self.decode_step_s = costing.promised_step_s(book) if Stage.DECODE in book.roles else 0.0
-            self.free_kv_tokens = (book.total_kv_blocks - load.kv_blocks) * book.block_tokens
+        self.free_kv_tokens = (book.total_kv_blocks - load.kv_blocks) * book.block_tokens
         total = book.total_embedding_blocks
         self.free_embedding_blocks = UNBOUNDED if total is None else total - load.embedding_blocks
         self.media_tokens = load.media_tokens
@@ -216,6 +212,15 @@ class _Row:
         self.encode_s = self.backlog_s = load.encode_s
         if load.prefills:
             self.backlog_s += load.prefill_s * self.stretch
+
+    def decode_step_s(self) -> float:
+        """Found where it is asked for: coupled instances are hardly ever chosen by it."""
+        load = self.book.load
+        promise = load.sequences, load.kv_blocks, self._costing.model.version
+        if promise != self._promise:
+            self._promise = promise
+            self._step_s = self._costing.promised_step_s(self.book)
+        return self._step_s
 
 
 def _longest_first(work: Work) -> Sequence[int]:
