@@ -98,9 +98,8 @@ class Cluster:
 
     def _tick(self, _: object) -> None:
         now_s = self.events.time_s
-        for instance in self.instances.values():
-            for job, outputs in instance.progress():
-                self.books.note_outputs(job.work, outputs)
+        for name, instance in self.instances.items():
+            self.books.note_outputs(name, instance.progress())
         self.transitions.reconciler.expire()
         self.transitions.reconciler.reconcile(self.scheduler.plan(self.books, now_s).wanted)
         self._place()

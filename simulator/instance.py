@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from bisect import insort
 from collections import deque
-from collections.abc import Iterator
 
 from coordinator.policy.view import num_blocks
+from coordinator.policy.work import Work
 from core.costs import StepShape
 from core.profile import Profile
 from core.prompt_order import EncodeTurns, PromptOrder, choose_chunks, is_text_ready
@@ -135,10 +135,10 @@ class Instance:
         """Of the whole decode batch, by now."""
         return self.batch.context + self.batch.size * self._shown_steps()
 
-    def progress(self) -> Iterator[tuple[Job, int]]:
+    def progress(self) -> list[tuple[Work, int]]:
         """Decoding requests and the tokens they have shown by now."""
         shown = self._shown_steps() + self.batch.steps
-        return ((job, job.joined_outputs + shown - job.joined_step) for job in self.batch.jobs)
+        return [(job.work, job.joined_outputs + shown - job.joined_step) for job in self.batch.jobs]
 
     def _shown_steps(self) -> int:
         """Steps of the run that are over."""

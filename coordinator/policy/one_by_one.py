@@ -17,6 +17,8 @@ from core.stages import COUPLED, ModalityGroup, Roles, Stage
 _Batch = tuple[int, int, int]  # sequences, their tokens or blocks, version of the costs
 _Media = tuple[tuple["_Row", ...], float]  # the encoder of each item, and when all will have arrived
 
+_NOWHERE: _Media = (), inf
+
 
 class Choice(NamedTuple):
     """Names of the chosen instances, the predicted seconds to the first token, and what was found there."""
@@ -107,35 +109,38 @@ class OneByOne:
         together = self._together
         promised = work.promised_tokens if together else work.context_tokens
         blocks, encode_s, prefill_s = work.embedding_blocks, work.encode_s, work.prefill_s
-        spread, ready_s = ((), inf) if together else self._spread(work)
         slack_s, most_queued_s = self._queueing.slack_s(work), self._most_queued_s
+        spread: _Media | None = _NOWHERE if together else None  # found once an instance is open
         best, best_s, is_local = None, inf, False
         for row in self._open(COUPLED if together else P, work.group):
             if row.free_kv_tokens < promised or row.free_embedding_blocks < blocks:
                 continue
             is_free, backlog_s, own_s = not row.media_tokens, row.backlog_s, prefill_s * row.stretch
+            local_s = inf
+            if row.encodes:
+                queued_s = min(encode_s + own_s, slack_s)
+                if not (is_free or backlog_s <= queued_s or backlog_s <= most_queued_s):
+                    continue
+                local_s = backlog_s + encode_s
+            if spread is None:
+                spread = self._spread(work)
+            ready_s = spread[1]
             start_s = backlog_s if backlog_s > ready_s else ready_s
             if not is_free and backlog_s > ready_s + own_s:
                 start_s = inf
-            local_s = inf
-            if row.encodes:
-                if is_free or backlog_s <= most_queued_s or backlog_s <= min(encode_s + own_s, slack_s):
-                    local_s = backlog_s + encode_s
-                else:
-                    start_s = inf
             first_s = (start_s if start_s < local_s else local_s) + own_s
             if first_s < best_s:
                 best, best_s, is_local = row, first_s, local_s <= start_s
-        if best is None:
+        if best is None or spread is None:
             return None, inf, ()
-        return best, best_s, (best,) * len(work.media) if is_local else spread
+        return best, best_s, (best,) * len(work.media) if is_local else spread[0]
 
     def _spread(self, work: Work) -> _Media:
         """Each item to the encoder that is predicted to finish it first, the longest item first."""
         most_s = max(work.encode_s, self._most_queued_s)
         encoders = [row for row in self._open(E, work.group) if row.encode_s <= most_s]
         if not encoders:
-            return (), inf
+            return _NOWHERE
         ends_s = [row.backlog_s for row in encoders]
         chosen = [encoders[0]] * len(work.media)
         ready_s = 0.0
