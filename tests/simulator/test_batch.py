@@ -62,4 +62,4 @@ def test_a_sequence_that_came_back_ends_once() -> None:
     batch.add(one, 12)
     batch.advance(2)
     assert list(batch.finished()) == [one]
-    assert batch.finished() == []
+    assert not batch.finished()
