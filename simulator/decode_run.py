@@ -78,9 +78,6 @@ class DecodeRun:
         rest = num_steps - turn
         return self._head_s + rest * (self._later + self._later_slope * (rest - 1) / 2)
 
-    def end_s(self) -> float:
-        return self.start_s + self.elapsed_s(self.num_steps)
-
     def steps_by(self, now_s: float) -> int:
         """How many steps have begun by then, at least 1: the last of them cannot be stopped any more."""
         if self.num_steps == 1:

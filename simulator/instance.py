@@ -5,7 +5,6 @@ from __future__ import annotations
 from bisect import insort
 from collections import deque
 
-from coordinator.policy.view import num_blocks
 from coordinator.policy.work import Work
 from core.costs import StepShape
 from core.profile import Profile
@@ -53,6 +52,7 @@ class Instance:
         self.batch = DecodeBatch(profile.block_tokens)
         self.prefills: list[Job] = []  # in order of arrival
         self.out_free_s = self.in_free_s = 0.0  # when its links are free again
+        self._block_tokens = profile.block_tokens
         self._events = events
         self._listener = listener
         self._prompt_order: PromptOrder = prompt_order
@@ -178,8 +178,9 @@ class Instance:
         self._phase = _BUSY
         while self._leaving:
             self._let_leave(self._leaving.popleft())
-        while self._joining and self._can_join():
-            self.batch.add(*self._joining.popleft())
+        joining = self._joining
+        while joining and self._can_join():
+            self.batch.add(*joining.popleft())
         if self._encodes.waiting and not self._encode_turns.yields(self._wants_step_first):
             self._start_encodes()
         else:
@@ -334,13 +335,13 @@ class Instance:
 
     def _cut_run(self) -> None:
         """Lets the step at hand be the last of the run."""
-        run = self._run
-        num_steps = run.steps_by(self._events.time_s)
+        run, events = self._run, self._events
+        num_steps = run.steps_by(events.time_s)
         if num_steps == run.num_steps:
             return
         run.num_steps = num_steps
-        self._version += 1
-        self._events.at(run.end_s(), self._run_ended, self._version)
+        self._version = version = self._version + 1
+        events.at(run.start_s + run.elapsed_s(num_steps), self._run_ended, version)
 
     def _run_ended(self, version: int) -> None:
         if version != self._version:
@@ -362,14 +363,16 @@ class Instance:
         self._turn()
 
     def _end_finished(self) -> None:
-        for job in self.batch.finished():
-            self.release(self._blocks(self.batch.remove(job)))
+        batch = self.batch
+        for job in batch.finished():
+            self.release(self._blocks(batch.remove(job)))
             self._listener.finished(self, job)
 
     # blocks
 
     def _blocks(self, num_tokens: int) -> int:
-        return num_blocks(num_tokens, self.profile.block_tokens)
+        """As `num_blocks`, whose call would cost as much as the rest."""
+        return -(-num_tokens // self._block_tokens)
 
     def _grant(self) -> None:
         while (first := self._leases.first()) is not None and self.take_blocks(first[1]):

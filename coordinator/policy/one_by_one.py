@@ -75,10 +75,10 @@ class OneByOne:
             self._players.clear()
         elif journal.end != self._position:
             changed = journal.since(self._position)
-            for name in books.instances if changed is None else changed:
-                row = self._rows.get(name)
-                if row is not None:
-                    row.fill()
+            rows = self._rows
+            for name in rows if changed is None else changed:
+                if name in rows:  # and not gone meanwhile
+                    rows[name].fill()
         self._position = journal.end
 
     def _open(self, roles: Roles, group: ModalityGroup) -> list[_Row]:
@@ -208,7 +208,8 @@ class _Row:
         batch = load.decoding, load.context_tokens, costing.model.version
         if batch != self._batch:
             self._batch = batch
-            self.stretch = costing.prefill_stretch(load.decoding, load.context_tokens)
+            decoding = load.decoding
+            self.stretch = costing.prefill_stretch(decoding, load.context_tokens) if decoding else 1.0
         self.free_kv_tokens = (book.total_kv_blocks - load.kv_blocks) * book.block_tokens
         total = book.total_embedding_blocks
         self.free_embedding_blocks = UNBOUNDED if total is None else total - load.embedding_blocks
