@@ -101,8 +101,8 @@ class StepCosts:
         """A prompt's `num_tokens` alone on the device, in chunks of at most `chunk_tokens`."""
         total, done = 0.0, 0
         while done < num_tokens:
-            size = min(chunk_tokens, num_tokens - done)
-            total += self.step_s(chunk_shape(size, context_tokens + done))
+            size, context = min(chunk_tokens, num_tokens - done), context_tokens + done
+            total += self.seconds(size, size * (context + size / 2), 1, context)
             done += size
         return total
 

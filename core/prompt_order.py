@@ -46,6 +46,8 @@ def choose_chunks(
     if order == "arrival" or budget < 2:
         return _Step(admit, step_tokens).in_order(prompts, budget)
     ready = [prompt for prompt in prompts if prompt.num_ready > 0]
+    if len(ready) < 2:
+        return _Step(admit, step_tokens).in_order(ready, budget) if ready else []
     texts = [prompt for prompt in ready if not prompt.has_media]
     if len(texts) in (0, len(ready)):
         return _Step(admit, step_tokens).in_order(ready, budget)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from heapq import heappop, heappush
 
 from coordinator.policy.view import num_blocks
 from simulator.job import Job
+
+_NOBODY: tuple[Job, ...] = ()
 
 
 class DecodeBatch:
@@ -40,8 +43,9 @@ class DecodeBatch:
 
     def remove(self, job: Job) -> int:
         """Takes it out with its outputs brought up to date; returns the tokens of KV it holds."""
-        kv_tokens = self.kv_tokens(job)
-        job.outputs = self.outputs(job)
+        gained = self.steps - job.joined_step
+        kv_tokens = job.joined_context + gained
+        job.outputs = job.joined_outputs + gained
         job.membership += 1
         del self.jobs[job]
         self.size -= 1
@@ -68,17 +72,29 @@ class DecodeBatch:
 
     def growth(self, num_steps: int) -> int:
         """Blocks that the next `num_steps` steps take."""
-        cycles, rest = divmod(num_steps, self._block_tokens)
-        first = self.steps % self._block_tokens
+        block_tokens, growth = self._block_tokens, self._growth
+        first = self.steps % block_tokens
+        if num_steps == 1:
+            return growth[first]
+        cycles, rest = divmod(num_steps, block_tokens)
         last = first + rest
-        partial = sum(self._growth[first:last])
-        if last > self._block_tokens:
-            partial += sum(self._growth[: last - self._block_tokens])
+        partial = sum(growth[first:last])
+        if last > block_tokens:
+            partial += sum(growth[: last - block_tokens])
         return cycles * self.size + partial
 
     def most_growth(self, num_steps: int) -> int:
         """An upper bound of `growth`, cheaper."""
         return self.size * (num_steps // self._block_tokens + 1)
+
+    def longest_run(self, free_blocks: int, most: int) -> tuple[int, int]:
+        """How many steps, up to `most`, the free blocks last for, and blocks that suffice for them."""
+        bound = self.size * (most // self._block_tokens + 1)
+        if bound <= free_blocks:
+            return most, bound
+        num_steps = self.steps_within(free_blocks, most)
+        bound = self.most_growth(num_steps)
+        return num_steps, bound if bound <= free_blocks else self.growth(num_steps)
 
     def steps_within(self, free_blocks: int, most: int) -> int:
         """How many steps, up to `most`, the free blocks last for."""
@@ -100,10 +116,13 @@ class DecodeBatch:
             heappop(heap)
         return heap[0][0] - self.steps
 
-    def finished(self) -> list[Job]:
+    def finished(self) -> Sequence[Job]:
         """Those that have their last token; they are still in the batch."""
-        heap, done = self._finishing, []
-        while heap and heap[0][0] <= self.steps:
+        heap, steps = self._finishing, self.steps
+        if not heap or heap[0][0] > steps:
+            return _NOBODY
+        done = []
+        while heap and heap[0][0] <= steps:
             _, _, membership, job = heappop(heap)
             if job.membership == membership:
                 done.append(job)

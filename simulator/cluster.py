@@ -98,9 +98,8 @@ class Cluster:
 
     def _tick(self, _: object) -> None:
         now_s = self.events.time_s
-        for instance in self.instances.values():
-            for job, outputs in instance.progress():
-                self.books.note_outputs(job.work, outputs)
+        for name, instance in self.instances.items():
+            self.books.note_outputs(name, instance.progress())
         self.transitions.reconciler.expire()
         self.transitions.reconciler.reconcile(self.scheduler.plan(self.books, now_s).wanted)
         self._place()
@@ -115,7 +114,7 @@ class Cluster:
 
     def _place(self) -> None:
         books = self.books
-        while books.num_waiting():
+        while books.has_waiting:
             placement = self.scheduler.place(books, self.events.time_s)
             if placement is None:
                 return
@@ -265,7 +264,8 @@ class Cluster:
         self.scheduler.note_step(instance.instance_id, shape, seconds)
 
     def settled(self, instance: Instance) -> None:
-        self._place()
+        if self.books.has_waiting:
+            self._place()
 
     # verbs
 

@@ -78,22 +78,23 @@ class DecodeRun:
         rest = num_steps - turn
         return self._head_s + rest * (self._later + self._later_slope * (rest - 1) / 2)
 
-    def end_s(self) -> float:
-        return self.start_s + self.elapsed_s(self.num_steps)
-
     def steps_by(self, now_s: float) -> int:
         """How many steps have begun by then, at least 1: the last of them cannot be stopped any more."""
+        if self.num_steps == 1:
+            return 1
         elapsed = now_s - self.start_s - _ROUNDING_S
         if self._turn != _NEVER and elapsed > self._head_s:
             guess = self._turn + _solve(elapsed - self._head_s, self._later, self._later_slope)
         else:
             guess = _solve(elapsed, self._first, self._slope)
-        guess = max(1, guess)
-        while guess > 1 and self.elapsed_s(guess - 1) >= elapsed:
+        guess = max(guess, 1)
+        elapsed_s = self.elapsed_s
+        while guess > 1 and elapsed_s(guess - 1) >= elapsed:
             guess -= 1
-        while self.elapsed_s(guess) < elapsed:
+        most = self.num_steps
+        while guess < most and elapsed_s(guess) < elapsed:
             guess += 1
-        return min(guess, self.num_steps)
+        return guess if guess < most else most
 
 
 def _solve(elapsed_s: float, first_s: float, slope_s: float) -> int:

@@ -14,29 +14,26 @@ Item = tuple[Job, int, float]  # job, index of its media item, seconds on the de
 class EncodeQueue:
     """In order of arrival; items of an earlier attempt drop out."""
 
-    __slots__ = ("_costs", "_waiting")
+    __slots__ = ("_costs", "waiting")
 
     def __init__(self, costs: EncodeCosts) -> None:
         self._costs = costs
-        self._waiting: deque[tuple[Job, int, int]] = deque()
-
-    def __bool__(self) -> bool:
-        return bool(self._waiting)
+        self.waiting: deque[tuple[Job, int, int]] = deque()  # asked every turn whether it is empty
 
     def add(self, job: Job, index: int) -> None:
-        self._waiting.append((job, index, job.attempt))
+        self.waiting.append((job, index, job.attempt))
 
     def next_batch(self) -> list[Item]:
         """Up to the bound of tokens, and at least one item; empty if none waits any more."""
         batch: list[Item] = []
         tokens = 0
-        while self._waiting:
-            job, index, attempt = self._waiting[0]
+        while self.waiting:
+            job, index, attempt = self.waiting[0]
             if attempt == job.attempt:
                 size = job.work.media[index].num_tokens
                 if batch and tokens + size > MOST_TOKENS:
                     break
                 batch.append((job, index, self._costs.encode_s(size)))
                 tokens += size
-            self._waiting.popleft()
+            self.waiting.popleft()
         return batch

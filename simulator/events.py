@@ -5,7 +5,6 @@ from __future__ import annotations
 import gc
 from collections.abc import Callable
 from heapq import heappop, heappush
-from itertools import count
 from typing import Any
 
 
@@ -15,11 +14,11 @@ class Events:
     `time_s` is the virtual now, for the simulator's own loops; policies get it as an argument.
     """
 
-    __slots__ = ("_heap", "_numbers", "time_s")
+    __slots__ = ("_count", "_heap", "time_s")
 
     def __init__(self) -> None:
         self._heap: list[tuple[float, int, Callable[[Any], None], Any]] = []
-        self._numbers = count()
+        self._count = 0
         self.time_s = 0.0
 
     def now_s(self) -> float:
@@ -27,7 +26,8 @@ class Events:
 
     def at(self, when_s: float, call: Callable[[Any], None], argument: object = None) -> None:
         """Runs `call(argument)` then. Nothing is taken back: a call that finds itself outdated returns."""
-        heappush(self._heap, (when_s, next(self._numbers), call, argument))
+        self._count = number = self._count + 1
+        heappush(self._heap, (when_s, number, call, argument))
 
     def run(self) -> None:
         """Until nothing is left to happen. Events make no reference cycles: the collector rests meanwhile."""

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from bisect import insort
 from collections import deque
-from collections.abc import Iterator
 
-from coordinator.policy.view import num_blocks
+from coordinator.policy.work import Work
 from core.costs import StepShape
 from core.profile import Profile
 from core.prompt_order import EncodeTurns, PromptOrder, choose_chunks, is_text_ready
@@ -53,6 +52,7 @@ class Instance:
         self.batch = DecodeBatch(profile.block_tokens)
         self.prefills: list[Job] = []  # in order of arrival
         self.out_free_s = self.in_free_s = 0.0  # when its links are free again
+        self._block_tokens = profile.block_tokens
         self._events = events
         self._listener = listener
         self._prompt_order: PromptOrder = prompt_order
@@ -104,9 +104,9 @@ class Instance:
 
     def release(self, blocks: int) -> None:
         self.free_blocks += blocks
-        if self._leases:
+        if self._leases.waiting:
             self._grant()
-        if self.prefills:
+        if self.prefills and self._phase != _BUSY:
             self.wake()
 
     def ask_to_leave(self, job: Job) -> None:
@@ -135,10 +135,10 @@ class Instance:
         """Of the whole decode batch, by now."""
         return self.batch.context + self.batch.size * self._shown_steps()
 
-    def progress(self) -> Iterator[tuple[Job, int]]:
+    def progress(self) -> list[tuple[Work, int]]:
         """Decoding requests and the tokens they have shown by now."""
         shown = self._shown_steps() + self.batch.steps
-        return ((job, job.joined_outputs + shown - job.joined_step) for job in self.batch.jobs)
+        return [(job.work, job.joined_outputs + shown - job.joined_step) for job in self.batch.jobs]
 
     def _shown_steps(self) -> int:
         """Steps of the run that are over."""
@@ -159,7 +159,13 @@ class Instance:
     def check_idle(self) -> None:
         """Raises AssertionError if anything is left here."""
         assert self._phase == _IDLE
-        waiting = (self.prefills, self._encodes, self._joining, self._leaving, self._leases)
+        waiting = (
+            self.prefills,
+            self._encodes.waiting,
+            self._joining,
+            self._leaving,
+            self._leases.waiting,
+        )
         assert not any(waiting), f"{self.instance_id}: {waiting}"
         assert not self.batch.jobs
         assert self.free_blocks == self.total_blocks, (
@@ -172,9 +178,10 @@ class Instance:
         self._phase = _BUSY
         while self._leaving:
             self._let_leave(self._leaving.popleft())
-        while self._joining and self._can_join():
-            self.batch.add(*self._joining.popleft())
-        if self._encodes and not self._encode_turns.yields(self._wants_step_first):
+        joining = self._joining
+        while joining and self._can_join():
+            self.batch.add(*joining.popleft())
+        if self._encodes.waiting and not self._encode_turns.yields(self._wants_step_first):
             self._start_encodes()
         else:
             self._step()
@@ -213,13 +220,14 @@ class Instance:
 
     def _step(self) -> None:
         """Starts a step or a run, or rests."""
-        is_short = self.batch.next_growth() > self.free_blocks and not self._make_room()
-        self._has_decoded = self.batch.size > 0
+        batch = self.batch
+        is_short = batch.next_growth() > self.free_blocks and not self._make_room()
+        self._has_decoded = has_decodes = batch.size > 0
         if self.prefills and self._select(is_short):
             self._start_step()
-        elif self._has_decoded:
+        elif has_decodes:
             self._start_run()
-        elif self._encodes or self._joining:
+        elif self._encodes.waiting or self._joining:
             self._turn()
         else:
             self._phase = _IDLE
@@ -249,24 +257,25 @@ class Instance:
         return needed + num_decodes <= self.free_blocks and started < self.profile.max_sequences
 
     def _start_step(self) -> None:
-        num_decodes = self.batch.size
-        context = self.batch.context
+        batch = self.batch
+        num_decodes, context = batch.size, batch.context
         new, attended, sequences = num_decodes, float(context), num_decodes + len(self._chunks)
         for job, size in self._chunks:
             new += size
             attended += size * (job.computed + size / 2)
             context += job.computed
-        self._planned_blocks = self.batch.next_growth()
-        self.free_blocks -= self._planned_blocks
+        self._planned_blocks = planned = batch.next_growth()
+        self.free_blocks -= planned
         self._launch(StepShape(new, attended, sequences, context))
 
     def _launch(self, shape: StepShape, before_s: float = 0.0) -> None:
         """Runs a step of that shape, `before_s` after now."""
+        events, usage = self._events, self.usage
         seconds = self.profile.step.step_s(shape)
-        self._shape, self._start_s = shape, self._events.time_s + before_s
-        self.usage.step_s += seconds
-        self.usage.num_steps += 1
-        self._events.at(self._start_s + seconds, self._step_ended, seconds)
+        self._shape, self._start_s = shape, events.time_s + before_s
+        usage.step_s += seconds
+        usage.num_steps += 1
+        events.at(self._start_s + seconds, self._step_ended, seconds)
 
     def _step_ended(self, seconds: float) -> None:
         self._planned_blocks = 0
@@ -310,60 +319,60 @@ class Instance:
         self.release(blocks)
 
     def _start_run(self) -> None:
-        batch, most = self.batch, self._most_steps()
-        planned = batch.most_growth(most)
-        if planned > self.free_blocks:
-            planned = batch.growth(most)
+        batch, run, events = self.batch, self._run, self._events
+        most = 1 if self._is_awaited() else batch.steps_to_finish()
+        num_steps, planned = batch.longest_run(self.free_blocks, most)
         self._planned_blocks = planned
         self.free_blocks -= planned
-        self._run.begin(self._events.time_s, batch.size, batch.context, most)
+        run.begin(events.time_s, batch.size, batch.context, num_steps)
         self._phase = _RUN
-        self._version += 1
-        self._events.at(self._run.end_s(), self._run_ended, self._version)
+        self._version = version = self._version + 1
+        events.at(run.start_s + run.elapsed_s(num_steps), self._run_ended, version)
 
-    def _most_steps(self) -> int:
-        """Until something is to be done between steps; one where it is already."""
-        if self._encodes or self._leaving or (self._joining and self._can_join()):
-            return 1
-        return self.batch.steps_within(self.free_blocks, self.batch.steps_to_finish())
+    def _is_awaited(self) -> bool:
+        """Whether something is to be done after the next step already."""
+        return bool(self._encodes.waiting or self._leaving or (self._joining and self._can_join()))
 
     def _cut_run(self) -> None:
         """Lets the step at hand be the last of the run."""
-        run = self._run
-        num_steps = run.steps_by(self._events.time_s)
+        run, events = self._run, self._events
+        num_steps = run.steps_by(events.time_s)
         if num_steps == run.num_steps:
             return
         run.num_steps = num_steps
-        self._version += 1
-        self._events.at(run.end_s(), self._run_ended, self._version)
+        self._version = version = self._version + 1
+        events.at(run.start_s + run.elapsed_s(num_steps), self._run_ended, version)
 
     def _run_ended(self, version: int) -> None:
         if version != self._version:
             return
-        run, batch = self._run, self.batch
+        batch, usage, listener = self.batch, self.usage, self._listener
+        num_steps, size = self._run.num_steps, batch.size
         self._phase = _BUSY
-        self.free_blocks += self._planned_blocks - batch.growth(run.num_steps)
+        self.free_blocks += self._planned_blocks - batch.growth(num_steps)
         self._planned_blocks = 0
-        seconds, size = run.elapsed_s(run.num_steps), batch.size
-        mean_context = batch.context + size * (run.num_steps - 1) / 2
-        batch.advance(run.num_steps)
-        self.usage.step_s += seconds
-        self.usage.num_steps += 1
+        seconds = self._run.elapsed_s(num_steps)
+        mean_context = batch.context + size * (num_steps - 1) / 2
+        batch.advance(num_steps)
+        usage.step_s += seconds
+        usage.num_steps += 1
         self._end_finished()
         shape = StepShape(size, mean_context, size, int(mean_context))
-        self._listener.stepped(self, shape, seconds / run.num_steps)
-        self._listener.settled(self)
+        listener.stepped(self, shape, seconds / num_steps)
+        listener.settled(self)
         self._turn()
 
     def _end_finished(self) -> None:
-        for job in self.batch.finished():
-            self.release(self._blocks(self.batch.remove(job)))
+        batch = self.batch
+        for job in batch.finished():
+            self.release(self._blocks(batch.remove(job)))
             self._listener.finished(self, job)
 
     # blocks
 
     def _blocks(self, num_tokens: int) -> int:
-        return num_blocks(num_tokens, self.profile.block_tokens)
+        """As `num_blocks`, whose call would cost as much as the rest."""
+        return -(-num_tokens // self._block_tokens)
 
     def _grant(self) -> None:
         while (first := self._leases.first()) is not None and self.take_blocks(first[1]):

@@ -22,9 +22,9 @@ class Intake:
         self._capacity = Capacity(prefills=((pool, embedding_blocks),), decodes=(pool,))
 
     def work(self, request: Request) -> Work:
-        profile = self._profile
-        media = tuple(map(self._media, request.pictures))
-        media_tokens = _num_tokens(media)
+        profile, pictures = self._profile, request.pictures
+        media = tuple(map(self._media, pictures)) if pictures else ()
+        media_tokens = _num_tokens(media) if media else 0
         return Work(
             request_id=request.request_id,
             arrival_s=request.arrival_s,

@@ -10,27 +10,24 @@ from simulator.job import Job
 class Leases:
     """In order of asking; those of an earlier attempt drop out."""
 
-    __slots__ = ("_waiting",)
+    __slots__ = ("waiting",)
 
     def __init__(self) -> None:
-        self._waiting: deque[tuple[Job, int, int]] = deque()
-
-    def __bool__(self) -> bool:
-        return bool(self._waiting)
+        self.waiting: deque[tuple[Job, int, int]] = deque()  # asked whenever blocks are free again
 
     def ask(self, job: Job, blocks: int) -> None:
-        self._waiting.append((job, job.attempt, blocks))
+        self.waiting.append((job, job.attempt, blocks))
 
     def first(self) -> tuple[Job, int] | None:
         """Whose turn it is, and the blocks it needs."""
-        while self._waiting:
-            job, attempt, blocks = self._waiting[0]
+        while self.waiting:
+            job, attempt, blocks = self.waiting[0]
             if attempt == job.attempt:
                 return job, blocks
-            self._waiting.popleft()
+            self.waiting.popleft()
         return None
 
     def grant(self, job: Job, blocks: int) -> None:
         """The first one has got its blocks."""
-        self._waiting.popleft()
+        self.waiting.popleft()
         job.leased_blocks, job.has_lease = blocks, True

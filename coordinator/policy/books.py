@@ -7,7 +7,7 @@ change of a request through `note`, which replaces what the request laid on inst
 from __future__ import annotations
 
 from bisect import bisect_left, insort
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 from coordinator.policy.journal import Journal
@@ -132,21 +132,23 @@ class Books:
         else:
             self._add_shares(shares, 1)
 
-    def note_outputs(self, work: Work, num_outputs: int) -> None:
-        """As `note` after running work has shown so many tokens, at a fraction of the cost where only its
-        decoder's context grows."""
-        placement, before = work.placement, work.num_outputs
-        work.num_outputs = num_outputs
-        share = None if placement is None else self._shares[work.request_id].get(placement.decode)
-        if placement is None or share is None or not work.is_prefilled or num_outputs >= work.reserve_tokens:
-            self.note(work)
-            return
-        grown = num_outputs - before
-        share.context_tokens += grown
-        book = self.instances.get(placement.decode)
+    def note_outputs(self, decoder: str, progress: Iterable[tuple[Work, int]]) -> None:
+        """As `note` of running works after they have shown so many tokens each, at a fraction of the cost
+        where only the decoder's context grows."""
+        shares, grown = self._shares, 0
+        for work, num_outputs in progress:
+            more = num_outputs - work.num_outputs
+            work.num_outputs = num_outputs
+            share = shares[work.request_id].get(decoder)
+            if share is not None and share.decoding and num_outputs < work.reserve_tokens:
+                share.context_tokens += more
+                grown += more
+            else:
+                self.note(work)
+        book = self.instances.get(decoder)
         if grown and book is not None:
             book.load.context_tokens += grown
-            self.journal.add((placement.decode,))
+            self.journal.add((decoder,))
 
     def end(self, work: Work) -> None:
         """Finished, failed or cancelled; unknown work is no error."""
@@ -160,6 +162,11 @@ class Books:
     def waiting(self, group: ModalityGroup) -> Iterator[Work]:
         """In order of dispatch: arrival, moved forward by priority."""
         return (self._queued[name] for _, name in self._waiting[group])
+
+    @property
+    def has_waiting(self) -> bool:
+        """Whether anything waits for dispatch: asked after every event."""
+        return bool(self._queued)
 
     def num_waiting(self, group: ModalityGroup | None = None) -> int:
         return len(self._queued) if group is None else len(self._waiting[group])

@@ -40,9 +40,9 @@ class Correction:
         Nonsense is passed over, and so is what was predicted right.
         """
         predicted = self.apply(parts)
-        if not (predicted > 0 and seconds > 0 and math.isfinite(seconds)):
+        if not predicted > 0 or abs(seconds / predicted - 1) < _CLOSE:
             return False
-        if abs(seconds / predicted - 1) < _CLOSE:
+        if not (seconds > 0 and math.isfinite(seconds)):
             return False
         total = sum(parts)
         error = self._tamed(seconds / predicted - 1) * predicted / total

@@ -71,7 +71,7 @@ class _Meter:
             added_s**2,
             len(work.media),
             work.encode_s,
-            sum(item.encode_s**2 for item in work.media),
+            sum([item.encode_s**2 for item in work.media]),
             work.prompt_tokens,
             work.reserve_tokens,
         )

@@ -69,13 +69,13 @@ class Dispatch:
         self._one_by_one = OneByOne(
             costing, self._queueing, most_queued_s=self._most_queued_s, together=together
         )
-        self._blocked: tuple[int, int, tuple[str, ...]] | None = None
+        self._blocked: tuple[int, int, list[Work]] | None = None
 
     def place(self, books: Books, now_s: float) -> Placement | None:
         """The next request to dispatch, or None; the driver applies it before it asks again."""
         order = self._turns.order(books)
         firsts = [work for group in order if (work := self._queueing.first(books, group, now_s)) is not None]
-        state = (books.version, books.journal.end, tuple(work.request_id for work in firsts))
+        state = books.version, books.journal.end, firsts
         if not firsts or state == self._blocked:
             return None
         choose = self._one_by_one.choose if len(books.instances) <= self._few else self._choose

@@ -50,11 +50,11 @@ class EmpScheduler:
         self.decisions = decisions
         self._costing = costing
         self._slo = slo
-        self._pieces = pieces
         self._reshape_s = reshape_s
         self._dispatch = emp_dispatch(costing, slo, decisions, pieces)
         self._meter = DemandMeter(costing.model)
         self._slack = SlackWeight(slo.ttft_s, slo.tpot_s)
+        self._tunes_weight = Piece.W_TUNING in pieces
         self._hysteresis = Hysteresis() if Piece.HYSTERESIS in pieces else Hysteresis.none()
         self._reshaper = Reshaper(costing, slo, self._meter, self._hysteresis, pieces)
         self._adjuster = Adjuster(costing, slo, pieces)
@@ -93,12 +93,12 @@ class EmpScheduler:
 
     def note_first_token(self, work: Work, ttft_s: float) -> None:
         self._dispatch.note_first_token(work, ttft_s)
-        if Piece.W_TUNING in self._pieces:
+        if self._tunes_weight:
             self._slack.note_ttft(ttft_s)
 
     def note_finished(self, work: Work, tpot_s: float) -> None:
         self._meter.note_finished(work)
-        if Piece.W_TUNING in self._pieces:
+        if self._tunes_weight:
             self._slack.note_tpot(tpot_s)
 
     # verbs
@@ -147,7 +147,7 @@ class EmpScheduler:
         standings = standings_of(books, wanted, self._costing, self._meter)
         terms = Terms(
             lambda book: not book.is_pinned and self._hysteresis.may_move(book, now_s),
-            self._slack.weight if Piece.W_TUNING in self._pieces else DEFAULT_WEIGHT,
+            self._slack.weight if self._tunes_weight else DEFAULT_WEIGHT,
             self._slo.ttft_s,
         )
         for change in self._adjuster.changes(standings, wanted, terms):

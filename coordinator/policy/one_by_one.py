@@ -17,6 +17,8 @@ from core.stages import COUPLED, ModalityGroup, Roles, Stage
 _Batch = tuple[int, int, int]  # sequences, their tokens or blocks, version of the costs
 _Media = tuple[tuple["_Row", ...], float]  # the encoder of each item, and when all will have arrived
 
+_NOWHERE: _Media = (), inf
+
 
 class Choice(NamedTuple):
     """Names of the chosen instances, the predicted seconds to the first token, and what was found there."""
@@ -62,7 +64,7 @@ class OneByOne:
             decode.name,
             first_s,
             prefill.backlog_s,
-            decode.decode_step_s,
+            decode.decode_step_s(),
         )
 
     def _refresh(self, books: Books) -> None:
@@ -73,10 +75,10 @@ class OneByOne:
             self._players.clear()
         elif journal.end != self._position:
             changed = journal.since(self._position)
-            for name in books.instances if changed is None else changed:
-                row = self._rows.get(name)
-                if row is not None:
-                    row.fill()
+            rows = self._rows
+            for name in rows if changed is None else changed:
+                if name in rows:  # and not gone meanwhile
+                    rows[name].fill()
         self._position = journal.end
 
     def _open(self, roles: Roles, group: ModalityGroup) -> list[_Row]:
@@ -107,35 +109,38 @@ class OneByOne:
         together = self._together
         promised = work.promised_tokens if together else work.context_tokens
         blocks, encode_s, prefill_s = work.embedding_blocks, work.encode_s, work.prefill_s
-        spread, ready_s = ((), inf) if together else self._spread(work)
         slack_s, most_queued_s = self._queueing.slack_s(work), self._most_queued_s
+        spread: _Media | None = _NOWHERE if together else None  # found once an instance is open
         best, best_s, is_local = None, inf, False
         for row in self._open(COUPLED if together else P, work.group):
             if row.free_kv_tokens < promised or row.free_embedding_blocks < blocks:
                 continue
             is_free, backlog_s, own_s = not row.media_tokens, row.backlog_s, prefill_s * row.stretch
+            local_s = inf
+            if row.encodes:
+                queued_s = min(encode_s + own_s, slack_s)
+                if not (is_free or backlog_s <= queued_s or backlog_s <= most_queued_s):
+                    continue
+                local_s = backlog_s + encode_s
+            if spread is None:
+                spread = self._spread(work)
+            ready_s = spread[1]
             start_s = backlog_s if backlog_s > ready_s else ready_s
             if not is_free and backlog_s > ready_s + own_s:
                 start_s = inf
-            local_s = inf
-            if row.encodes:
-                if is_free or backlog_s <= most_queued_s or backlog_s <= min(encode_s + own_s, slack_s):
-                    local_s = backlog_s + encode_s
-                else:
-                    start_s = inf
             first_s = (start_s if start_s < local_s else local_s) + own_s
             if first_s < best_s:
                 best, best_s, is_local = row, first_s, local_s <= start_s
-        if best is None:
+        if best is None or spread is None:
             return None, inf, ()
-        return best, best_s, (best,) * len(work.media) if is_local else spread
+        return best, best_s, (best,) * len(work.media) if is_local else spread[0]
 
     def _spread(self, work: Work) -> _Media:
         """Each item to the encoder that is predicted to finish it first, the longest item first."""
         most_s = max(work.encode_s, self._most_queued_s)
         encoders = [row for row in self._open(E, work.group) if row.encode_s <= most_s]
         if not encoders:
-            return (), inf
+            return _NOWHERE
         ends_s = [row.backlog_s for row in encoders]
         chosen = [encoders[0]] * len(work.media)
         ready_s = 0.0
@@ -155,7 +160,7 @@ class OneByOne:
         for row in self._open(D, work.group):
             if row.free_kv_tokens < promised:
                 continue
-            end_s = row.decode_step_s * outputs + row.backlog_s
+            end_s = row.decode_step_s() * outputs + row.backlog_s
             if row is prefill:
                 end_s += -1e-9
             else:
@@ -174,9 +179,9 @@ class _Row:
         "_batch",
         "_costing",
         "_promise",
+        "_step_s",
         "backlog_s",
         "book",
-        "decode_step_s",
         "encode_s",
         "encodes",
         "free_embedding_blocks",
@@ -193,22 +198,19 @@ class _Row:
         self.name = book.instance_id
         self.encodes = Stage.ENCODE in book.roles
         self._batch: _Batch | None = None  # that `stretch` is of
-        self._promise: _Batch | None = None  # that `decode_step_s` is of
+        self._promise: _Batch | None = None  # that `decode_step_s` was asked of
+        self._step_s = 0.0
         self.fill()
 
     def fill(self) -> None:
         """`Columns` says what each number is."""
         book, load, costing = self.book, self.book.load, self._costing
-        version = costing.model.version
-        batch = load.decoding, load.context_tokens, version
+        batch = load.decoding, load.context_tokens, costing.model.version
         if batch != self._batch:
             self._batch = batch
-            self.stretch = costing.prefill_stretch(load.decoding, load.context_tokens)
-        promise = load.sequences, load.kv_blocks, version
-        if promise != self._promise:
-            self._promise = promise
-            self.decode_step_s = costing.promised_step_s(book) if Stage.DECODE in book.roles else 0.0
-            self.free_kv_tokens = (book.total_kv_blocks - load.kv_blocks) * book.block_tokens
+            decoding = load.decoding
+            self.stretch = costing.prefill_stretch(decoding, load.context_tokens) if decoding else 1.0
+        self.free_kv_tokens = (book.total_kv_blocks - load.kv_blocks) * book.block_tokens
         total = book.total_embedding_blocks
         self.free_embedding_blocks = UNBOUNDED if total is None else total - load.embedding_blocks
         self.media_tokens = load.media_tokens
@@ -216,6 +218,15 @@ class _Row:
         self.encode_s = self.backlog_s = load.encode_s
         if load.prefills:
             self.backlog_s += load.prefill_s * self.stretch
+
+    def decode_step_s(self) -> float:
+        """Found where it is asked for: coupled instances are hardly ever chosen by it."""
+        load = self.book.load
+        promise = load.sequences, load.kv_blocks, self._costing.model.version
+        if promise != self._promise:
+            self._promise = promise
+            self._step_s = self._costing.promised_step_s(self.book)
+        return self._step_s
 
 
 def _longest_first(work: Work) -> Sequence[int]:

@@ -94,6 +94,13 @@ class _Wait(NamedTuple):
         return 1 - (1 - in_queue) * (1 - behind)
 
 
+class _Beside(NamedTuple):
+    """What a busy turn has beside decodes, where a pool prefills."""
+
+    factor: float  # with the encodes that belong to a full step
+    most_s: float  # of encodes and prompts that are let in at a time; 0 where nothing is encoded
+
+
 class _Known(NamedTuple):
     """What was predicted since the costs were last corrected: forms share pools, and searches share forms.
 
@@ -212,10 +219,11 @@ class Predictor:
         others = self._interruptions(pool, demand)
         per_token_s = self._costing.model.step_costs.flops.per_new_token_s
         turn_s = self._costing.decode_step_s(1, context)
+        beside = self._beside(pool, demand)
         for _ in range(_ROUNDS):
             batch = min(most, max(1.0, rate * outputs * turn_s))
             step_s = self._costing.decode_step_s(batch, batch * context)
-            busy_s = self._busy_turn_s(pool, demand, batch, context)
+            busy_s = self._busy_turn_s(beside, batch, context)
             most_s = mixed_rate_s(step_s, busy_s, min(_BUSY, others.work))
             turn_s = min(most_s, mixed_turn_s(step_s, batch * per_token_s, others, turn_s))
         overload = max(0.0, rate * outputs * turn_s / most - 1)
@@ -224,24 +232,30 @@ class Predictor:
         riding = rate * outputs * per_token_s
         return _Decode(riding, step_s, turn_s, tpot_s + hand_over_s / outputs, overload * OVERLOAD_S)
 
-    def _busy_turn_s(
-        self, pool: Pool, demand: Mapping[ModalityGroup, GroupDemand], batch: float, context: float
-    ) -> float:
+    def _busy_turn_s(self, beside: _Beside | None, batch: float, context: float) -> float:
         """A full step and the encodes that belong to it, or what is there if that is less.
 
         A decode gains a token in every turn of the engine: no queue of prefills holds it up for longer.
         """
-        if Stage.PREFILL not in pool.roles:
+        if beside is None:
             return float("inf")
         full_s = self._costing.full_step_s(batch, batch * context)
+        if not beside.most_s:
+            return full_s
+        return min(full_s * beside.factor, full_s - self._costing.chunk_s + beside.most_s)
+
+    def _beside(self, pool: Pool, demand: Mapping[ModalityGroup, GroupDemand]) -> _Beside | None:
+        """None where the pool does not prefill."""
+        if Stage.PREFILL not in pool.roles:
+            return None
         prefill = sum(each.prefill.work for each in demand.values())
         encode = sum(each.encode.work for each in demand.values()) if Stage.ENCODE in pool.roles else 0.0
         if not (prefill > 0 and encode > 0):
-            return full_s
+            return _Beside(1.0, 0.0)
         # What brings media is let in while half a step waits there; no turn has more than is there.
         chunk_s = self._costing.chunk_s
         parts = [each.encode_s + min(each.prefill.mean_s, chunk_s) for each in demand.values()]
-        return min(full_s * (1 + encode / prefill), full_s - chunk_s + max(chunk_s / 2, *parts))
+        return _Beside(1 + encode / prefill, max(chunk_s / 2, *parts))
 
     def _interruptions(self, pool: Pool, demand: Mapping[ModalityGroup, GroupDemand]) -> Flow:
         """Encodes and prefills on one instance of the pool."""

@@ -33,7 +33,7 @@ class FairTurns:
 
     def order(self, books: Books) -> list[ModalityGroup]:
         present = [group for group in GROUPS if books.num_waiting(group)]
-        return sorted(present, key=self._start_s)
+        return sorted(present, key=self._start_s) if len(present) > 1 else present
 
     def took(self, work: Work) -> None:
         self._virtual_s = self._start_s(work.group)
@@ -48,7 +48,9 @@ class ArrivalTurns:
 
     def order(self, books: Books) -> list[ModalityGroup]:
         firsts = [work for group in GROUPS if (work := books.first_waiting(group)) is not None]
-        return [min(firsts, key=lambda work: work.order).group] if firsts else []
+        if len(firsts) > 1:
+            return [min(firsts, key=lambda work: work.order).group]
+        return [work.group for work in firsts]
 
     def took(self, work: Work) -> None:
         """Keeps no account."""

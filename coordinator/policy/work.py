@@ -54,9 +54,12 @@ class Work:
 
     def __post_init__(self) -> None:
         media = self.media
-        self.group = ModalityGroup.MULTIMODAL if media else ModalityGroup.TEXT
-        self.encode_s = sum(item.encode_s for item in media) if media else 0.0
-        self.embedding_blocks = sum(item.embedding_blocks for item in media) if media else 0
+        if not media:
+            self.group, self.encode_s, self.embedding_blocks = ModalityGroup.TEXT, 0.0, 0
+            return
+        self.group = ModalityGroup.MULTIMODAL
+        self.encode_s = sum([item.encode_s for item in media])
+        self.embedding_blocks = sum([item.embedding_blocks for item in media])
 
     @property
     def order(self) -> tuple[float, str]:

@@ -33,6 +33,10 @@ def test_growth_is_what_sequences_take_one_by_one(members: list[tuple[int, int, 
     assert batch.growth(steps) == grown
     assert batch.steps_within(grown, steps) == steps
     assert grown == 0 or batch.steps_within(grown - 1, steps) < steps
+    num_steps, blocks = batch.longest_run(grown, steps)
+    assert num_steps == steps
+    assert blocks == grown
+    assert batch.longest_run(10**6, steps) == (steps, batch.most_growth(steps))
     batch.check_integrity()
 
 
@@ -43,7 +47,7 @@ def test_sequences_end_in_order_of_their_last_token() -> None:
     batch.add(short, 40)
     assert batch.steps_to_finish() == 4
     batch.advance(4)
-    assert batch.finished() == [short]
+    assert list(batch.finished()) == [short]
     assert batch.remove(short) == 44
     assert short.outputs == 5
     assert batch.steps_to_finish() == 4
@@ -57,5 +61,5 @@ def test_a_sequence_that_came_back_ends_once() -> None:
     batch.remove(one)
     batch.add(one, 12)
     batch.advance(2)
-    assert batch.finished() == [one]
-    assert batch.finished() == []
+    assert list(batch.finished()) == [one]
+    assert not batch.finished()

@@ -156,7 +156,7 @@ def test_the_same_input_gives_the_same_result(workload: list[Request], plans: An
 def test_single_steps_give_the_times_of_runs(workload: list[Request], plans: Any) -> None:
     together = run(workload, plans, 4, profile=ODD)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Instance, "_most_steps", lambda _: 1)
+        patch.setattr(Instance, "_is_awaited", lambda _: True)
         apart = run(workload, plans, 4, profile=ODD)
     assert sum(use.num_steps for use in apart.usage.values()) >= sum(
         use.num_steps for use in together.usage.values()

@@ -74,6 +74,24 @@ def test_to_replace_is_to_take_off_and_to_add(others, before, after):
     assert one == other
 
 
+@given(st.lists(st.integers(0, 40), max_size=6))
+def test_tokens_shown_are_noted_for_all_of_a_decoder(shown):
+    """Up to the expected end only its context grows, past it more blocks are promised too."""
+    books = books_of(instance("i0"), instance("i1"))
+    works = [text(f"t{n}", output=30) for n in range(3)]
+    for number, work in enumerate(works):
+        books.queue(work)
+        work.placement = Placement(work.request_id, (), "i0", "i1")
+        work.is_prefilled = number != 2
+        books.note(work)
+    start = books.journal.end
+    for more in shown:
+        books.note_outputs("i1", [(work, work.num_outputs + more) for work in works])
+        books.check_integrity()
+    assert books.instances["i1"].load.context_tokens == sum(work.context_tokens for work in works[:2])
+    assert ("i1" in books.journal.since(start)) >= any(shown)
+
+
 def test_the_journal_names_what_changed_since():
     journal = Journal(most_entries=4)
     start = journal.end
