@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cli.exits import FAILED, USAGE, fail
+from cli.exits import FAILED, USAGE
 from cli.options import (
     AdvertiseOption,
     AllowPrivateOption,
@@ -98,7 +98,10 @@ def make_config(
     from cli.model_folder import model_folder, served_name
     from cli.slo import parse_slo
     from coordinator.config import CoordinatorConfig, MediaLimits
+    from core.profile_file import load_profile
 
+    if settings.get("profile"):
+        load_profile(settings["profile"])
     if slo is not None:
         settings["slo_ttft_s"], settings["slo_tpot_s"] = parse_slo(slo)
     return CoordinatorConfig(
@@ -141,8 +144,9 @@ def read_or_make_token(token_file: Path | None) -> str:
 
 def _tell_user(event: str, message: str) -> None:
     if event == "failed":
-        fail(message)
-    typer.echo(f"coordinator ready at {message}")
+        typer.echo(f"elasticmm: {message}", err=True)
+    else:
+        typer.echo(f"coordinator ready at {message}")
 
 
 def _tell_supervisor(event: str, message: str) -> None:

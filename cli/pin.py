@@ -41,10 +41,15 @@ def run(
 
 def read_assignment(words: list[str]) -> tuple[tuple[str, ...], str | None]:
     """Stage names, none where no roles are given, and the group; raises ValueError."""
-    groups = [word for word in words if word in {group.value for group in ModalityGroup}]
-    roles = [word for word in words if word not in groups]
+    known = [group.value for group in ModalityGroup]
+    groups = [word.lower() for word in words if word.lower() in known]
+    roles = [word for word in words if word.lower() not in known]
     if len(groups) > 1 or len(roles) > 1:
         raise ValueError(f"{' '.join(words)}: give roles once and a group once at most")
-    played = parse_roles(roles[0]) if roles else frozenset()
+    try:
+        played = parse_roles(roles[0]) if roles else frozenset()
+    except ValueError:
+        there = f"roles (letters of 'epd') nor a group ({', '.join(known)})"
+        raise ValueError(f"{roles[0]!r} is neither {there}") from None
     names = tuple(stage.name.lower() for stage in Stage if stage in played)
     return names, groups[0] if groups else None

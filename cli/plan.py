@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from rich.table import Table
 
-    from elasticmm_client.plan import ClusterPlan, Pace, PastTransition, PlannedInstance
+    from elasticmm_client.plan import Assignment, ClusterPlan, Pace, PastTransition, PlannedInstance
 
 _SHOWN_PAST = 8
 
@@ -58,8 +58,11 @@ def _table(plan: ClusterPlan) -> Table:
     from rich.table import Table
 
     table = Table(box=box.SIMPLE, pad_edge=False)
-    for header in ("id", "present", "wanted", "state", "for", "steps", "encodes", "last failure"):
+    for header in ("id", "present", "wanted", "state"):
         table.add_column(header)
+    for header in ("played for", "steps", "encodes"):
+        table.add_column(header, justify="right")
+    table.add_column("last failure")
     for instance in plan.instances:
         table.add_row(*_row(instance))
     return table
@@ -70,34 +73,47 @@ def _past_table(past: Sequence[PastTransition]) -> Table:
     from rich.table import Table
 
     table = Table(box=box.SIMPLE, pad_edge=False, title="last transitions", title_justify="left")
-    for header in ("id", "from", "to", "took", "until cleared", "resident", "moved"):
+    table.add_column("ended", justify="right")
+    for header in ("id", "from", "to"):
         table.add_column(header)
+    for header in ("took", "of that clearing", "sequences there", "moved away"):
+        table.add_column(header, justify="right")
     for each in past:
-        table.add_row(
-            each.instance_id,
-            str(each.before),
-            str(each.after) if each.is_done else f"{each.after} (rolled back)",
-            f"{each.took_s * 1e3:.0f} ms",
-            f"{each.clearing_s * 1e3:.0f} ms",
-            str(each.num_resident),
-            f"{each.num_moved} ({each.size_bytes / 2**20:.1f} MiB)" if each.num_moved else "0",
-        )
+        table.add_row(*_past_row(each))
     return table
 
 
 def _row(instance: PlannedInstance) -> tuple[str, ...]:
-    wanted = "as it is" if instance.wanted in (None, instance.present) else str(instance.wanted)
+    wanted = None if instance.wanted == instance.present else instance.wanted
     pinned = " (pinned)" if instance.is_pinned else ""
     return (
         instance.id,
-        str(instance.present),
-        wanted + pinned,
+        in_short(instance.present),
+        ("as it is" if wanted is None else in_short(wanted)) + pinned,
         instance.state,
         duration(instance.since_s),
         _times(instance.steps),
         _times(instance.encodes),
         instance.last_failure,
     )
+
+
+def _past_row(past: PastTransition) -> tuple[str, ...]:
+    return (
+        f"{duration(past.age_s)} ago",
+        past.instance_id,
+        in_short(past.before),
+        in_short(past.after) if past.is_done else f"{in_short(past.after)} (rolled back)",
+        f"{past.took_s * 1e3:.0f} ms",
+        f"{past.clearing_s * 1e3:.0f} ms",
+        str(past.num_resident),
+        f"{past.num_moved} ({past.size_bytes / 2**20:.1f} MiB)" if past.num_moved else "0",
+    )
+
+
+def in_short(assignment: Assignment) -> str:
+    """ "text:pd", as 'why' and the logs have it and 'pin' takes it."""
+    return f"{assignment.group}:{''.join(role[0] for role in assignment.roles)}"
 
 
 def _times(pace: Pace) -> str:

@@ -64,18 +64,17 @@ def run(
     unloaded: UnloadedOption = None,
 ) -> None:
     """Simulates a scenario and compares its policy sets: latencies, goodput, switches, cost."""
-    from cli.simulation.plot import PlotError, check_can_plot, draw
+    from cli.simulation.plot import check_can_plot, draw
     from cli.simulation.tables import show
     from simulator.config import SimulationError
-    from simulator.scenario import ScenarioError, narrowed, read_scenario
+    from simulator.scenario import narrowed, read_scenario
     from simulator.sweep import tasks
-    from simulator.workload.errors import WorkloadError
 
     folders = (scenario_file.parent, data or scenario_file.parent)
     try:
         scenario = narrowed(read_scenario(scenario_file), rates or (), scales or ())
         if plot is not None:
-            check_can_plot()
+            check_can_plot(plot)
         todo = tasks(
             scenario,
             *folders,
@@ -88,9 +87,7 @@ def run(
             _print_targets(scenario, unloaded, folders, cases or ())
             return
         outcomes = _run(todo, jobs or len(os.sched_getaffinity(0)))
-    except (ScenarioError, WorkloadError, PlotError) as error:
-        fail(str(error), USAGE)
-    except ValueError as error:
+    except ValueError as error:  # of the scenario, the workload, the plot or an option
         fail(str(error), USAGE)
     except SimulationError as error:
         fail(str(error), FAILED)
@@ -99,7 +96,10 @@ def run(
     else:
         show(scenario, outcomes)
     if plot is not None:
-        draw(scenario, outcomes, todo, plot)
+        try:
+            draw(scenario, outcomes, todo, plot)
+        except OSError as error:
+            fail(f"plot: {plot} cannot be written ({error.strerror})", FAILED)
 
 
 def _run(todo: Sequence[Task], jobs: int) -> list[Outcome]:

@@ -88,11 +88,12 @@ def make_config(
     """From the command's options by name; exits 2 where one is wrong. None leaves a setting its default."""
     from cli.devices import choose_cores, choose_device
     from cli.model_folder import model_folder
+    from core.profile_file import load_profile
     from core.stages import parse_roles
     from stage_servers.config import StageConfig
 
     try:
-        return StageConfig(
+        config = StageConfig(
             model=model_folder(model),
             token=cluster_token(token_file, state_dir),
             roles=parse_roles(roles),
@@ -101,8 +102,11 @@ def make_config(
             log_level=log_level.upper(),
             **{key: value for key, value in settings.items() if value is not None},
         )
+        if config.emulated is not None:
+            load_profile(config.emulated)
     except ValueError as error:
         fail(str(error), USAGE)
+    return config
 
 
 def cluster_token(token_file: Path | None, state_dir: Path | None) -> str:

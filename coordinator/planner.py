@@ -110,9 +110,14 @@ class Planner:
             past=tuple(self._reconciler.past),
         )
 
-    def why(self, subject: str | None, limit: int | None) -> tuple[Decision, ...]:
-        """The newest `limit` decisions about a request or instance, oldest first; all for None."""
-        found = tuple(self._scheduler.decisions.about(subject))
+    def why(
+        self, subject: str | None, limit: int | None, without: frozenset[str] = frozenset()
+    ) -> tuple[Decision, ...]:
+        """The newest `limit` decisions about a request or instance, oldest first; all for None.
+
+        `without` names pieces whose decisions are left out.
+        """
+        found = tuple(self._scheduler.decisions.about(subject, without))
         return found if limit is None else found[-limit:]
 
     def pin(self, instance_id: str, roles: Roles | None, group: ModalityGroup | None) -> None:

@@ -138,6 +138,13 @@ class Profile:
         """Raises RecordError naming a key that is zero where nothing could be served so, or does not fit."""
         for key in _POSITIVE:
             _check_positive(key, _value_at(self, key))
+        if self.kv_tokens < self.block_tokens:
+            raise RecordError("kv_tokens", f"is under one block ({self.block_tokens})")
+        if self.step.decode_step_s(1, 1) <= 0:
+            raise RecordError("step", "takes no time: all that a decode costs is zero")
+        if not 0 <= (self.cross_attention_share or 0.0) <= 1:
+            problem = f"should be from 0 to 1, is {self.cross_attention_share:g}"
+            raise RecordError("cross_attention_share", problem)
         self.media.check()
         if not self.sources:
             raise RecordError("sources", "is empty: say where the constants come from")

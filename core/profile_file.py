@@ -48,7 +48,7 @@ def parse_profile(content: str, source: str) -> Profile:
         profile.check()
     except RecordError as error:
         raise ProfileError(f"{source}: {error}") from None
-    except (json.JSONDecodeError, RecursionError) as error:
+    except (RecursionError, ValueError) as error:  # ValueError: also of a number of thousands of digits
         raise ProfileError(f"{source}: is no JSON ({error})") from None
     return profile
 

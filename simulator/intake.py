@@ -39,8 +39,9 @@ class Intake:
         return self._profile.side_tokens(_num_tokens(work.media))
 
     def fits(self, request: Request, work: Work) -> bool:
-        """Whether an idle instance could hold it, its answer included."""
-        if not self._capacity.fits_total(work.prompt_tokens + request.output_tokens):
+        """Whether an idle instance could hold it, with its answer and with what is reserved for that."""
+        answer_tokens = max(request.output_tokens, work.reserve_tokens)
+        if not self._capacity.fits_total(work.prompt_tokens + answer_tokens):
             return False
         return not work.media or self._capacity.fits_prompt(
             work.prompt_tokens, [item.num_tokens for item in work.media]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import tomllib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from math import inf
 from pathlib import Path
 
 from coordinator.policy.reconciler import DEADLINE_S
@@ -116,7 +117,9 @@ def read_scenario(path: Path) -> Scenario:
         table = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise ScenarioError(f"{path}: cannot be read ({error.strerror})") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except UnicodeDecodeError:
+        raise ScenarioError(f"{path}: is no TOML (not UTF-8)") from None
+    except (RecursionError, ValueError) as error:  # ValueError: also of a number of thousands of digits
         raise ScenarioError(f"{path}: is no TOML ({error})") from None
     try:
         scenario = decode_partly(Scenario, table)
@@ -129,11 +132,12 @@ def read_scenario(path: Path) -> Scenario:
 def narrowed(scenario: Scenario, rates_rps: Sequence[float], scales: Sequence[float]) -> Scenario:
     """With these rates, of all cases and variants, and these scales; empty means as it is.
 
-    Raises ScenarioError for one that is not positive.
+    Raises ScenarioError for one that is not positive and finite.
     """
     for name, values in (("rate", rates_rps), ("scale", scales)):
-        if any(value <= 0 for value in values):
-            raise ScenarioError(f"{name}: should be more than zero, is {min(values):g}")
+        for value in values:
+            if not 0 < value < inf:
+                raise ScenarioError(f"{name}: should be a finite number above zero, is {value:g}")
     if rates_rps:
         cases = tuple(replace(case, rates_rps=()) for case in scenario.cases)
         variants = tuple(replace(variant, rates_rps=()) for variant in scenario.variants)
@@ -172,6 +176,7 @@ def _check(scenario: Scenario, path: Path) -> None:
         problem = f"should be under {DEADLINE_S:g}: what takes longer is rolled back"
         raise RecordError("cluster.switch_s", f"{problem}, is {scenario.cluster.switch_s:g}")
     _positive("seeds", len(scenario.seeds))
+    _positive("scales", len(scenario.scales))
     if not 0 < scenario.attainment <= 1:
         raise RecordError("attainment", f"should be over 0 and up to 1, is {scenario.attainment:g}")
     for at, scale in enumerate(scenario.scales):

@@ -19,6 +19,7 @@ from simulator.scenario import CaseSpec, Scenario, SetSpec, aims, case_profile, 
 from simulator.schedulers import build_scheduler
 from simulator.search import best_rate
 from simulator.variants import Variant
+from simulator.workload.errors import WorkloadError
 from simulator.workload.request import Request
 from simulator.workload.spec import Workload
 
@@ -113,7 +114,11 @@ def run_task(task: Task) -> Outcome:
 
     def summary(rate_rps: float) -> Summary:
         if rate_rps not in found:
-            result = simulate(scenario, case, task.policy_set, profile, workload.requests(rate_rps))
+            try:
+                requests = workload.requests(rate_rps)
+            except WorkloadError as error:
+                raise WorkloadError(f"case {case.name!r}: {error}") from None
+            result = simulate(scenario, case, task.policy_set, profile, requests)
             found[rate_rps] = summarize(result, rate_rps, case.slo, scenario.scales, profile.price_per_hour)
         return found[rate_rps]
 

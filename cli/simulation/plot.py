@@ -34,8 +34,12 @@ class PlotError(ValueError):
     """A picture cannot be drawn here."""
 
 
-def check_can_plot() -> None:
-    """Raises PlotError where matplotlib is missing."""
+def check_can_plot(path: Path) -> None:
+    """Raises PlotError where matplotlib is missing, or no picture can be written there."""
+    if path.suffix not in (".png", ".svg", ".pdf"):
+        raise PlotError(f"plot: {path} should end in .png, .svg or .pdf")
+    if not path.parent.is_dir() or path.is_dir():
+        raise PlotError(f"plot: {path} cannot be written (is a folder, or lies in none)")
     try:
         import matplotlib  # noqa: F401
     except ImportError:

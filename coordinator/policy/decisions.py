@@ -7,6 +7,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from heapq import merge
 
+DISPATCHES = frozenset({"dispatch", "routing"})  # pieces that say where requests go
+
 
 @dataclass(frozen=True, slots=True)
 class Decision:
@@ -38,9 +40,10 @@ class DecisionRing:
         ring.append((self._count, decision))
         self._count += 1
 
-    def about(self, subject: str | None = None) -> Iterator[Decision]:
-        """Those of a request or instance, oldest first; all for None."""
-        in_order = merge(*self._rings.values(), key=lambda entry: entry[0])
+    def about(self, subject: str | None = None, without: frozenset[str] = frozenset()) -> Iterator[Decision]:
+        """Those of a request or instance, oldest first; all for None. `without` names pieces left out."""
+        rings = (ring for piece, ring in self._rings.items() if piece not in without)
+        in_order = merge(*rings, key=lambda entry: entry[0])
         return (each for _, each in in_order if subject is None or each.subject == subject)
 
     def __len__(self) -> int:

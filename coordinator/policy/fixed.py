@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 from coordinator.policy.books import Books
 from coordinator.policy.decisions import Decision, DecisionRing
+from coordinator.policy.forms import layout_name
 from coordinator.policy.known_plan import KnownPlan, Placing
 from coordinator.policy.layouts import Layout
 from coordinator.policy.plan import Assignment, Plan
@@ -12,11 +15,8 @@ from coordinator.policy.plan import Assignment, Plan
 class FixedScheduler(KnownPlan):
     """Dispatches, and plans anew only where an instance came, went or was pinned."""
 
-    def __init__(
-        self, name: str, layout: Layout, dispatch: Placing, decisions: DecisionRing, tick_s: float
-    ) -> None:
+    def __init__(self, layout: Layout, dispatch: Placing, decisions: DecisionRing, tick_s: float) -> None:
         super().__init__(dispatch, decisions, tick_s)
-        self._name = name
         self._layout = layout
         self._planned: tuple[Books, int, tuple[str, ...]] | None = None  # what the plan is of
 
@@ -35,6 +35,6 @@ class FixedScheduler(KnownPlan):
         wanted = self._layout(sorted(books.instances.keys() - pinned.keys())) | pinned
         if wanted != self._plan.wanted:
             self._plan = Plan(self._plan.version + 1, wanted)
-            choice = "plays " + ", ".join(f"{name} {wanted[name]}" for name in sorted(wanted))
+            choice = f"wants {layout_name(Counter(wanted.values())) or 'what there is'}"
             numbers = {"instances": float(len(wanted)), "pinned": float(len(pinned))}
-            self.decisions.add(Decision(now_s, "layout", self._name, choice, numbers))
+            self.decisions.add(Decision(now_s, "layout", "cluster", choice, numbers))

@@ -144,7 +144,10 @@ class Reconciler:
         transition = self._under_way.get(instance_id)
         if transition is not None:
             return f"{transition.state.value}, to {transition.after}"
-        return "drained" if self.is_drained(instance_id) else "serving"
+        book = self._books.instances[instance_id]
+        if book.is_drained:
+            return "drained" if book.is_idle else "draining"
+        return "serving"
 
     def wanted_of(self, instance_id: str) -> Assignment | None:
         return self._wanted.get(instance_id)

@@ -46,11 +46,11 @@ def make_scheduler(
     if pieces != ALL_PIECES:
         raise ValueError(f"pieces: {name} has none that could be switched off")
     if name == "replicas":
-        return FixedScheduler(name, coupled_layout, Routing(decisions), decisions, tick_s)
+        return FixedScheduler(coupled_layout, Routing(decisions), decisions, tick_s)
     if name == "coupled":
         central = Dispatch(costing, ArrivalTurns(), decisions, together=True)
-        return FixedScheduler(name, coupled_layout, central, decisions, tick_s)
+        return FixedScheduler(coupled_layout, central, decisions, tick_s)
     dispatch = Dispatch(costing, FairTurns(), decisions)
     if name == "fixed":
-        return FixedScheduler(name, present_layout, dispatch, decisions, tick_s)
-    return FixedScheduler(name, static_layout(name.removeprefix("static:")), dispatch, decisions, tick_s)
+        return FixedScheduler(present_layout, dispatch, decisions, tick_s)
+    return FixedScheduler(static_layout(name.removeprefix("static:")), dispatch, decisions, tick_s)

@@ -55,6 +55,7 @@ class PastTransition:
     """One that has ended, for whoever asks what switching costs."""
 
     number: int  # counts from 1
+    ended_s: float  # on the reconciler's clock
     instance_id: str
     before: Assignment
     after: Assignment
@@ -89,6 +90,7 @@ class Transition:
         """Its record, once it is final."""
         return PastTransition(
             number=number,
+            ended_s=now_s,
             instance_id=self.instance_id,
             before=self.before,
             after=self.after,

@@ -12,6 +12,7 @@ import grpc
 from coordinator.errors import CannotMigrateError
 from coordinator.migration import MigrationOutcome
 from coordinator.planner import Planner
+from coordinator.policy.decisions import DISPATCHES
 from coordinator.state import CoordinatorState
 from coordinator.wire.plan import from_decision, from_plan
 from coordinator.wire.stages import from_status, to_group, to_roles
@@ -71,10 +72,11 @@ class AdminServicer(pb_grpc.AdminServicer):
     async def GetPlan(
         self, request: pb.GetPlanRequest, context: grpc.aio.ServicerContext
     ) -> pb.GetPlanResponse:
-        return from_plan(self._planner.status())
+        return from_plan(self._planner.status(), self._clock.now_s())
 
     async def Why(self, request: pb.WhyRequest, context: grpc.aio.ServicerContext) -> pb.WhyResponse:
-        found = self._planner.why(request.subject or None, request.limit or None)
+        without = DISPATCHES if request.without_dispatches else frozenset()
+        found = self._planner.why(request.subject or None, request.limit or None, without)
         now_s = self._clock.now_s()
         return pb.WhyResponse(decisions=[from_decision(each, now_s) for each in found])
 

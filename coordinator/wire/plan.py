@@ -11,14 +11,14 @@ from coordinator.wire.stages import from_group, from_roles
 from elasticmm.v1 import admin_pb2 as pb
 
 
-def from_plan(status: PlanStatus) -> pb.GetPlanResponse:
+def from_plan(status: PlanStatus, now_s: float) -> pb.GetPlanResponse:
     return pb.GetPlanResponse(
         policy=status.policy,
         version=status.version,
         instances=[_from_planned(each) for each in status.instances],
         transitions_done=status.num_done,
         transitions_rolled_back=status.num_rolled_back,
-        past=[_from_past(each) for each in status.past],
+        past=[_from_past(each, now_s) for each in status.past],
     )
 
 
@@ -53,7 +53,7 @@ def _from_pace(pace: Pace) -> pb.Pace:
     return pb.Pace(measured_s=pace.measured_s, profiled_s=pace.profiled_s)
 
 
-def _from_past(past: PastTransition) -> pb.PastTransition:
+def _from_past(past: PastTransition, now_s: float) -> pb.PastTransition:
     return pb.PastTransition(
         number=past.number,
         instance_id=past.instance_id,
@@ -65,6 +65,7 @@ def _from_past(past: PastTransition) -> pb.PastTransition:
         num_resident=past.num_resident,
         num_moved=past.cleared.num_moved,
         size_bytes=past.cleared.size_bytes,
+        age_s=now_s - past.ended_s,
     )
 
 

@@ -10,6 +10,7 @@ import numpy as np
 from simulator.workload.errors import check
 
 Rng = np.random.Generator
+_MOST_ARRIVALS = 10_000_000
 Family = Literal["Gamma", "Weibull"]
 
 
@@ -29,6 +30,8 @@ def renewal(rng: Rng, rate_rps: float, duration_s: float, family: Family, shape:
     check(rate_rps > 0, "rate_rps", f"should be more than zero, is {rate_rps:g}")
     check(duration_s > 0, "duration_s", f"should be more than zero, is {duration_s:g}")
     check(shape > 0, "shape", f"should be more than zero, is {shape:g}")
+    too_many = f"{rate_rps:g} for {duration_s:g} s are over {_MOST_ARRIVALS:,} requests"
+    check(rate_rps * duration_s <= _MOST_ARRIVALS, "rate_rps", too_many)
     times: list[float] = []
     now_s = 0.0
     while now_s < duration_s:

@@ -81,17 +81,19 @@ class _Lengths:
         self._values: dict[tuple[str, str], tuple[list[float], list[float]]] = {}
         for place, (field, modality, percentile, value) in read_table(quantiles, QUANTILES_HEADER):
             shares, values = self._values.setdefault((field, modality), ([], []))
-            shares.append(number(percentile, place, "percentile") / 100)
-            values.append(number(value, place, "value"))
+            _append_rising(shares, _share(percentile, place, "percentile"), place, "percentile")
+            _append_rising(values, number(value, place, "value"), place, "value")
         wanted = {
             (field, kind) for field in ("ContextTokens", "GeneratedTokens") for kind in ("text", "image")
         }
-        check(self._values.keys() >= wanted, str(quantiles), "lacks a field or modality")
+        lacking = ", ".join(" of ".join(each) for each in sorted(wanted - self._values.keys()))
+        check(not lacking, str(quantiles), f"lacks {lacking}")
         self._counts: list[int] = []
         self._cdf: list[float] = []
         for place, (most, percent) in read_table(images, IMAGES_HEADER):
             self._counts.append(isqrt(whole(most, place, "NumImages_leq", 1)))
-            self._cdf.append(number(percent, place, "cdf_percent_of_image_requests") / 100)
+            share = _share(percent, place, "cdf_percent_of_image_requests")
+            _append_rising(self._cdf, share, place, "cdf_percent_of_image_requests")
         check(bool(self._cdf), str(images), "is empty")
 
     def draw(self, rng: np.random.Generator, modality: str) -> tuple[int, int]:
@@ -104,6 +106,17 @@ class _Lengths:
 
     def pictures(self, rng: np.random.Generator) -> int:
         return self._counts[min(bisect_left(self._cdf, rng.random()), len(self._counts) - 1)]
+
+
+def _share(percent: str, place: str, name: str) -> float:
+    share = number(percent, place, name) / 100
+    check(share <= 1, place, f"{name} should be at most 100, is {percent}")
+    return share
+
+
+def _append_rising(values: list[float], value: float, place: str, name: str) -> None:
+    check(not values or value >= values[-1], place, f"{name} is under that of the row before")
+    values.append(value)
 
 
 def _request(

@@ -12,7 +12,7 @@ from typing import Literal
 import numpy as np
 
 from simulator.workload.arrivals import poisson
-from simulator.workload.datasets import dataset
+from simulator.workload.datasets import check_pictures
 from simulator.workload.errors import check
 from simulator.workload.mix import MixSpec, draw
 from simulator.workload.request import Picture, Request
@@ -44,7 +44,7 @@ class BurstSpec:
         check(self.times > 0, "times", f"should be more than zero, is {self.times}")
         apart = f"of several should be at least the duration, is {self.every_s:g}"
         check(self.times == 1 or self.every_s >= self.duration_s, "every_s", apart)
-        dataset(self.pictures)
+        check_pictures(self.pictures)
         if self.kind == "images":
             most = f"a burst of images lasts at most {MOST_IMAGE_BURST_S:g} s, this one {self.duration_s:g}"
             check(self.duration_s <= MOST_IMAGE_BURST_S, "duration_s", most)

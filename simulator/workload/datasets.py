@@ -62,6 +62,11 @@ DATASETS: dict[str, PictureSet | TextSet] = {
 
 
 def dataset(name: str) -> PictureSet | TextSet:
-    """Raises WorkloadError for a name that is not known."""
-    check(name in DATASETS, "dataset", f"{name!r} is not known (known: {', '.join(DATASETS)})")
+    """Raises KeyError for a name that is not known."""
     return DATASETS[name]
+
+
+def check_pictures(name: str) -> None:
+    """Raises WorkloadError, for the key "pictures", where no set of pictures has that name."""
+    known = [each.name for each in DATASETS.values() if isinstance(each, PictureSet)]
+    check(name in known, "pictures", f"{name!r} is no set of pictures (there are {', '.join(known)})")

@@ -8,7 +8,7 @@ from typing import Literal
 import numpy as np
 
 from simulator.workload.arrivals import gamma
-from simulator.workload.datasets import dataset
+from simulator.workload.datasets import check_pictures, dataset
 from simulator.workload.errors import check
 from simulator.workload.request import Picture, Request
 
@@ -29,7 +29,7 @@ class MixSpec:
 
     def check(self) -> None:
         """Raises WorkloadError naming the key."""
-        dataset(self.pictures)
+        check_pictures(self.pictures)
         check(0 <= self.text_share <= 1, "text_share", f"should be from 0 to 1, is {self.text_share:g}")
         check(0 <= self.repeat_share <= 1, "repeat_share", f"should be from 0 to 1, is {self.repeat_share:g}")
         check(self.duration_s > 0, "duration_s", f"should be more than zero, is {self.duration_s:g}")

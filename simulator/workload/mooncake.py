@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from simulator.workload.errors import WorkloadError, check
-from simulator.workload.lines import Order, open_text
+from simulator.workload.errors import check
+from simulator.workload.lines import MOST_WHOLE, Order, open_text, read_json
 from simulator.workload.request import Request
 
 GRANULE_TOKENS = 512
@@ -45,17 +44,17 @@ def load(path: Path, max_tokens: int) -> list[Request]:
 
 
 def _entry(line: str, place: str) -> _Entry:
-    try:
-        found = json.loads(line)
-    except json.JSONDecodeError as error:
-        raise WorkloadError(f"{place}: is no JSON ({error})") from None
+    found = read_json(line.strip(), place)
     check(isinstance(found, dict), place, "should be an object")
+    assert isinstance(found, dict)
     missing = {*_LEAST, "hash_ids"} - found.keys()
     check(not missing, place, f"lacks {', '.join(sorted(missing))}")
     for key, least in _LEAST.items():
         value = found[key]
         is_fine = isinstance(value, int) and not isinstance(value, bool) and value >= least
         check(is_fine, place, f"{key} should be a whole number from {least}, is {value!r:.40}")
+        most = f"{key} should be at most {MOST_WHOLE:,}, is {value!r:.40}"
+        check(key == "timestamp" or value <= MOST_WHOLE, place, most)
     hashes = found["hash_ids"]
     is_list = isinstance(hashes, list) and all(isinstance(each, int) for each in hashes)
     check(is_list, place, "hash_ids should be a list of whole numbers")

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import ast
-import csv
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,12 +11,13 @@ import numpy as np
 
 from simulator.workload.arrivals import Family, renewal
 from simulator.workload.errors import WorkloadError, check
-from simulator.workload.lines import number, open_text
+from simulator.workload.lines import MOST_WHOLE, number, open_text, read_json, read_rows, whole
 from simulator.workload.request import Picture, Request
 
 WINDOW_S = 600.0
 _DATASET_WINDOW_S = 21600
 _FIELDS = ("text_tokens", "image_count", "image_tokens", "output_tokens")
+_MOST = {"image_count": 1000}
 # No sizes are given: a square of as many patches of 28 x 28 pixels as it has tokens.
 _TOKEN_PX = 28
 _FAMILIES: dict[str, Family] = {"Gamma": "Gamma", "Weibull": "Weibull"}
@@ -35,14 +34,25 @@ class _Window:
 class Distribution:
     """Values with their probabilities."""
 
-    def __init__(self, text: str, place: str) -> None:
+    def __init__(self, text: str, place: str, most: int = MOST_WHOLE) -> None:
         try:
             table = ast.literal_eval(text)
             self._values = [int(value) for value in table]
             shares = np.array([float(table[value]) for value in table])
-        except (ValueError, SyntaxError, TypeError, AttributeError):
+        except (
+            ValueError,
+            SyntaxError,
+            TypeError,
+            AttributeError,
+            OverflowError,
+            RecursionError,
+            MemoryError,
+        ):
             raise WorkloadError(f"{place}: should be a table of numbers and probabilities") from None
-        check(len(shares) > 0 and shares.min() >= 0 and shares.sum() > 0, place, "has no probabilities")
+        is_fine = len(shares) > 0 and shares.min() >= 0 and 0 < shares.sum() < np.inf
+        check(is_fine, place, "has no probabilities")
+        for value in self._values:
+            check(0 <= value <= most, place, f"values should be from 0 to {most:,}, one is {value!r:.40}")
         self._cdf = np.cumsum(shares / shares.sum())
 
     def draw(self, rng: np.random.Generator) -> int:
@@ -111,14 +121,11 @@ def _present(folder: Path) -> list[int]:
 
 def _windows(path: Path) -> list[_Window]:
     windows: list[_Window] = []
-    with open_text(path) as file:
-        rows = csv.reader(file)
-        for row in rows:
-            place = f"{path}:{rows.line_num}"
-            check(len(row) == 6, place, f"should have 6 columns, has {len(row)}")
-            start_s = number(row[0], place, "start")
-            check(not windows or start_s > windows[-1].start_s, place, "the time is not after the line above")
-            windows.append(_window(row, place, start_s))
+    for place, row in read_rows(path):
+        check(len(row) == 6, place, f"should have 6 columns, has {len(row)}")
+        start_s = number(row[0], place, "start")
+        check(not windows or start_s > windows[-1].start_s, place, "the time is not after the line above")
+        windows.append(_window(row, place, start_s))
     check(bool(windows), str(path), "is empty")
     return windows
 
@@ -137,15 +144,19 @@ def _window(row: list[str], place: str, start_s: float) -> _Window:
 def _datasets(path: Path) -> list[_Lengths]:
     """By 6-hour window, in order."""
     with open_text(path) as file:
-        try:
-            tables = json.load(file)
-            keys = sorted(tables, key=int)
-        except (json.JSONDecodeError, UnicodeDecodeError, ValueError, TypeError) as error:
-            raise WorkloadError(f"{path}: is no JSON object by seconds ({error})") from None
-    check(bool(keys), str(path), "is empty")
+        tables = read_json(file.read(), str(path))
+    check(isinstance(tables, dict), str(path), "should be an object by seconds")
+    assert isinstance(tables, dict)
+    check(bool(tables), str(path), "is empty")
+    seconds = {whole(key, str(path), "the start of a window"): key for key in tables}
     datasets = []
-    for key in keys:
+    for _, key in sorted(seconds.items()):
         lacking = [name for name in _FIELDS if not isinstance(tables[key], dict) or name not in tables[key]]
         check(not lacking, f"{path}: {key}", f"lacks {', '.join(lacking)}")
-        datasets.append({name: Distribution(tables[key][name], f"{path}: {key}.{name}") for name in _FIELDS})
+        datasets.append(
+            {
+                name: Distribution(tables[key][name], f"{path}: {key}.{name}", _MOST.get(name, MOST_WHOLE))
+                for name in _FIELDS
+            }
+        )
     return datasets

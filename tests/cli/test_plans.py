@@ -23,13 +23,11 @@ def test_the_plan_shows_wanted_against_present(run_cli: RunCli, where: list[obje
     lines = run_cli("plan", *where).stdout.splitlines()
     assert lines[0] == "policy emp, plan 7, 3 transitions done, 1 rolled back"
     moving, serving = (next(line for line in lines if name in line) for name in ("e-0", "pd-0"))
-    assert "shared:encode" in moving
-    assert "text:prefill" in moving
-    assert "clearing" in moving
-    assert "as it is (pinned)" in serving
-    assert "1m05s" in serving
+    assert " ".join(moving.split()) == "e-0 shared:e text:p clearing, to text:p 1s switching took over 5 s"
+    assert " ".join(serving.split()) == "pd-0 shared:pd as it is (pinned) serving 1m05s"
     past = lines[next(index for index, line in enumerate(lines) if "last transitions" in line) :]
-    assert any("250 ms" in line and "200 ms" in line and "2 (5.0 MiB)" in line for line in past)
+    row = next(line for line in past if "pd-0" in line)
+    assert " ".join(row.split()) == "1m10s ago pd-0 shared:d shared:pd 250 ms 200 ms 3 2 (5.0 MiB)"
 
 
 def test_the_plan_as_json(run_cli: RunCli, where: list[object]) -> None:
@@ -43,11 +41,23 @@ def test_the_plan_as_json(run_cli: RunCli, where: list[object]) -> None:
 
 
 def test_why(run_cli: RunCli, where: list[object]) -> None:
-    said = run_cli("why", "r", *where).stdout
-    assert said == "     1.5 s ago  dispatch: r goes to p-0  (waited_s 0.25)\n"
+    """Columns, and numbers once for what follows from the same."""
+    assert run_cli("why", "--dispatches", *where).stdout.splitlines() == [
+        "12.2 s ago  search    cluster  splits",
+        "                               score 0.5, score_before 2",
+        "12.2 s ago  search    p-0      to p",
+        " 1.5 s ago  dispatch  r        goes to p-0",
+        "                               waited_s 0.25",
+    ]
+
+
+def test_why_leaves_requests_out_unless_asked_for(run_cli: RunCli, where: list[object]) -> None:
+    assert "dispatch" not in run_cli("why", *where).stdout
+    assert "goes to p-0" in run_cli("why", "r", *where).stdout
     assert run_cli("why", "other", *where).stdout == "no decision is kept about other\n"
-    (decision,) = json.loads(run_cli("why", "--json", *where).stdout)["decisions"]
-    assert decision["numbers"] == {"waited_s": 0.25}
+    decisions = json.loads(run_cli("why", "--json", *where).stdout)["decisions"]
+    assert [each["subject"] for each in decisions] == ["cluster", "p-0"]
+    assert decisions[0]["numbers"] == {"score": 0.5, "score_before": 2.0}
 
 
 @pytest.mark.parametrize(
@@ -55,6 +65,7 @@ def test_why(run_cli: RunCli, where: list[object]) -> None:
     [
         (["pd"], [inference_pb2.STAGE_PREFILL, inference_pb2.STAGE_DECODE], 0),
         (["text"], [], stage_control_pb2.MODALITY_GROUP_TEXT),
+        (["Text"], [], stage_control_pb2.MODALITY_GROUP_TEXT),
         (["encode", "multimodal"], [inference_pb2.STAGE_ENCODE], stage_control_pb2.MODALITY_GROUP_MULTIMODAL),
     ],
 )
@@ -68,9 +79,31 @@ def test_pin(
     assert (verb, request.instance_id, list(request.roles), request.group) == ("pin", "p-0", roles, group)
 
 
-@pytest.mark.parametrize("words", [["pd", "e"], ["text", "shared"], ["zebra"]])
-def test_what_is_no_assignment_is_wrong_usage(run_cli: RunCli, where: list[object], words: list[str]) -> None:
-    assert run_cli("pin", "p-0", *words, *where).exit_code == 2
+@pytest.mark.parametrize(
+    ("words", "problem"),
+    [
+        (["pd", "e"], "pd e: give roles once and a group once at most"),
+        (["text", "shared"], "text shared: give roles once and a group once at most"),
+        (["video"], "'video' is neither roles (letters of 'epd') nor a group (text, multimodal, shared)"),
+        ([""], "'' is neither roles (letters of 'epd') nor a group (text, multimodal, shared)"),
+    ],
+)
+def test_what_is_no_assignment_is_wrong_usage(
+    run_cli: RunCli, where: list[object], cluster: FakeCluster, words: list[str], problem: str
+) -> None:
+    result = run_cli("pin", "p-0", *words, *where)
+    assert (result.exit_code, result.stderr) == (2, f"elasticmm: {problem}\n")
+    assert not cluster.orders
+
+
+@pytest.mark.parametrize(
+    "words", [["pin"], ["pin", "p-0"], ["unpin"], ["drain"], ["resume"], ["plan", "p-0"]]
+)
+def test_a_word_too_few_or_too_many_is_wrong_usage(
+    run_cli: RunCli, where: list[object], cluster: FakeCluster, words: list[str]
+) -> None:
+    assert run_cli(*words, *where).exit_code == 2
+    assert not cluster.orders
 
 
 @pytest.mark.parametrize("verb", ["unpin", "drain", "resume"])

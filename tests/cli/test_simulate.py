@@ -73,8 +73,8 @@ def test_unloaded_targets_are_ten_times_the_medians(scenario: Path) -> None:
     [
         (["--set", "none"], "set: 'none' is not in the scenario (there: coupled, halves)"),
         (["--case", "none"], "case: 'none' is not in the scenario (there: one)"),
-        (["--rate", "0"], "rate: should be more than zero, is 0"),
-        (["--scale", "-1"], "scale: should be more than zero, is -1"),
+        (["--rate", "0"], "rate: should be a finite number above zero, is 0"),
+        (["--scale", "-1"], "scale: should be a finite number above zero, is -1"),
         (["--unloaded", "none"], "unloaded: no set of the scenario is named 'none'"),
     ],
 )

@@ -151,16 +151,27 @@ class FakeCluster(rpc.InferenceServicer, rpc.MediaServicer, admin_pb2_grpc.Admin
                     num_resident=3,
                     num_moved=2,
                     size_bytes=5 << 20,
+                    age_s=70,
                 )
             ],
         )
 
     def Why(self, request: admin_pb2.WhyRequest, context: grpc.ServicerContext) -> admin_pb2.WhyResponse:
         check_token(context)
-        decision = admin_pb2.Decision(
-            age_s=1.5, piece="dispatch", subject="r", choice="goes to p-0", numbers={"waited_s": 0.25}
-        )
-        return admin_pb2.WhyResponse(decisions=[decision] if request.subject in ("", "r") else [])
+        weighed = {"score": 0.5, "score_before": 2.0}
+        decisions = [
+            admin_pb2.Decision(
+                age_s=12.25, piece="search", subject="cluster", choice="splits", numbers=weighed
+            ),
+            admin_pb2.Decision(age_s=12.25, piece="search", subject="p-0", choice="to p", numbers=weighed),
+            admin_pb2.Decision(
+                age_s=1.5, piece="dispatch", subject="r", choice="goes to p-0", numbers={"waited_s": 0.25}
+            ),
+        ]
+        found = [each for each in decisions if request.subject in ("", each.subject)]
+        if request.without_dispatches:
+            found = [each for each in found if each.piece != "dispatch"]
+        return admin_pb2.WhyResponse(decisions=found)
 
     def Pin(self, request: admin_pb2.PinRequest, context: grpc.ServicerContext) -> admin_pb2.PinResponse:
         self._note_order("pin", request, context)

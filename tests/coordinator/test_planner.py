@@ -7,13 +7,15 @@ import asyncio
 import grpc
 import pytest
 
+from coordinator.policy.plan import Assignment, Plan
 from core.access import token_metadata
+from core.stages import Stage
 from elasticmm.v1 import admin_pb2, admin_pb2_grpc
 from elasticmm.v1 import inference_pb2 as pb
 from elasticmm.v1 import stage_control_pb2 as stages
 from tests.coordinator.conftest import TOKEN, Bench, MakeBench, failure_of
 
-SHARED = stages.MODALITY_GROUP_SHARED
+SHARED, TEXT = stages.MODALITY_GROUP_SHARED, stages.MODALITY_GROUP_TEXT
 E, P, D = pb.STAGE_ENCODE, pb.STAGE_PREFILL, pb.STAGE_DECODE
 
 
@@ -40,8 +42,12 @@ class Admin:
     async def resume(self, name: str) -> None:
         await self._stub.Resume(admin_pb2.ResumeRequest(instance_id=name), metadata=token_metadata(TOKEN))
 
-    async def why(self, subject: str = "") -> list[admin_pb2.Decision]:
-        request = admin_pb2.WhyRequest(subject=subject)
+    async def past(self) -> list[admin_pb2.PastTransition]:
+        reply = await self._stub.GetPlan(admin_pb2.GetPlanRequest(), metadata=token_metadata(TOKEN))
+        return list(reply.past)
+
+    async def why(self, subject: str = "", **more: bool) -> list[admin_pb2.Decision]:
+        request = admin_pb2.WhyRequest(subject=subject, **more)
         return list((await self._stub.Why(request, metadata=token_metadata(TOKEN))).decisions)
 
     async def until_state(self, name: str, state: str) -> admin_pb2.PlannedInstance:
@@ -62,6 +68,8 @@ async def test_a_pinned_instance_plays_other_stages(make_bench: MakeBench) -> No
     assert planned.present.group == stages.MODALITY_GROUP_TEXT
     assert planned.is_pinned
     assert bench.coordinator.live.books.instances["d0"].is_open
+    (past,) = await admin.past()
+    assert (past.instance_id, list(past.after.roles), past.is_done) == ("d0", [P], True)
     await admin.unpin("d0")
     assert not (await admin.plan())["d0"].is_pinned
     await bench.assert_idle()
@@ -131,18 +139,48 @@ async def test_a_drain_waits_for_a_switch_that_leaves_no_other_open(
     await bench.assert_idle()
 
 
-async def test_refusals_name_the_stage_or_the_instance(make_bench: MakeBench) -> None:
+@pytest.mark.parametrize(
+    ("verb", "arguments", "words"),
+    [
+        ("pin", ("epd0", [D]), "epd0 cannot be pinned to shared:d: text: nobody would play 'p'"),
+        ("pin", ("epd0", [P, D]), "epd0 cannot be pinned to shared:pd: multimodal: nobody would play 'e'"),
+        ("pin", ("epd0", [], TEXT), "epd0 cannot be pinned to text:epd: multimodal: nobody would play 'epd'"),
+        ("pin", ("epd0", [P], TEXT), "epd0 cannot be pinned to text:p: text: nobody would play 'd'"),
+        ("drain", ("epd0",), "epd0 cannot be drained: text: nobody would play 'pd'"),
+    ],
+)
+async def test_what_would_leave_a_stage_to_nobody_is_refused(
+    make_bench: MakeBench, verb: str, arguments: tuple[object, ...], words: str
+) -> None:
     bench = await make_bench("epd")
-    admin = Admin(bench)
-    for order in (admin.pin("epd0", [D]), admin.drain("epd0")):
-        with pytest.raises(grpc.aio.AioRpcError) as caught:
-            await order
-        assert caught.value.code() is grpc.StatusCode.FAILED_PRECONDITION
-        assert "nobody would play" in (caught.value.details() or "")
-    for order in (admin.pin("x", [D]), admin.unpin("x"), admin.drain("x"), admin.resume("x")):
-        with pytest.raises(grpc.aio.AioRpcError) as caught:
-            await order
-        assert failure_of(caught.value).field == "instance_id"
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await getattr(Admin(bench), verb)(*arguments)
+    assert caught.value.code() is grpc.StatusCode.FAILED_PRECONDITION
+    assert caught.value.details() == words
+    planned = (await Admin(bench).plan())["epd0"]
+    assert (planned.state, planned.is_pinned, planned.is_drained) == ("serving", False, False)
+    await bench.assert_idle()
+
+
+@pytest.mark.parametrize("verb", ["pin", "unpin", "drain", "resume"])
+async def test_an_unknown_instance_is_named(make_bench: MakeBench, verb: str) -> None:
+    bench = await make_bench("epd")
+    arguments = ("x", [D]) if verb == "pin" else ("x",)
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await getattr(Admin(bench), verb)(*arguments)
+    assert failure_of(caught.value).field == "instance_id"
+    assert "no instance 'x' is attached" in (caught.value.details() or "")
+    await bench.assert_idle()
+
+
+async def test_a_plan_that_would_leave_a_stage_to_nobody_is_not_carried_out(
+    make_bench: MakeBench, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    bench = await make_bench("epd", "d")
+    lacking = Plan(7, {"epd0": Assignment(frozenset({Stage.PREFILL}))})
+    monkeypatch.setattr(bench.coordinator.scheduler, "plan", lambda *_: lacking)
+    await bench.until(lambda: "plan 7 is not carried out: multimodal: nobody would play 'e'" in caplog.text)
+    assert list((await Admin(bench).plan())["epd0"].present.roles) == [E, P, D]
     await bench.assert_idle()
 
 
@@ -155,6 +193,10 @@ async def test_decisions_say_why(make_bench: MakeBench) -> None:
     assert "epd0" in decision.choice
     assert decision.numbers["first_token_in_s"] > 0
     assert await Admin(bench).why("other") == []
+    await Admin(bench).pin("epd0", [E, P, D])
+    bench.coordinator.planner.tick()
+    (decision,) = await Admin(bench).why(without_dispatches=True)
+    assert (decision.piece, decision.subject, decision.choice) == ("layout", "cluster", "wants 1xshared:epd")
 
 
 async def test_a_lost_instance_is_forgotten(make_bench: MakeBench) -> None:

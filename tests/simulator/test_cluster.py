@@ -204,6 +204,12 @@ def test_what_never_fits_fails_at_once() -> None:
     assert record.finished_s == 0.0
 
 
+def test_what_is_reserved_for_an_answer_has_to_fit_too() -> None:
+    """The pool holds 4,096 tokens, and 256 are reserved for an answer of unknown length."""
+    records = run([replace(text("a", tokens=4000), max_tokens=2048), text("b")]).records
+    assert [each.state for each in records] == [RequestState.FAILED, RequestState.FINISHED]
+
+
 def test_a_plan_that_lacks_a_stage_is_refused() -> None:
     with pytest.raises(PlanError, match="nobody would play 'd'"):
         run([text("a")], [(0.0, {"i0": "ep"})])

@@ -40,10 +40,20 @@ class AdminClient:
         return plan_from_proto(self._call("GetPlan", admin_pb2.GetPlanRequest(), timeout_s))
 
     def why(
-        self, subject: str | None = None, limit: int | None = None, timeout_s: float = UNARY_TIMEOUT_S
+        self,
+        subject: str | None = None,
+        limit: int | None = None,
+        timeout_s: float = UNARY_TIMEOUT_S,
+        *,
+        dispatches: bool = True,
     ) -> tuple[Decision, ...]:
-        """The newest decisions about a request or instance, oldest first. Raises ElasticMMError."""
-        request = admin_pb2.WhyRequest(subject=subject or "", limit=limit or 0)
+        """The newest decisions about a request or instance, oldest first; all for None.
+
+        Without `dispatches`, only those about what instances play. Raises ElasticMMError.
+        """
+        request = admin_pb2.WhyRequest(
+            subject=subject or "", limit=limit or 0, without_dispatches=not dispatches
+        )
         return decisions_from_proto(self._call("Why", request, timeout_s))
 
     def pin(

@@ -38,7 +38,7 @@ class PlannedInstance:
     id: str
     present: Assignment
     wanted: Assignment | None  # None: the plan has no opinion
-    state: str  # "serving", "drained", or how far a transition is
+    state: str  # "serving", "draining", "drained", or how far a transition is
     since_s: float  # for so long it has played this
     is_pinned: bool
     is_drained: bool
@@ -61,6 +61,7 @@ class PastTransition:
     num_resident: int  # sequences prefilling or decoding there at its start, or about to
     num_moved: int  # those of them moved to other instances first
     size_bytes: int  # of those moves
+    age_s: float  # since it ended
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,6 +136,7 @@ def _past(message: admin_pb2.PastTransition) -> PastTransition:
         num_resident=message.num_resident,
         num_moved=message.num_moved,
         size_bytes=message.size_bytes,
+        age_s=message.age_s,
     )
 
 

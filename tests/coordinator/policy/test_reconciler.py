@@ -136,7 +136,7 @@ def test_what_a_transition_took_is_kept() -> None:
     world.answer()
     (past,) = world.reconciler.past
     assert (past.number, past.instance_id, past.after, past.is_done) == (1, "i1", plays("p"), True)
-    assert (past.clearing_s, past.took_s) == (2.0, 2.5)
+    assert (past.clearing_s, past.took_s, past.ended_s) == (2.0, 2.5, world.clock.now_s())
     assert (past.num_resident, past.cleared) == (3, Cleared(2, 7))
 
 
@@ -271,6 +271,15 @@ def test_a_drained_instance_stays_closed_until_it_is_resumed() -> None:
     assert world.books.instances["i1"].is_open
     assert not world.books.instances["i1"].is_drained
     world.reconciler.check_integrity()
+
+
+def test_a_drain_is_under_way_until_nothing_lies_there() -> None:
+    world = World(plays("epd"), plays("d"))
+    world.books.instances["i1"].load.sequences = 1
+    world.reconciler.drain("i1", lambda: None)
+    assert world.reconciler.state_of("i1") == "draining"
+    world.books.instances["i1"].load.sequences = 0
+    assert world.reconciler.state_of("i1") == "drained"
 
 
 def test_an_instance_may_go_at_any_moment() -> None:

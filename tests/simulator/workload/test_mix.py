@@ -76,7 +76,10 @@ def test_a_token_storm_leaves_the_request_rate_alone() -> None:
     [
         (WorkloadSpec(), "mix: there should be either mix or trace"),
         (WorkloadSpec(mix=replace(SPEC, text_share=1.5)), "mix.text_share: should be from 0 to 1, is 1.5"),
-        (WorkloadSpec(mix=replace(SPEC, pictures="cats")), r"mix.dataset: 'cats' is not known \(known: "),
+        (
+            WorkloadSpec(mix=replace(SPEC, pictures="cats")),
+            r"mix.pictures: 'cats' is no set of pictures \(there are ",
+        ),
         (WorkloadSpec(mix=replace(SPEC, cv=2.0)), "mix.cv: is for arrivals"),
         (WorkloadSpec(mix=replace(SPEC, duration_s=-1.0)), "mix.duration_s: should be more than zero"),
         (

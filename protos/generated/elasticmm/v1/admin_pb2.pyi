@@ -268,6 +268,7 @@ class PastTransition(_message.Message):
     NUM_RESIDENT_FIELD_NUMBER: _builtins.int
     NUM_MOVED_FIELD_NUMBER: _builtins.int
     SIZE_BYTES_FIELD_NUMBER: _builtins.int
+    AGE_S_FIELD_NUMBER: _builtins.int
     number: _builtins.int
     """Counts from 1 since the coordinator started."""
     instance_id: _builtins.str
@@ -281,6 +282,8 @@ class PastTransition(_message.Message):
     num_moved: _builtins.int
     """Of those, moved to other instances first, and the bytes of that."""
     size_bytes: _builtins.int
+    age_s: _builtins.float
+    """Since it ended."""
     @_builtins.property
     def before(self) -> Global___Assignment: ...
     @_builtins.property
@@ -298,10 +301,11 @@ class PastTransition(_message.Message):
         num_resident: _builtins.int = ...,
         num_moved: _builtins.int = ...,
         size_bytes: _builtins.int = ...,
+        age_s: _builtins.float = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["after", b"after", "before", b"before"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["after", b"after", "before", b"before", "clearing_s", b"clearing_s", "instance_id", b"instance_id", "is_done", b"is_done", "num_moved", b"num_moved", "num_resident", b"num_resident", "number", b"number", "size_bytes", b"size_bytes", "took_s", b"took_s"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["after", b"after", "age_s", b"age_s", "before", b"before", "clearing_s", b"clearing_s", "instance_id", b"instance_id", "is_done", b"is_done", "num_moved", b"num_moved", "num_resident", b"num_resident", "number", b"number", "size_bytes", b"size_bytes", "took_s", b"took_s"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -392,19 +396,23 @@ class WhyRequest(_message.Message):
 
     SUBJECT_FIELD_NUMBER: _builtins.int
     LIMIT_FIELD_NUMBER: _builtins.int
+    WITHOUT_DISPATCHES_FIELD_NUMBER: _builtins.int
     subject: _builtins.str
     """A request or an instance; empty for all."""
     limit: _builtins.int
     """0 for all that are kept."""
+    without_dispatches: _builtins.bool
+    """Leaves out where requests went: only what instances play."""
     def __init__(
         self,
         *,
         subject: _builtins.str = ...,
         limit: _builtins.int = ...,
+        without_dispatches: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["limit", b"limit", "subject", b"subject"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["limit", b"limit", "subject", b"subject", "without_dispatches", b"without_dispatches"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
