@@ -81,7 +81,7 @@ def test_tokens_shown_are_noted_for_all_of_a_decoder(shown):
     works = [text(f"t{n}", output=30) for n in range(3)]
     for number, work in enumerate(works):
         books.queue(work)
-        work.placement = Placement(work.request_id, (), "i0", "i1")
+        work.placement = Placement(work.request_id, (), "i0", "i1", 0.0)
         work.is_prefilled = number != 2
         books.note(work)
     start = books.journal.end
