@@ -159,18 +159,10 @@ class Instance:
     def check_idle(self) -> None:
         """Raises AssertionError if anything is left here."""
         assert self._phase == _IDLE
-        waiting = (
-            self.prefills,
-            self._encodes.waiting,
-            self._joining,
-            self._leaving,
-            self._leases.waiting,
-        )
+        waiting = self.prefills, self._joining, self._leaving, self._encodes.waiting, self._leases.waiting
         assert not any(waiting), f"{self.instance_id}: {waiting}"
         assert not self.batch.jobs
-        assert self.free_blocks == self.total_blocks, (
-            f"{self.instance_id}: {self.free_blocks} blocks are free"
-        )
+        assert self.free_blocks == self.total_blocks, f"{self.instance_id}: {self.free_blocks} are free"
 
     # the turn
 
@@ -371,7 +363,6 @@ class Instance:
     # blocks
 
     def _blocks(self, num_tokens: int) -> int:
-        """As `num_blocks`, whose call would cost as much as the rest."""
         return -(-num_tokens // self._block_tokens)
 
     def _grant(self) -> None:

@@ -18,7 +18,7 @@ from coordinator.policy.view import Placement
 from coordinator.policy.work import Work
 from core.stages import COUPLED
 
-FEW = 24  # instances; for no more of them it is quicker to weigh one after the other
+FEW = 64  # instances; for no more of them it is quicker to weigh one after the other
 _QUEUED_STEPS = 0.5  # of prefill that may wait on an instance behind what it works on
 
 
