@@ -19,7 +19,7 @@ def instance(name: str, present: Assignment) -> PlannedInstance:
 
 def past(number: int, took_s: float, *, resident: int = 0, moved: int = 0) -> PastTransition:
     return PastTransition(
-        number, "a", COUPLED, COUPLED, True, took_s, took_s / 2, resident, moved, moved * 10
+        number, "a", COUPLED, COUPLED, True, took_s, took_s / 2, resident, moved, moved * 10, age_s=0.0
     )
 
 
