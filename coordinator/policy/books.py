@@ -179,11 +179,11 @@ class Books:
         queue = self._waiting[group]
         return self._queued[queue[0][1]] if queue else None
 
-    def first_arrived_since(self, group: ModalityGroup, since_s: float) -> Work | None:
-        """The first in order that arrived then or later; all of the group have one priority."""
+    def arrived_since(self, group: ModalityGroup, since_s: float) -> Iterator[Work]:
+        """Those that arrived then or later, in order; all of the group have one priority."""
         queue = self._waiting[group]
-        place = bisect_left(queue, (since_s, ""))
-        return self._queued[queue[place][1]] if place < len(queue) else None
+        for place in range(bisect_left(queue, (since_s, "")), len(queue)):
+            yield self._queued[queue[place][1]]
 
     def has_priorities(self, group: ModalityGroup) -> bool:
         """Whether any that waits is of another class than the usual one."""

@@ -36,7 +36,8 @@ _NO_ROOM = _Encoding((), np.inf)
 class Dispatch:
     """Chooses instances for the first waiting request of a group.
 
-    A prefill instance takes text while its open text stays within the token budget. It takes media while
+    A prefill instance takes text while its open text stays within the token budget and what lies there
+    leaves the text in time. It takes media while
     what it has to do would end, at the latest, one prefill of that length after their embeddings are there,
     and, where it encodes too, while no more lies there than the request brings itself (less where that would
     make it late) or half a step; so does an encoder. All take one where none of the kind is open. The rest
@@ -172,9 +173,15 @@ class Dispatch:
         return np.minimum(start_s, local_s) + own_s, (local_s <= start_s) & may_encode
 
     def _takes_text(self, work: Work, rows: Ints) -> Bools:
-        """By open tokens of text alone, so that text never waits for room behind media."""
-        tokens = self._columns.text_tokens[rows]
-        takes: Bools = (tokens == 0) | (tokens + work.context_tokens <= self._costing.open_tokens)
+        """By open tokens of text alone, so that text never waits for room behind media.
+
+        What would be late behind other text waits here, where it can still yield.
+        """
+        columns, costing = self._columns, self._costing
+        tokens = columns.text_tokens[rows]
+        before_s = tokens * columns.stretch[rows] * costing.chunk_s / costing.profile.chunk_tokens
+        fits = tokens + work.context_tokens <= costing.open_tokens
+        takes: Bools = (tokens == 0) | (fits & (before_s <= self._queueing.slack_s(work)))
         return takes
 
     def _choose_decode(self, work: Work, prefill: int) -> int | None:

@@ -95,10 +95,14 @@ class OneByOne:
     def _soonest_text(self, work: Work) -> tuple[_Row | None, float]:
         tokens, prefill_s = work.context_tokens, work.prefill_s
         promised = work.promised_tokens if self._together else tokens
-        most_open = self._costing.open_tokens - tokens
+        most_open, slack_s = self._costing.open_tokens - tokens, self._queueing.slack_s(work)
+        chunk_s, chunk_tokens = self._costing.chunk_s, self._costing.profile.chunk_tokens
         best, best_s = None, inf
         for row in self._open(PD if self._together else P, work.group):
-            if (row.text_tokens and row.text_tokens > most_open) or row.free_kv_tokens < promised:
+            before = row.text_tokens
+            if row.free_kv_tokens < promised or (before and before > most_open):
+                continue
+            if before and before * row.stretch * chunk_s / chunk_tokens > slack_s:
                 continue
             first_s = row.backlog_s + prefill_s * row.stretch
             if first_s < best_s:

@@ -14,6 +14,7 @@ from coordinator.policy.queueing import (
     NO_FLOW,
     OVERLOAD_S,
     Flow,
+    log_normal_within,
     lost_share,
     mixed_rate_s,
     mixed_turn_s,
@@ -36,11 +37,13 @@ _ROUNDS = 3  # of batch size and step time, each of which follows from the other
 
 
 class Latency(NamedTuple):
-    """The 90th percentiles of one group; `lost` is the share that cannot be served in time in any order."""
+    """The 90th percentiles of one group; `lost` is the share that cannot be served in time in any order.
+
+    Those whose own work takes longer than the target are part of it.
+    """
 
     ttft_s: float
     tpot_s: float
-    alone_s: float = 0.0  # the part of the first that is not waiting for others
     lost: float = 0.0
 
 
@@ -83,6 +86,7 @@ class _Wait(NamedTuple):
     load: float
     per_s: float  # jobs of the group that the pool could do
     deviation_s: float  # of its jobs' own time, which nobody knows beforehand
+    servers: int
 
     def lost(self, patience_s: float, busy: float) -> float:
         """The share that waits longer, on a pool that is kept busy for so much of its time."""
@@ -90,8 +94,17 @@ class _Wait(NamedTuple):
         in_queue = lost_share(load, self.per_s * busy, patience_s)
         if load <= 1:
             in_queue = min(in_queue, self.busy_chance)
-        behind = self.busy_chance * max(0.0, 1 - max(0.0, patience_s) / self.ahead_s) if self.ahead_s else 0.0
+        behind = self.busy_chance * self._is_long(patience_s) if self.ahead_s else 0.0
         return 1 - (1 - in_queue) * (1 - behind)
+
+    def _is_long(self, patience_s: float) -> float:
+        """The chance that the larger job that is met has more than that to go.
+
+        Of any server, or of the one that ends first: the dispatch knows what each has begun, not how far it
+        is, and so meets something halfway between.
+        """
+        of_any = max(0.0, 1 - max(0.0, patience_s) / self.ahead_s)
+        return (of_any + of_any**self.servers) / 2
 
 
 class _Beside(NamedTuple):
@@ -140,8 +153,8 @@ class Predictor:
         tpot = latency.tpot_s / self._slo.tpot_s
         if not self._late_yields:
             return missing(max(latency.ttft_s / target_s, tpot))
-        in_time = (1 - missing(latency.alone_s / target_s)) * (1 - over_tail(tpot))
-        return 1 - (1 - latency.lost) * in_time + _LATENCY_WEIGHT * log1p(min(1.0, latency.ttft_s / target_s))
+        lost = 1 - (1 - latency.lost) * (1 - over_tail(tpot))
+        return lost + _LATENCY_WEIGHT * log1p(min(1.0, latency.ttft_s / target_s))
 
     def latencies(self, forms: Forms, demand: Demand) -> dict[ModalityGroup, Latency]:
         """Of every group with demand."""
@@ -184,14 +197,14 @@ class Predictor:
             if encoders is not pool:
                 own_s += self._costing.model.embedding_move_s(int(own.prompt_tokens))
                 waits.append(self._wait(encoders, demand, group, decode))
-        alone_s = own_s + sum(wait.turn_s for wait in waits)
+        turn_s = sum(wait.turn_s for wait in waits)
         ttft_s = own_s + sum(wait.total_s for wait in waits) + decode.blocked_s
-        patience_s = self._slo.group_ttft_s(group) - alone_s - max(wait.deviation_s for wait in waits)
         busy = _BUSY if len(waits) == 1 else _BUSY_APART
-        if own.encode.rate > 0 and alone_s > self._slo.group_ttft_s(group) / 4:
+        if own.encode.rate > 0 and own_s + turn_s > self._slo.group_ttft_s(group) / 4:
             busy *= _BUSY_ALONE
-        lost = max(wait.lost(patience_s, busy) for wait in waits)
-        return Latency(ttft_s, decode.tpot_s, alone_s, lost)
+        deviation_s = max(wait.deviation_s for wait in waits)
+        lost = _lost(waits, busy, own_s, deviation_s, self._slo.group_ttft_s(group) - turn_s)
+        return Latency(ttft_s, decode.tpot_s, lost)
 
     def _forget_outdated(self) -> None:
         if self._version != self._costing.model.version or len(self._known.forms) > _MOST_KNOWN:
@@ -310,7 +323,17 @@ class Predictor:
         per_s = pool.size * left / own.mean_s if own.mean_s else 0.0
         total_s = turn_s + queue.wait_chance * ahead_s + wait_90_s(queue, before, load)
         own_load = own.work / pool.size / left
-        return _Wait(turn_s, ahead_s, queue.wait_chance, total_s, own_load, per_s, own.deviation_s)
+        return _Wait(turn_s, ahead_s, queue.wait_chance, total_s, own_load, per_s, own.deviation_s, pool.size)
+
+
+def _lost(waits: list[_Wait], busy: float, own_s: float, deviation_s: float, most_s: float) -> float:
+    """Of requests that are to begin early enough for their own work to end within `most_s`.
+
+    Small ones have time to wait where large ones have none: each size is looked at apart.
+    """
+    fitting, sizes_s = log_normal_within(own_s, deviation_s, most_s)
+    lost = [max(wait.lost(most_s - size_s, busy) for wait in waits) for size_s in sizes_s]
+    return 1 - fitting * (1 - sum(lost) / len(lost))
 
 
 def _jobs(pool: Pool, sizes: GroupDemand) -> Flow:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from math import exp, log, sqrt
+from statistics import NormalDist
 from typing import NamedTuple
 
 MOST_LOAD = 0.95  # above it the estimates of a steady state say little
 OVERLOAD_S = 20.0  # there a queue grows instead; what it has grown to after so long is counted
 _MOST_EXPONENT = 50.0  # of e, past which a limit is reached
+_PARTS = 5  # of a distribution that is looked at by parts
 _Z_90 = 1.2816  # the 90th percentile of the standard normal distribution
 
 
@@ -96,6 +98,21 @@ def lost_share(load: float, per_s: float, patience_s: float) -> float:
         return 1 - 1 / load
     left = exp(exponent)
     return load * spare * left / (1 - load * load * left)
+
+
+def log_normal_within(mean: float, deviation: float, most: float) -> tuple[float, list[float]]:
+    """The share of a log-normal distribution up to `most`, and the middles of equal parts of that share."""
+    if mean <= 0 or most <= 0:
+        return float(mean <= most), [max(0.0, min(mean, most))]
+    variance = log(1 + (deviation / mean) ** 2)
+    middle = log(mean) - variance / 2
+    if variance < 1e-9:
+        return float(mean <= most), [min(mean, most)]
+    sizes = NormalDist(middle, sqrt(variance))
+    share = sizes.cdf(log(most))
+    if share < 1e-9:
+        return 0.0, [most]
+    return share, [exp(sizes.inv_cdf(share * (part + 0.5) / _PARTS)) for part in range(_PARTS)]
 
 
 def mixed_turn_s(alone_s: float, beside_s: float, others: Flow, guess_s: float) -> float:

@@ -23,7 +23,9 @@ def test_the_plan_shows_wanted_against_present(run_cli: RunCli, where: list[obje
     lines = run_cli("plan", *where).stdout.splitlines()
     assert lines[0] == "policy emp, plan 7, 3 transitions done, 1 rolled back"
     moving, serving = (next(line for line in lines if name in line) for name in ("e-0", "pd-0"))
-    assert " ".join(moving.split()) == "e-0 shared:e text:p clearing, to text:p 1s 1.50x switching took over 5 s"
+    assert (
+        " ".join(moving.split()) == "e-0 shared:e text:p clearing, to text:p 1s 1.50x switching took over 5 s"
+    )
     assert " ".join(serving.split()) == "pd-0 shared:pd as it is (pinned) serving 1m05s"
     past = lines[next(index for index, line in enumerate(lines) if "last transitions" in line) :]
     row = next(line for line in past if "pd-0" in line)

@@ -43,6 +43,16 @@ def test_open_prompt_tokens_stay_within_the_budget():
     assert OPEN_TOKENS - 1500 < books.instances["a"].load.text_tokens <= OPEN_TOKENS
 
 
+def test_text_does_not_queue_behind_text_where_that_makes_it_late():
+    """Half a target of 60 ms is less than one of these prompts takes."""
+    emp = make_scheduler("emp", PROFILE, Slo(0.06, 0.1))
+    books = queued(books_of(instance("a"), instance("b")), *(text(f"t{n}", prompt=800) for n in range(9)))
+    assert [each.prefill for each in dispatched(emp, books)] == ["a", "b"]
+    roomy = make_scheduler("emp", PROFILE, SLO)
+    books = queued(books_of(instance("a"), instance("b")), *(text(f"t{n}", prompt=800) for n in range(9)))
+    assert len(dispatched(roomy, books)) > 2
+
+
 def test_one_longer_than_the_budget_goes_to_an_idle_instance():
     books = queued(books_of(instance("a")), text("long", prompt=OPEN_TOKENS + 1), text("next", 1.0))
     assert [each.request_id for each in dispatched(elastic(), books)] == ["long"]

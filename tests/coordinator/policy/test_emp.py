@@ -44,7 +44,7 @@ def constant(texts: float, images: float, *, prompt: int = 200, num_pictures: in
     return arrivals
 
 
-STORM = constant(31, 4, prompt=1500, num_pictures=4)
+STORM = constant(40, 8, prompt=1500, num_pictures=4)  # more than coupled instances bear
 
 
 def square_wave(period_s: float, quiet: Arrivals, busy: Arrivals) -> Arrivals:

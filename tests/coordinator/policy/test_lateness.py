@@ -1,3 +1,4 @@
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -79,12 +80,50 @@ def test_where_instances_take_longer_than_the_target_the_latest_goes():
     assert first(waiting(0.0, 9.5, 9.9), 10.0, slow) == "r2"
 
 
-def test_service_time_is_a_high_quantile_of_the_last_ones():
-    service = ServiceTime(2.0)
-    assert service.most_s == 1.0
+def sized(name, seconds, arrival_s=0.0):
+    work = text(name, arrival_s)
+    work.prefill_s = seconds
+    return work
+
+
+def test_service_time_is_the_own_work_and_a_high_quantile_of_what_is_added():
+    service, own = ServiceTime(2.0), sized("own", 0.5)
+    assert (service.least_s, service.most_s(own)) == (1.0, 1.5)
     for number in range(64):
-        service.note(1.5 if number == 3 else 0.5 if number > 60 else 0.2)
-    assert service.most_s == 0.2
+        done = sized(str(number), 0.1 * (number % 2))
+        service.note(done, done.prefill_s + (1.5 if number == 3 else 0.5 if number > 60 else 0.25))
+    assert (service.least_s, service.most_s(own)) == (0.25, 0.75)
+    assert service.most_s(sized("large", 5.0)) == 0.9 * 2.0
+
+
+def test_a_large_request_is_late_sooner_than_a_small_one():
+    quick = measured(LateYields(SLO), *[0.1] * 8)
+    books = Books()
+    for work in (sized("old", 0.1), sized("large", 1.2, 9.0), sized("small", 0.1, 9.1)):
+        books.queue(work)
+    assert first(books, 9.5, quick) == "large"
+    assert first(books, 9.9, quick) == "small"
+
+
+@given(st.lists(st.tuples(st.floats(0, 4), st.floats(0, 3)), min_size=1, max_size=30))
+def test_who_goes_before_an_earlier_one_can_be_in_time_and_those_between_cannot(works):
+    books, queueing, now_s = Books(), LateYields(SLO), 4.0
+    for number, (arrival_s, seconds) in enumerate(works):
+        books.queue(sized(f"r{number:02}", seconds, arrival_s))
+    service = ServiceTime(SLO.ttft_s)
+    ordered = sorted((books.queued(f"r{number:02}") for number in range(len(works))), key=lambda w: w.order)
+    in_time = [w for w in ordered if w.arrival_s >= now_s - SLO.ttft_s + service.most_s(w)]
+    assert queueing.first(books, TEXT, now_s) is (in_time or ordered)[0]
+
+
+@pytest.mark.parametrize(("num_large", "chosen"), [(10, "small"), (80, "newest")])
+def test_not_all_are_asked_before_one_goes_that_is_in_time_in_any_case(num_large, chosen):
+    books, quick = Books(), measured(LateYields(SLO), *[0.1] * 8)
+    for number in range(num_large):
+        books.queue(sized(f"r{number}", 1.5, 9.0))
+    for name, arrival_s in (("small", 9.05), ("newest", 9.85)):
+        books.queue(sized(name, 0.1, arrival_s))
+    assert first(books, 9.9, quick) == chosen
 
 
 def test_slack_is_what_half_the_target_leaves_besides_the_own_work():

@@ -9,6 +9,7 @@ from coordinator.policy.queueing import (
     MOST_LOAD,
     OVERLOAD_S,
     Flow,
+    log_normal_within,
     lost_share,
     mixed_rate_s,
     mixed_turn_s,
@@ -111,3 +112,26 @@ def test_tokens_of_two_kinds_of_turns_add_up(alone_s, busy_s, busy):
     mean_s = mixed_rate_s(alone_s, busy_s, busy)
     assert min(alone_s, busy_s) - 1e-12 <= mean_s <= max(alone_s, busy_s) + 1e-12
     assert math.isclose(1 / mean_s, busy / busy_s + (1 - busy) / alone_s)
+
+
+@given(means, st.floats(0, 2.0), st.floats(0, 3.0))
+def test_parts_of_a_distribution_lie_in_order_below_the_limit(mean, deviation, most):
+    share, sizes = log_normal_within(mean, deviation, most)
+    assert 0 <= share <= 1
+    assert sizes == sorted(sizes)
+    assert all(0 <= size <= most for size in sizes)
+    assert share <= log_normal_within(mean, deviation, 2 * most)[0]
+
+
+@given(means, st.floats(0, 1.0))
+def test_parts_of_a_whole_distribution_have_about_its_mean(mean, relative):
+    share, sizes = log_normal_within(mean, relative * mean, 1000 * mean)
+    assert share > 0.999
+    assert 0.85 * mean <= sum(sizes) / len(sizes) <= mean + 1e-9
+
+
+def test_half_of_a_distribution_lies_below_its_middle():
+    share, _ = log_normal_within(1.0, 1.0, 1 / math.sqrt(2))
+    assert share == pytest.approx(0.5)
+    assert log_normal_within(1.0, 0.0, 0.9)[0] == 0
+    assert log_normal_within(1.0, 0.0, 1.1) == (1.0, [1.0])

@@ -1,4 +1,5 @@
 import math
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -129,3 +130,31 @@ def test_a_larger_pool_loses_less_in_an_overload():
     assert lost == sorted(lost, reverse=True)
     assert lost[0] > 0.5
     assert lost[-1] < 0.01
+
+
+def spread(demand, times):
+    """The same work, in prompts whose seconds deviate by so many times their mean."""
+    flow = demand[TEXT].prefill
+    wide = flow._replace(square_s2=flow.mean_s**2 * (1 + times**2))
+    return {TEXT: replace(demand[TEXT], prefill=wide)}
+
+
+@given(st.sampled_from(FORMS), st.floats(1, 60))
+def test_what_takes_longer_than_the_target_by_itself_is_lost_whatever_the_form(form, rate):
+    predictor = Predictor(COSTING, Slo(0.06, 0.1), late_yields=True)
+    demand = demand_of(rate, 0, prompt=800)
+    assert demand[TEXT].prefill_s < 0.06
+    even, uneven = (predictor.latencies(form, spread(demand, times))[TEXT].lost for times in (0.01, 1.0))
+    assert even < uneven
+    assert uneven > 0.1
+
+
+def test_text_meets_less_of_the_pictures_of_others_where_there_are_more_instances():
+    """At equal load of each instance, and a target that leaves text little time to wait."""
+    predictor = Predictor(COSTING, Slo(0.05, 0.1, 2.0), late_yields=True)
+    lost = [
+        predictor.latencies({SHARED: (Pool(COUPLED, n),)}, demand_of(2 * n, 5 * n))[TEXT].lost
+        for n in (1, 2, 4, 8, 16)
+    ]
+    assert lost == sorted(lost, reverse=True)
+    assert lost[0] > lost[-1]
