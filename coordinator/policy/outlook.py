@@ -6,15 +6,16 @@ from typing import NamedTuple
 
 from coordinator.policy.cost_model import CostModel
 from coordinator.policy.demand import Demand, GroupDemand
-from coordinator.policy.forms import Forms
+from coordinator.policy.forms import PD, Forms, Pool
 from coordinator.policy.prediction import Predictor
-from core.stages import ModalityGroup
+from core.stages import COUPLED, ModalityGroup
 
 # A burst that can still be borne is what tells forms apart: one that takes all there is, unless that would be
 # more than so many times what comes now.
 _FULL_LOAD = 1.0
 _MOST_TIMES = 8.0
 _BURST_WEIGHT = 0.25  # of its score, beside that of the demand at hand
+_AS_FAST = 1.05
 
 
 class Outlook(NamedTuple):
@@ -48,7 +49,11 @@ def stage_work_s(demand: GroupDemand, model: CostModel) -> tuple[float, float, f
 
 
 class OutlookScore:
-    """Of forms; less is better."""
+    """Of forms; less is better.
+
+    To be ready for a burst must cost nothing now: a form that is slower than the coupled one under the demand
+    at hand is taken to bear the burst no better than that.
+    """
 
     def __init__(self, predictor: Predictor) -> None:
         self._predictor = predictor
@@ -56,8 +61,29 @@ class OutlookScore:
     def score(self, forms: Forms, outlook: Outlook) -> float:
         score = self._predictor.score(forms, outlook.demand)
         if outlook.burst:
-            score += _BURST_WEIGHT * self._predictor.score(forms, outlook.burst)
+            score += _BURST_WEIGHT * self._in_burst(forms, outlook)
         return score
+
+    def _in_burst(self, forms: Forms, outlook: Outlook) -> float:
+        score, coupled = self._predictor.score(forms, outlook.burst), _coupled(forms)
+        if self._is_as_fast(forms, coupled, outlook.demand):
+            return score
+        return max(score, self._predictor.score(coupled, outlook.burst))
+
+    def _is_as_fast(self, forms: Forms, coupled: Forms, demand: Demand) -> bool:
+        own, other = (self._predictor.latencies(each, demand) for each in (forms, coupled))
+        return all(
+            own[group].ttft_s <= _AS_FAST * other[group].ttft_s
+            and own[group].tpot_s <= _AS_FAST * other[group].tpot_s
+            for group in own
+        )
+
+
+def _coupled(forms: Forms) -> Forms:
+    """As many instances that play all stages, for all or for the one group that the forms are of."""
+    count = sum(pool.size for form in forms.values() for pool in form)
+    group = next(iter(forms)) if len(forms) == 1 else ModalityGroup.SHARED
+    return {group: (Pool(PD if group is ModalityGroup.TEXT else COUPLED, count),)}
 
 
 def _only(demand: Demand, group: ModalityGroup) -> Demand:

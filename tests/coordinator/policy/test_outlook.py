@@ -70,3 +70,17 @@ def test_of_forms_that_do_as_well_now_the_one_that_bears_the_burst_is_taken():
     assert scores.score(apart, outlook) < scores.score(COUPLED_FORM, outlook) - 0.05
     found = Search(Costing(MODEL), scores).best(CLUSTER, outlook, None)
     assert not any(pool.roles == COUPLED for form in found.forms.values() for pool in form)
+
+
+def test_what_is_slower_now_is_not_taken_for_the_sake_of_a_burst():
+    """Of two instances one alone prefills: text waits longer than it does for either of two."""
+    predictor = Predictor(Costing(MODEL), Slo(2.0, 0.022), late_yields=True)
+    scores, demand = OutlookScore(predictor), demand_of(2, 1)
+    apart, coupled = {SHARED: (Pool(EP, 1), Pool(D, 1))}, {SHARED: (Pool(COUPLED, 2),)}
+    outlook = outlook_of(demand, 2, MODEL)
+    assert (
+        predictor.latencies(apart, demand)[TEXT].ttft_s
+        > 1.05 * predictor.latencies(coupled, demand)[TEXT].ttft_s
+    )
+    assert predictor.score(apart, outlook.burst) < predictor.score(coupled, outlook.burst) - 0.2
+    assert scores.score(apart, outlook) > scores.score(coupled, outlook) - 0.05
