@@ -218,6 +218,9 @@ class Reshaper:
             "text_demand": work[ModalityGroup.TEXT],
             "multimodal_demand": work[ModalityGroup.MULTIMODAL],
         }
+        for group, burst in self._outlook.burst.items():
+            if burst is not self._demand.get(group):
+                numbers[f"{group.value}_burst_rps"] = burst.rate
         for group in GROUPS:
             if group in found.forms:
                 allocated = sum(pool.size for pool in found.forms[group])

@@ -90,7 +90,8 @@ def test_a_storm_of_long_prompts_changes_the_form_and_says_why():
     cluster.run(30, STORM)
     assert cluster.changes
     reasons = [each for each in scheduler.decisions.about("cluster") if each.piece == "search"]
-    assert {"score_before", "score", "text_demand", "multimodal_demand"} <= reasons[0].numbers.keys()
+    weighed = {"score_before", "score", "text_demand", "multimodal_demand", "multimodal_burst_rps"}
+    assert weighed <= reasons[0].numbers.keys()
     name = cluster.changes[0][1]
     assert any("to" in each.choice for each in scheduler.decisions.about(name))
 
