@@ -7,8 +7,8 @@
 TTFT and TPOT within 10%, goodput within 5%. "computed": two instances that compute, against the profile that
 `elasticmm profile` measured; to reach: within 20%, the TTFT of each kind by itself, for the median of a mix
 of quick and slow requests is a tail of the quick ones. A shared processor is not as fast as when it was
-profiled: there the simulated devices keep the pace of the live ones in that run, one factor for steps and one
-for encodes; what the profile alone gives stands beside it.
+profiled: there the simulated devices keep the pace of the live ones in that run, one factor each for steps
+with prompts, steps without, and encodes; what the profile alone gives stands beside it.
 
 The simulator gets the prompts as long as the live cluster counted them, and what the host adds to a lone
 request and to each of its steps (client, coordinator, messages), measured on the few requests before the

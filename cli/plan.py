@@ -32,7 +32,7 @@ def run(
 ) -> None:
     """Shows the wanted plan against the present one, and how far each transition is.
 
-    Steps and encodes: how many times the profile's time they took since the instance attached.
+    Decodes, prefills and encodes: how many times the profile's time they took since the instance attached.
     """
     with admin_of(endpoint_of(name, state_dir, address, token_file), as_json=as_json) as admin:
         plan = admin.plan()
@@ -60,7 +60,7 @@ def _table(plan: ClusterPlan) -> Table:
     table = Table(box=box.SIMPLE, pad_edge=False)
     for header in ("id", "present", "wanted", "state"):
         table.add_column(header)
-    for header in ("played for", "steps", "encodes"):
+    for header in ("played for", "decodes", "prefills", "encodes"):
         table.add_column(header, justify="right")
     table.add_column("last failure")
     for instance in plan.instances:
@@ -92,7 +92,8 @@ def _row(instance: PlannedInstance) -> tuple[str, ...]:
         ("as it is" if wanted is None else in_short(wanted)) + pinned,
         instance.state,
         duration(instance.since_s),
-        _times(instance.steps),
+        _times(instance.decodes),
+        _times(instance.prefills),
         _times(instance.encodes),
         instance.last_failure,
     )

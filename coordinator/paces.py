@@ -22,20 +22,22 @@ class Pace:
 
 
 class Paces:
-    """Of steps and of encodes, by instance."""
+    """Of steps that only decode, of those with prompts, and of encodes; by instance."""
 
     def __init__(self, profile: Profile) -> None:
         self._profile = profile
-        self.steps: defaultdict[str, Pace] = defaultdict(Pace)
+        self.decodes: defaultdict[str, Pace] = defaultdict(Pace)
+        self.prefills: defaultdict[str, Pace] = defaultdict(Pace)
         self.encodes: defaultdict[str, Pace] = defaultdict(Pace)
 
     def note_step(self, instance_id: str, shape: StepShape, seconds: float) -> None:
-        self.steps[instance_id].note(seconds, self._profile.step.step_s(shape))
+        paces = self.decodes if shape.new_tokens == shape.sequences else self.prefills
+        paces[instance_id].note(seconds, self._profile.step.step_s(shape))
 
     def note_encode(self, instance_id: str, num_tokens: int, seconds: float) -> None:
         self.encodes[instance_id].note(seconds, self._profile.encode.encode_s(num_tokens))
 
     def forget(self, instance_id: str) -> None:
         """The instance is gone; one that comes back begins anew."""
-        self.steps.pop(instance_id, None)
-        self.encodes.pop(instance_id, None)
+        for paces in (self.decodes, self.prefills, self.encodes):
+            paces.pop(instance_id, None)

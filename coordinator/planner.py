@@ -34,7 +34,8 @@ class PlannedInstance:
     is_pinned: bool
     is_drained: bool
     last_failure: str
-    steps: Pace
+    decodes: Pace
+    prefills: Pace
     encodes: Pace
 
 
@@ -184,6 +185,7 @@ class Planner:
             is_pinned=book.is_pinned,
             is_drained=self._reconciler.is_drained(name),
             last_failure=self._reconciler.last_failure.get(name, ""),
-            steps=self._paces.steps[name],
+            decodes=self._paces.decodes[name],
+            prefills=self._paces.prefills[name],
             encodes=self._paces.encodes[name],
         )

@@ -13,9 +13,13 @@ from elasticmm_client.plan import Pace as Seconds
 
 @dataclass(frozen=True, slots=True)
 class Pace:
-    """How many times the profile's time steps and encodes took, over all instances; 1 where nothing ran."""
+    """How many times the profile's time the work took, over all instances; 1 where there was none.
 
-    steps: float = 1.0
+    Steps with prompts are bound by arithmetic, as a rule, those that only decode by memory.
+    """
+
+    decodes: float = 1.0
+    prefills: float = 1.0
     encodes: float = 1.0
 
     def of(self, profile: Profile) -> Profile:
@@ -24,7 +28,9 @@ class Pace:
         return replace(
             profile,
             step=StepCosts(
-                step.fixed_s * self.steps, step.bytes.scaled(self.steps), step.flops.scaled(self.steps)
+                step.fixed_s * self.decodes,
+                step.bytes.scaled(self.decodes),
+                step.flops.scaled(self.prefills),
             ),
             encode=replace(encode.scaled(self.encodes), per_pixel_s=encode.per_pixel_s * self.encodes),
         )
@@ -33,7 +39,9 @@ class Pace:
 def pace_between(before: ClusterPlan, after: ClusterPlan) -> Pace:
     """Of the work that was done between the two; instances that came later count in full."""
     return Pace(
-        _factor(before, after, lambda each: each.steps), _factor(before, after, lambda each: each.encodes)
+        _factor(before, after, lambda each: each.decodes),
+        _factor(before, after, lambda each: each.prefills),
+        _factor(before, after, lambda each: each.encodes),
     )
 
 

@@ -41,7 +41,8 @@ def _from_planned(planned: PlannedInstance) -> pb.PlannedInstance:
         is_pinned=planned.is_pinned,
         is_drained=planned.is_drained,
         last_failure=planned.last_failure,
-        steps=_from_pace(planned.steps),
+        decodes=_from_pace(planned.decodes),
+        prefills=_from_pace(planned.prefills),
         encodes=_from_pace(planned.encodes),
     )
     if planned.wanted is not None:

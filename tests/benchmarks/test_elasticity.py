@@ -122,9 +122,11 @@ def test_what_the_host_adds_to_a_step(tmp_path: Path) -> None:
     assert slow[0].ttft_s == pytest.approx((quick[0].ttft_s or 0.0) + 0.01, abs=1e-4)
 
 
-def planned_instance(name: str, steps: Seconds, encodes: Seconds) -> PlannedInstance:
+def planned_instance(name: str, decodes: Seconds, prefills: Seconds) -> PlannedInstance:
     present = Assignment(("prefill",), "shared")
-    return PlannedInstance(name, present, None, "serving", 0.0, False, False, "", steps, encodes)
+    return PlannedInstance(
+        name, present, None, "serving", 0.0, False, False, "", decodes, prefills, Seconds(0.0, 0.0)
+    )
 
 
 def test_a_pace_is_of_the_work_between_two_plans() -> None:
@@ -135,19 +137,19 @@ def test_a_pace_is_of_the_work_between_two_plans() -> None:
         planned_instance("b", Seconds(1.0, 1.0), nothing),
     )
     pace = pace_between(before, replace(before, instances=later))
-    assert (pace.steps, pace.encodes) == (1.5, 1.0)
+    assert (pace.decodes, pace.prefills, pace.encodes) == (1.5, 1.0, 1.0)
 
 
 def test_a_slower_pace_is_a_slower_device(tmp_path: Path) -> None:
     profile = load_profile("a800-qwen2.5-vl-7b")
-    slow = Pace(steps=2.0, encodes=3.0).of(profile)
+    slow = Pace(decodes=2.0, prefills=2.0, encodes=3.0).of(profile)
     assert slow.prefill_s(900, 700) == pytest.approx(2 * profile.prefill_s(900, 700))
     assert slow.encode.encode_s(700) == pytest.approx(3 * profile.encode.encode_s(700))
     trace, stage = make_trace(SPEC, seed=1), make_stage(options("emulated", "--instances", "2"), tmp_path)
     text = [next(each for each in trace if each.source == "text")]
     none = HostCosts(0.0, 0.0)
     quick, late = (
-        simulate(stage, "coupled", text, none, each).outcomes for each in (Pace(), Pace(steps=2.0))
+        simulate(stage, "coupled", text, none, each).outcomes for each in (Pace(), Pace(decodes=2.0))
     )
     assert late[0].tpot_s == pytest.approx(2 * (quick[0].tpot_s or 0.0))
 
@@ -187,8 +189,8 @@ def test_differences_are_relative_to_the_live_side() -> None:
 
 def test_tables() -> None:
     side = {"ttft_ms": {"p50": 10.0}, "tpot_ms": {"p50": 2.0}, "goodput_per_s": 1.0, "switches": 0}
-    pace = {"steps": 1.0, "encodes": 1.2}
+    pace = {"decodes": 1.0, "prefills": 1.1, "encodes": 1.2}
     one = {"host_ms": 1.0, "host_step_ms": 0.1, "pace": pace, "live": side, "simulated": side}
     compared = {"emp": one | {"difference": {"ttft_ms.p50": 0.0}}}
-    assert fidelity.build_table("emulated", compared).row_count == 6
+    assert fidelity.build_table("emulated", compared).row_count == 7
     assert [column.header for column in elastic.build_table({"emp": [side]}).columns][1:] == ["emp"]

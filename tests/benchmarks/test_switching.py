@@ -14,7 +14,7 @@ NONE = Pace(0.0, 0.0)
 
 
 def instance(name: str, present: Assignment) -> PlannedInstance:
-    return PlannedInstance(name, present, None, "serving", 0.0, False, False, "", NONE, NONE)
+    return PlannedInstance(name, present, None, "serving", 0.0, False, False, "", NONE, NONE, NONE)
 
 
 def past(number: int, took_s: float, *, resident: int = 0, moved: int = 0) -> PastTransition:

@@ -131,7 +131,7 @@ class FakeCluster(rpc.InferenceServicer, rpc.MediaServicer, admin_pb2_grpc.Admin
             state="clearing, to text:p",
             since_s=1,
             last_failure="switching took over 5 s",
-            steps=admin_pb2.Pace(measured_s=3, profiled_s=2),
+            decodes=admin_pb2.Pace(measured_s=3, profiled_s=2),
         )
         return admin_pb2.GetPlanResponse(
             policy="emp",

@@ -54,7 +54,7 @@ def test_the_plan_shows_the_pace_of_every_instance(model: Path, profile: Path, t
     ):
         ask_all(running.client, make_questions(seed=5, count=6), max_tokens=20, seed=1)
         (instance,) = admin.plan().instances
-    for pace in (instance.steps, instance.encodes):
+    for pace in (instance.decodes, instance.prefills, instance.encodes):
         assert pace.factor is not None
         assert pace.factor >= 5  # of devices at a tenth of the speed, however late the host is
 

@@ -43,7 +43,8 @@ class PlannedInstance:
     is_pinned: bool
     is_drained: bool
     last_failure: str  # why the last transition was rolled back; empty if it was not
-    steps: Pace
+    decodes: Pace  # of steps without prompts
+    prefills: Pace  # of steps with some
     encodes: Pace
 
 
@@ -115,7 +116,8 @@ def _planned(message: admin_pb2.PlannedInstance) -> PlannedInstance:
         is_pinned=message.is_pinned,
         is_drained=message.is_drained,
         last_failure=message.last_failure,
-        steps=_pace(message.steps),
+        decodes=_pace(message.decodes),
+        prefills=_pace(message.prefills),
         encodes=_pace(message.encodes),
     )
 

@@ -26,7 +26,7 @@ from elasticmm.v1 import inference_pb2 as elasticmm_dot_v1_dot_inference__pb2
 from elasticmm.v1 import stage_control_pb2 as elasticmm_dot_v1_dot_stage__control__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18\x65lasticmm/v1/admin.proto\x12\x0c\x65lasticmm.v1\x1a\x1c\x65lasticmm/v1/inference.proto\x1a elasticmm/v1/stage_control.proto\"\x12\n\x10GetStatusRequest\"\x8b\x02\n\x11GetStatusResponse\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\x10\n\x08uptime_s\x18\x03 \x01(\x01\x12\x18\n\x10requests_waiting\x18\x04 \x01(\r\x12\x18\n\x10requests_running\x18\x05 \x01(\r\x12\x19\n\x11requests_finished\x18\x06 \x01(\x04\x12\x17\n\x0frequests_failed\x18\x07 \x01(\x04\x12/\n\tinstances\x18\x08 \x03(\x0b\x32\x1c.elasticmm.v1.InstanceStatus\x12\x10\n\x08topology\x18\t \x01(\t\x12\x19\n\x11instances_missing\x18\n \x01(\r\"\xc9\x01\n\x0eInstanceStatus\x12$\n\x04info\x18\x01 \x01(\x0b\x32\x16.elasticmm.v1.Register\x12 \n\x04load\x18\x02 \x01(\x0b\x32\x12.elasticmm.v1.Load\x12\x10\n\x08uptime_s\x18\x03 \x01(\x01\x12\x18\n\x10last_heartbeat_s\x18\x04 \x01(\x01\x12\x10\n\x08requests\x18\x05 \x01(\r\x12\x31\n\ttransfers\x18\x06 \x03(\x0b\x32\x1e.elasticmm.v1.TransferCounters\"9\n\x0eMigrateRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x13\n\x0binstance_id\x18\x02 \x01(\t\"|\n\x0fMigrateResponse\x12\x18\n\x10\x66rom_instance_id\x18\x01 \x01(\t\x12\x16\n\x0eto_instance_id\x18\x02 \x01(\t\x12\x10\n\x08pause_ms\x18\x03 \x01(\x01\x12\x12\n\nsize_bytes\x18\x04 \x01(\x04\x12\x11\n\ttransport\x18\x05 \x01(\t\"\\\n\nAssignment\x12\"\n\x05roles\x18\x01 \x03(\x0e\x32\x13.elasticmm.v1.Stage\x12*\n\x05group\x18\x02 \x01(\x0e\x32\x1b.elasticmm.v1.ModalityGroup\"\x10\n\x0eGetPlanRequest\"\xcb\x01\n\x0fGetPlanResponse\x12\x0e\n\x06policy\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x04\x12\x30\n\tinstances\x18\x03 \x03(\x0b\x32\x1d.elasticmm.v1.PlannedInstance\x12\x18\n\x10transitions_done\x18\x04 \x01(\x04\x12\x1f\n\x17transitions_rolled_back\x18\x05 \x01(\x04\x12*\n\x04past\x18\x06 \x03(\x0b\x32\x1c.elasticmm.v1.PastTransition\"\x89\x02\n\x0ePastTransition\x12\x0e\n\x06number\x18\x01 \x01(\x04\x12\x13\n\x0binstance_id\x18\x02 \x01(\t\x12(\n\x06\x62\x65\x66ore\x18\x03 \x01(\x0b\x32\x18.elasticmm.v1.Assignment\x12\'\n\x05\x61\x66ter\x18\x04 \x01(\x0b\x32\x18.elasticmm.v1.Assignment\x12\x0f\n\x07is_done\x18\x05 \x01(\x08\x12\x0e\n\x06took_s\x18\x06 \x01(\x01\x12\x12\n\nclearing_s\x18\x07 \x01(\x01\x12\x14\n\x0cnum_resident\x18\x08 \x01(\r\x12\x11\n\tnum_moved\x18\t \x01(\r\x12\x12\n\nsize_bytes\x18\n \x01(\x04\x12\r\n\x05\x61ge_s\x18\x0b \x01(\x01\"\xa0\x02\n\x0fPlannedInstance\x12\x13\n\x0binstance_id\x18\x01 \x01(\t\x12)\n\x07present\x18\x02 \x01(\x0b\x32\x18.elasticmm.v1.Assignment\x12(\n\x06wanted\x18\x03 \x01(\x0b\x32\x18.elasticmm.v1.Assignment\x12\r\n\x05state\x18\x04 \x01(\t\x12\x0f\n\x07since_s\x18\x05 \x01(\x01\x12\x11\n\tis_pinned\x18\x06 \x01(\x08\x12\x12\n\nis_drained\x18\x07 \x01(\x08\x12\x14\n\x0clast_failure\x18\x08 \x01(\t\x12!\n\x05steps\x18\t \x01(\x0b\x32\x12.elasticmm.v1.Pace\x12#\n\x07\x65ncodes\x18\n \x01(\x0b\x32\x12.elasticmm.v1.Pace\".\n\x04Pace\x12\x12\n\nmeasured_s\x18\x01 \x01(\x01\x12\x12\n\nprofiled_s\x18\x02 \x01(\x01\"H\n\nWhyRequest\x12\x0f\n\x07subject\x18\x01 \x01(\t\x12\r\n\x05limit\x18\x02 \x01(\r\x12\x1a\n\x12without_dispatches\x18\x03 \x01(\x08\"8\n\x0bWhyResponse\x12)\n\tdecisions\x18\x01 \x03(\x0b\x32\x16.elasticmm.v1.Decision\"\xaf\x01\n\x08\x44\x65\x63ision\x12\r\n\x05\x61ge_s\x18\x01 \x01(\x01\x12\r\n\x05piece\x18\x02 \x01(\t\x12\x0f\n\x07subject\x18\x03 \x01(\t\x12\x0e\n\x06\x63hoice\x18\x04 \x01(\t\x12\x34\n\x07numbers\x18\x05 \x03(\x0b\x32#.elasticmm.v1.Decision.NumbersEntry\x1a.\n\x0cNumbersEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\"q\n\nPinRequest\x12\x13\n\x0binstance_id\x18\x01 \x01(\t\x12\"\n\x05roles\x18\x02 \x03(\x0e\x32\x13.elasticmm.v1.Stage\x12*\n\x05group\x18\x03 \x01(\x0e\x32\x1b.elasticmm.v1.ModalityGroup\"\r\n\x0bPinResponse\"#\n\x0cUnpinRequest\x12\x13\n\x0binstance_id\x18\x01 \x01(\t\"\x0f\n\rUnpinResponse\"#\n\x0c\x44rainRequest\x12\x13\n\x0binstance_id\x18\x01 \x01(\t\"\x0f\n\rDrainResponse\"$\n\rResumeRequest\x12\x13\n\x0binstance_id\x18\x01 \x01(\t\"\x10\n\x0eResumeResponse\"\x11\n\x0fShutdownRequest\"\x12\n\x10ShutdownResponse2\xf1\x04\n\x05\x41\x64min\x12L\n\tGetStatus\x12\x1e.elasticmm.v1.GetStatusRequest\x1a\x1f.elasticmm.v1.GetStatusResponse\x12\x46\n\x07Migrate\x12\x1c.elasticmm.v1.MigrateRequest\x1a\x1d.elasticmm.v1.MigrateResponse\x12\x46\n\x07GetPlan\x12\x1c.elasticmm.v1.GetPlanRequest\x1a\x1d.elasticmm.v1.GetPlanResponse\x12:\n\x03Why\x12\x18.elasticmm.v1.WhyRequest\x1a\x19.elasticmm.v1.WhyResponse\x12:\n\x03Pin\x12\x18.elasticmm.v1.PinRequest\x1a\x19.elasticmm.v1.PinResponse\x12@\n\x05Unpin\x12\x1a.elasticmm.v1.UnpinRequest\x1a\x1b.elasticmm.v1.UnpinResponse\x12@\n\x05\x44rain\x12\x1a.elasticmm.v1.DrainRequest\x1a\x1b.elasticmm.v1.DrainResponse\x12\x43\n\x06Resume\x12\x1b.elasticmm.v1.ResumeRequest\x1a\x1c.elasticmm.v1.ResumeResponse\x12I\n\x08Shutdown\x12\x1d.elasticmm.v1.ShutdownRequest\x1a\x1e.elasticmm.v1.ShutdownResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18\x65lasticmm/v1/admin.proto\x12\x0c\x65lasticmm.v1\x1a\x1c\x65lasticmm/v1/inference.proto\x1a elasticmm/v1/stage_control.proto\"\x12\n\x10GetStatusRequest\"\x8b\x02\n\x11GetStatusResponse\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\x10\n\x08uptime_s\x18\x03 \x01(\x01\x12\x18\n\x10requests_waiting\x18\x04 \x01(\r\x12\x18\n\x10requests_running\x18\x05 \x01(\r\x12\x19\n\x11requests_finished\x18\x06 \x01(\x04\x12\x17\n\x0frequests_failed\x18\x07 \x01(\x04\x12/\n\tinstances\x18\x08 \x03(\x0b\x32\x1c.elasticmm.v1.InstanceStatus\x12\x10\n\x08topology\x18\t \x01(\t\x12\x19\n\x11instances_missing\x18\n \x01(\r\"\xc9\x01\n\x0eInstanceStatus\x12$\n\x04info\x18\x01 \x01(\x0b\x32\x16.elasticmm.v1.Register\x12 \n\x04load\x18\x02 \x01(\x0b\x32\x12.elasticmm.v1.Load\x12\x10\n\x08uptime_s\x18\x03 \x01(\x01\x12\x18\n\x10last_heartbeat_s\x18\x04 \x01(\x01\x12\x10\n\x08requests\x18\x05 \x01(\r\x12\x31\n\ttransfers\x18\x06 \x03(\x0b\x32\x1e.elasticmm.v1.TransferCounters\"9\n\x0eMigrateRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x13\n\x0binstance_id\x18\x02 \x01(\t\"|\n\x0fMigrateResponse\x12\x18\n\x10\x66rom_instance_id\x18\x01 \x01(\t\x12\x16\n\x0eto_instance_id\x18\x02 \x01(\t\x12\x10\n\x08pause_ms\x18\x03 \x01(\x01\x12\x12\n\nsize_bytes\x18\x04 \x01(\x04\x12\x11\n\ttransport\x18\x05 \x01(\t\"\\\n\nAssignment\x12\"\n\x05roles\x18\x01 \x03(\x0e\x32\x13.elasticmm.v1.Stage\x12*\n\x05group\x18\x02 \x01(\x0e\x32\x1b.elasticmm.v1.ModalityGroup\"\x10\n\x0eGetPlanRequest\"\xcb\x01\n\x0fGetPlanResponse\x12\x0e\n\x06policy\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x04\x12\x30\n\tinstances\x18\x03 \x03(\x0b\x32\x1d.elasticmm.v1.PlannedInstance\x12\x18\n\x10transitions_done\x18\x04 \x01(\x04\x12\x1f\n\x17transitions_rolled_back\x18\x05 \x01(\x04\x12*\n\x04past\x18\x06 \x03(\x0b\x32\x1c.elasticmm.v1.PastTransition\"\x89\x02\n\x0ePastTransition\x12\x0e\n\x06number\x18\x01 \x01(\x04\x12\x13\n\x0binstance_id\x18\x02 \x01(\t\x12(\n\x06\x62\x65\x66ore\x18\x03 \x01(\x0b\x32\x18.elasticmm.v1.Assignment\x12\'\n\x05\x61\x66ter\x18\x04 \x01(\x0b\x32\x18.elasticmm.v1.Assignment\x12\x0f\n\x07is_done\x18\x05 \x01(\x08\x12\x0e\n\x06took_s\x18\x06 \x01(\x01\x12\x12\n\nclearing_s\x18\x07 \x01(\x01\x12\x14\n\x0cnum_resident\x18\x08 \x01(\r\x12\x11\n\tnum_moved\x18\t \x01(\r\x12\x12\n\nsize_bytes\x18\n \x01(\x04\x12\r\n\x05\x61ge_s\x18\x0b \x01(\x01\"\xc8\x02\n\x0fPlannedInstance\x12\x13\n\x0binstance_id\x18\x01 \x01(\t\x12)\n\x07present\x18\x02 \x01(\x0b\x32\x18.elasticmm.v1.Assignment\x12(\n\x06wanted\x18\x03 \x01(\x0b\x32\x18.elasticmm.v1.Assignment\x12\r\n\x05state\x18\x04 \x01(\t\x12\x0f\n\x07since_s\x18\x05 \x01(\x01\x12\x11\n\tis_pinned\x18\x06 \x01(\x08\x12\x12\n\nis_drained\x18\x07 \x01(\x08\x12\x14\n\x0clast_failure\x18\x08 \x01(\t\x12#\n\x07\x64\x65\x63odes\x18\t \x01(\x0b\x32\x12.elasticmm.v1.Pace\x12$\n\x08prefills\x18\n \x01(\x0b\x32\x12.elasticmm.v1.Pace\x12#\n\x07\x65ncodes\x18\x0b \x01(\x0b\x32\x12.elasticmm.v1.Pace\".\n\x04Pace\x12\x12\n\nmeasured_s\x18\x01 \x01(\x01\x12\x12\n\nprofiled_s\x18\x02 \x01(\x01\"H\n\nWhyRequest\x12\x0f\n\x07subject\x18\x01 \x01(\t\x12\r\n\x05limit\x18\x02 \x01(\r\x12\x1a\n\x12without_dispatches\x18\x03 \x01(\x08\"8\n\x0bWhyResponse\x12)\n\tdecisions\x18\x01 \x03(\x0b\x32\x16.elasticmm.v1.Decision\"\xaf\x01\n\x08\x44\x65\x63ision\x12\r\n\x05\x61ge_s\x18\x01 \x01(\x01\x12\r\n\x05piece\x18\x02 \x01(\t\x12\x0f\n\x07subject\x18\x03 \x01(\t\x12\x0e\n\x06\x63hoice\x18\x04 \x01(\t\x12\x34\n\x07numbers\x18\x05 \x03(\x0b\x32#.elasticmm.v1.Decision.NumbersEntry\x1a.\n\x0cNumbersEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\"q\n\nPinRequest\x12\x13\n\x0binstance_id\x18\x01 \x01(\t\x12\"\n\x05roles\x18\x02 \x03(\x0e\x32\x13.elasticmm.v1.Stage\x12*\n\x05group\x18\x03 \x01(\x0e\x32\x1b.elasticmm.v1.ModalityGroup\"\r\n\x0bPinResponse\"#\n\x0cUnpinRequest\x12\x13\n\x0binstance_id\x18\x01 \x01(\t\"\x0f\n\rUnpinResponse\"#\n\x0c\x44rainRequest\x12\x13\n\x0binstance_id\x18\x01 \x01(\t\"\x0f\n\rDrainResponse\"$\n\rResumeRequest\x12\x13\n\x0binstance_id\x18\x01 \x01(\t\"\x10\n\x0eResumeResponse\"\x11\n\x0fShutdownRequest\"\x12\n\x10ShutdownResponse2\xf1\x04\n\x05\x41\x64min\x12L\n\tGetStatus\x12\x1e.elasticmm.v1.GetStatusRequest\x1a\x1f.elasticmm.v1.GetStatusResponse\x12\x46\n\x07Migrate\x12\x1c.elasticmm.v1.MigrateRequest\x1a\x1d.elasticmm.v1.MigrateResponse\x12\x46\n\x07GetPlan\x12\x1c.elasticmm.v1.GetPlanRequest\x1a\x1d.elasticmm.v1.GetPlanResponse\x12:\n\x03Why\x12\x18.elasticmm.v1.WhyRequest\x1a\x19.elasticmm.v1.WhyResponse\x12:\n\x03Pin\x12\x18.elasticmm.v1.PinRequest\x1a\x19.elasticmm.v1.PinResponse\x12@\n\x05Unpin\x12\x1a.elasticmm.v1.UnpinRequest\x1a\x1b.elasticmm.v1.UnpinResponse\x12@\n\x05\x44rain\x12\x1a.elasticmm.v1.DrainRequest\x1a\x1b.elasticmm.v1.DrainResponse\x12\x43\n\x06Resume\x12\x1b.elasticmm.v1.ResumeRequest\x1a\x1c.elasticmm.v1.ResumeResponse\x12I\n\x08Shutdown\x12\x1d.elasticmm.v1.ShutdownRequest\x1a\x1e.elasticmm.v1.ShutdownResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -54,37 +54,37 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_PASTTRANSITION']._serialized_start=1104
   _globals['_PASTTRANSITION']._serialized_end=1369
   _globals['_PLANNEDINSTANCE']._serialized_start=1372
-  _globals['_PLANNEDINSTANCE']._serialized_end=1660
-  _globals['_PACE']._serialized_start=1662
-  _globals['_PACE']._serialized_end=1708
-  _globals['_WHYREQUEST']._serialized_start=1710
-  _globals['_WHYREQUEST']._serialized_end=1782
-  _globals['_WHYRESPONSE']._serialized_start=1784
-  _globals['_WHYRESPONSE']._serialized_end=1840
-  _globals['_DECISION']._serialized_start=1843
-  _globals['_DECISION']._serialized_end=2018
-  _globals['_DECISION_NUMBERSENTRY']._serialized_start=1972
-  _globals['_DECISION_NUMBERSENTRY']._serialized_end=2018
-  _globals['_PINREQUEST']._serialized_start=2020
-  _globals['_PINREQUEST']._serialized_end=2133
-  _globals['_PINRESPONSE']._serialized_start=2135
-  _globals['_PINRESPONSE']._serialized_end=2148
-  _globals['_UNPINREQUEST']._serialized_start=2150
-  _globals['_UNPINREQUEST']._serialized_end=2185
-  _globals['_UNPINRESPONSE']._serialized_start=2187
-  _globals['_UNPINRESPONSE']._serialized_end=2202
-  _globals['_DRAINREQUEST']._serialized_start=2204
-  _globals['_DRAINREQUEST']._serialized_end=2239
-  _globals['_DRAINRESPONSE']._serialized_start=2241
-  _globals['_DRAINRESPONSE']._serialized_end=2256
-  _globals['_RESUMEREQUEST']._serialized_start=2258
-  _globals['_RESUMEREQUEST']._serialized_end=2294
-  _globals['_RESUMERESPONSE']._serialized_start=2296
-  _globals['_RESUMERESPONSE']._serialized_end=2312
-  _globals['_SHUTDOWNREQUEST']._serialized_start=2314
-  _globals['_SHUTDOWNREQUEST']._serialized_end=2331
-  _globals['_SHUTDOWNRESPONSE']._serialized_start=2333
-  _globals['_SHUTDOWNRESPONSE']._serialized_end=2351
-  _globals['_ADMIN']._serialized_start=2354
-  _globals['_ADMIN']._serialized_end=2979
+  _globals['_PLANNEDINSTANCE']._serialized_end=1700
+  _globals['_PACE']._serialized_start=1702
+  _globals['_PACE']._serialized_end=1748
+  _globals['_WHYREQUEST']._serialized_start=1750
+  _globals['_WHYREQUEST']._serialized_end=1822
+  _globals['_WHYRESPONSE']._serialized_start=1824
+  _globals['_WHYRESPONSE']._serialized_end=1880
+  _globals['_DECISION']._serialized_start=1883
+  _globals['_DECISION']._serialized_end=2058
+  _globals['_DECISION_NUMBERSENTRY']._serialized_start=2012
+  _globals['_DECISION_NUMBERSENTRY']._serialized_end=2058
+  _globals['_PINREQUEST']._serialized_start=2060
+  _globals['_PINREQUEST']._serialized_end=2173
+  _globals['_PINRESPONSE']._serialized_start=2175
+  _globals['_PINRESPONSE']._serialized_end=2188
+  _globals['_UNPINREQUEST']._serialized_start=2190
+  _globals['_UNPINREQUEST']._serialized_end=2225
+  _globals['_UNPINRESPONSE']._serialized_start=2227
+  _globals['_UNPINRESPONSE']._serialized_end=2242
+  _globals['_DRAINREQUEST']._serialized_start=2244
+  _globals['_DRAINREQUEST']._serialized_end=2279
+  _globals['_DRAINRESPONSE']._serialized_start=2281
+  _globals['_DRAINRESPONSE']._serialized_end=2296
+  _globals['_RESUMEREQUEST']._serialized_start=2298
+  _globals['_RESUMEREQUEST']._serialized_end=2334
+  _globals['_RESUMERESPONSE']._serialized_start=2336
+  _globals['_RESUMERESPONSE']._serialized_end=2352
+  _globals['_SHUTDOWNREQUEST']._serialized_start=2354
+  _globals['_SHUTDOWNREQUEST']._serialized_end=2371
+  _globals['_SHUTDOWNRESPONSE']._serialized_start=2373
+  _globals['_SHUTDOWNRESPONSE']._serialized_end=2391
+  _globals['_ADMIN']._serialized_start=2394
+  _globals['_ADMIN']._serialized_end=3019
 # @@protoc_insertion_point(module_scope)

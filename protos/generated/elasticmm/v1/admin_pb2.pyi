@@ -323,7 +323,8 @@ class PlannedInstance(_message.Message):
     IS_PINNED_FIELD_NUMBER: _builtins.int
     IS_DRAINED_FIELD_NUMBER: _builtins.int
     LAST_FAILURE_FIELD_NUMBER: _builtins.int
-    STEPS_FIELD_NUMBER: _builtins.int
+    DECODES_FIELD_NUMBER: _builtins.int
+    PREFILLS_FIELD_NUMBER: _builtins.int
     ENCODES_FIELD_NUMBER: _builtins.int
     instance_id: _builtins.str
     state: _builtins.str
@@ -341,7 +342,11 @@ class PlannedInstance(_message.Message):
         """Unset where the plan has no opinion."""
 
     @_builtins.property
-    def steps(self) -> Global___Pace: ...
+    def decodes(self) -> Global___Pace:
+        """Of steps without prompts, of steps with some, and of encode batches."""
+
+    @_builtins.property
+    def prefills(self) -> Global___Pace: ...
     @_builtins.property
     def encodes(self) -> Global___Pace: ...
     def __init__(
@@ -355,12 +360,13 @@ class PlannedInstance(_message.Message):
         is_pinned: _builtins.bool = ...,
         is_drained: _builtins.bool = ...,
         last_failure: _builtins.str = ...,
-        steps: Global___Pace | None = ...,
+        decodes: Global___Pace | None = ...,
+        prefills: Global___Pace | None = ...,
         encodes: Global___Pace | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["encodes", b"encodes", "present", b"present", "steps", b"steps", "wanted", b"wanted"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["decodes", b"decodes", "encodes", b"encodes", "prefills", b"prefills", "present", b"present", "wanted", b"wanted"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["encodes", b"encodes", "instance_id", b"instance_id", "is_drained", b"is_drained", "is_pinned", b"is_pinned", "last_failure", b"last_failure", "present", b"present", "since_s", b"since_s", "state", b"state", "steps", b"steps", "wanted", b"wanted"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["decodes", b"decodes", "encodes", b"encodes", "instance_id", b"instance_id", "is_drained", b"is_drained", "is_pinned", b"is_pinned", "last_failure", b"last_failure", "prefills", b"prefills", "present", b"present", "since_s", b"since_s", "state", b"state", "wanted", b"wanted"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
