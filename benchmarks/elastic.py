@@ -47,6 +47,9 @@ _ROWS = (
     ("failed", "failed"),
     ("role switches", "switches"),
     ("rolled back", "rolled_back"),
+    ("decodes: times the profile's s", "pace.decodes"),
+    ("prefills: times the profile's s", "pace.prefills"),
+    ("encodes: times the profile's s", "pace.encodes"),
     ("cores: coordinator", "cores_busy.coordinator"),
     ("cores: instances", "cores_busy.instances"),
     ("cores: load", "cores_busy.load"),
@@ -59,6 +62,7 @@ def figures(played: Played, targets: Targets) -> dict[str, Any]:
         "switches": played.num_switches,
         "rolled_back": played.plan.transitions_rolled_back,
         "cores_busy": {kind: seconds / played.wall_s for kind, seconds in played.cpu_s.items()},
+        "pace": asdict(played.pace),
         "ends_as": [str(each.present) for each in played.plan.instances],
     }
 
