@@ -1,0 +1,1 @@
+"""Who has what: the cluster-wide index of cached blocks and embeddings."""

@@ -1,0 +1,149 @@
+"""Which instances have which blocks and embeddings, as they reported it; wrong only by what is on its way."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from coordinator.cache.digests import DigestTable, Keys, as_keys
+from coordinator.cache.holders import HolderSets, members
+
+_FIRST_LOOKED_UP = 128  # keys of a chain: most prompts have few in common; then the rest
+_FEW_SETS = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class _Life:
+    """One epoch of an instance, and the number it has in masks."""
+
+    epoch: int
+    number: int
+
+
+class ClusterIndex:
+    """Used on one thread. An instance's blocks and embeddings live in the same table: their keys differ.
+
+    An instance that is gone, or lives anew, is out of every answer at once; what it left in the table goes
+    bit by bit with `tidy`, and only then is its number given to another.
+    """
+
+    def __init__(self, num_keys: int = 1024) -> None:
+        self._table = DigestTable(num_keys)
+        self._sets = HolderSets()
+        self._lives: dict[str, _Life] = {}
+        self._names: list[str] = []  # by number
+        self._live = 0  # mask of numbers
+        self._leaving: set[int] = set()  # gone, and a whole sweep has not passed since
+        self._free: list[int] = []
+        self._swept: set[int] = set()  # those of the leaving that the present sweep takes out
+        self._next_slot = 0
+        self._swept_moves = 0  # of the table when the sweep began
+        self._many_sets = _FEW_SETS
+
+    def __len__(self) -> int:
+        """Keys, those of instances that are gone included until `tidy` has been there."""
+        return len(self._table)
+
+    @property
+    def size_bytes(self) -> int:
+        return self._table.size_bytes
+
+    @property
+    def num_sets(self) -> int:
+        """Different sets of holders."""
+        return len(self._sets)
+
+    def reserve(self, num_keys: int) -> None:
+        """Room for so many keys: call it when instances come, with what their pools hold, so that the table
+        does not grow, and pause, under load.
+        """
+        self._table.reserve(num_keys)
+
+    def attach(self, instance_id: str, epoch: int) -> None:
+        """A new life of an instance, which has nothing yet."""
+        self.detach(instance_id)
+        number = self._free.pop() if self._free else len(self._names)
+        self._names[number : number + 1] = [instance_id]
+        self._lives[instance_id] = _Life(epoch, number)
+        self._live |= 1 << number
+
+    def detach(self, instance_id: str) -> None:
+        """It has nothing any more. Unknown ones are no error."""
+        life = self._lives.pop(instance_id, None)
+        if life is not None:
+            self._live &= ~(1 << life.number)
+            self._leaving.add(life.number)
+
+    def update(
+        self, instance_id: str, epoch: int, stored: Sequence[bytes], evicted: Sequence[bytes] = ()
+    ) -> bool:
+        """One report, as things are at its end: no key stands in both. False, and nothing happens, if the
+        instance has no such life now. Raises ValueError for a key that is no digest.
+        """
+        life = self._lives.get(instance_id)
+        if life is None or life.epoch != epoch:
+            return False
+        self._change(_distinct(evicted), life.number, is_there=False)
+        self._change(_distinct(stored), life.number, is_there=True)
+        if len(self._sets) > self._many_sets:
+            self._sets.forget_unused(self._table.used_values(self._sets.num_ids))
+            self._many_sets = max(_FEW_SETS, 2 * len(self._sets))
+        return True
+
+    def prefixes(self, chain: Sequence[bytes]) -> dict[str, int]:
+        """For each instance that has some of it, how many keys of the chain it has without a gap."""
+        found: dict[str, int] = {}
+        holding, first, count = self._live, 0, _FIRST_LOOKED_UP
+        while holding and first < len(chain):
+            set_ids = self._table.values(as_keys(chain[first : first + count]))
+            for at in (0, *(np.flatnonzero(np.diff(set_ids)) + 1).tolist()):
+                still = self._sets.mask(int(set_ids[at])) & holding
+                self._note(found, holding & ~still, first + at)
+                holding = still
+            first, count = first + count, len(chain)
+        self._note(found, holding, len(chain))
+        return found
+
+    def holders(self, key: bytes) -> list[str]:
+        """The instances that have this block or embedding."""
+        set_id = int(self._table.values(as_keys([key]))[0])
+        return [self._names[number] for number in members(self._sets.mask(set_id) & self._live)]
+
+    @property
+    def is_tidy(self) -> bool:
+        return not self._leaving
+
+    def tidy(self, most_slots: int = 1 << 18) -> None:
+        """Goes over so many slots and takes out instances that are gone. Call it now and then."""
+        if not self._next_slot or self._swept_moves != self._table.num_moves:
+            self._next_slot, self._swept_moves = 0, self._table.num_moves
+            self._swept = set(self._leaving)
+        if not self._swept:
+            return
+        everyone = (1 << len(self._names)) - 1
+        gone = sum(1 << number for number in self._swept)
+        self._table.remap(self._next_slot, most_slots, self._sets.limited_to(everyone & ~gone))
+        self._next_slot += most_slots
+        if self._next_slot >= self._table.num_slots:
+            self._next_slot = 0
+            self._leaving -= self._swept
+            self._free += sorted(self._swept)
+
+    def _change(self, keys: Keys, number: int, *, is_there: bool) -> None:
+        if not len(keys):
+            return
+        before, which = np.unique(self._table.values(keys), return_inverse=True)
+        change = self._sets.with_holder if is_there else self._sets.without_holder
+        after = np.array([change(set_id, number) for set_id in before.tolist()], np.int32)
+        self._table.put(keys, after[which])
+
+    def _note(self, found: dict[str, int], holders: int, num_keys: int) -> None:
+        if holders and num_keys:
+            for number in members(holders):
+                found[self._names[number]] = num_keys
+
+
+def _distinct(digests: Sequence[bytes]) -> Keys:
+    return as_keys(list(dict.fromkeys(digests)))

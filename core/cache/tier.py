@@ -1,0 +1,70 @@
+"""One tier's memory: how much of it each tenant has, and whose entry goes when it is short."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+
+from core.cache.entry import Entry
+from core.cache.eviction import EvictionOrder
+from core.cache.shares import Shares
+
+
+class TierMemory:
+    """Counts bytes of all entries of the tier, and orders those that may go by tenant."""
+
+    def __init__(self, shares: Shares, make_order: Callable[[], EvictionOrder]) -> None:
+        self.capacity_bytes = shares.capacity_bytes
+        self.bytes_of: Counter[str] = Counter()  # by tenant
+        self.used_bytes = 0
+        self._shares = shares
+        self._make_order = make_order
+        self._orders: dict[str, EvictionOrder] = {}
+
+    @property
+    def num_evictable(self) -> int:
+        return sum(map(len, self._orders.values()))
+
+    def hold(self, entry: Entry) -> None:
+        self.used_bytes += entry.size_bytes
+        self.bytes_of[entry.tenant] += entry.size_bytes
+
+    def let_go(self, entry: Entry) -> None:
+        self.discard(entry)
+        self.used_bytes -= entry.size_bytes
+        self.bytes_of[entry.tenant] -= entry.size_bytes
+        if not self.bytes_of[entry.tenant]:
+            del self.bytes_of[entry.tenant]
+            self._orders.pop(entry.tenant, None)
+
+    def may_go(self, entry: Entry, now_s: float) -> None:
+        if entry.tenant not in self._orders:
+            self._orders[entry.tenant] = self._make_order()
+        self._orders[entry.tenant].add(entry, now_s)
+
+    def discard(self, entry: Entry) -> None:
+        if entry.tenant in self._orders:
+            self._orders[entry.tenant].discard(entry)
+
+    def victim(self, tenant: str, wanted_bytes: int, now_s: float, *, is_urgent: bool) -> Entry | None:
+        """Who goes so that the tenant gets so many bytes more: an entry of its own where it would be over its
+        share, else of the tenant that is most over its own; of one that is not only where it is urgent.
+        """
+        over = self._over_bytes(tenant, wanted_bytes)
+        if over.get(tenant, 0) > 0:
+            return self._orders[tenant].least(now_s)
+        most = max(over, key=lambda each: over[each], default=None)
+        if most is None or (over[most] <= 0 and not is_urgent):
+            return None
+        return self._orders[most].least(now_s)
+
+    def _over_bytes(self, tenant: str, wanted_bytes: int) -> dict[str, int]:
+        """By tenant that has something to give: bytes it has over its share, under it if negative."""
+        present = self.bytes_of.keys() | {tenant}
+        return {
+            each: self.bytes_of[each]
+            + (wanted_bytes if each == tenant else 0)
+            - self._shares.own_bytes(each, present)
+            for each, order in self._orders.items()
+            if len(order)
+        }
