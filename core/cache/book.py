@@ -297,6 +297,10 @@ class CacheBook:
 
     def _evict(self, entry: Entry, now_s: float) -> None:
         """From the device: to the host, and there what is worth least goes for good, maybe this very one."""
+        if not self._host.capacity_bytes:
+            self.stats.dropped_for_room += 1
+            self._drop(entry, Tier.DEVICE, now_s)
+            return
         blocks = entry.blocks
         self._change_tier(entry, Tier.HOST, now_s)
         self._note_evictable(entry, now_s)
