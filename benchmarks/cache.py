@@ -1,13 +1,14 @@
 """The prefix cache: its cluster-wide index, and what its eviction policies save.
 
     python -m benchmarks.cache index [--keys 10000000] [--instances 1000] [--json FILE]
+    python -m benchmarks.cache chain [--json FILE]
     python -m benchmarks.cache mooncake --data FOLDER [--profile NAME] [--json FILE]
     python -m benchmarks.cache pictures --data FOLDER [--profile NAME] [--json FILE]
 
-"index" fills the index and looks prompts of 2,048 granules up. "mooncake" passes the recorded conversations
-(FOLDER/mooncake/conversation_trace.jsonl) through an instance's books, blocks of 512 tokens, "pictures" half
-an hour of ServeGen's image clients (FOLDER/servegen/multimodal/mm-image). Seconds are what it takes by the
-profile to compute what was found: a block's share of its prefill, a picture's encode.
+"index" fills the index and looks prompts of 2,048 granules up; "chain" hashes one. "mooncake" passes recorded
+conversations (FOLDER/mooncake/conversation_trace.jsonl) through an instance's books in blocks of 512 tokens,
+"pictures" half an hour of ServeGen's image clients (FOLDER/servegen/multimodal/mm-image). Seconds are what it
+takes by the profile to compute what was found: a block's share of its prefill, a picture's encode.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.caching.chaining import measure_chain
 from benchmarks.caching.indexing import measure_dict, measure_index
 from benchmarks.caching.replay import BASELINE, OURS, compare
 from benchmarks.caching.traces import BLOCK_TOKENS, conversations, pictures
@@ -42,6 +44,15 @@ def run_index(options: argparse.Namespace) -> dict[str, Any]:
     table = _table("figure", "index", "dict")
     for name, value in found["index"].items():
         table.add_row(name, f"{value:,.5g}", f"{found['dict'][name]:,.5g}" if name in found["dict"] else "")
+    Console(highlight=False, width=110).print(table)
+    return found
+
+
+def run_chain(options: argparse.Namespace) -> dict[str, Any]:  # noqa: ARG001
+    found = asdict(measure_chain())
+    table = _table("32k tokens", "ms")
+    for name, value in found.items():
+        table.add_row(name, f"{value:.3f}")
     Console(highlight=False, width=110).print(table)
     return found
 
@@ -97,6 +108,8 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     index.set_defaults(run=run_index)
     index.add_argument("--keys", type=int, default=10_000_000)
     index.add_argument("--instances", type=int, default=1000)
+    chain = commands.add_parser("chain")
+    chain.set_defaults(run=run_chain)
     mooncake, shots = commands.add_parser("mooncake"), commands.add_parser("pictures")
     mooncake.set_defaults(run=run_mooncake)
     mooncake.add_argument("--blocks", type=int, nargs="+", default=BLOCKS)
@@ -109,7 +122,7 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     for command in (mooncake, shots):
         command.add_argument("--data", type=Path, required=True, help="folder of recorded workloads")
         command.add_argument("--profile", default=PROFILE)
-    for command in (index, mooncake, shots):
+    for command in (index, chain, mooncake, shots):
         command.add_argument("--json", type=Path, help="also write the figures there")
     return parser.parse_args(arguments)
 

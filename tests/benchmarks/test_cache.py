@@ -91,3 +91,9 @@ def test_the_index_answers_and_is_swept_while_it_is_measured() -> None:
     assert 40 < figures.bytes_per_key < 60
     assert figures.tidy_steps >= 1
     assert measure_dict(4000, 4).num_keys == 4000
+
+
+def test_a_chain_is_timed(tmp_path: Path) -> None:
+    main(["chain", "--json", str(tmp_path / "found.json")])
+    found = json.loads((tmp_path / "found.json").read_text())
+    assert all(found[name] > 0 for name in ("text_ms", "media_ms", "blake2b_links_ms", "sha256_links_ms"))
