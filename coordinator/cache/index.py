@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from coordinator.cache.digests import DigestTable, Keys, as_keys
+from coordinator.cache.digests import DigestTable, Keys, Values, as_keys
 from coordinator.cache.holders import HolderSets, members
 
-_FIRST_LOOKED_UP = 128  # keys of a chain: most prompts have few in common; then the rest
+_STRETCH = 64  # keys of a chain
 _FEW_SETS = 4096
 
 
@@ -93,23 +93,26 @@ class ClusterIndex:
         return True
 
     def prefixes(self, chain: Sequence[bytes]) -> dict[str, int]:
-        """For each instance that has some of it, how many keys of the chain it has without a gap."""
+        """For each instance that has some of it, how many leading keys of the chain it has.
+
+        Instances keep no block without those before it. So every 64th key is looked up, and all of a stretch
+        only where somebody has less at its end than before it.
+        """
         found: dict[str, int] = {}
-        holding, first, count = self._live, 0, _FIRST_LOOKED_UP
-        while holding and first < len(chain):
-            set_ids = self._table.values(as_keys(chain[first : first + count]))
-            for at in (0, *(np.flatnonzero(np.diff(set_ids)) + 1).tolist()):
-                still = self._sets.mask(int(set_ids[at])) & holding
-                self._note(found, holding & ~still, first + at)
-                holding = still
-            first, count = first + count, len(chain)
+        holding = self._live
+        places = self._uncertain(chain)
+        set_ids = self._set_ids([chain[place] for place in places])
+        for at in np.flatnonzero(np.diff(set_ids, prepend=-1)).tolist():
+            still = self._sets.mask(int(set_ids[at])) & holding
+            self._note(found, holding & ~still, places[at])
+            holding = still
         self._note(found, holding, len(chain))
         return found
 
     def holders(self, key: bytes) -> list[str]:
         """The instances that have this block or embedding."""
-        set_id = int(self._table.values(as_keys([key]))[0])
-        return [self._names[number] for number in members(self._sets.mask(set_id) & self._live)]
+        mask = self._sets.mask(int(self._set_ids([key])[0]))
+        return [self._names[number] for number in members(mask & self._live)]
 
     @property
     def is_tidy(self) -> bool:
@@ -138,6 +141,23 @@ class ClusterIndex:
         change = self._sets.with_holder if is_there else self._sets.without_holder
         after = np.array([change(set_id, number) for set_id in before.tolist()], np.int32)
         self._table.put(keys, after[which])
+
+    def _set_ids(self, keys: Sequence[bytes]) -> Values:
+        return self._table.values(as_keys(keys))
+
+    def _uncertain(self, chain: Sequence[bytes]) -> list[int]:
+        """Places of the chain in the stretches at whose end somebody has less than before."""
+        places: list[int] = []
+        ends = [*range(_STRETCH, len(chain), _STRETCH), len(chain)] if chain else []
+        holding, start = self._live, 0
+        for end, set_id in zip(ends, self._set_ids([chain[end - 1] for end in ends]).tolist(), strict=True):
+            still = self._sets.mask(set_id) & holding
+            if still != holding:
+                places += range(start, end)
+            holding, start = still, end
+            if not holding:
+                break
+        return places
 
     def _note(self, found: dict[str, int], holders: int, num_keys: int) -> None:
         if holders and num_keys:

@@ -26,7 +26,7 @@ from core.cache.tier import TierMemory
 
 class CacheBook:
     """Used on one thread. Entries that `take`, `take_tail` and `store` return are in use by the caller, once
-    per mention, until `release`. After any change `drain` tells what to do.
+    per mention, until `release`. After any change `drain` tells what to do before the next one.
 
     `ttl_s`: how long an entry may go unused; None: as long as there is room. `device_shares` and
     `host_shares` name tenants' own bytes; see Shares.
@@ -54,6 +54,7 @@ class CacheBook:
             OrderedDict()
         )  # in order of their last use, children before parents
         self._moves: list[Move] = []
+        self._demoted: dict[Entry, int] = {}  # places in the moves
         self._is_there: dict[bytes, bool] = {}  # of keys that changed
 
     # -- what can be asked
@@ -206,6 +207,7 @@ class CacheBook:
         dropped = tuple(key for key, is_there in self._is_there.items() if not is_there)
         changes = Changes(tuple(self._moves), stored, dropped)
         self._moves.clear()
+        self._demoted.clear()
         self._is_there.clear()
         return changes
 
@@ -277,6 +279,7 @@ class CacheBook:
             return True
         if not self._make_room(entry, now_s):
             return False
+        assert entry not in self._demoted, "what the last change asked for was not done"
         self._moves.append(Move(kind, entry, Tier.HOST, entry.blocks))
         self._change_tier(entry, Tier.DEVICE, now_s)
         entry.blocks = blocks
@@ -297,6 +300,10 @@ class CacheBook:
 
     def _evict(self, entry: Entry, now_s: float) -> None:
         """From the device: to the host, and there what is worth least goes for good, maybe this very one."""
+        if not self._host.capacity_bytes:
+            self.stats.dropped_for_room += 1
+            self._drop(entry, Tier.DEVICE, now_s)
+            return
         blocks = entry.blocks
         self._change_tier(entry, Tier.HOST, now_s)
         self._note_evictable(entry, now_s)
@@ -307,6 +314,7 @@ class CacheBook:
             self._drop(victim, Tier.DEVICE if victim is entry else Tier.HOST, now_s)
             if victim is entry:
                 return
+        self._demoted[entry] = len(self._moves)
         self._moves.append(Move(MoveKind.DEMOTE, entry, Tier.DEVICE, blocks))
         entry.blocks = ()
         self.stats.demoted += 1
@@ -337,7 +345,12 @@ class CacheBook:
             self._forget(entry)
         self._unused.pop(entry, None)
         self._let_go(entry, now_s)
-        self._moves.append(Move(MoveKind.DROP, entry, lies_in, entry.blocks))
+        place = self._demoted.pop(entry, None)
+        if place is None:
+            self._moves.append(Move(MoveKind.DROP, entry, lies_in, entry.blocks))
+        else:  # it does not get as far as the host
+            self._moves[place] = Move(MoveKind.DROP, entry, Tier.DEVICE, self._moves[place].blocks)
+            self.stats.demoted -= 1
 
     def _forget(self, entry: Entry) -> None:
         del self._entries[entry.key]

@@ -1,4 +1,4 @@
-"""Who goes first: the interface of eviction policies, and the registry."""
+"""Who goes first: the interface of eviction policies, which `core.cache.policies` names."""
 
 from __future__ import annotations
 

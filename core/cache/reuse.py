@@ -19,6 +19,7 @@ _SLOT_S = 4.0  # ages of what was not used again yet are known this well
 _PRIOR_S = 1000.0  # a class counts as if so many entry-seconds of the average had been seen of it
 _FIRST_LEARNED = 500  # uses
 _LEARNED_SHARE = 0.05  # or that many more than ever
+_LEARNED_EVERY_S = 1.0  # at most
 _MOST_COUNTED = 1e6  # uses; then all counts are halved, so that habits may change
 
 Table = NDArray[np.float64]  # [classes, bins of age]
@@ -48,6 +49,7 @@ class ReuseHistory:
         self._worth: list[list[float]] = [(1 / (1 + _EDGES_S)).tolist()] * _CLASSES
         self._num_reused = 0.0
         self._next_learned = float(_FIRST_LEARNED)
+        self._next_learned_s = float("-inf")
 
     def __len__(self) -> int:
         return len(self._seen)
@@ -68,7 +70,7 @@ class ReuseHistory:
         self._waiting[which, _slot(now_s)] += 1
         if len(self._seen) > self._most_tracked:
             self._end(self._seen.popitem(last=False)[1], self._forgotten, now_s)
-        if self._num_reused >= self._next_learned:
+        if self._num_reused >= self._next_learned and now_s >= self._next_learned_s:
             self._learn(now_s)
         return uses
 
@@ -98,6 +100,7 @@ class ReuseHistory:
         if self._num_reused > _MOST_COUNTED:
             self._num_reused /= 2
             self._reused, self._forgotten = (reused / 2).tolist(), (forgotten / 2).tolist()
+        self._next_learned_s = now_s + _LEARNED_EVERY_S
         self._next_learned = self._num_reused + max(_FIRST_LEARNED, _LEARNED_SHARE * self._num_reused)
 
     def _unused(self, now_s: float) -> Table:

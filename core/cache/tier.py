@@ -50,6 +50,8 @@ class TierMemory:
         """Who goes so that the tenant gets so many bytes more: an entry of its own where it would be over its
         share, else of the tenant that is most over its own; of one that is not only where it is urgent.
         """
+        if tenant in self._orders and len(self.bytes_of) == 1:
+            return self._orders[tenant].least(now_s)  # who is alone has no share to keep
         over = self._over_bytes(tenant, wanted_bytes)
         if over.get(tenant, 0) > 0:
             return self._orders[tenant].least(now_s)

@@ -3,6 +3,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
@@ -10,7 +11,8 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 from coordinator.cache.holders import HolderSets, members
 from coordinator.cache.index import ClusterIndex
 
-KEYS = [bytes([number]) * 32 for number in range(12)]
+KEYS = [bytes([number]) * 32 for number in range(140)]
+PLACES = st.integers(0, len(KEYS))
 NAMES = ["a", "b", "c"]
 
 
@@ -22,17 +24,21 @@ def index_of(**stored: list[bytes]) -> ClusterIndex:
     return index
 
 
-def test_each_instance_has_its_longest_prefix_without_a_gap() -> None:
-    index = index_of(a=KEYS, b=KEYS[:3] + KEYS[5:], c=KEYS[1:])
+def test_each_instance_has_its_longest_prefix() -> None:
+    index = index_of(a=KEYS, b=KEYS[:3], c=KEYS[1:2])
     assert index.prefixes(KEYS[:8]) == {"a": 8, "b": 3}
-    assert index.prefixes([b"x" * 32]) == {}
+    assert index.prefixes([b"\xff" * 32]) == {}
     assert index.prefixes([]) == {}
 
 
-def test_a_long_chain_is_looked_up_to_its_end() -> None:
+@pytest.mark.parametrize("lengths", [(2999, 128, 1000), (64, 63, 65), (1, 2, 2998), (128, 128, 127)])
+def test_prefixes_of_a_long_chain_are_found_to_the_block(lengths: tuple[int, ...]) -> None:
     chain = [number.to_bytes(32, "big") for number in range(1, 3000)]
-    index = index_of(a=chain, b=chain[:128], c=chain[:1000] + chain[1001:])
-    assert index.prefixes(chain) == {"a": 2999, "b": 128, "c": 1000}
+    index = index_of(**{name: chain[:length] for name, length in zip(NAMES, lengths, strict=True)})
+    assert index.prefixes(chain) == dict(zip(NAMES, lengths, strict=True))
+    assert index.prefixes(chain[:64]) == {
+        name: min(64, length) for name, length in zip(NAMES, lengths, strict=True)
+    }
 
 
 def test_holders_of_an_embedding() -> None:
@@ -133,14 +139,11 @@ class IndexMachine(RuleBasedStateMachine):
         self.model.epochs.pop(name, None)
         self.model.has.pop(name, None)
 
-    @rule(
-        name=st.sampled_from(NAMES),
-        epoch=st.integers(1, 3),
-        stored=st.lists(st.sampled_from(KEYS)),
-        evicted=st.lists(st.sampled_from(KEYS)),
-    )
-    def update(self, name: str, epoch: int, stored: list[bytes], evicted: list[bytes]) -> None:
-        is_taken = self.index.update(name, epoch, stored, [key for key in evicted if key not in stored])
+    @rule(name=st.sampled_from(NAMES), epoch=st.integers(1, 3), ends=st.tuples(PLACES, PLACES))
+    def update(self, name: str, epoch: int, ends: tuple[int, int]) -> None:
+        """As instances do: leading blocks come, trailing ones go."""
+        stored, evicted = KEYS[: min(ends)], KEYS[max(ends) :]
+        is_taken = self.index.update(name, epoch, stored, evicted)
         assert is_taken == (self.model.epochs.get(name) == epoch)
         if is_taken:
             self.model.has[name] = self.model.has[name] - set(evicted) | set(stored)
@@ -149,18 +152,18 @@ class IndexMachine(RuleBasedStateMachine):
     def tidy(self, slots: int) -> None:
         self.index.tidy(slots)
 
-    @rule(start=st.integers(0, 11))
-    def look_up(self, start: int) -> None:
-        chain = KEYS[start:] + KEYS[:start]
+    @rule(length=PLACES)
+    def look_up(self, length: int) -> None:
+        chain = KEYS[:length]
         assert self.index.prefixes(chain) == self.model.prefixes(chain)
 
     @invariant()
     def holders_are_right(self) -> None:
-        for key in KEYS[::5]:
+        for key in KEYS[::20]:
             assert sorted(self.index.holders(key)) == sorted(n for n, k in self.model.has.items() if key in k)
 
     def teardown(self) -> None:
-        for _ in range(3 * len(NAMES) * 20):
+        for _ in range(3 * 40):
             self.index.tidy(64)
         assert self.index.is_tidy
         assert len(self.index) == len({key for keys in self.model.has.values() for key in keys})

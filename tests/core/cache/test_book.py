@@ -6,6 +6,7 @@ from core.cache.book import CacheBook
 from core.cache.entry import Entry, Tier
 from core.cache.lru import Lru
 from core.cache.moves import MoveKind
+from core.cache.seconds_saved import SecondsSaved
 from core.cache.tails import tail_key, tail_units
 
 TENANT = "t"
@@ -98,19 +99,34 @@ def test_the_host_drops_what_went_unused_longest_to_make_room() -> None:
     book = CacheBook(Lru(), 1, host_bytes=1)
     put(book, "a")
     put(book, "b", now_s=1)
+    book.drain()
     put(book, "c", now_s=2)
     assert here(book) == {*path("b", "c")}
-    kinds = [(move.kind, move.entry.key, move.tier) for move in book.drain().moves]
-    assert kinds[1:] == [
+    assert [(move.kind, move.entry.key, move.tier) for move in book.drain().moves] == [
         (MoveKind.DROP, key("a"), Tier.HOST),
         (MoveKind.DEMOTE, key("b"), Tier.DEVICE),
     ]
+
+
+def test_what_would_leave_the_host_at_once_is_not_copied_there() -> None:
+    """The host keeps the costly one: of two that leave the device together the other goes for good."""
+    book = CacheBook(SecondsSaved(16), 2, host_bytes=1)
+    for name, seconds, block in (("cheap", 1.0, 4), ("dear", 50.0, 5)):
+        entry = book.store(key(name), None, (block,), 0, tenant=TENANT, size_bytes=1, seconds=seconds)
+        assert entry is not None
+        book.release([entry], 0)
+    assert book.shed(2, TENANT, 1) == 2
+    moves = [(move.kind, move.tier, move.blocks) for move in book.drain().moves]
+    assert moves == [(MoveKind.DROP, Tier.DEVICE, (4,)), (MoveKind.DEMOTE, Tier.DEVICE, (5,))]
+    assert (book.stats.demoted, book.stats.dropped_for_room) == (1, 1)
+    book.check_integrity()
 
 
 def test_what_is_computed_again_while_it_lies_on_the_host_lies_on_the_device() -> None:
     book = CacheBook(Lru(), 1, host_bytes=2)
     put(book, "a", blocks=5)
     put(book, "b", now_s=1)
+    book.drain()
     entry = book.store(key("a"), None, (9,), 2, tenant=TENANT, size_bytes=1, seconds=1.0)
     assert entry is not None
     assert (entry.tier, entry.blocks) == (Tier.DEVICE, (9,))

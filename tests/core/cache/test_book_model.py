@@ -160,7 +160,7 @@ class BookMachine(RuleBasedStateMachine):
 
 
 TestBookMachine = BookMachine.TestCase
-TestBookMachine.settings = settings(max_examples=80, stateful_step_count=40)
+TestBookMachine.settings = settings(max_examples=120, stateful_step_count=40)
 
 
 @given(st.lists(PATHS, max_size=40), st.integers(1, 12))

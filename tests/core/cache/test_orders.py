@@ -5,7 +5,7 @@ import pytest
 from core.cache.book import CacheBook
 from core.cache.entry import Entry
 from core.cache.eviction import EvictionPolicy
-from core.cache.lru import Lru
+from core.cache.policies import POLICIES
 from core.cache.reuse import ReuseHistory
 from core.cache.seconds_saved import SecondsSaved
 
@@ -14,11 +14,10 @@ def entry(number: int, used_s: float = 0.0, seconds: float = 1.0, size_bytes: in
     return Entry(number.to_bytes(32, "big"), None, "", size_bytes, seconds, (), used_s)
 
 
-def policies() -> list[EvictionPolicy]:
-    return [Lru(), SecondsSaved(16)]
+EVERY_POLICY = pytest.mark.parametrize("policy", [make(16) for make in POLICIES.values()], ids=POLICIES)
 
 
-@pytest.mark.parametrize("policy", policies(), ids=["lru", "seconds-saved"])
+@EVERY_POLICY
 def test_the_longest_unused_goes_first_among_equals(policy: EvictionPolicy) -> None:
     order = policy.make_order()
     entries = [entry(number, used_s=float(number)) for number in (3, 1, 2)]
@@ -31,7 +30,7 @@ def test_the_longest_unused_goes_first_among_equals(policy: EvictionPolicy) -> N
     assert len(order) == 2
 
 
-@pytest.mark.parametrize("policy", policies(), ids=["lru", "seconds-saved"])
+@EVERY_POLICY
 def test_what_comes_and_goes_often_leaves_nothing_behind(policy: EvictionPolicy) -> None:
     order = policy.make_order()
     stays = entry(0, used_s=1.0)
