@@ -100,7 +100,7 @@ def _compare(reference: Reference, scenario: Scenario, outcomes: Sequence[Outcom
     ratios: list[float | None] = []
     for variant in dict.fromkeys(each.variant for each in outcomes):
         there = [each for each in outcomes if (each.case, each.variant) == (reference.case, variant)]
-        if there:
+        if {reference.better, *reference.worse} <= {each.policy_set for each in there}:
             ratio = ttft_ratio if reference.measure == "ttft" else goodput_ratio
             ratios.append(ratio(there, reference, scenario))
     known = [each for each in ratios if each is not None]

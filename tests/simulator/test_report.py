@@ -98,6 +98,12 @@ def test_sets_and_variants_may_ask_for_fewer_runs(scenario: Scenario, tmp_path: 
     assert (asked[0].scenario.scales, asked[0].scenario.rates(asked[0].case)) == ((2.0,), (5.0,))
 
 
+def test_a_variant_that_a_set_was_not_run_in_does_not_count(scenario: Scenario) -> None:
+    runs = [outcome("coupled", 0.4, 2.0), outcome("halves", 0.1, 3.0)]
+    (row,) = compare(scenario, [*runs, outcome("coupled", 0.4, 2.0, variant="fast")])
+    assert (row.ours, row.least, row.most) == (1.5, 1.5, 1.5)
+
+
 def test_a_scale_that_a_variant_was_not_run_at_does_not_count(scenario: Scenario) -> None:
     runs = [outcome("coupled", 0.4, 2.0), outcome("halves", 0.1, 3.0)]
     assert compare(replace(scenario, scales=(1.0, 2.0)), runs)[0].ours == pytest.approx(1.5)
