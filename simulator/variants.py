@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 
-from core.costs import EncodeCosts, StepTerm
 from core.profile import Profile
 from simulator.workload.spec import WorkloadSpec
 
@@ -26,16 +25,13 @@ class Variant:
     def profile(self, profile: Profile) -> Profile:
         step = replace(
             profile.step,
-            flops=_scaled_term(profile.step.flops, 1 / self.prefill_speed),
-            bytes=_scaled_term(profile.step.bytes, 1 / self.bandwidth),
+            flops=profile.step.flops.scaled(1 / self.prefill_speed),
+            bytes=profile.step.bytes.scaled(1 / self.bandwidth),
         )
-        costs, by = profile.encode, 1 / self.encode_speed
         return replace(
             profile,
             step=step,
-            encode=EncodeCosts(
-                costs.fixed_s * by, costs.per_token_s * by, costs.per_token2_s * by, costs.per_pixel_s
-            ),
+            encode=profile.encode.scaled(1 / self.encode_speed),
             kv_move=replace(profile.kv_move, bytes_per_s=profile.kv_move.bytes_per_s * self.bandwidth),
             embedding_move=replace(
                 profile.embedding_move, bytes_per_s=profile.embedding_move.bytes_per_s * self.bandwidth
@@ -46,7 +42,3 @@ class Variant:
         if self.text_share is None or spec.mix is None:
             return spec
         return replace(spec, mix=replace(spec.mix, text_share=self.text_share))
-
-
-def _scaled_term(term: StepTerm, by: float) -> StepTerm:
-    return StepTerm(*(getattr(term, each.name) * by for each in fields(term)))

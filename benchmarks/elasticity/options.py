@@ -6,13 +6,14 @@ import argparse
 from dataclasses import replace
 from pathlib import Path
 
+from benchmarks.elasticity.pace import Pace
 from benchmarks.elasticity.playing import Stage
 from benchmarks.elasticity.trace import TraceSpec
 from cli.devices import choose_cores
 from cli.launch.plan import LaunchPlan
 from cli.model_folder import model_folder
 from cli.slo import parse_slo
-from core.costs import MoveCosts, StepCosts
+from core.costs import MoveCosts
 from core.profile import Profile
 from core.profile_file import load_profile, write_profile
 
@@ -108,11 +109,8 @@ def make_stage(args: argparse.Namespace, folder: Path) -> Stage:
 
 def slowed(profile: Profile, by: float) -> Profile:
     """A device on which everything takes `by` times as long: the control plane has less to keep up with."""
-    step, encode = profile.step, profile.encode
     return replace(
-        profile,
-        step=StepCosts(step.fixed_s * by, step.bytes.scaled(by), step.flops.scaled(by)),
-        encode=replace(encode.scaled(by), per_pixel_s=encode.per_pixel_s * by),
+        Pace(by, by, by).of(profile),
         kv_move=_slowed_move(profile.kv_move, by),
         embedding_move=_slowed_move(profile.embedding_move, by),
     )

@@ -12,7 +12,6 @@ from core.stages import COUPLED, ModalityGroup
 
 # A burst that can still be borne is what tells forms apart: one that takes all there is, unless that would be
 # more than so many times what comes now.
-_FULL_LOAD = 1.0
 _MOST_TIMES = 8.0
 _BURST_WEIGHT = 0.25  # of its score, beside that of the demand at hand
 _AS_FAST = 1.05
@@ -34,7 +33,7 @@ def outlook_of(demand: Demand, num_instances: int, model: CostModel, *, with_bur
         return Outlook(demand, {})
     bursting = ModalityGroup.MULTIMODAL if ModalityGroup.MULTIMODAL in demand else ModalityGroup.TEXT
     work_s = {group: sum(stage_work_s(each, model)) for group, each in demand.items()}
-    left_s = _FULL_LOAD * num_instances - sum(work_s.values())
+    left_s = num_instances - sum(work_s.values())
     if left_s <= 0 or work_s[bursting] <= 0:
         return Outlook(demand, {})
     times = min(_MOST_TIMES, 1 + left_s / work_s[bursting])

@@ -60,8 +60,7 @@ class Reshaper:
         self._meter = meter
         self._hysteresis = hysteresis
         self._pieces = pieces
-        self._demand: Demand = {}  # of all
-        self._outlook = Outlook({}, {})  # likewise
+        self._outlook = Outlook({}, {})  # of all demand and instances
         self._left = dict.fromkeys(GROUPS, 1.0)  # share of it that pinned instances leave to the others
         self._target: Found | None = None
         self._before = 0.0  # score of what the target replaces
@@ -76,13 +75,13 @@ class Reshaper:
     def propose(self, books: Books, wanted: Mapping[str, Assignment], now_s: float) -> Reshape | None:
         """The next instances to change, for a new form or the one under way."""
         backlog = {group: books.num_waiting(group) / self._backlog_s for group in GROUPS}
-        self._demand = self._meter.demand(now_s, backlog)
+        of_all = self._meter.demand(now_s, backlog)
         self._left = left_by_pinned(
             books.instances.values(), {group: self._meter.work(group, now_s) for group in GROUPS}
         )
-        demand = {group: each.at_rate(each.rate * self._left[group]) for group, each in self._demand.items()}
+        demand = {group: each.at_rate(each.rate * self._left[group]) for group, each in of_all.items()}
         free = {name: books.instances[name] for name in wanted if not books.instances[name].is_pinned}
-        self._outlook = self._outlook_of(self._demand, len(wanted))
+        self._outlook = self._outlook_of(of_all, len(wanted))
         if not demand or not free:
             return None
         outlook = self._outlook_of(demand, len(free))
@@ -170,7 +169,7 @@ class Reshaper:
     def worsens(self, before: Mapping[str, Assignment], after: Mapping[str, Assignment]) -> bool:
         """Whether the last demand that was weighed would be served worse; unknown forms are let through."""
         forms, changed = forms_of(before), forms_of(after)
-        if not self._demand or forms is None or changed is None:
+        if not self._outlook.demand or forms is None or changed is None:
             return False
         before_score, after_score = (self._scores.score(each, self._outlook) for each in (forms, changed))
         return after_score > before_score
@@ -219,7 +218,7 @@ class Reshaper:
             "multimodal_demand": work[ModalityGroup.MULTIMODAL],
         }
         for group, burst in self._outlook.burst.items():
-            if burst is not self._demand.get(group):
+            if burst is not self._outlook.demand.get(group):
                 numbers[f"{group.value}_burst_rps"] = burst.rate
         for group in GROUPS:
             if group in found.forms:

@@ -10,6 +10,7 @@ from coordinator.policy.sets import make_scheduler
 from coordinator.policy.work import Work
 from core.stages import ModalityGroup, Stage
 from tests.coordinator.policy.cluster import PROFILE, books_of, instance, pictures, text
+from tests.coordinator.policy.clusters import clusters
 from tests.coordinator.policy.driver import dispatched
 
 SLO = Slo(2.0, 0.1)
@@ -120,15 +121,6 @@ works = st.lists(
         ),
     ),
     max_size=30,
-)
-clusters = st.lists(
-    st.tuples(
-        st.sampled_from(["e", "p", "d", "ep", "pd", "ed", "epd"]),
-        st.sampled_from(["text", "multimodal", "shared"]),
-        st.integers(0, 1200),
-    ),
-    min_size=1,
-    max_size=8,
 )
 
 

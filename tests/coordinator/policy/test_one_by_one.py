@@ -12,21 +12,13 @@ from coordinator.policy.lateness import LateYields
 from coordinator.policy.scheduler import Slo
 from coordinator.policy.turns import ArrivalTurns, FairTurns
 from tests.coordinator.policy.cluster import PROFILE, books_of, instance, pictures, text
+from tests.coordinator.policy.clusters import clusters
 from tests.coordinator.policy.driver import dispatched
 
 sizes = st.lists(st.integers(1, 3000), min_size=1, max_size=4).map(tuple)
 texts = st.builds(text, st.uuids().map(str), st.floats(0, 9), st.integers(1, 9000), st.integers(1, 500))
 media = st.builds(pictures, st.uuids().map(str), st.floats(0, 9), sizes)
 waves = st.lists(st.lists(st.one_of(texts, media), max_size=15), min_size=2, max_size=2)
-clusters = st.lists(
-    st.tuples(
-        st.sampled_from(["e", "p", "d", "ep", "pd", "ed", "epd"]),
-        st.sampled_from(["text", "multimodal", "shared"]),
-        st.integers(0, 1200),
-    ),
-    min_size=1,
-    max_size=8,
-)
 
 
 def placed(cluster, waves, *, few, together, yields):

@@ -1,113 +1,15 @@
-"""Whatever is planned and whatever fails: instances end as planned or as before, and no stage is lost."""
+"""One transition after the other: how instances come to play what is wanted, and what is refused."""
 
 from __future__ import annotations
 
-import random
-from collections.abc import Callable
-
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
-from coordinator.policy.books import Books, InstanceBook
 from coordinator.policy.plan import (
-    GROUPS,
-    Assignment,
     PlanError,
-    check_assignments,
-    lacking_stages,
-    needed_stages,
 )
-from coordinator.policy.reconciler import Reconciler
 from coordinator.policy.transition import Cleared
-from core.clock import ManualClock
-from core.stages import ModalityGroup, Roles, Stage, parse_roles
-
-TEXT, MULTI, SHARED = ModalityGroup.TEXT, ModalityGroup.MULTIMODAL, ModalityGroup.SHARED
-DEADLINE_S = 5.0
-
-
-def plays(roles: str, group: ModalityGroup = SHARED) -> Assignment:
-    return Assignment(parse_roles(roles), group)
-
-
-class World:
-    """Instances that do as they are told when the test lets them."""
-
-    def __init__(self, *present: Assignment) -> None:
-        self.books, self.clock = Books(), ManualClock()
-        self.lines: list[str] = []
-        self.reconciler = Reconciler(
-            self.books, self, self.clock, deadline_s=DEADLINE_S, note=self.lines.append
-        )
-        self.clearing: list[Callable[[Cleared], None]] = []
-        self.telling: list[tuple[str, Assignment]] = []
-        self.cleared: list[tuple[str, Roles]] = []
-        for index, each in enumerate(present):
-            self.books.add_instance(InstanceBook(f"i{index}", each.roles, each.group, 16, 100))
-
-    def clear(self, instance_id: str, given_up: Roles, on_done: Callable[[Cleared], None]) -> None:
-        self.cleared.append((instance_id, given_up))
-        self.clearing.append(on_done)
-
-    def set_roles(self, instance_id: str, assignment: Assignment) -> None:
-        self.telling.append((instance_id, assignment))
-
-    def reconcile(self, *wanted: Assignment) -> None:
-        self.reconciler.reconcile({f"i{index}": each for index, each in enumerate(wanted)})
-
-    def finish_clearing(self) -> None:
-        for on_done in self._taken(self.clearing):
-            on_done(Cleared())
-
-    def answer(self) -> None:
-        for name, assignment in self._taken(self.telling):
-            self.say(name, assignment)
-
-    def say(self, name: str, assignment: Assignment) -> None:
-        if name in self.books.instances:
-            self.books.set_roles(name, assignment.roles, assignment.group, self.clock.now_s())
-            self.reconciler.note_roles(name, assignment)
-
-    def settle(self) -> None:
-        """Until nothing more happens by itself."""
-        while self.clearing or self.telling:
-            self.finish_clearing()
-            self.answer()
-            assert not self.lacking, self.present
-
-    def finish_one(self, index: int) -> None:
-        """One of the instances that clear or have been told is done with that."""
-        if index < len(self.clearing):
-            self.clearing.pop(index)(Cleared())
-        else:
-            self.say(*self.telling.pop(index - len(self.clearing)))
-
-    @property
-    def num_pending(self) -> int:
-        return len(self.clearing) + len(self.telling)
-
-    def check_one_at_a_time(self) -> None:
-        """Where nobody takes new work of a stage and group, no more than one is closed by a switch."""
-        for group in GROUPS:
-            for stage in needed_stages(group):
-                players = [
-                    each for each in self.books.instances.values() if each.serves(group) and each.plays(stage)
-                ]
-                assert any(each.is_open for each in players) or len(players) == 1, (group, stage, players)
-
-    @property
-    def present(self) -> list[Assignment]:
-        return [Assignment(book.roles, book.group) for book in self.books.instances.values()]
-
-    @property
-    def lacking(self) -> dict[ModalityGroup, Roles]:
-        return lacking_stages(self.present)
-
-    @staticmethod
-    def _taken(things: list) -> list:
-        taken, things[:] = list(things), []
-        return taken
+from core.stages import Stage, parse_roles
+from tests.coordinator.policy.world import DEADLINE_S, MULTI, SHARED, TEXT, World, plays
 
 
 def test_an_instance_is_closed_cleared_switched_and_opened() -> None:
@@ -290,107 +192,6 @@ def test_an_instance_may_go_at_any_moment() -> None:
     world.settle()
     assert world.reconciler.num_under_way == 0
     world.reconciler.check_integrity()
-
-
-ASSIGNMENTS = st.builds(
-    Assignment,
-    st.frozensets(st.sampled_from(list(Stage)), min_size=1),
-    st.sampled_from(list(ModalityGroup)),
-)
-
-
-def random_assignments(rng: random.Random, count: int) -> list[Assignment]:
-    """That serve both groups."""
-    while True:
-        made = [
-            Assignment(frozenset(rng.sample(list(Stage), rng.randint(1, 3))), rng.choice(list(ModalityGroup)))
-            for _ in range(count)
-        ]
-        if not lacking_stages(made):
-            return made
-
-
-@pytest.mark.parametrize("seed", range(20))
-def test_random_plans_under_failures_end_as_planned_or_as_before(seed: int) -> None:
-    """500 plans each, over two to six instances: answers lost, late or never, clearing that hangs."""
-    rng = random.Random(seed)
-    world = World(*random_assignments(rng, rng.randint(2, 6)))
-    for _ in range(500):
-        before = world.present
-        wanted = random_assignments(rng, len(before))
-        world.reconcile(*wanted)
-        for _ in range(rng.randint(0, 12)):
-            _let_something_happen(rng, world)
-            assert not world.lacking, "a group was left without a stage"
-            world.reconciler.check_integrity()
-        _calm(world)
-        world.reconcile(*wanted)
-        world.settle()
-        assert world.reconciler.num_under_way == 0
-        assert world.present == wanted
-    assert world.reconciler.num_done > 500
-    assert world.reconciler.num_rolled_back > 20
-
-
-def _let_something_happen(rng: random.Random, world: World) -> None:
-    what = rng.random()
-    if what < 0.4 and world.clearing:
-        world.clearing.pop(rng.randrange(len(world.clearing)))(Cleared())
-    elif what < 0.7 and world.telling:
-        world.say(*world.telling.pop(0))
-    elif what < 0.8 and world.telling:
-        world.telling.pop(rng.randrange(len(world.telling)))  # the order is lost
-    else:
-        world.clock.advance(rng.choice((0.1, 1.0, DEADLINE_S)))
-        world.reconciler.expire()
-
-
-def _calm(world: World) -> None:
-    """The world is well again: everything asked is answered in time."""
-    for _ in range(100):
-        world.settle()
-        if world.reconciler.num_under_way == 0:
-            return
-        world.clock.advance(DEADLINE_S)
-        world.reconciler.expire()
-    raise AssertionError("transitions never end")
-
-
-def made_to_serve(drawn: list[Assignment]) -> list[Assignment]:
-    return [plays("epd"), *drawn[1:]] if lacking_stages(drawn) else drawn
-
-
-@settings(max_examples=300, deadline=None)
-@given(st.lists(ASSIGNMENTS, min_size=2, max_size=6).map(made_to_serve), st.data())
-def test_two_never_close_where_nobody_else_is_open(present: list[Assignment], data: st.DataObject) -> None:
-    """In whatever order instances are cleared and answer."""
-    some = st.lists(ASSIGNMENTS, min_size=len(present), max_size=len(present))
-    wanted = data.draw(some.map(made_to_serve))
-    world = World(*present)
-    world.reconcile(*wanted)
-    world.check_one_at_a_time()
-    while world.num_pending:
-        world.finish_one(data.draw(st.integers(0, world.num_pending - 1)))
-        world.check_one_at_a_time()
-    assert world.present == wanted
-
-
-@settings(max_examples=200, deadline=None)
-@given(st.lists(ASSIGNMENTS, min_size=1, max_size=6), st.data())
-def test_a_served_cluster_is_served_at_every_moment(present: list[Assignment], data: st.DataObject) -> None:
-    if lacking_stages(present):
-        return
-    wanted = data.draw(st.lists(ASSIGNMENTS, min_size=len(present), max_size=len(present)))
-    world = World(*present)
-    try:
-        check_assignments(wanted)
-    except PlanError:
-        with pytest.raises(PlanError):
-            world.reconcile(*wanted)
-        return
-    world.reconcile(*wanted)
-    world.settle()
-    assert world.present == wanted
 
 
 def test_what_is_settled_is_looked_at_again_only_after_a_change() -> None:
