@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from core.cache.scope import CacheScope
+
 
 @dataclass(frozen=True, slots=True)
 class ImageSource:
@@ -72,3 +74,5 @@ class GenerateCall:
     priority: int = 0
     deadline_s: float | None = None
     size_bytes: int = 0  # of the whole message
+    cache_scope: CacheScope | None = None  # None: as set for the tenant
+    cache_salt: str = ""

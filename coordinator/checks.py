@@ -18,6 +18,7 @@ from core.sampling import SamplingParams
 _ROLES = ("system", "user", "assistant")
 _MAX_ID_CHARS = 128
 _MAX_PRIORITY = 10
+_MAX_SALT_CHARS = 256
 _MAX_STOP_STRINGS = 16
 _MAX_STOP_CHARS = 256
 _MAX_STOP_IDS = 256
@@ -46,6 +47,8 @@ def check_call(call: GenerateCall, limits: DoorLimits) -> None:
         raise InvalidFieldError(
             "priority", f"{call.priority} is not between -{_MAX_PRIORITY} and {_MAX_PRIORITY}"
         )
+    if len(call.cache_salt) > _MAX_SALT_CHARS:
+        raise InvalidFieldError("cache_salt", f"longer than {_MAX_SALT_CHARS} characters")
     if call.deadline_s is not None and not call.deadline_s > 0:
         raise InvalidFieldError("deadline", "must be above 0")
     _check_messages(call.messages, limits)

@@ -20,9 +20,11 @@ from coordinator.prompt.builder import PromptBuilder
 from coordinator.prompt.tokenizer import PromptTokenizer
 from coordinator.request import PlacedMedia, Request
 from coordinator.stage_messages import MediaItem
+from core.cache.scope import CacheScope, salt_of
 from core.clock import Clock
 from core.families import MediaLayout
 from core.ids import new_request_id
+from core.sequence import CacheUse
 
 Emit = Callable[[Event], Awaitable[None]]
 
@@ -161,6 +163,8 @@ class Door:
         )
         eos = frozenset() if call.stop.ignore_eos else self._model.family.eos_token_ids
         stop_ids = eos | frozenset(call.stop.token_ids)
+        tenant = call.tenant or "default"
+        salt = salt_of(call.cache_scope or CacheScope.TENANT, tenant, call.cache_salt)
         return Request(
             request_id=request_id,
             arrival_s=arrival_s,
@@ -172,7 +176,8 @@ class Door:
             reserve_tokens=self._dispatcher.expected_tokens(max_tokens),
             media=media,
             priority=call.priority,
-            tenant=call.tenant or "default",
+            tenant=tenant,
+            cache=None if salt is None else CacheUse(salt, tenant),
         )
 
     async def _prepare_inputs(

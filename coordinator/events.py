@@ -43,6 +43,7 @@ class Usage:
     completion_tokens: int
     media_tokens: int
     cached_tokens: int
+    cached_media: int = 0  # items that did not have to be encoded
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ from coordinator.policy.view import Placement
 from coordinator.stage_messages import MediaItem, StageReport
 from core.lifecycle import RequestState, is_final, move
 from core.sampling import SamplingParams
-from core.sequence import MediaSpan, SequenceSpec
+from core.sequence import CacheUse, MediaSpan, SequenceSpec
 from core.stages import ModalityGroup, Stage
 
 _ON_THE_WAY = (RequestState.QUEUED, RequestState.ENCODING, RequestState.PREFILLING, RequestState.DECODING)
@@ -41,6 +41,7 @@ class Request:
     media: tuple[PlacedMedia, ...] = ()
     priority: int = 0
     tenant: str = "default"
+    cache: CacheUse | None = None  # None: nothing is looked up or kept
 
     state: RequestState = RequestState.QUEUED
     attempt: int = 0  # names the present dispatch on the wire
@@ -56,6 +57,7 @@ class Request:
     queued_s: float = 0.0  # since when it waits, on the coordinator's clock
     stages: list[StageSpan] = field(default_factory=list)
     cached_tokens: int = 0
+    cached_media: set[int] = field(default_factory=set)  # items that were not encoded for it
     last_loss: str = ""  # why the last attempt ended
 
     def advance(self, wanted: RequestState) -> None:
@@ -102,6 +104,7 @@ class Request:
             media=tuple(media.span for media in self.media),
             outputs=tuple(self.output.token_ids),
             stop_token_ids=self.stop_token_ids,
+            cache=self.cache,
         )
 
     @property
@@ -165,6 +168,8 @@ class Request:
         """Takes a stage's time into the story of the request."""
         if report.stage is Stage.ENCODE:
             self.encoded.add(report.item_index)
+            if report.cached_tokens:
+                self.cached_media.add(report.item_index)
         if report.stage is Stage.PREFILL:
             self.is_prefilled = True
             self.cached_tokens = report.cached_tokens

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from enum import Enum
 
 from core.costs import StepShape
-from core.sequence import FinishReason, MediaSpan, SequenceSpec, TokenLogprobs
+from core.sequence import CacheUse, FinishReason, MediaSpan, SequenceSpec, TokenLogprobs
 from core.stages import ModalityGroup, Roles, Stage
 
 
@@ -60,11 +61,57 @@ class TransferCounters:
 
 
 @dataclass(frozen=True, slots=True)
+class NeedReport:
+    """A prefill needs embeddings that it was not to be sent: their prefix was not in the cache after all."""
+
+    request_id: str
+    attempt: int
+    item_indices: tuple[int, ...]
+
+
+class CachePool(Enum):
+    KV = "kv"
+    EMBEDDING = "embedding"
+
+
+@dataclass(frozen=True, slots=True)
+class CacheCounters:
+    """What one pool's cache holds, and did since its process started."""
+
+    pool: CachePool
+    entries: int = 0
+    device_bytes: int = 0
+    host_bytes: int = 0
+    device_capacity_bytes: int = 0
+    host_capacity_bytes: int = 0
+    lookups: int = 0  # requests, or media items
+    hits: int = 0  # blocks, or embeddings
+    hit_bytes: int = 0
+    stored: int = 0
+    evictions: Mapping[str, int] = field(default_factory=dict)  # by cause: room, age, flush
+    refused: int = 0
+    saved_s: float = 0.0
+    demoted: int = 0
+    promoted: int = 0
+    pulled: int = 0  # brought from another instance
+    pulled_bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class HeartbeatReport:
     load: InstanceLoad
     roles: Roles
     group: ModalityGroup | None = None  # None: as before
     transfers: tuple[TransferCounters, ...] = ()
+    caches: tuple[CacheCounters, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class CacheReport:
+    """Keys that came to be kept, and that are kept no more, since the last report; none is in both."""
+
+    stored: tuple[bytes, ...] = ()
+    evicted: tuple[bytes, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +152,7 @@ class StageReport:
     start_ns: int
     end_ns: int
     transport: str = ""
-    cached_tokens: int = 0
+    cached_tokens: int = 0  # of ENCODE: the item's if its embedding came from a cache
     device_s: float = 0.0  # of ENCODE: the item's share of its batch's time
 
 
@@ -136,7 +183,9 @@ class MigrationReport:
     transport: str = ""
 
 
-Report = HeartbeatReport | StepReport | StageReport | FailureReport | MigrationReport
+Report = (
+    HeartbeatReport | StepReport | StageReport | FailureReport | MigrationReport | CacheReport | NeedReport
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,12 +225,15 @@ class EncodeCommand:
     media: MediaItem
     span: MediaSpan
     prefill: Peer
+    cache: CacheUse | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class PrefillCommand:
     sequence: SequenceSpec
     decode: Peer
+    prefix: Peer | None = None  # has the KV of the first prefix_tokens tokens
+    prefix_tokens: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,6 +267,14 @@ class SetRolesCommand:
 
 
 @dataclass(frozen=True, slots=True)
+class FlushCacheCommand:
+    """Forget what nobody uses; `tenant` empty: everybody's; `pool` None: both."""
+
+    tenant: str = ""
+    pool: CachePool | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class StopCommand:
     pass
 
@@ -227,5 +287,6 @@ Command = (
     | MigrateCommand
     | CancelCommand
     | SetRolesCommand
+    | FlushCacheCommand
     | StopCommand
 )

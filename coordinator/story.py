@@ -21,6 +21,7 @@ def finished_event(request: Request, now_s: float) -> FinishedEvent:
             completion_tokens=request.num_outputs,
             media_tokens=sum(request.media_tokens),
             cached_tokens=request.cached_tokens,
+            cached_media=len(request.cached_media),
         ),
         stages=_stage_story(request, now_s),
     )

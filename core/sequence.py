@@ -17,10 +17,19 @@ class MediaSpan:
     num_tokens: int
     grid: tuple[int, ...]  # patches (time, height, width) before merging
     digest: bytes  # SHA-256 of the item's bytes
+    identity: bytes = b""  # of core.cache.keys.media_identity, 32 bytes; empty: nothing of it is cached
 
     @property
     def end_token(self) -> int:
         return self.first_token + self.num_tokens
+
+
+@dataclass(frozen=True, slots=True)
+class CacheUse:
+    """What a request may find in caches, and leave there."""
+
+    salt: bytes  # of core.cache.scope.salt_of, 32 bytes
+    tenant: str  # against whose share entries count
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +47,7 @@ class SequenceSpec:
     media: tuple[MediaSpan, ...] = ()  # in order of first_token
     outputs: tuple[int, ...] = ()
     stop_token_ids: frozenset[int] = frozenset()
+    cache: CacheUse | None = None  # None: nothing is looked up or kept
 
     @property
     def key(self) -> tuple[str, int]:

@@ -8,7 +8,7 @@ import numpy as np
 
 from core.costs import StepShape
 from core.sampling import SamplingParams
-from core.sequence import FinishReason, MediaSpan, SequenceSpec, TokenLogprobs
+from core.sequence import CacheUse, FinishReason, MediaSpan, SequenceSpec, TokenLogprobs
 from core.stages import ModalityGroup, Roles, Stage
 from elasticmm.v1 import inference_pb2, stage_control_pb2
 from kv_transfer.sender import PeerAddress
@@ -96,6 +96,7 @@ def span_from(message: stage_control_pb2.MediaSpan) -> MediaSpan:
         num_tokens=message.num_tokens,
         grid=tuple(message.grid),
         digest=message.digest,
+        identity=message.identity,
     )
 
 
@@ -108,7 +109,12 @@ def sequence_from(message: stage_control_pb2.Sequence) -> SequenceSpec:
         media=tuple(sorted(map(span_from, message.media), key=lambda span: span.first_token)),
         outputs=tuple(message.output_token_ids),
         stop_token_ids=frozenset(message.stop_token_ids),
+        cache=cache_from(message.cache) if message.HasField("cache") else None,
     )
+
+
+def cache_from(message: stage_control_pb2.CacheUse) -> CacheUse:
+    return CacheUse(message.salt, message.tenant)
 
 
 def _sampling_from(message: inference_pb2.SamplingParams) -> SamplingParams:

@@ -15,6 +15,10 @@ class Placement:
     prefill: str
     decode: str
     at_s: float  # when it was chosen, on the driver's clock
+    held: frozenset[int] = frozenset()  # media items whose encoder has the embedding in its cache
+    skipped: frozenset[int] = frozenset()  # items in the cached prefix: encoded only if that is not there
+    prefix: str | None = None  # who has the prefix; None: nobody, nothing is cached
+    prefix_tokens: int = 0  # leading tokens that prefill takes from there
 
     @property
     def instance_ids(self) -> frozenset[str]:

@@ -11,6 +11,7 @@ from coordinator.stage_messages import (
     Command,
     DecodeCommand,
     EncodeCommand,
+    FlushCacheCommand,
     MigrateCommand,
     Peer,
     PrefillCommand,
@@ -18,9 +19,10 @@ from coordinator.stage_messages import (
     SetRolesCommand,
     StopCommand,
 )
+from coordinator.wire.caches import from_pool
 from coordinator.wire.inference import from_sampling
 from coordinator.wire.stages import from_group, from_media_item, from_roles
-from core.sequence import MediaSpan, SequenceSpec
+from core.sequence import CacheUse, MediaSpan, SequenceSpec
 from elasticmm.v1 import stage_control_pb2 as pb
 
 
@@ -34,10 +36,7 @@ def from_command(command: Command) -> pb.CoordinatorMessage:  # noqa: PLR0911 (o
         case EncodeCommand():
             return pb.CoordinatorMessage(encode=_from_encode(command))
         case PrefillCommand():
-            prefill = pb.PrefillCommand(
-                sequence=from_sequence(command.sequence), decode=_from_peer(command.decode)
-            )
-            return pb.CoordinatorMessage(prefill=prefill)
+            return pb.CoordinatorMessage(prefill=_from_prefill(command))
         case DecodeCommand():
             decode = pb.DecodeCommand(
                 sequence=from_sequence(command.sequence), prefill=_from_peer(command.prefill)
@@ -53,6 +52,9 @@ def from_command(command: Command) -> pb.CoordinatorMessage:  # noqa: PLR0911 (o
             if command.group is not None:
                 set_roles.group = from_group(command.group)
             return pb.CoordinatorMessage(set_roles=set_roles)
+        case FlushCacheCommand():
+            flush = pb.FlushCacheCommand(tenant=command.tenant, pool=from_pool(command.pool))
+            return pb.CoordinatorMessage(flush_cache=flush)
         case StopCommand():
             return pb.CoordinatorMessage(stop=pb.StopCommand())
 
@@ -66,6 +68,7 @@ def from_sequence(sequence: SequenceSpec) -> pb.Sequence:
         media=[from_media_span(span) for span in sequence.media],
         sampling=from_sampling(sequence.sampling),
         stop_token_ids=sorted(sequence.stop_token_ids),
+        cache=_from_cache(sequence.cache),
     )
 
 
@@ -84,6 +87,7 @@ def from_media_span(span: MediaSpan) -> pb.MediaSpan:
         num_tokens=span.num_tokens,
         grid=span.grid,
         digest=span.digest,
+        identity=span.identity,
     )
 
 
@@ -95,7 +99,21 @@ def _from_encode(command: EncodeCommand) -> pb.EncodeCommand:
         media=from_media_item(command.media),
         span=from_media_span(command.span),
         prefill=_from_peer(command.prefill),
+        cache=_from_cache(command.cache),
     )
+
+
+def _from_prefill(command: PrefillCommand) -> pb.PrefillCommand:
+    return pb.PrefillCommand(
+        sequence=from_sequence(command.sequence),
+        decode=_from_peer(command.decode),
+        prefix=None if command.prefix is None else _from_peer(command.prefix),
+        prefix_tokens=command.prefix_tokens,
+    )
+
+
+def _from_cache(cache: CacheUse | None) -> pb.CacheUse | None:
+    return None if cache is None else pb.CacheUse(salt=cache.salt, tenant=cache.tenant)
 
 
 def _from_migrate(command: MigrateCommand) -> pb.MigrateCommand:

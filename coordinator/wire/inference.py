@@ -16,6 +16,7 @@ from coordinator.calls import (
 )
 from coordinator.events import AcceptedEvent, Event, FinishedEvent, StageSpan, TokensEvent
 from coordinator.state import ServedDescription
+from core.cache.scope import CacheScope
 from core.sampling import SamplingParams
 from core.sequence import FinishReason, TokenLogprobs
 from core.stages import Stage
@@ -31,6 +32,12 @@ _STAGES = {
 _STAGES_BACK = {value: stage for stage, value in _STAGES.items()}
 _FINISHES = {FinishReason.STOP: pb.FINISH_REASON_STOP, FinishReason.LENGTH: pb.FINISH_REASON_LENGTH}
 _FINISHES_BACK = {value: reason for reason, value in _FINISHES.items()}
+_SCOPES = {
+    CacheScope.NONE: pb.CACHE_SCOPE_NONE,
+    CacheScope.TENANT: pb.CACHE_SCOPE_TENANT,
+    CacheScope.CLUSTER: pb.CACHE_SCOPE_CLUSTER,
+}
+_SCOPES_BACK = {value: scope for scope, value in _SCOPES.items()}
 
 
 def to_call(message: pb.GenerateRequest) -> GenerateCall:
@@ -44,6 +51,8 @@ def to_call(message: pb.GenerateRequest) -> GenerateCall:
         priority=message.priority,
         deadline_s=message.deadline.ToNanoseconds() / 1e9 if message.HasField("deadline") else None,
         size_bytes=message.ByteSize(),
+        cache_scope=to_scope(message.cache_scope),
+        cache_salt=message.cache_salt,
     )
 
 
@@ -100,6 +109,15 @@ def from_description(description: ServedDescription) -> pb.GetModelResponse:
     return pb.GetModelResponse(
         model=description.model, media_endpoint=description.media_endpoint, limits=limits
     )
+
+
+def to_scope(value: pb.CacheScope.ValueType) -> CacheScope | None:
+    """None for an unspecified one, or one that this version does not know."""
+    return _SCOPES_BACK.get(value)
+
+
+def from_scope(scope: CacheScope) -> pb.CacheScope.ValueType:
+    return _SCOPES[scope]
 
 
 def from_stage(stage: Stage) -> pb.Stage.ValueType:
@@ -172,6 +190,7 @@ def _from_finished(event: FinishedEvent) -> pb.Finished:
         completion_tokens=event.usage.completion_tokens,
         media_tokens=event.usage.media_tokens,
         cached_tokens=event.usage.cached_tokens,
+        cached_media=event.usage.cached_media,
     )
     return pb.Finished(
         reason=from_finish(event.reason),

@@ -13,6 +13,7 @@ from coordinator.stage_messages import (
     InstanceLoad,
     MediaItem,
     MigrationReport,
+    NeedReport,
     Report,
     StageReport,
     StepMeasure,
@@ -20,6 +21,7 @@ from coordinator.stage_messages import (
     TokenRun,
     TransferCounters,
 )
+from coordinator.wire.caches import to_cache_report, to_counters
 from coordinator.wire.inference import from_stage, to_finish, to_logprobs, to_stage
 from core.costs import StepShape
 from core.stages import ModalityGroup, Roles, Stage
@@ -87,7 +89,7 @@ def from_info(info: InstanceInfo) -> pb.Register:
     )
 
 
-def to_report(message: pb.StageMessage) -> Report:
+def to_report(message: pb.StageMessage) -> Report:  # noqa: PLR0911 (one per kind)
     """Raises InvalidFieldError for a message that is no report."""
     match message.WhichOneof("message"):
         case "heartbeat":
@@ -100,6 +102,10 @@ def to_report(message: pb.StageMessage) -> Report:
             return _to_failure(message.failure)
         case "migration":
             return _to_migration(message.migration)
+        case "cache":
+            return to_cache_report(message.cache)
+        case "need":
+            return NeedReport(message.need.request_id, message.need.attempt, tuple(message.need.item_indices))
         case other:
             raise InvalidFieldError("message", f"{other or 'nothing'} is no report of an attached instance")
 
@@ -197,7 +203,10 @@ def from_status(status: InstanceStatus) -> admin_pb2.InstanceStatus:
 
 def _to_heartbeat(message: pb.Heartbeat) -> HeartbeatReport:
     transfers = tuple(to_transfers(counters) for counters in message.transfers)
-    return HeartbeatReport(to_load(message.load), to_roles(message.roles), to_group(message.group), transfers)
+    caches = tuple(found for each in message.caches if (found := to_counters(each)) is not None)
+    return HeartbeatReport(
+        to_load(message.load), to_roles(message.roles), to_group(message.group), transfers, caches
+    )
 
 
 def _to_step(message: pb.StepReport) -> StepReport:

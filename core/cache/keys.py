@@ -19,18 +19,19 @@ def media_identity(content_digest: bytes, settings: Mapping[str, Plain]) -> byte
     """A media item as the model will see it: the digest of its bytes, and every processor setting that
     changes its pixels or how many tokens it takes.
     """
-    return _digest(_MEDIA, content_digest, settings)
+    return digest_of(_MEDIA, content_digest, settings)
 
 
 def embedding_key(model_fingerprint: str, salt: bytes, identity: bytes) -> bytes:
     """Of the embedding that this model makes of a media item, within the tenants who share the salt."""
-    return _digest(_EMBEDDING, model_fingerprint, salt, identity)
+    return digest_of(_EMBEDDING, model_fingerprint, salt, identity)
 
 
 def chain_start(model_fingerprint: str, salt: bytes) -> bytes:
     """The digest before the first granule; see `core.cache.chain`."""
-    return _digest(_CHAIN, model_fingerprint, salt)
+    return digest_of(_CHAIN, model_fingerprint, salt)
 
 
-def _digest(purpose: bytes, *parts: Plain) -> bytes:
+def digest_of(purpose: bytes, *parts: Plain) -> bytes:
+    """32 bytes of all parts; `purpose`, of at most 16 bytes, keeps digests of different kinds apart."""
     return blake2b(encoded(parts), digest_size=DIGEST_BYTES, person=purpose).digest()

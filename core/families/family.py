@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from core.cache.encoding import Plain
+from core.cache.keys import media_identity
 from core.families.media import MediaLayout, PatchLayout
 from core.sequence import MediaSpan
 
@@ -25,6 +27,7 @@ class Family:
         int
     ]  # every token that stands for or frames media; none may come from a user's text
     patches: PatchLayout
+    media_settings: Mapping[str, Plain]  # of the processor: all that it does to an item
 
     def layout(self, width: int, height: int) -> MediaLayout:
         """The grid and token count of a picture of this many pixels; raises ValueError if it is refused."""
@@ -48,6 +51,7 @@ class Family:
                 prompt.append(token)
                 continue
             digest, layout = items[len(spans)]
-            spans.append(MediaSpan(len(spans), len(prompt), layout.num_tokens, layout.grid, digest))
+            identity = media_identity(digest, self.media_settings)
+            spans.append(MediaSpan(len(spans), len(prompt), layout.num_tokens, layout.grid, digest, identity))
             prompt.extend([token] * layout.num_tokens)
         return tuple(prompt), tuple(spans)

@@ -21,6 +21,7 @@ _MERGE = 2
 def load(folder: Path) -> Family:
     config = read_json(folder, "config.json")
     text = config.get("text_config", config)
+    processor = read_processor(folder)
     return Family(
         architecture=config["architectures"][0],
         fingerprint=fingerprint(folder),
@@ -29,7 +30,8 @@ def load(folder: Path) -> Family:
         eos_token_ids=_eos_token_ids(folder, config, text),
         placeholder_token_id=_number(config, "image_token_id"),
         media_token_ids=_media_token_ids(config),
-        patches=_patches(read_processor(folder)),
+        patches=_patches(processor),
+        media_settings=processor,
     )
 
 

@@ -74,6 +74,21 @@ class AdminStub(object):
                 request_serializer=elasticmm_dot_v1_dot_admin__pb2.ResumeRequest.SerializeToString,
                 response_deserializer=elasticmm_dot_v1_dot_admin__pb2.ResumeResponse.FromString,
                 _registered_method=True)
+        self.GetCache = channel.unary_unary(
+                '/elasticmm.v1.Admin/GetCache',
+                request_serializer=elasticmm_dot_v1_dot_admin__pb2.GetCacheRequest.SerializeToString,
+                response_deserializer=elasticmm_dot_v1_dot_admin__pb2.GetCacheResponse.FromString,
+                _registered_method=True)
+        self.FlushCache = channel.unary_unary(
+                '/elasticmm.v1.Admin/FlushCache',
+                request_serializer=elasticmm_dot_v1_dot_admin__pb2.FlushCacheRequest.SerializeToString,
+                response_deserializer=elasticmm_dot_v1_dot_admin__pb2.FlushCacheResponse.FromString,
+                _registered_method=True)
+        self.ExplainCache = channel.unary_unary(
+                '/elasticmm.v1.Admin/ExplainCache',
+                request_serializer=elasticmm_dot_v1_dot_admin__pb2.ExplainCacheRequest.SerializeToString,
+                response_deserializer=elasticmm_dot_v1_dot_admin__pb2.ExplainCacheResponse.FromString,
+                _registered_method=True)
         self.Shutdown = channel.unary_unary(
                 '/elasticmm.v1.Admin/Shutdown',
                 request_serializer=elasticmm_dot_v1_dot_admin__pb2.ShutdownRequest.SerializeToString,
@@ -143,6 +158,28 @@ class AdminServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetCache(self, request, context):
+        """What the caches of all instances hold and did.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def FlushCache(self, request, context):
+        """Empties caches; who asked for what is written to the log of audits.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ExplainCache(self, request, context):
+        """What a recent request found in the caches, and why not more. NOT_FOUND: not
+        among those that are remembered.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def Shutdown(self, request, context):
         """Ends the cluster: waiting requests are refused, instances stop.
         """
@@ -192,6 +229,21 @@ def add_AdminServicer_to_server(servicer, server):
                     servicer.Resume,
                     request_deserializer=elasticmm_dot_v1_dot_admin__pb2.ResumeRequest.FromString,
                     response_serializer=elasticmm_dot_v1_dot_admin__pb2.ResumeResponse.SerializeToString,
+            ),
+            'GetCache': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetCache,
+                    request_deserializer=elasticmm_dot_v1_dot_admin__pb2.GetCacheRequest.FromString,
+                    response_serializer=elasticmm_dot_v1_dot_admin__pb2.GetCacheResponse.SerializeToString,
+            ),
+            'FlushCache': grpc.unary_unary_rpc_method_handler(
+                    servicer.FlushCache,
+                    request_deserializer=elasticmm_dot_v1_dot_admin__pb2.FlushCacheRequest.FromString,
+                    response_serializer=elasticmm_dot_v1_dot_admin__pb2.FlushCacheResponse.SerializeToString,
+            ),
+            'ExplainCache': grpc.unary_unary_rpc_method_handler(
+                    servicer.ExplainCache,
+                    request_deserializer=elasticmm_dot_v1_dot_admin__pb2.ExplainCacheRequest.FromString,
+                    response_serializer=elasticmm_dot_v1_dot_admin__pb2.ExplainCacheResponse.SerializeToString,
             ),
             'Shutdown': grpc.unary_unary_rpc_method_handler(
                     servicer.Shutdown,
@@ -415,6 +467,87 @@ class Admin(object):
             '/elasticmm.v1.Admin/Resume',
             elasticmm_dot_v1_dot_admin__pb2.ResumeRequest.SerializeToString,
             elasticmm_dot_v1_dot_admin__pb2.ResumeResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetCache(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/elasticmm.v1.Admin/GetCache',
+            elasticmm_dot_v1_dot_admin__pb2.GetCacheRequest.SerializeToString,
+            elasticmm_dot_v1_dot_admin__pb2.GetCacheResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def FlushCache(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/elasticmm.v1.Admin/FlushCache',
+            elasticmm_dot_v1_dot_admin__pb2.FlushCacheRequest.SerializeToString,
+            elasticmm_dot_v1_dot_admin__pb2.FlushCacheResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ExplainCache(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/elasticmm.v1.Admin/ExplainCache',
+            elasticmm_dot_v1_dot_admin__pb2.ExplainCacheRequest.SerializeToString,
+            elasticmm_dot_v1_dot_admin__pb2.ExplainCacheResponse.FromString,
             options,
             channel_credentials,
             insecure,

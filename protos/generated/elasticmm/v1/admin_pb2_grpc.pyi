@@ -53,6 +53,14 @@ class AdminStub:
     """
     Resume: _grpc.UnaryUnaryMultiCallable[_admin_pb2.ResumeRequest, _admin_pb2.ResumeResponse]
     """Gives a drained instance work again."""
+    GetCache: _grpc.UnaryUnaryMultiCallable[_admin_pb2.GetCacheRequest, _admin_pb2.GetCacheResponse]
+    """What the caches of all instances hold and did."""
+    FlushCache: _grpc.UnaryUnaryMultiCallable[_admin_pb2.FlushCacheRequest, _admin_pb2.FlushCacheResponse]
+    """Empties caches; who asked for what is written to the log of audits."""
+    ExplainCache: _grpc.UnaryUnaryMultiCallable[_admin_pb2.ExplainCacheRequest, _admin_pb2.ExplainCacheResponse]
+    """What a recent request found in the caches, and why not more. NOT_FOUND: not
+    among those that are remembered.
+    """
     Shutdown: _grpc.UnaryUnaryMultiCallable[_admin_pb2.ShutdownRequest, _admin_pb2.ShutdownResponse]
     """Ends the cluster: waiting requests are refused, instances stop."""
 
@@ -81,6 +89,14 @@ class AdminAsyncStub(AdminStub):
     """
     Resume: _aio.UnaryUnaryMultiCallable[_admin_pb2.ResumeRequest, _admin_pb2.ResumeResponse]  # type: ignore[assignment]
     """Gives a drained instance work again."""
+    GetCache: _aio.UnaryUnaryMultiCallable[_admin_pb2.GetCacheRequest, _admin_pb2.GetCacheResponse]  # type: ignore[assignment]
+    """What the caches of all instances hold and did."""
+    FlushCache: _aio.UnaryUnaryMultiCallable[_admin_pb2.FlushCacheRequest, _admin_pb2.FlushCacheResponse]  # type: ignore[assignment]
+    """Empties caches; who asked for what is written to the log of audits."""
+    ExplainCache: _aio.UnaryUnaryMultiCallable[_admin_pb2.ExplainCacheRequest, _admin_pb2.ExplainCacheResponse]  # type: ignore[assignment]
+    """What a recent request found in the caches, and why not more. NOT_FOUND: not
+    among those that are remembered.
+    """
     Shutdown: _aio.UnaryUnaryMultiCallable[_admin_pb2.ShutdownRequest, _admin_pb2.ShutdownResponse]  # type: ignore[assignment]
     """Ends the cluster: waiting requests are refused, instances stop."""
 
@@ -154,6 +170,32 @@ class AdminServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_admin_pb2.ResumeResponse, _abc.Awaitable[_admin_pb2.ResumeResponse]]:
         """Gives a drained instance work again."""
+
+    @_abc_1.abstractmethod
+    def GetCache(
+        self,
+        request: _admin_pb2.GetCacheRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_admin_pb2.GetCacheResponse, _abc.Awaitable[_admin_pb2.GetCacheResponse]]:
+        """What the caches of all instances hold and did."""
+
+    @_abc_1.abstractmethod
+    def FlushCache(
+        self,
+        request: _admin_pb2.FlushCacheRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_admin_pb2.FlushCacheResponse, _abc.Awaitable[_admin_pb2.FlushCacheResponse]]:
+        """Empties caches; who asked for what is written to the log of audits."""
+
+    @_abc_1.abstractmethod
+    def ExplainCache(
+        self,
+        request: _admin_pb2.ExplainCacheRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_admin_pb2.ExplainCacheResponse, _abc.Awaitable[_admin_pb2.ExplainCacheResponse]]:
+        """What a recent request found in the caches, and why not more. NOT_FOUND: not
+        among those that are remembered.
+        """
 
     @_abc_1.abstractmethod
     def Shutdown(

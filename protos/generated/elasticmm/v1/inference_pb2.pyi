@@ -20,6 +20,31 @@ else:
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
+class _CacheScope:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _CacheScopeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_CacheScope.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    CACHE_SCOPE_UNSPECIFIED: _CacheScope.ValueType  # 0
+    CACHE_SCOPE_NONE: _CacheScope.ValueType  # 1
+    """Nothing is looked up or kept."""
+    CACHE_SCOPE_TENANT: _CacheScope.ValueType  # 2
+    """Requests of the same tenant."""
+    CACHE_SCOPE_CLUSTER: _CacheScope.ValueType  # 3
+    """Requests of all tenants that ask for this scope and may."""
+
+class CacheScope(_CacheScope, metaclass=_CacheScopeEnumTypeWrapper): ...
+
+CACHE_SCOPE_UNSPECIFIED: CacheScope.ValueType  # 0
+CACHE_SCOPE_NONE: CacheScope.ValueType  # 1
+"""Nothing is looked up or kept."""
+CACHE_SCOPE_TENANT: CacheScope.ValueType  # 2
+"""Requests of the same tenant."""
+CACHE_SCOPE_CLUSTER: CacheScope.ValueType  # 3
+"""Requests of all tenants that ask for this scope and may."""
+Global___CacheScope: _TypeAlias = CacheScope  # noqa: Y015
+
 class _FinishReason:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -72,6 +97,8 @@ class GenerateRequest(_message.Message):
     TENANT_FIELD_NUMBER: _builtins.int
     PRIORITY_FIELD_NUMBER: _builtins.int
     DEADLINE_FIELD_NUMBER: _builtins.int
+    CACHE_SCOPE_FIELD_NUMBER: _builtins.int
+    CACHE_SALT_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     """Idempotency key, at most 128 characters. Empty: the server makes one.
     A key that is running already is refused with ALREADY_EXISTS.
@@ -82,6 +109,14 @@ class GenerateRequest(_message.Message):
     """Whose request this is; tenants share no cache. Empty: "default"."""
     priority: _builtins.int
     """Higher goes first among waiting requests; between -10 and 10."""
+    cache_scope: Global___CacheScope.ValueType
+    """Who may find what this request leaves in the caches, and whose it may find.
+    Unspecified: as set for the tenant, else TENANT.
+    """
+    cache_salt: _builtins.str
+    """Only requests with the same salt, within the scope, share cache entries; at
+    most 256 characters.
+    """
     @_builtins.property
     def messages(self) -> _containers.RepeatedCompositeFieldContainer[Global___Message]:
         """The conversation, oldest first. At least one message."""
@@ -109,10 +144,12 @@ class GenerateRequest(_message.Message):
         tenant: _builtins.str = ...,
         priority: _builtins.int = ...,
         deadline: _duration_pb2.Duration | None = ...,
+        cache_scope: Global___CacheScope.ValueType = ...,
+        cache_salt: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["deadline", b"deadline", "sampling", b"sampling", "stop", b"stop"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["deadline", b"deadline", "messages", b"messages", "model", b"model", "priority", b"priority", "request_id", b"request_id", "sampling", b"sampling", "stop", b"stop", "tenant", b"tenant"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cache_salt", b"cache_salt", "cache_scope", b"cache_scope", "deadline", b"deadline", "messages", b"messages", "model", b"model", "priority", b"priority", "request_id", b"request_id", "sampling", b"sampling", "stop", b"stop", "tenant", b"tenant"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -519,6 +556,7 @@ class Usage(_message.Message):
     COMPLETION_TOKENS_FIELD_NUMBER: _builtins.int
     MEDIA_TOKENS_FIELD_NUMBER: _builtins.int
     CACHED_TOKENS_FIELD_NUMBER: _builtins.int
+    CACHED_MEDIA_FIELD_NUMBER: _builtins.int
     prompt_tokens: _builtins.int
     """Prompt length, media tokens included."""
     completion_tokens: _builtins.int
@@ -526,6 +564,8 @@ class Usage(_message.Message):
     """Tokens of the prompt that stand for media."""
     cached_tokens: _builtins.int
     """Tokens of the prompt that came from a cache."""
+    cached_media: _builtins.int
+    """Media items that did not have to be encoded."""
     def __init__(
         self,
         *,
@@ -533,10 +573,11 @@ class Usage(_message.Message):
         completion_tokens: _builtins.int = ...,
         media_tokens: _builtins.int = ...,
         cached_tokens: _builtins.int = ...,
+        cached_media: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cached_tokens", b"cached_tokens", "completion_tokens", b"completion_tokens", "media_tokens", b"media_tokens", "prompt_tokens", b"prompt_tokens"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cached_media", b"cached_media", "cached_tokens", b"cached_tokens", "completion_tokens", b"completion_tokens", "media_tokens", b"media_tokens", "prompt_tokens", b"prompt_tokens"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -657,16 +698,20 @@ class UploadRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     DATA_FIELD_NUMBER: _builtins.int
+    TENANT_FIELD_NUMBER: _builtins.int
     data: _builtins.bytes
     """The next bytes of the file, at most 1 MiB."""
+    tenant: _builtins.str
+    """Who may name the item by its digest, in the first message; empty: "default"."""
     def __init__(
         self,
         *,
         data: _builtins.bytes = ...,
+        tenant: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["data", b"data"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["data", b"data", "tenant", b"tenant"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1e\x65lasticmm/v1/media_store.proto\x12\x0c\x65lasticmm.v1\"_\n\x0eResolveRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x10\n\x06\x64igest\x18\x02 \x01(\x0cH\x00\x12\x0e\n\x04\x64\x61ta\x18\x03 \x01(\x0cH\x00\x12\r\n\x03url\x18\x04 \x01(\tH\x00\x42\x08\n\x06source\"8\n\x0fResolveResponse\x12%\n\x04item\x18\x01 \x01(\x0b\x32\x17.elasticmm.v1.MediaItem\"\x96\x01\n\tMediaItem\x12\x0e\n\x06\x64igest\x18\x01 \x01(\x0c\x12\x12\n\nsize_bytes\x18\x02 \x01(\x04\x12\r\n\x05width\x18\x03 \x01(\r\x12\x0e\n\x06height\x18\x04 \x01(\r\x12\x12\n\nmedia_type\x18\x05 \x01(\t\x12\x10\n\x08\x65ndpoint\x18\x06 \x01(\t\x12\x0f\n\x07segment\x18\x07 \x01(\t\x12\x0f\n\x07host_id\x18\x08 \x01(\t\"\x1d\n\x0bPullRequest\x12\x0e\n\x06\x64igest\x18\x01 \x01(\x0c\"\x1c\n\x0cPullResponse\x12\x0c\n\x04\x64\x61ta\x18\x01 \x01(\x0c\"$\n\x0eReleaseRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\"\x11\n\x0fReleaseResponse2\xdd\x01\n\nMediaStore\x12\x46\n\x07Resolve\x12\x1c.elasticmm.v1.ResolveRequest\x1a\x1d.elasticmm.v1.ResolveResponse\x12?\n\x04Pull\x12\x19.elasticmm.v1.PullRequest\x1a\x1a.elasticmm.v1.PullResponse0\x01\x12\x46\n\x07Release\x12\x1c.elasticmm.v1.ReleaseRequest\x1a\x1d.elasticmm.v1.ReleaseResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1e\x65lasticmm/v1/media_store.proto\x12\x0c\x65lasticmm.v1\"o\n\x0eResolveRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x10\n\x06\x64igest\x18\x02 \x01(\x0cH\x00\x12\x0e\n\x04\x64\x61ta\x18\x03 \x01(\x0cH\x00\x12\r\n\x03url\x18\x04 \x01(\tH\x00\x12\x0e\n\x06tenant\x18\x05 \x01(\tB\x08\n\x06source\"8\n\x0fResolveResponse\x12%\n\x04item\x18\x01 \x01(\x0b\x32\x17.elasticmm.v1.MediaItem\"\x96\x01\n\tMediaItem\x12\x0e\n\x06\x64igest\x18\x01 \x01(\x0c\x12\x12\n\nsize_bytes\x18\x02 \x01(\x04\x12\r\n\x05width\x18\x03 \x01(\r\x12\x0e\n\x06height\x18\x04 \x01(\r\x12\x12\n\nmedia_type\x18\x05 \x01(\t\x12\x10\n\x08\x65ndpoint\x18\x06 \x01(\t\x12\x0f\n\x07segment\x18\x07 \x01(\t\x12\x0f\n\x07host_id\x18\x08 \x01(\t\"\x1d\n\x0bPullRequest\x12\x0e\n\x06\x64igest\x18\x01 \x01(\x0c\"\x1c\n\x0cPullResponse\x12\x0c\n\x04\x64\x61ta\x18\x01 \x01(\x0c\"$\n\x0eReleaseRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\"\x11\n\x0fReleaseResponse2\xdd\x01\n\nMediaStore\x12\x46\n\x07Resolve\x12\x1c.elasticmm.v1.ResolveRequest\x1a\x1d.elasticmm.v1.ResolveResponse\x12?\n\x04Pull\x12\x19.elasticmm.v1.PullRequest\x1a\x1a.elasticmm.v1.PullResponse0\x01\x12\x46\n\x07Release\x12\x1c.elasticmm.v1.ReleaseRequest\x1a\x1d.elasticmm.v1.ReleaseResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -32,19 +32,19 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'elasticmm.v1.media_store_pb
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_RESOLVEREQUEST']._serialized_start=48
-  _globals['_RESOLVEREQUEST']._serialized_end=143
-  _globals['_RESOLVERESPONSE']._serialized_start=145
-  _globals['_RESOLVERESPONSE']._serialized_end=201
-  _globals['_MEDIAITEM']._serialized_start=204
-  _globals['_MEDIAITEM']._serialized_end=354
-  _globals['_PULLREQUEST']._serialized_start=356
-  _globals['_PULLREQUEST']._serialized_end=385
-  _globals['_PULLRESPONSE']._serialized_start=387
-  _globals['_PULLRESPONSE']._serialized_end=415
-  _globals['_RELEASEREQUEST']._serialized_start=417
-  _globals['_RELEASEREQUEST']._serialized_end=453
-  _globals['_RELEASERESPONSE']._serialized_start=455
-  _globals['_RELEASERESPONSE']._serialized_end=472
-  _globals['_MEDIASTORE']._serialized_start=475
-  _globals['_MEDIASTORE']._serialized_end=696
+  _globals['_RESOLVEREQUEST']._serialized_end=159
+  _globals['_RESOLVERESPONSE']._serialized_start=161
+  _globals['_RESOLVERESPONSE']._serialized_end=217
+  _globals['_MEDIAITEM']._serialized_start=220
+  _globals['_MEDIAITEM']._serialized_end=370
+  _globals['_PULLREQUEST']._serialized_start=372
+  _globals['_PULLREQUEST']._serialized_end=401
+  _globals['_PULLRESPONSE']._serialized_start=403
+  _globals['_PULLRESPONSE']._serialized_end=431
+  _globals['_RELEASEREQUEST']._serialized_start=433
+  _globals['_RELEASEREQUEST']._serialized_end=469
+  _globals['_RELEASERESPONSE']._serialized_start=471
+  _globals['_RELEASERESPONSE']._serialized_end=488
+  _globals['_MEDIASTORE']._serialized_start=491
+  _globals['_MEDIASTORE']._serialized_end=712
 # @@protoc_insertion_point(module_scope)

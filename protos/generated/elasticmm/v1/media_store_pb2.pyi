@@ -26,10 +26,13 @@ class ResolveRequest(_message.Message):
     DIGEST_FIELD_NUMBER: _builtins.int
     DATA_FIELD_NUMBER: _builtins.int
     URL_FIELD_NUMBER: _builtins.int
+    TENANT_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     digest: _builtins.bytes
     data: _builtins.bytes
     url: _builtins.str
+    tenant: _builtins.str
+    """Only items that this tenant has brought can be named by digest."""
     def __init__(
         self,
         *,
@@ -37,10 +40,11 @@ class ResolveRequest(_message.Message):
         digest: _builtins.bytes = ...,
         data: _builtins.bytes = ...,
         url: _builtins.str = ...,
+        tenant: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["data", b"data", "digest", b"digest", "source", b"source", "url", b"url"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["data", b"data", "digest", b"digest", "request_id", b"request_id", "source", b"source", "url", b"url"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["data", b"data", "digest", b"digest", "request_id", b"request_id", "source", b"source", "tenant", b"tenant", "url", b"url"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_source: _TypeAlias = _typing.Literal["digest", "data", "url"]  # noqa: Y015
     _WhichOneofArgType_source: _TypeAlias = _typing.Literal["source", b"source"]  # noqa: Y015

@@ -42,6 +42,23 @@ MODALITY_GROUP_MULTIMODAL: ModalityGroup.ValueType  # 2
 MODALITY_GROUP_SHARED: ModalityGroup.ValueType  # 3
 Global___ModalityGroup: _TypeAlias = ModalityGroup  # noqa: Y015
 
+class _CachePool:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _CachePoolEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_CachePool.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    CACHE_POOL_UNSPECIFIED: _CachePool.ValueType  # 0
+    CACHE_POOL_KV: _CachePool.ValueType  # 1
+    CACHE_POOL_EMBEDDING: _CachePool.ValueType  # 2
+
+class CachePool(_CachePool, metaclass=_CachePoolEnumTypeWrapper): ...
+
+CACHE_POOL_UNSPECIFIED: CachePool.ValueType  # 0
+CACHE_POOL_KV: CachePool.ValueType  # 1
+CACHE_POOL_EMBEDDING: CachePool.ValueType  # 2
+Global___CachePool: _TypeAlias = CachePool  # noqa: Y015
+
 @_typing.final
 class StageMessage(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
@@ -52,6 +69,8 @@ class StageMessage(_message.Message):
     STAGE_FIELD_NUMBER: _builtins.int
     FAILURE_FIELD_NUMBER: _builtins.int
     MIGRATION_FIELD_NUMBER: _builtins.int
+    CACHE_FIELD_NUMBER: _builtins.int
+    NEED_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def register(self) -> Global___Register: ...
     @_builtins.property
@@ -64,6 +83,10 @@ class StageMessage(_message.Message):
     def failure(self) -> Global___FailureReport: ...
     @_builtins.property
     def migration(self) -> Global___MigrationReport: ...
+    @_builtins.property
+    def cache(self) -> Global___CacheReport: ...
+    @_builtins.property
+    def need(self) -> Global___NeedReport: ...
     def __init__(
         self,
         *,
@@ -73,12 +96,14 @@ class StageMessage(_message.Message):
         stage: Global___StageReport | None = ...,
         failure: Global___FailureReport | None = ...,
         migration: Global___MigrationReport | None = ...,
+        cache: Global___CacheReport | None = ...,
+        need: Global___NeedReport | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["failure", b"failure", "heartbeat", b"heartbeat", "message", b"message", "migration", b"migration", "register", b"register", "stage", b"stage", "step", b"step"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["cache", b"cache", "failure", b"failure", "heartbeat", b"heartbeat", "message", b"message", "migration", b"migration", "need", b"need", "register", b"register", "stage", b"stage", "step", b"step"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["failure", b"failure", "heartbeat", b"heartbeat", "message", b"message", "migration", b"migration", "register", b"register", "stage", b"stage", "step", b"step"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cache", b"cache", "failure", b"failure", "heartbeat", b"heartbeat", "message", b"message", "migration", b"migration", "need", b"need", "register", b"register", "stage", b"stage", "step", b"step"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_message: _TypeAlias = _typing.Literal["register", "heartbeat", "step", "stage", "failure", "migration"]  # noqa: Y015
+    _WhichOneofReturnType_message: _TypeAlias = _typing.Literal["register", "heartbeat", "step", "stage", "failure", "migration", "cache", "need"]  # noqa: Y015
     _WhichOneofArgType_message: _TypeAlias = _typing.Literal["message", b"message"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_message) -> _WhichOneofReturnType_message | None: ...
 
@@ -96,6 +121,7 @@ class CoordinatorMessage(_message.Message):
     SET_ROLES_FIELD_NUMBER: _builtins.int
     STOP_FIELD_NUMBER: _builtins.int
     MIGRATE_FIELD_NUMBER: _builtins.int
+    FLUSH_CACHE_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def registered(self) -> Global___Registered: ...
     @_builtins.property
@@ -112,6 +138,8 @@ class CoordinatorMessage(_message.Message):
     def stop(self) -> Global___StopCommand: ...
     @_builtins.property
     def migrate(self) -> Global___MigrateCommand: ...
+    @_builtins.property
+    def flush_cache(self) -> Global___FlushCacheCommand: ...
     def __init__(
         self,
         *,
@@ -123,12 +151,13 @@ class CoordinatorMessage(_message.Message):
         set_roles: Global___SetRolesCommand | None = ...,
         stop: Global___StopCommand | None = ...,
         migrate: Global___MigrateCommand | None = ...,
+        flush_cache: Global___FlushCacheCommand | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["cancel", b"cancel", "decode", b"decode", "encode", b"encode", "message", b"message", "migrate", b"migrate", "prefill", b"prefill", "registered", b"registered", "set_roles", b"set_roles", "stop", b"stop"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["cancel", b"cancel", "decode", b"decode", "encode", b"encode", "flush_cache", b"flush_cache", "message", b"message", "migrate", b"migrate", "prefill", b"prefill", "registered", b"registered", "set_roles", b"set_roles", "stop", b"stop"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cancel", b"cancel", "decode", b"decode", "encode", b"encode", "message", b"message", "migrate", b"migrate", "prefill", b"prefill", "registered", b"registered", "set_roles", b"set_roles", "stop", b"stop"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cancel", b"cancel", "decode", b"decode", "encode", b"encode", "flush_cache", b"flush_cache", "message", b"message", "migrate", b"migrate", "prefill", b"prefill", "registered", b"registered", "set_roles", b"set_roles", "stop", b"stop"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_message: _TypeAlias = _typing.Literal["registered", "encode", "prefill", "decode", "cancel", "set_roles", "stop", "migrate"]  # noqa: Y015
+    _WhichOneofReturnType_message: _TypeAlias = _typing.Literal["registered", "encode", "prefill", "decode", "cancel", "set_roles", "stop", "migrate", "flush_cache"]  # noqa: Y015
     _WhichOneofArgType_message: _TypeAlias = _typing.Literal["message", b"message"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_message) -> _WhichOneofReturnType_message | None: ...
 
@@ -280,6 +309,7 @@ class Heartbeat(_message.Message):
     ROLES_FIELD_NUMBER: _builtins.int
     TRANSFERS_FIELD_NUMBER: _builtins.int
     GROUP_FIELD_NUMBER: _builtins.int
+    CACHES_FIELD_NUMBER: _builtins.int
     group: Global___ModalityGroup.ValueType
     @_builtins.property
     def load(self) -> Global___Load: ...
@@ -289,6 +319,8 @@ class Heartbeat(_message.Message):
     def transfers(self) -> _containers.RepeatedCompositeFieldContainer[Global___TransferCounters]:
         """What was sent so far, per peer and transport."""
 
+    @_builtins.property
+    def caches(self) -> _containers.RepeatedCompositeFieldContainer[Global___CacheCounters]: ...
     def __init__(
         self,
         *,
@@ -296,14 +328,138 @@ class Heartbeat(_message.Message):
         roles: _abc.Iterable[_inference_pb2.Stage.ValueType] | None = ...,
         transfers: _abc.Iterable[Global___TransferCounters] | None = ...,
         group: Global___ModalityGroup.ValueType = ...,
+        caches: _abc.Iterable[Global___CacheCounters] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["load", b"load"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["group", b"group", "load", b"load", "roles", b"roles", "transfers", b"transfers"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["caches", b"caches", "group", b"group", "load", b"load", "roles", b"roles", "transfers", b"transfers"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Heartbeat: _TypeAlias = Heartbeat  # noqa: Y015
+
+@_typing.final
+class CacheReport(_message.Message):
+    """Keys that came to be kept here and keys that are kept no more, since the last
+    report; no key stands in both.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STORED_FIELD_NUMBER: _builtins.int
+    EVICTED_FIELD_NUMBER: _builtins.int
+    stored: _builtins.bytes
+    """Digests of 32 bytes each, one after the other."""
+    evicted: _builtins.bytes
+    def __init__(
+        self,
+        *,
+        stored: _builtins.bytes = ...,
+        evicted: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["evicted", b"evicted", "stored", b"stored"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CacheReport: _TypeAlias = CacheReport  # noqa: Y015
+
+@_typing.final
+class CacheCounters(_message.Message):
+    """Of one pool's cache; counts from the start of the process."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class EvictionsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.int
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.int = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    POOL_FIELD_NUMBER: _builtins.int
+    ENTRIES_FIELD_NUMBER: _builtins.int
+    DEVICE_BYTES_FIELD_NUMBER: _builtins.int
+    HOST_BYTES_FIELD_NUMBER: _builtins.int
+    DEVICE_CAPACITY_BYTES_FIELD_NUMBER: _builtins.int
+    HOST_CAPACITY_BYTES_FIELD_NUMBER: _builtins.int
+    LOOKUPS_FIELD_NUMBER: _builtins.int
+    HITS_FIELD_NUMBER: _builtins.int
+    HIT_BYTES_FIELD_NUMBER: _builtins.int
+    STORED_FIELD_NUMBER: _builtins.int
+    EVICTIONS_FIELD_NUMBER: _builtins.int
+    REFUSED_FIELD_NUMBER: _builtins.int
+    SAVED_S_FIELD_NUMBER: _builtins.int
+    DEMOTED_FIELD_NUMBER: _builtins.int
+    PROMOTED_FIELD_NUMBER: _builtins.int
+    PULLED_FIELD_NUMBER: _builtins.int
+    PULLED_BYTES_FIELD_NUMBER: _builtins.int
+    pool: Global___CachePool.ValueType
+    entries: _builtins.int
+    device_bytes: _builtins.int
+    host_bytes: _builtins.int
+    device_capacity_bytes: _builtins.int
+    host_capacity_bytes: _builtins.int
+    lookups: _builtins.int
+    """Requests (of KV) or items (of embeddings) that were looked for."""
+    hits: _builtins.int
+    """Blocks or embeddings that were found."""
+    hit_bytes: _builtins.int
+    stored: _builtins.int
+    refused: _builtins.int
+    """Could not be kept."""
+    saved_s: _builtins.float
+    demoted: _builtins.int
+    promoted: _builtins.int
+    pulled: _builtins.int
+    """Brought from another instance, and how many bytes."""
+    pulled_bytes: _builtins.int
+    @_builtins.property
+    def evictions(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]:
+        """By cause: "room", "age", "flush"."""
+
+    def __init__(
+        self,
+        *,
+        pool: Global___CachePool.ValueType = ...,
+        entries: _builtins.int = ...,
+        device_bytes: _builtins.int = ...,
+        host_bytes: _builtins.int = ...,
+        device_capacity_bytes: _builtins.int = ...,
+        host_capacity_bytes: _builtins.int = ...,
+        lookups: _builtins.int = ...,
+        hits: _builtins.int = ...,
+        hit_bytes: _builtins.int = ...,
+        stored: _builtins.int = ...,
+        evictions: _abc.Mapping[_builtins.str, _builtins.int] | None = ...,
+        refused: _builtins.int = ...,
+        saved_s: _builtins.float = ...,
+        demoted: _builtins.int = ...,
+        promoted: _builtins.int = ...,
+        pulled: _builtins.int = ...,
+        pulled_bytes: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["demoted", b"demoted", "device_bytes", b"device_bytes", "device_capacity_bytes", b"device_capacity_bytes", "entries", b"entries", "evictions", b"evictions", "hit_bytes", b"hit_bytes", "hits", b"hits", "host_bytes", b"host_bytes", "host_capacity_bytes", b"host_capacity_bytes", "lookups", b"lookups", "pool", b"pool", "promoted", b"promoted", "pulled", b"pulled", "pulled_bytes", b"pulled_bytes", "refused", b"refused", "saved_s", b"saved_s", "stored", b"stored"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CacheCounters: _TypeAlias = CacheCounters  # noqa: Y015
 
 @_typing.final
 class TransferCounters(_message.Message):
@@ -499,7 +655,9 @@ class StageReport(_message.Message):
     end_ns: _builtins.int
     transport: _builtins.str
     cached_tokens: _builtins.int
-    """For PREFILL: prompt tokens that came from a cache."""
+    """For PREFILL: tokens that came from a cache. For ENCODE: the item's tokens if
+    its embedding came from one.
+    """
     device_s: _builtins.float
     """For ENCODE: seconds on the device, the item's share of its batch by tokens."""
     def __init__(
@@ -600,6 +758,7 @@ class EncodeCommand(_message.Message):
     MEDIA_FIELD_NUMBER: _builtins.int
     SPAN_FIELD_NUMBER: _builtins.int
     PREFILL_FIELD_NUMBER: _builtins.int
+    CACHE_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     attempt: _builtins.int
     item_index: _builtins.int
@@ -613,6 +772,8 @@ class EncodeCommand(_message.Message):
         are co-located.
         """
 
+    @_builtins.property
+    def cache(self) -> Global___CacheUse: ...
     def __init__(
         self,
         *,
@@ -622,10 +783,11 @@ class EncodeCommand(_message.Message):
         media: _media_store_pb2.MediaItem | None = ...,
         span: Global___MediaSpan | None = ...,
         prefill: Global___Peer | None = ...,
+        cache: Global___CacheUse | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["media", b"media", "prefill", b"prefill", "span", b"span"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["cache", b"cache", "media", b"media", "prefill", b"prefill", "span", b"span"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "item_index", b"item_index", "media", b"media", "prefill", b"prefill", "request_id", b"request_id", "span", b"span"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "cache", b"cache", "item_index", b"item_index", "media", b"media", "prefill", b"prefill", "request_id", b"request_id", "span", b"span"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -642,10 +804,15 @@ class MediaSpan(_message.Message):
     NUM_TOKENS_FIELD_NUMBER: _builtins.int
     GRID_FIELD_NUMBER: _builtins.int
     DIGEST_FIELD_NUMBER: _builtins.int
+    IDENTITY_FIELD_NUMBER: _builtins.int
     item_index: _builtins.int
     first_token: _builtins.int
     num_tokens: _builtins.int
     digest: _builtins.bytes
+    identity: _builtins.bytes
+    """Digest over `digest` and every processor setting that changes the item's
+    pixels or token count, 32 bytes.
+    """
     @_builtins.property
     def grid(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
         """Patch grid (time, height, width) before merging."""
@@ -658,10 +825,11 @@ class MediaSpan(_message.Message):
         num_tokens: _builtins.int = ...,
         grid: _abc.Iterable[_builtins.int] | None = ...,
         digest: _builtins.bytes = ...,
+        identity: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["digest", b"digest", "first_token", b"first_token", "grid", b"grid", "item_index", b"item_index", "num_tokens", b"num_tokens"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["digest", b"digest", "first_token", b"first_token", "grid", b"grid", "identity", b"identity", "item_index", b"item_index", "num_tokens", b"num_tokens"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -680,6 +848,7 @@ class Sequence(_message.Message):
     MEDIA_FIELD_NUMBER: _builtins.int
     SAMPLING_FIELD_NUMBER: _builtins.int
     STOP_TOKEN_IDS_FIELD_NUMBER: _builtins.int
+    CACHE_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     attempt: _builtins.int
     """Counts dispatches of the request; messages of older ones are dropped."""
@@ -697,6 +866,8 @@ class Sequence(_message.Message):
 
     @_builtins.property
     def stop_token_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]: ...
+    @_builtins.property
+    def cache(self) -> Global___CacheUse: ...
     def __init__(
         self,
         *,
@@ -707,14 +878,41 @@ class Sequence(_message.Message):
         media: _abc.Iterable[Global___MediaSpan] | None = ...,
         sampling: _inference_pb2.SamplingParams | None = ...,
         stop_token_ids: _abc.Iterable[_builtins.int] | None = ...,
+        cache: Global___CacheUse | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["sampling", b"sampling"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["cache", b"cache", "sampling", b"sampling"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "media", b"media", "output_token_ids", b"output_token_ids", "prompt_token_ids", b"prompt_token_ids", "request_id", b"request_id", "sampling", b"sampling", "stop_token_ids", b"stop_token_ids"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "cache", b"cache", "media", b"media", "output_token_ids", b"output_token_ids", "prompt_token_ids", b"prompt_token_ids", "request_id", b"request_id", "sampling", b"sampling", "stop_token_ids", b"stop_token_ids"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Sequence: _TypeAlias = Sequence  # noqa: Y015
+
+@_typing.final
+class CacheUse(_message.Message):
+    """What a request may find in caches and leave there. Unset: nothing."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SALT_FIELD_NUMBER: _builtins.int
+    TENANT_FIELD_NUMBER: _builtins.int
+    salt: _builtins.bytes
+    """Part of every key, 32 bytes."""
+    tenant: _builtins.str
+    """Against whose share entries count."""
+    def __init__(
+        self,
+        *,
+        salt: _builtins.bytes = ...,
+        tenant: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["salt", b"salt", "tenant", b"tenant"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CacheUse: _TypeAlias = CacheUse  # noqa: Y015
 
 @_typing.final
 class PrefillCommand(_message.Message):
@@ -722,21 +920,30 @@ class PrefillCommand(_message.Message):
 
     SEQUENCE_FIELD_NUMBER: _builtins.int
     DECODE_FIELD_NUMBER: _builtins.int
+    PREFIX_FIELD_NUMBER: _builtins.int
+    PREFIX_TOKENS_FIELD_NUMBER: _builtins.int
+    prefix_tokens: _builtins.int
     @_builtins.property
     def sequence(self) -> Global___Sequence: ...
     @_builtins.property
     def decode(self) -> Global___Peer:
         """Who decodes; the instance itself where PREFILL and DECODE are co-located."""
 
+    @_builtins.property
+    def prefix(self) -> Global___Peer:
+        """Has the KV of the first prefix_tokens tokens, or had; unset: nobody to ask."""
+
     def __init__(
         self,
         *,
         sequence: Global___Sequence | None = ...,
         decode: Global___Peer | None = ...,
+        prefix: Global___Peer | None = ...,
+        prefix_tokens: _builtins.int = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["decode", b"decode", "sequence", b"sequence"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["decode", b"decode", "prefix", b"prefix", "sequence", b"sequence"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["decode", b"decode", "sequence", b"sequence"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["decode", b"decode", "prefix", b"prefix", "prefix_tokens", b"prefix_tokens", "sequence", b"sequence"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -804,6 +1011,36 @@ class MigrateCommand(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___MigrateCommand: _TypeAlias = MigrateCommand  # noqa: Y015
+
+@_typing.final
+class NeedReport(_message.Message):
+    """A prefill needs embeddings that it was not to be sent: the prefix that holds
+    these items was not in any cache. Answered by their EncodeCommands.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    ATTEMPT_FIELD_NUMBER: _builtins.int
+    ITEM_INDICES_FIELD_NUMBER: _builtins.int
+    request_id: _builtins.str
+    attempt: _builtins.int
+    @_builtins.property
+    def item_indices(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]: ...
+    def __init__(
+        self,
+        *,
+        request_id: _builtins.str = ...,
+        attempt: _builtins.int = ...,
+        item_indices: _abc.Iterable[_builtins.int] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "item_indices", b"item_indices", "request_id", b"request_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___NeedReport: _TypeAlias = NeedReport  # noqa: Y015
 
 @_typing.final
 class MigrationReport(_message.Message):
@@ -896,6 +1133,34 @@ class SetRolesCommand(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___SetRolesCommand: _TypeAlias = SetRolesCommand  # noqa: Y015
+
+@_typing.final
+class FlushCacheCommand(_message.Message):
+    """Forget cached entries that nobody uses; those in use are found by nobody any
+    more.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TENANT_FIELD_NUMBER: _builtins.int
+    POOL_FIELD_NUMBER: _builtins.int
+    tenant: _builtins.str
+    """Whose; empty: everybody's."""
+    pool: Global___CachePool.ValueType
+    """Unspecified: both."""
+    def __init__(
+        self,
+        *,
+        tenant: _builtins.str = ...,
+        pool: Global___CachePool.ValueType = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["pool", b"pool", "tenant", b"tenant"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___FlushCacheCommand: _TypeAlias = FlushCacheCommand  # noqa: Y015
 
 @_typing.final
 class StopCommand(_message.Message):

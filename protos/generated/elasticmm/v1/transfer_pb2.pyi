@@ -62,6 +62,156 @@ MEMORY_ORDER_BLOCK_PLANE_HEAD_TOKEN: MemoryOrder.ValueType  # 4
 Global___MemoryOrder: _TypeAlias = MemoryOrder  # noqa: Y015
 
 @_typing.final
+class PullPrefixRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    ATTEMPT_FIELD_NUMBER: _builtins.int
+    KEYS_FIELD_NUMBER: _builtins.int
+    FIRST_TOKEN_FIELD_NUMBER: _builtins.int
+    BLOCK_TOKENS_FIELD_NUMBER: _builtins.int
+    MODEL_FINGERPRINT_FIELD_NUMBER: _builtins.int
+    INSTANCE_ID_FIELD_NUMBER: _builtins.int
+    ENDPOINT_FIELD_NUMBER: _builtins.int
+    HOST_ID_FIELD_NUMBER: _builtins.int
+    EPOCH_FIELD_NUMBER: _builtins.int
+    request_id: _builtins.str
+    attempt: _builtins.int
+    keys: _builtins.bytes
+    """Of the wanted blocks in order, 32 bytes each, at the ends of the holder's
+    or the asker's blocks, whichever are longer.
+    """
+    first_token: _builtins.int
+    """Tokens before the first of these blocks, which the asker has."""
+    block_tokens: _builtins.int
+    """Tokens per key."""
+    model_fingerprint: _builtins.str
+    instance_id: _builtins.str
+    endpoint: _builtins.str
+    host_id: _builtins.str
+    epoch: _builtins.int
+    def __init__(
+        self,
+        *,
+        request_id: _builtins.str = ...,
+        attempt: _builtins.int = ...,
+        keys: _builtins.bytes = ...,
+        first_token: _builtins.int = ...,
+        block_tokens: _builtins.int = ...,
+        model_fingerprint: _builtins.str = ...,
+        instance_id: _builtins.str = ...,
+        endpoint: _builtins.str = ...,
+        host_id: _builtins.str = ...,
+        epoch: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "block_tokens", b"block_tokens", "endpoint", b"endpoint", "epoch", b"epoch", "first_token", b"first_token", "host_id", b"host_id", "instance_id", b"instance_id", "keys", b"keys", "model_fingerprint", b"model_fingerprint", "request_id", b"request_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PullPrefixRequest: _TypeAlias = PullPrefixRequest  # noqa: Y015
+
+@_typing.final
+class PullPrefixResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NUM_TOKENS_FIELD_NUMBER: _builtins.int
+    TRANSPORT_FIELD_NUMBER: _builtins.int
+    num_tokens: _builtins.int
+    """Tokens whose KV was pushed; 0: nothing is here any more."""
+    transport: _builtins.str
+    def __init__(
+        self,
+        *,
+        num_tokens: _builtins.int = ...,
+        transport: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["num_tokens", b"num_tokens", "transport", b"transport"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PullPrefixResponse: _TypeAlias = PullPrefixResponse  # noqa: Y015
+
+@_typing.final
+class OfferEmbeddingRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    ATTEMPT_FIELD_NUMBER: _builtins.int
+    ITEM_INDEX_FIELD_NUMBER: _builtins.int
+    NUM_TOKENS_FIELD_NUMBER: _builtins.int
+    LAYOUT_FIELD_NUMBER: _builtins.int
+    SEGMENT_FIELD_NUMBER: _builtins.int
+    HOST_ID_FIELD_NUMBER: _builtins.int
+    BLOCK_IDS_FIELD_NUMBER: _builtins.int
+    NUM_BLOCKS_FIELD_NUMBER: _builtins.int
+    SENDER_INSTANCE_ID_FIELD_NUMBER: _builtins.int
+    SENDER_EPOCH_FIELD_NUMBER: _builtins.int
+    RECEIVER_EPOCH_FIELD_NUMBER: _builtins.int
+    request_id: _builtins.str
+    attempt: _builtins.int
+    item_index: _builtins.int
+    num_tokens: _builtins.int
+    segment: _builtins.str
+    """Path of the sender's segment, readable on host_id."""
+    host_id: _builtins.str
+    num_blocks: _builtins.int
+    sender_instance_id: _builtins.str
+    sender_epoch: _builtins.int
+    receiver_epoch: _builtins.int
+    """Epoch of the receiver as the sender knows it; another one is refused."""
+    @_builtins.property
+    def layout(self) -> Global___PoolLayout: ...
+    @_builtins.property
+    def block_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]: ...
+    def __init__(
+        self,
+        *,
+        request_id: _builtins.str = ...,
+        attempt: _builtins.int = ...,
+        item_index: _builtins.int = ...,
+        num_tokens: _builtins.int = ...,
+        layout: Global___PoolLayout | None = ...,
+        segment: _builtins.str = ...,
+        host_id: _builtins.str = ...,
+        block_ids: _abc.Iterable[_builtins.int] | None = ...,
+        num_blocks: _builtins.int = ...,
+        sender_instance_id: _builtins.str = ...,
+        sender_epoch: _builtins.int = ...,
+        receiver_epoch: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["layout", b"layout"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "block_ids", b"block_ids", "host_id", b"host_id", "item_index", b"item_index", "layout", b"layout", "num_blocks", b"num_blocks", "num_tokens", b"num_tokens", "receiver_epoch", b"receiver_epoch", "request_id", b"request_id", "segment", b"segment", "sender_epoch", b"sender_epoch", "sender_instance_id", b"sender_instance_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___OfferEmbeddingRequest: _TypeAlias = OfferEmbeddingRequest  # noqa: Y015
+
+@_typing.final
+class OfferEmbeddingResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    IS_TAKEN_FIELD_NUMBER: _builtins.int
+    is_taken: _builtins.bool
+    """False: not on this host, or not readable; send it as usual."""
+    def __init__(
+        self,
+        *,
+        is_taken: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["is_taken", b"is_taken"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___OfferEmbeddingResponse: _TypeAlias = OfferEmbeddingResponse  # noqa: Y015
+
+@_typing.final
 class PoolLayout(_message.Message):
     """What a pool holds and how it lies in memory. Both ends must agree on kind,
     model, dtype, planes, heads of the model and bytes per head, and have a head
@@ -131,6 +281,7 @@ class OpenRequest(_message.Message):
     TRANSPORTS_FIELD_NUMBER: _builtins.int
     RECEIVER_EPOCH_FIELD_NUMBER: _builtins.int
     SENDER_PID_FIELD_NUMBER: _builtins.int
+    IS_PREFIX_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     attempt: _builtins.int
     item_index: _builtins.int
@@ -144,6 +295,8 @@ class OpenRequest(_message.Message):
     """Process id of the sender on its host, 0 if it does not say: lets a receiver
     on the same host take back a dead sender's blocks at once.
     """
+    is_prefix: _builtins.bool
+    """Of KV: for the receiver's cache, so that it need not prefill these tokens."""
     @_builtins.property
     def layout(self) -> Global___PoolLayout: ...
     @_builtins.property
@@ -165,10 +318,11 @@ class OpenRequest(_message.Message):
         transports: _abc.Iterable[_builtins.str] | None = ...,
         receiver_epoch: _builtins.int = ...,
         sender_pid: _builtins.int = ...,
+        is_prefix: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["layout", b"layout"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "item_index", b"item_index", "layout", b"layout", "num_tokens", b"num_tokens", "receiver_epoch", b"receiver_epoch", "request_id", b"request_id", "sender_host_id", b"sender_host_id", "sender_instance_id", b"sender_instance_id", "sender_pid", b"sender_pid", "transports", b"transports"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "is_prefix", b"is_prefix", "item_index", b"item_index", "layout", b"layout", "num_tokens", b"num_tokens", "receiver_epoch", b"receiver_epoch", "request_id", b"request_id", "sender_host_id", b"sender_host_id", "sender_instance_id", b"sender_instance_id", "sender_pid", b"sender_pid", "transports", b"transports"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

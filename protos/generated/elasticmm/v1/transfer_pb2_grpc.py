@@ -54,6 +54,16 @@ class TransferStub(object):
                 request_serializer=elasticmm_dot_v1_dot_transfer__pb2.AbortRequest.SerializeToString,
                 response_deserializer=elasticmm_dot_v1_dot_transfer__pb2.AbortResponse.FromString,
                 _registered_method=True)
+        self.PullPrefix = channel.unary_unary(
+                '/elasticmm.v1.Transfer/PullPrefix',
+                request_serializer=elasticmm_dot_v1_dot_transfer__pb2.PullPrefixRequest.SerializeToString,
+                response_deserializer=elasticmm_dot_v1_dot_transfer__pb2.PullPrefixResponse.FromString,
+                _registered_method=True)
+        self.OfferEmbedding = channel.unary_unary(
+                '/elasticmm.v1.Transfer/OfferEmbedding',
+                request_serializer=elasticmm_dot_v1_dot_transfer__pb2.OfferEmbeddingRequest.SerializeToString,
+                response_deserializer=elasticmm_dot_v1_dot_transfer__pb2.OfferEmbeddingResponse.FromString,
+                _registered_method=True)
 
 
 class TransferServicer(object):
@@ -91,6 +101,22 @@ class TransferServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def PullPrefix(self, request, context):
+        """Asks for the KV of a prefix that this instance has in its cache. It pushes
+        what it still has of it, as KV with is_prefix set, then answers.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def OfferEmbedding(self, request, context):
+        """Tells of an embedding in the sender's own shared segment, to be read in
+        place. The receiver answers once it has a reader's lease on it, or refuses.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_TransferServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -113,6 +139,16 @@ def add_TransferServicer_to_server(servicer, server):
                     servicer.Abort,
                     request_deserializer=elasticmm_dot_v1_dot_transfer__pb2.AbortRequest.FromString,
                     response_serializer=elasticmm_dot_v1_dot_transfer__pb2.AbortResponse.SerializeToString,
+            ),
+            'PullPrefix': grpc.unary_unary_rpc_method_handler(
+                    servicer.PullPrefix,
+                    request_deserializer=elasticmm_dot_v1_dot_transfer__pb2.PullPrefixRequest.FromString,
+                    response_serializer=elasticmm_dot_v1_dot_transfer__pb2.PullPrefixResponse.SerializeToString,
+            ),
+            'OfferEmbedding': grpc.unary_unary_rpc_method_handler(
+                    servicer.OfferEmbedding,
+                    request_deserializer=elasticmm_dot_v1_dot_transfer__pb2.OfferEmbeddingRequest.FromString,
+                    response_serializer=elasticmm_dot_v1_dot_transfer__pb2.OfferEmbeddingResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -223,6 +259,60 @@ class Transfer(object):
             '/elasticmm.v1.Transfer/Abort',
             elasticmm_dot_v1_dot_transfer__pb2.AbortRequest.SerializeToString,
             elasticmm_dot_v1_dot_transfer__pb2.AbortResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PullPrefix(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/elasticmm.v1.Transfer/PullPrefix',
+            elasticmm_dot_v1_dot_transfer__pb2.PullPrefixRequest.SerializeToString,
+            elasticmm_dot_v1_dot_transfer__pb2.PullPrefixResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def OfferEmbedding(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/elasticmm.v1.Transfer/OfferEmbedding',
+            elasticmm_dot_v1_dot_transfer__pb2.OfferEmbeddingRequest.SerializeToString,
+            elasticmm_dot_v1_dot_transfer__pb2.OfferEmbeddingResponse.FromString,
             options,
             channel_credentials,
             insecure,

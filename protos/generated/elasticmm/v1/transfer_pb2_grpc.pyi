@@ -49,6 +49,14 @@ class TransferStub:
     """Gives a lease up, or an Open that the sender left before it was answered.
     Unknown ones are no error.
     """
+    PullPrefix: _grpc.UnaryUnaryMultiCallable[_transfer_pb2.PullPrefixRequest, _transfer_pb2.PullPrefixResponse]
+    """Asks for the KV of a prefix that this instance has in its cache. It pushes
+    what it still has of it, as KV with is_prefix set, then answers.
+    """
+    OfferEmbedding: _grpc.UnaryUnaryMultiCallable[_transfer_pb2.OfferEmbeddingRequest, _transfer_pb2.OfferEmbeddingResponse]
+    """Tells of an embedding in the sender's own shared segment, to be read in
+    place. The receiver answers once it has a reader's lease on it, or refuses.
+    """
 
 @_typing.type_check_only
 class TransferAsyncStub(TransferStub):
@@ -67,6 +75,14 @@ class TransferAsyncStub(TransferStub):
     Abort: _aio.UnaryUnaryMultiCallable[_transfer_pb2.AbortRequest, _transfer_pb2.AbortResponse]  # type: ignore[assignment]
     """Gives a lease up, or an Open that the sender left before it was answered.
     Unknown ones are no error.
+    """
+    PullPrefix: _aio.UnaryUnaryMultiCallable[_transfer_pb2.PullPrefixRequest, _transfer_pb2.PullPrefixResponse]  # type: ignore[assignment]
+    """Asks for the KV of a prefix that this instance has in its cache. It pushes
+    what it still has of it, as KV with is_prefix set, then answers.
+    """
+    OfferEmbedding: _aio.UnaryUnaryMultiCallable[_transfer_pb2.OfferEmbeddingRequest, _transfer_pb2.OfferEmbeddingResponse]  # type: ignore[assignment]
+    """Tells of an embedding in the sender's own shared segment, to be read in
+    place. The receiver answers once it has a reader's lease on it, or refuses.
     """
 
 class TransferServicer(metaclass=_abc_1.ABCMeta):
@@ -107,6 +123,26 @@ class TransferServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_transfer_pb2.AbortResponse, _abc.Awaitable[_transfer_pb2.AbortResponse]]:
         """Gives a lease up, or an Open that the sender left before it was answered.
         Unknown ones are no error.
+        """
+
+    @_abc_1.abstractmethod
+    def PullPrefix(
+        self,
+        request: _transfer_pb2.PullPrefixRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_transfer_pb2.PullPrefixResponse, _abc.Awaitable[_transfer_pb2.PullPrefixResponse]]:
+        """Asks for the KV of a prefix that this instance has in its cache. It pushes
+        what it still has of it, as KV with is_prefix set, then answers.
+        """
+
+    @_abc_1.abstractmethod
+    def OfferEmbedding(
+        self,
+        request: _transfer_pb2.OfferEmbeddingRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_transfer_pb2.OfferEmbeddingResponse, _abc.Awaitable[_transfer_pb2.OfferEmbeddingResponse]]:
+        """Tells of an embedding in the sender's own shared segment, to be read in
+        place. The receiver answers once it has a reader's lease on it, or refuses.
         """
 
 def add_TransferServicer_to_server(servicer: TransferServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
