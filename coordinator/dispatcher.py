@@ -8,11 +8,13 @@ import time
 from itertools import count
 
 from coordinator.books import LiveBooks
+from coordinator.cache.request_warmth import RequestWarmth
 from coordinator.endings import Endings
 from coordinator.errors import InternalFailureError, InvalidFieldError, ServiceError, UnavailableError
 from coordinator.hindrance import hindrance
 from coordinator.migration import MigrationOutcome
 from coordinator.migrations import Migrations
+from coordinator.orders import Orders
 from coordinator.paces import Paces
 from coordinator.policy.books import Books
 from coordinator.policy.capacity import Capacity, cluster_capacity
@@ -22,11 +24,9 @@ from coordinator.policy.view import Placement
 from coordinator.registry import Instance, Registry
 from coordinator.request import Request
 from coordinator.stage_messages import (
-    DecodeCommand,
-    EncodeCommand,
     FailureReport,
     MigrationReport,
-    PrefillCommand,
+    NeedReport,
     StageReport,
     StepReport,
     TokenRun,
@@ -56,6 +56,7 @@ class Dispatcher:
         expectation: OutputExpectation,
         clock: Clock,
         *,
+        warmth: RequestWarmth,
         paces: Paces,
         report_grace_s: float,
         instance_wait_s: float,
@@ -66,6 +67,8 @@ class Dispatcher:
         self._expectation = expectation
         self._clock = clock
         self._paces = paces
+        self._warmth = warmth
+        self._orders = Orders(registry, warmth.under_way)
         self._instance_wait_s = instance_wait_s
         self._requests: dict[str, Request] = {}
         self._pausing: list[tuple[float, Request]] = []  # until when each waits for its next dispatch
@@ -88,7 +91,7 @@ class Dispatcher:
             expectation,
             clock,
             report_grace_s=report_grace_s,
-            on_end=live.end,
+            on_end=self._let_go,
         )
 
     # what the door and the servicers call
@@ -96,6 +99,7 @@ class Dispatcher:
     def submit(self, request: Request) -> None:
         request.queued_s = self._clock.now_s()
         self._requests[request.request_id] = request
+        self._warmth.enter(request.request_id, request.keys)
         self._live.queue(request)
         work = self._live.work_of(request)
         assert work is not None
@@ -138,6 +142,8 @@ class Dispatcher:
         if request is None or not request.has_stage(report.stage, instance.instance_id):
             return
         request.note_stage(report, instance.instance_id)
+        if report.stage is Stage.ENCODE:
+            self._warmth.under_way.done(request.request_id, report.item_index)
         if report.device_s:
             self._note_encode(instance, request.media[report.item_index].span.num_tokens, report.device_s)
         self._live.note(request)
@@ -165,6 +171,15 @@ class Dispatcher:
             self._endings.fail(request, InternalFailureError(cause))
         self.tick()
 
+    def take_need(self, instance: Instance, report: NeedReport) -> None:
+        """A prefill lacks what a cached prefix should have held: that is encoded after all."""
+        request = self._spoken_of(instance, report)
+        if request is None or not request.has_stage(Stage.PREFILL, instance.instance_id):
+            return
+        needed = request.note_need(report.item_indices, {each.instance_id for each in self._registry})
+        self._live.note(request)
+        self._orders.send_encodes(request, needed)
+
     def add_instance(self, instance: Instance) -> None:
         """It takes work from now on."""
         self._live.attach(instance)
@@ -175,9 +190,14 @@ class Dispatcher:
         self._live.note_roles(instance)
         self.tick()
 
+    def note_heartbeat(self, instance: Instance) -> None:
+        """All that it did up to now it has reported, what its caches took in included."""
+        self._warmth.under_way.settle(instance.instance_id)
+
     def lose_instance(self, instance: Instance, cause: str) -> None:
         """Its requests are dispatched again, from the prompt plus the tokens already sent."""
         self._live.detach(instance)
+        self._warmth.under_way.lose(instance.instance_id)
         loss = f"{instance.instance_id} was lost ({cause})"
         for request in tuple(self._requests.values()):
             if request.is_final or self._migrations.outlives_source(request, instance.instance_id):
@@ -261,6 +281,7 @@ class Dispatcher:
         if not self._requests:
             held = [book.instance_id for book in self._live.books.instances.values() if not book.is_idle]
             assert not held, f"promised without requests: {held}"
+            self._warmth.check_idle()
 
     # verbs
 
@@ -268,40 +289,30 @@ class Dispatcher:
         self._paces.note_encode(instance.instance_id, num_tokens, seconds)
         self._scheduler.note_encode(instance.instance_id, num_tokens, seconds)
 
-    def _spoken_of(self, instance: Instance, said: StageReport | TokenRun | FailureReport) -> Request | None:
+    def _spoken_of(
+        self, instance: Instance, said: StageReport | TokenRun | FailureReport | NeedReport
+    ) -> Request | None:
         """The request that the instance may speak of under this dispatch number."""
         request = self._requests.get(said.request_id)
         is_heard = request is not None and request.listens_to(instance.instance_id, said.attempt)
         return request if is_heard else None
 
+    def _let_go(self, request: Request) -> None:
+        """It needs no instance any more."""
+        self._live.end(request)
+        self._warmth.under_way.end(request.request_id)
+        self._warmth.leave(request.request_id)
+
     def _is_waiting(self, request: Request) -> bool:
         return request.state is RequestState.QUEUED
 
     def _dispatch(self, request: Request, placement: Placement) -> None:
-        instances = {name: self._registry.get(name) for name in placement.instance_ids}
-        assert all(instances.values()), f"placed on an instance that is gone: {placement}"
-        request.placement = placement
-        request.attempt = self._next_attempt()
-        request.num_attempts += 1
-        request.outputs_at_dispatch = request.num_outputs
-        request.advance(RequestState.ENCODING if request.media else RequestState.PREFILLING)
+        request.place(placement, self._next_attempt())
         self._live.note(request)
-        self._send_work(request, placement, {k: v for k, v in instances.items() if v is not None})
+        self._orders.send(request)
 
     def _next_attempt(self) -> int:
         return next(self._dispatch_numbers) % 2**32
-
-    def _send_work(self, request: Request, placement: Placement, instances: dict[str, Instance]) -> None:
-        """To all stages at once: the decoder knows the request before its KV comes."""
-        prefill, decode = instances[placement.prefill], instances[placement.decode]
-        sequence = request.sequence()
-        if decode is not prefill:
-            decode.send(DecodeCommand(sequence, prefill.peer))
-        prefill.send(PrefillCommand(sequence, decode.peer))
-        for media, name in zip(request.media, placement.encode, strict=True):
-            instances[name].send(
-                EncodeCommand(request.request_id, request.attempt, media.item, media.span, prefill.peer)
-            )
 
     def _take_run(self, instance: Instance, run: TokenRun) -> None:
         request = self._spoken_of(instance, run)
@@ -346,12 +357,9 @@ class Dispatcher:
             return
         log.warning("request %s: dispatched again, %s", request.request_id, cause)
         self._endings.recall(request)
-        request.advance(RequestState.QUEUED)
-        request.placement = None
-        request.encoded.clear()
-        request.is_prefilled = False
-        request.moved_s = None
-        request.output.restart()
+        self._warmth.under_way.end(request.request_id)
+        request.queue_again()
+        self._warmth.enter(request.request_id, request.keys)
         request.queued_s = self._clock.now_s()
         if delay_s:
             self._live.end(request)

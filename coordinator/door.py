@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable
 from typing import Protocol
 
 from coordinator.admission import Admission
+from coordinator.cache.request_keys import make_keys
 from coordinator.calls import GenerateCall, ImageSource
 from coordinator.checks import DoorLimits, check_call, fill_sampling, fit_max_tokens
 from coordinator.cluster import Cluster
@@ -137,7 +138,7 @@ class Door:
             )
         except ValueError as error:
             raise InvalidFieldError("messages", str(error)) from error
-        return self._build(
+        request = self._build(
             call,
             request_id=request_id,
             arrival_s=arrival_s,
@@ -145,6 +146,9 @@ class Door:
             prompt=prompt,
             media=tuple(map(PlacedMedia, items, spans, fields)),
         )
+        if request.cache is not None:
+            request.keys = await make_keys(self._model.family.fingerprint, request.cache, prompt, spans)
+        return request
 
     def _build(
         self,

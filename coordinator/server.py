@@ -13,6 +13,9 @@ import grpc
 
 from coordinator.admission import Admission
 from coordinator.books import LiveBooks
+from coordinator.cache.cluster_cache import ClusterCache
+from coordinator.cache.request_warmth import RequestWarmth
+from coordinator.cache.under_way import EmbeddingsUnderWay
 from coordinator.checks import DoorLimits
 from coordinator.clearing import Clearing
 from coordinator.cluster import Cluster
@@ -101,6 +104,8 @@ class Coordinator:
         )
         self.paces = Paces(self.costs.profile)
         self.live = LiveBooks(self.clock, self.costs)
+        self.cache = ClusterCache()
+        self.warmth = RequestWarmth(self.cache, EmbeddingsUnderWay(), self.live.books)
         self.dispatcher = self._make_dispatcher()
         self.planner = self._make_planner()
         self.cluster = self._make_cluster()
@@ -183,6 +188,7 @@ class Coordinator:
             self.scheduler,
             OutputExpectation(self.config.default_output_tokens),
             self.clock,
+            warmth=self.warmth,
             paces=self.paces,
             report_grace_s=self.config.report_grace_s,
             instance_wait_s=self.config.instance_wait_s,
@@ -201,6 +207,7 @@ class Coordinator:
             self.registry,
             self.dispatcher,
             self.planner,
+            self.cache,
             self.clock,
             wanted=self.config.wanted,
             heartbeat_interval_s=self.config.heartbeat_interval_s,

@@ -12,6 +12,9 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from coordinator.books import LiveBooks
+from coordinator.cache.cluster_cache import ClusterCache
+from coordinator.cache.request_warmth import RequestWarmth
+from coordinator.cache.under_way import EmbeddingsUnderWay
 from coordinator.dispatcher import Dispatcher
 from coordinator.errors import CannotMigrateError, NotFoundError, ServiceError
 from coordinator.events import FinishedEvent, TokensEvent
@@ -62,12 +65,14 @@ class Play:
         self.clock = ManualClock()
         self.registry = Registry("model", heartbeat_timeout_s=1e9)
         costs = CostModel(make_profile())
+        live = LiveBooks(self.clock, costs)
         self.dispatcher = Dispatcher(
             self.registry,
-            LiveBooks(self.clock, costs),
+            live,
             make_scheduler(policy, costs.profile, Slo(1.0, 1.0)),
             OutputExpectation(default_tokens=4),
             self.clock,
+            warmth=RequestWarmth(ClusterCache(), EmbeddingsUnderWay(), live.books),
             paces=Paces(costs.profile),
             report_grace_s=0.0,
             instance_wait_s=0.0,

@@ -12,7 +12,7 @@ from coordinator.stage_messages import DecodeCommand, Peer
 from coordinator.wire.commands import from_command
 from coordinator.wire.stages import to_transfers
 from core.sampling import SamplingParams
-from core.sequence import FinishReason, MediaSpan, SequenceSpec, TokenLogprobs
+from core.sequence import CacheUse, FinishReason, MediaSpan, SequenceSpec, TokenLogprobs
 from core.stages import ModalityGroup, Stage
 from elasticmm.v1 import inference_pb2
 from kv_transfer.stats import PairCounters
@@ -40,7 +40,9 @@ SPANS = st.builds(
     num_tokens=st.integers(1, 999),
     grid=st.tuples(st.just(1), st.integers(1, 64), st.integers(1, 64)),
     digest=st.binary(min_size=32, max_size=32),
+    identity=st.just(b"") | st.binary(min_size=32, max_size=32),
 )
+USES = st.builds(CacheUse, salt=st.binary(max_size=32), tenant=st.text(max_size=20))
 SEQUENCES = st.builds(
     SequenceSpec,
     request_id=st.text(max_size=20),
@@ -52,6 +54,7 @@ SEQUENCES = st.builds(
     ),
     outputs=st.lists(TOKENS, max_size=9).map(tuple),
     stop_token_ids=st.frozensets(TOKENS, max_size=4),
+    cache=st.none() | USES,
 )
 
 

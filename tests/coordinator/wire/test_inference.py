@@ -8,6 +8,7 @@ from coordinator.calls import ChatMessage, ChatPart, GenerateCall, ImageSource, 
 from coordinator.events import AcceptedEvent, FinishedEvent, StageSpan, TokensEvent, Usage
 from coordinator.state import ServedDescription
 from coordinator.wire import inference as wire
+from core.cache.scope import CacheScope
 from core.sampling import SamplingParams
 from core.sequence import FinishReason, TokenLogprobs
 from core.stages import Stage
@@ -89,6 +90,15 @@ def test_complete_sampling_leaves_nothing_unset(logprobs: int | None) -> None:
     }
 
 
+@pytest.mark.parametrize("scope", CacheScope)
+def test_scopes_both_ways_and_unspecified_is_no_opinion(scope: CacheScope) -> None:
+    assert wire.to_scope(wire.from_scope(scope)) is scope
+    call = wire.to_call(pb.GenerateRequest(cache_scope=wire.from_scope(scope), cache_salt="salt"))
+    assert (call.cache_scope, call.cache_salt) == (scope, "salt")
+    silent = wire.to_call(pb.GenerateRequest())
+    assert (silent.cache_scope, silent.cache_salt) == (None, "")
+
+
 def test_events() -> None:
     accepted = wire.from_event(AcceptedEvent("r", "m", 0, 12)).accepted
     assert (accepted.request_id, accepted.model, accepted.seed, accepted.prompt_tokens) == ("r", "m", 0, 12)
@@ -100,11 +110,12 @@ def test_events() -> None:
 
 def test_the_last_event() -> None:
     span = StageSpan(Stage.ENCODE, "e0", 0.0, 2.5, "shm")
-    message = wire.from_event(FinishedEvent(FinishReason.STOP, "end", Usage(9, 3, 4, 0), (span,))).finished
+    message = wire.from_event(FinishedEvent(FinishReason.STOP, "end", Usage(9, 3, 4, 0, 2), (span,))).finished
     assert message.reason == pb.FINISH_REASON_STOP
     assert message.stop_string == "end"
     assert (message.usage.prompt_tokens, message.usage.completion_tokens) == (9, 3)
     assert (message.usage.media_tokens, message.usage.cached_tokens) == (4, 0)
+    assert message.usage.cached_media == 2
     (sent,) = message.stages
     assert (sent.stage, sent.instance_id, sent.start_ms, sent.end_ms) == (pb.STAGE_ENCODE, "e0", 0.0, 2.5)
 
