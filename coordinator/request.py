@@ -9,6 +9,7 @@ from coordinator.fanout import RequestOutput
 from coordinator.migration import Migration
 from coordinator.policy.view import Placement
 from coordinator.stage_messages import MediaItem, StageReport
+from core.cache.scope import CacheScope
 from core.lifecycle import RequestState, is_final, move
 from core.sampling import SamplingParams
 from core.sequence import CacheUse, MediaSpan, SequenceSpec
@@ -42,6 +43,7 @@ class Request:
     priority: int = 0
     tenant: str = "default"
     cache: CacheUse | None = None  # None: nothing is looked up or kept
+    scope: CacheScope = CacheScope.TENANT  # what `cache` was made of
 
     state: RequestState = RequestState.QUEUED
     attempt: int = 0  # names the present dispatch on the wire
