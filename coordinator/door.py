@@ -168,7 +168,8 @@ class Door:
         eos = frozenset() if call.stop.ignore_eos else self._model.family.eos_token_ids
         stop_ids = eos | frozenset(call.stop.token_ids)
         tenant = call.tenant or "default"
-        salt = salt_of(call.cache_scope or CacheScope.TENANT, tenant, call.cache_salt)
+        scope = call.cache_scope or CacheScope.TENANT
+        salt = salt_of(scope, tenant, call.cache_salt)
         return Request(
             request_id=request_id,
             arrival_s=arrival_s,
@@ -182,6 +183,7 @@ class Door:
             priority=call.priority,
             tenant=tenant,
             cache=None if salt is None else CacheUse(salt, tenant),
+            scope=scope,
         )
 
     async def _prepare_inputs(

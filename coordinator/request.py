@@ -11,6 +11,7 @@ from coordinator.fanout import RequestOutput
 from coordinator.migration import Migration
 from coordinator.policy.view import Placement
 from coordinator.stage_messages import MediaItem, StageReport
+from core.cache.scope import CacheScope
 from core.lifecycle import RequestState, is_final, move
 from core.sampling import SamplingParams
 from core.sequence import CacheUse, MediaSpan, SequenceSpec
@@ -44,6 +45,7 @@ class Request:
     priority: int = 0
     tenant: str = "default"
     cache: CacheUse | None = None  # None: nothing is looked up or kept
+    scope: CacheScope = CacheScope.TENANT  # what `cache` was made of
     keys: RequestKeys | None = None  # what its tokens and media are known by in caches
 
     state: RequestState = RequestState.QUEUED
