@@ -48,6 +48,7 @@ class CoordinatorConfig:
     profile: str = ""  # of costs: a shipped one or a file; empty: the demo model's on a CPU core
     slo_ttft_s: float = 2.0
     slo_tpot_s: float = 0.1
+    cache_aware: bool = True  # dispatch weighs what instances' caches hold
     transition_deadline_s: float = DEADLINE_S
     max_waiting: int = 256  # requests accepted and not dispatched
     message_bytes: int = 32 * 2**20

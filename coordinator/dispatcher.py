@@ -8,6 +8,7 @@ import time
 from itertools import count
 
 from coordinator.books import LiveBooks
+from coordinator.cache.explanations import Explanations
 from coordinator.cache.request_warmth import RequestWarmth
 from coordinator.endings import Endings
 from coordinator.errors import InternalFailureError, InvalidFieldError, ServiceError, UnavailableError
@@ -57,6 +58,7 @@ class Dispatcher:
         clock: Clock,
         *,
         warmth: RequestWarmth,
+        explanations: Explanations,
         paces: Paces,
         report_grace_s: float,
         instance_wait_s: float,
@@ -68,6 +70,7 @@ class Dispatcher:
         self._clock = clock
         self._paces = paces
         self._warmth = warmth
+        self._explanations = explanations
         self._orders = Orders(registry, warmth.under_way)
         self._instance_wait_s = instance_wait_s
         self._requests: dict[str, Request] = {}
@@ -302,12 +305,14 @@ class Dispatcher:
         self._live.end(request)
         self._warmth.under_way.end(request.request_id)
         self._warmth.leave(request.request_id)
+        self._explanations.note_end(request)
 
     def _is_waiting(self, request: Request) -> bool:
         return request.state is RequestState.QUEUED
 
     def _dispatch(self, request: Request, placement: Placement) -> None:
         request.place(placement, self._next_attempt())
+        self._explanations.note_dispatch(request, self._warmth.of_request(request.request_id), placement)
         self._live.note(request)
         self._orders.send(request)
 

@@ -141,12 +141,14 @@ class Request:
         needed = placement.skipped & set(item_indices)
         if not needed:
             return ()
-        first = min(self.media[index].span.first_token for index in needed)
+        before = placement.prefix_tokens
+        left = min(before, *(self.media[index].span.first_token for index in needed))  # at most
         self.placement = replace(
             placement,
             encode=tuple(name if name in attached else placement.prefill for name in placement.encode),
             skipped=placement.skipped - needed,
-            prefix_tokens=min(placement.prefix_tokens, first),
+            prefix_tokens=left,
+            saved_s=placement.saved_s * left / before,
         )
         self.encoded -= needed
         if not self.outputs_at_dispatch:

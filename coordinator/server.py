@@ -14,6 +14,7 @@ import grpc
 from coordinator.admission import Admission
 from coordinator.books import LiveBooks
 from coordinator.cache.cluster_cache import ClusterCache
+from coordinator.cache.explanations import Explanations
 from coordinator.cache.request_warmth import RequestWarmth
 from coordinator.cache.under_way import EmbeddingsUnderWay
 from coordinator.checks import DoorLimits
@@ -96,16 +97,18 @@ class Coordinator:
         if not config.profile and config.policy != "fixed":
             log.warning("no profile was named: %s reckons with %s", config.policy, DEFAULT_PROFILE)
         self.costs = CostModel(load_profile(config.profile or DEFAULT_PROFILE))
+        self.live = LiveBooks(self.clock, self.costs)
+        self.cache = ClusterCache()
+        self.warmth = RequestWarmth(self.cache, EmbeddingsUnderWay(), self.live.books)
+        self.explanations = Explanations()
         self.scheduler = make_scheduler(
             config.policy,
             self.costs.profile,
             Slo(config.slo_ttft_s, config.slo_tpot_s),
             model=self.costs,
+            warmth=self.warmth if config.cache_aware else None,
         )
         self.paces = Paces(self.costs.profile)
-        self.live = LiveBooks(self.clock, self.costs)
-        self.cache = ClusterCache()
-        self.warmth = RequestWarmth(self.cache, EmbeddingsUnderWay(), self.live.books)
         self.dispatcher = self._make_dispatcher()
         self.planner = self._make_planner()
         self.cluster = self._make_cluster()
@@ -189,6 +192,7 @@ class Coordinator:
             OutputExpectation(self.config.default_output_tokens),
             self.clock,
             warmth=self.warmth,
+            explanations=self.explanations,
             paces=self.paces,
             report_grace_s=self.config.report_grace_s,
             instance_wait_s=self.config.instance_wait_s,

@@ -7,6 +7,7 @@ from typing import TypeVar
 
 from coordinator.books import LiveBooks
 from coordinator.cache.cluster_cache import ClusterCache
+from coordinator.cache.explanations import Explanations
 from coordinator.cache.request_keys import begin_keys
 from coordinator.cache.request_warmth import RequestWarmth
 from coordinator.cache.under_way import EmbeddingsUnderWay
@@ -64,6 +65,7 @@ class Scene:
         live = LiveBooks(clock, costs)
         self.cache = ClusterCache()
         self.warmth = RequestWarmth(self.cache, EmbeddingsUnderWay(), live.books)
+        self.explanations = Explanations()
         self.registry = Registry("ab", heartbeat_timeout_s=1e9)
         self.script = Script(*placements)
         self.dispatcher = Dispatcher(
@@ -73,6 +75,7 @@ class Scene:
             OutputExpectation(default_tokens=4),
             clock,
             warmth=self.warmth,
+            explanations=self.explanations,
             paces=Paces(costs.profile),
             report_grace_s=0.0,
             instance_wait_s=0.0,
