@@ -65,7 +65,10 @@ class EmpScheduler:
         self._steps_left = _STEPS_LEARNED
 
     def place(self, books: Books, now_s: float) -> Placement | None:
-        return self._dispatch.place(books, now_s)
+        placement = self._dispatch.place(books, now_s)
+        if placement is not None:
+            self._meter.note_dispatch(books.queued(placement.request_id), placement)
+        return placement
 
     def plan(self, books: Books, now_s: float) -> Plan:
         self._steps_left = _STEPS_LEARNED

@@ -34,7 +34,7 @@ class Reuse:
     """
 
     def __init__(self, work: Work, warmth: Warmth, books: Books, model: CostModel, *, alone: bool) -> None:
-        self.own: Mapping[str, int] = {}  # leading tokens that an instance has
+        self.own: Mapping[str, int] = {}  # leading tokens that an instance has; many may have a few
         self.keepers: Sequence[Sequence[str]] = ()  # of each item, those who take work
         self._starts: dict[tuple[int, frozenset[int]], Start] = {}
         self._cold = Start(
@@ -46,13 +46,9 @@ class Reuse:
         self._work, self._books, self._model, self._alone = work, books, model, alone
         self._most_tokens = work.context_tokens - 1  # the last one has to be computed
         self._whole_s = model.prefill_s(work.context_tokens)
-        instances = books.instances
-        self.own = {
-            name: min(tokens, self._most_tokens)
-            for name, tokens in warmth.prefix_tokens.items()
-            if tokens > 0 and name in instances
-        }
-        self._best_tokens = max(self.own.values(), default=0)
+        self.own = _of_present(warmth.prefix_tokens, books)
+        self._best_tokens = min(max(self.own.values(), default=0), self._most_tokens)
+        self._best_source: str | None = None  # found where it is pulled from
         if any(warmth.media):
             self.keepers = [_open(books, names) for names in warmth.media[: len(work.media)]]
         self._kept = _kept_by(self.keepers)
@@ -71,6 +67,7 @@ class Reuse:
         """Of an instance that has so many leading tokens and these items."""
         if self._is_cold:
             return self._cold
+        own_tokens = min(own_tokens, self._most_tokens)
         key = own_tokens, kept
         if key not in self._starts:
             self._starts[key] = self._found(own_tokens, kept)
@@ -104,7 +101,7 @@ class Reuse:
             rest_s = self._rest_s(self._best_tokens)
             if move_s < prefill_s - rest_s:
                 tokens, prefill_s, pull_s = self._best_tokens, rest_s, move_s
-                source = self._best_source()
+                source = self._source()
         skipped = frozenset(
             index
             for index, item in enumerate(work.media)
@@ -130,8 +127,12 @@ class Reuse:
         rest_s = self._model.prefill_s(self._work.context_tokens - cached_tokens, cached_tokens)
         return self._work.prefill_s * min(1.0, rest_s / self._whole_s)
 
-    def _best_source(self) -> str:
-        return self._least_busy([name for name, tokens in self.own.items() if tokens == self._best_tokens])
+    def _source(self) -> str:
+        """Of the longest prefix."""
+        if self._best_source is None:
+            best = self._best_tokens
+            self._best_source = self._least_busy([name for name, has in self.own.items() if has >= best])
+        return self._best_source
 
     def _least_busy(self, names: Sequence[str]) -> str:
         instances = self._books.instances
@@ -141,6 +142,13 @@ class Reuse:
             return load.encode_s + load.prefill_s
 
         return names[0] if len(names) == 1 else min(names[:_MOST_WEIGHED], key=busy_s)
+
+
+def _of_present(prefix_tokens: Mapping[str, int], books: Books) -> Mapping[str, int]:
+    instances = books.instances
+    if prefix_tokens.keys() <= instances.keys():
+        return prefix_tokens
+    return {name: tokens for name, tokens in prefix_tokens.items() if name in instances}
 
 
 def _open(books: Books, names: Iterable[str]) -> list[str]:

@@ -39,13 +39,15 @@ class StartRows:
 
     def _find(self, reuse: Reuse, columns: Columns) -> Ints:
         """For all rows of the columns; adds to the different ones."""
-        tokens = np.zeros(len(columns.ids), dtype=np.int64)
-        if reuse.own:
-            tokens[[columns.row(name) for name in reuse.own]] = list(reuse.own.values())
-        amounts, which = np.unique(tokens, return_inverse=True)
-        self.different = [reuse.start(amount) for amount in amounts.tolist()]
+        which = np.zeros(len(columns.ids), dtype=np.int64)
+        numbers = {0: 0}  # of starts, by tokens
+        own = list(map(columns.row, reuse.own)), list(reuse.own.values())
+        for amount in set(own[1]) - {0}:
+            numbers[amount] = len(self.different)
+            self.different.append(reuse.start(amount))
+        which[own[0]] = [numbers[amount] for amount in own[1]]
         for name, kept in reuse.kept.items():
             row = columns.row(name)
             which[row] = len(self.different)
-            self.different.append(reuse.start(int(tokens[row]), kept))
+            self.different.append(reuse.start(reuse.own.get(name, 0), kept))
         return which
