@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 
@@ -24,6 +24,7 @@ from coordinator.stage_messages import (
     NeedReport,
     RegisteredCommand,
     Report,
+    SetCacheSharesCommand,
     SetRolesCommand,
     StageReport,
     StepReport,
@@ -77,6 +78,7 @@ class Cluster:
         self._wanted = wanted
         self._heartbeat_interval_s = heartbeat_interval_s
         self._on_readiness = on_readiness
+        self._cache_shares: Mapping[str, float] = {}
         self._is_stopping = False
         self._is_empty = asyncio.Event()
         self._is_empty.set()
@@ -89,6 +91,8 @@ class Cluster:
         instance.send(RegisteredCommand(info.instance_id, round(self._heartbeat_interval_s * 1000)))
         if is_assigned:
             instance.send(SetRolesCommand(info.roles))
+        if self._cache_shares:
+            instance.send(SetCacheSharesCommand(self._cache_shares))
         self._cache.attach(info)
         self._dispatcher.add_instance(instance)
         log.info("instance %s: attached as %s, %s", info.instance_id, _roles_text(info.roles), info.endpoint)
@@ -150,6 +154,12 @@ class Cluster:
         with suppress(TimeoutError):
             async with asyncio.timeout(grace_s):
                 await self._is_empty.wait()
+
+    def set_cache_shares(self, shares: Mapping[str, float]) -> None:
+        """What tenants keep of every cache from now on, on instances that are here and that come."""
+        self._cache_shares = shares
+        for instance in self._registry:
+            instance.send(SetCacheSharesCommand(shares))
 
     def check_can_serve(self, has_media: bool) -> None:
         """Raises UnavailableError naming the stages that nobody plays."""

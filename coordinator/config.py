@@ -62,6 +62,8 @@ class CoordinatorConfig:
     shutdown_grace_s: float = 2.0
     start_gateway: bool = True
     media: MediaLimits = field(default_factory=MediaLimits)
+    tenants: Path | None = None  # file of their settings, see coordinator.tenants; None: nobody is named
+    audit_log: Path | None = None  # file; None: among all other lines of the log
 
     def __post_init__(self) -> None:
         if not self.cluster_token:

@@ -5,23 +5,27 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from coordinator.cache.explanations import Explanation, ItemFacts
+from coordinator.policy.decisions import Decision
 from core.cache.chain import GRANULE_TOKENS
 from core.cache.scope import CacheScope
 
 
-def reasons(facts: Explanation) -> tuple[str, ...]:
-    """One sentence each; none where it found all that could be found."""
-    return tuple(_reasons(facts))
+def reasons(facts: Explanation, dispatched: Decision | None = None) -> tuple[str, ...]:
+    """One sentence each; none where it found all that could be found.
+
+    dispatched: what was weighed when it was sent where it went; None: that is not known any more.
+    """
+    return tuple(_reasons(facts, dispatched))
 
 
-def _reasons(facts: Explanation) -> Iterator[str]:
+def _reasons(facts: Explanation, dispatched: Decision | None) -> Iterator[str]:
     if facts.scope is CacheScope.NONE:
         yield "its scope is none: nothing is looked up or kept"
         return
     if facts.num_attempts > 1:
         yield f"it was dispatched {facts.num_attempts} times; this is about the last"
     yield from _unknown(facts)
-    yield from _not_used(facts)
+    yield from _not_used(facts, dispatched)
     yield from _not_found(facts)
     for item in facts.items:
         yield from _of_item(item, facts)
@@ -41,13 +45,13 @@ def _unknown(facts: Explanation) -> Iterator[str]:
         )
 
 
-def _not_used(facts: Explanation) -> Iterator[str]:
+def _not_used(facts: Explanation, dispatched: Decision | None) -> Iterator[str]:
     """What was left where it was."""
     wanted = _wanted_tokens(facts)
     if facts.known_at is not None and wanted < facts.known_tokens:
         yield (
             f"the {facts.known_tokens} tokens on {facts.known_at} were not used: it went to {facts.prefill}, "
-            f"which {_had(wanted)}"
+            f"which {_had(wanted)}{_weighed(dispatched)}"
         )
 
 
@@ -80,6 +84,12 @@ def _of_item(item: ItemFacts, facts: Explanation) -> Iterator[str]:
 def _wanted_tokens(facts: Explanation) -> int:
     """Leading tokens that the dispatch reckoned with."""
     return max(facts.known.get(facts.prefill, 0), facts.prefix_tokens)
+
+
+def _weighed(dispatched: Decision | None) -> str:
+    if dispatched is None or not dispatched.numbers:
+        return ""
+    return f" ({', '.join(f'{name} {value:.4g}' for name, value in dispatched.numbers.items())})"
 
 
 def _had(num_tokens: int) -> str:

@@ -57,6 +57,13 @@ class CacheBook:
         self._demoted: dict[Entry, int] = {}  # places in the moves
         self._is_there: dict[bytes, bool] = {}  # of keys that changed
 
+    def set_shares(self, parts: Mapping[str, float]) -> None:
+        """Tenants' own parts of each tier, 0 to 1, in the place of earlier ones; what is kept goes only when
+        room is needed. Raises ValueError if they are more than there is.
+        """
+        self._device.set_shares(parts)
+        self._host.set_shares(parts)
+
     # -- what can be asked
 
     def __len__(self) -> int:

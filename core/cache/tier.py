@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from core.cache.entry import Entry
 from core.cache.eviction import EvictionOrder
@@ -24,6 +24,11 @@ class TierMemory:
     @property
     def num_evictable(self) -> int:
         return sum(map(len, self._orders.values()))
+
+    def set_shares(self, parts: Mapping[str, float]) -> None:
+        """Tenants' own parts of the tier, 0 to 1. Raises ValueError if they are more than there is."""
+        named = {tenant: int(part * self.capacity_bytes) for tenant, part in parts.items()}
+        self._shares = Shares(self.capacity_bytes, named)
 
     def hold(self, entry: Entry) -> None:
         self.used_bytes += entry.size_bytes

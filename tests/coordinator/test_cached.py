@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from elasticmm.v1 import inference_pb2 as pb
@@ -29,6 +31,14 @@ async def settle(bench: Bench) -> None:
     kept = set().union(*(stage.cache.keys for stage in bench.stages))
     cache, under_way = bench.coordinator.cache, bench.coordinator.warmth.under_way
     await bench.until(lambda: cache.num_keys == len(kept) and not any(map(under_way.holders, kept)))
+
+
+@pytest.fixture
+def sharing(tmp_path: Path) -> Path:
+    """Settings of two tenants that may share."""
+    path = tmp_path / "tenants.toml"
+    path.write_text("[tenants.mine]\nmay_share_cache = true\n[tenants.other]\nmay_share_cache = true\n")
+    return path
 
 
 def encodes(bench: Bench) -> int:
@@ -86,8 +96,10 @@ async def test_blocks_of_another_size(make_bench: MakeBench) -> None:
         {"cache_scope": pb.CACHE_SCOPE_CLUSTER},
     ],
 )
-async def test_who_may_not_share_finds_nothing(make_bench: MakeBench, other: dict[str, object]) -> None:
-    bench = await make_bench("e", "p", "d", gateway=True)
+async def test_who_may_not_share_finds_nothing(
+    make_bench: MakeBench, sharing: Path, other: dict[str, object]
+) -> None:
+    bench = await make_bench("e", "p", "d", gateway=True, tenants=sharing)
     await ask(bench, tenant="mine")
     usage = await ask(bench, **{"tenant": "mine", **other})
     assert (usage.cached_tokens, usage.cached_media, encodes(bench)) == (0, 0, 2)
@@ -95,6 +107,14 @@ async def test_who_may_not_share_finds_nothing(make_bench: MakeBench, other: dic
     mine = await ask(bench, tenant="mine")
     assert mine.cached_tokens > 0
     assert (mine.cached_media, encodes(bench)) == (1, 2)
+
+
+async def test_tenants_that_both_ask_to_share(make_bench: MakeBench, sharing: Path) -> None:
+    bench = await make_bench("e", "p", "d", gateway=True, tenants=sharing)
+    for tenant in ("mine", "other"):
+        usage = await ask(bench, tenant=tenant, cache_scope=pb.CACHE_SCOPE_CLUSTER)
+    assert usage.cached_tokens > 0
+    assert (usage.cached_media, encodes(bench)) == (1, 1)
 
 
 async def test_nothing_is_kept_of_what_may_not_be(make_bench: MakeBench) -> None:

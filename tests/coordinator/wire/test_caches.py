@@ -86,6 +86,13 @@ def test_flushes() -> None:
     assert (some.tenant, some.pool) == ("tenant", pb.CACHE_POOL_KV)
 
 
+@pytest.mark.parametrize("shares", [{}, {"tenant": 0.5, "other": 0.0}])
+def test_shares(shares: dict[str, float]) -> None:
+    message = from_command(records.SetCacheSharesCommand(shares))
+    assert message.WhichOneof("message") == "set_cache_shares"
+    assert dict(message.set_cache_shares.shares) == shares
+
+
 def test_the_source_of_a_prefix_is_nobody_unless_it_is_named() -> None:
     cold = from_command(records.PrefillCommand(sequence(), PEER)).prefill
     assert not cold.HasField("prefix")
