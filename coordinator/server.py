@@ -102,7 +102,7 @@ class Coordinator:
         self.costs = CostModel(load_profile(config.profile or DEFAULT_PROFILE))
         self.live = LiveBooks(self.clock, self.costs)
         self.cache = ClusterCache()
-        self.warmth = RequestWarmth(self.cache, EmbeddingsUnderWay(), self.live.books)
+        self.warmth = RequestWarmth(self.cache, EmbeddingsUnderWay(), self.live.books, self.clock)
         self.explanations = Explanations()
         self.scheduler = make_scheduler(
             config.policy,

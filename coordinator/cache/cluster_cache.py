@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from coordinator.cache.index import ClusterIndex
@@ -28,6 +28,7 @@ class ClusterCache:
 
     def __init__(self) -> None:
         self.version = 0  # goes up when an answer may have changed
+        self.num_lives = 0  # begun and ended so far
         self._index = ClusterIndex()
         self._attached: dict[str, _Attached] = {}
         self._by_block: dict[int, set[str]] = {}  # instances by the tokens of their blocks
@@ -42,6 +43,7 @@ class ClusterCache:
             self._by_block.setdefault(info.block_tokens, set()).add(info.instance_id)
         self._index.attach(info.instance_id, info.epoch)
         self._reserve()
+        self.num_lives += 1
         self.version += 1
 
     def detach(self, instance_id: str) -> None:
@@ -54,6 +56,7 @@ class ClusterCache:
         if not alike:
             self._by_block.pop(attached.block_tokens, None)
         self._index.detach(instance_id)
+        self.num_lives += 1
         self.version += 1
 
     def update(self, instance_id: str, epoch: int, report: CacheReport) -> None:
@@ -70,8 +73,15 @@ class ClusterCache:
         found: dict[str, int] = {}
         for block_tokens, instances in self._by_block.items():
             blocks = self._index.prefixes(block_keys(chain, block_tokens))
-            found.update((name, n * block_tokens) for name, n in blocks.items() if name in instances)
+            if len(instances) < len(self._attached):
+                blocks = {name: number for name, number in blocks.items() if name in instances}
+            for name, number in blocks.items():
+                found[name] = number * block_tokens
         return found
+
+    def instance_ids(self) -> Iterable[str]:
+        """Those attached."""
+        return self._attached.keys()
 
     def holders(self, key: bytes) -> list[str]:
         """The instances that have this embedding."""

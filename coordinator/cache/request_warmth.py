@@ -2,12 +2,26 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from coordinator.cache.cluster_cache import ClusterCache
 from coordinator.cache.request_keys import RequestKeys
 from coordinator.cache.under_way import EmbeddingsUnderWay
 from coordinator.policy.books import Books
 from coordinator.policy.warmth import COLD, Warmth
 from coordinator.policy.work import Work
+from core.clock import Clock
+
+# So long an answer stands while who waits first is weighed at every event: reports come in batches anyhow.
+_STANDS_S = 0.02
+
+
+@dataclass(frozen=True, slots=True)
+class _Answer:
+    warmth: Warmth
+    version: int
+    instances: tuple[int, int]  # versions of which instances there are, and which are open
+    until_s: float
 
 
 class RequestWarmth:
@@ -16,12 +30,17 @@ class RequestWarmth:
     Instances that take no new work are left out: they are emptied, or asked for nothing more.
     """
 
-    def __init__(self, cache: ClusterCache, under_way: EmbeddingsUnderWay, books: Books) -> None:
+    def __init__(
+        self, cache: ClusterCache, under_way: EmbeddingsUnderWay, books: Books, clock: Clock
+    ) -> None:
         self.under_way = under_way
         self._cache = cache
         self._books = books
+        self._clock = clock
         self._keys: dict[str, RequestKeys] = {}
-        self._answers: dict[str, tuple[int, Warmth]] = {}  # with the version that they are of
+        self._answers: dict[str, _Answer] = {}
+        self._closed: frozenset[str] = frozenset()
+        self._closed_at = -1, -1  # as `_Answer.instances`
 
     @property
     def version(self) -> int:
@@ -42,15 +61,18 @@ class RequestWarmth:
         return self.of_request(work.request_id)
 
     def of_request(self, request_id: str) -> Warmth:
-        """Looked up once per version: several rules ask for the same request."""
+        """Without instances that are gone or closed; of what others keep, as it was a moment ago."""
         keys = self._keys.get(request_id)
         if keys is None:
             return COLD
-        version, warmth = self._answers.get(request_id, (-1, COLD))
-        if version != self.version:
-            warmth = self._look_up(keys)
-            self._answers[request_id] = self.version, warmth
-        return warmth
+        answer, now_s = self._answers.get(request_id), self._clock.now_s()
+        instances = self._books.version, self._cache.num_lives
+        is_fresh = answer is not None and answer.instances == instances
+        if answer is None or not (is_fresh and (answer.version == self.version or now_s < answer.until_s)):
+            self._note_closed(instances)
+            answer = _Answer(self._look_up(keys), self.version, instances, now_s + _STANDS_S)
+            self._answers[request_id] = answer
+        return answer.warmth
 
     def check_idle(self) -> None:
         """Raises AssertionError if something is kept of a request; for when there are none."""
@@ -59,16 +81,22 @@ class RequestWarmth:
         self.under_way.check_idle()
 
     def _look_up(self, keys: RequestKeys) -> Warmth:
-        found = self._cache.prefix_tokens(keys.chain)
-        tokens = {name: num_tokens for name, num_tokens in found.items() if self._is_open(name)}
+        tokens = self._cache.prefix_tokens(keys.chain)
+        for name in self._closed:
+            tokens.pop(name, None)
         return Warmth(tokens, tuple(self._holders(key) for key in keys.embeddings))
 
     def _holders(self, key: bytes | None) -> frozenset[str]:
         if key is None:
             return frozenset()
-        names = (*self._cache.holders(key), *self.under_way.holders(key))
-        return frozenset(name for name in names if self._is_open(name))
+        names = frozenset((*self._cache.holders(key), *self.under_way.holders(key)))
+        return names - self._closed if self._closed else names
 
-    def _is_open(self, instance_id: str) -> bool:
-        book = self._books.instances.get(instance_id)
-        return book is not None and book.is_open
+    def _note_closed(self, instances: tuple[int, int]) -> None:
+        """Few are, and seldom others, while many have the beginning of what all prompts begin with."""
+        if instances != self._closed_at:
+            self._closed_at = instances
+            books = self._books.instances
+            self._closed = frozenset(
+                name for name in self._cache.instance_ids() if name not in books or not books[name].is_open
+            )

@@ -64,7 +64,7 @@ class Scene:
         clock, costs = ManualClock(), CostModel(make_profile())
         live = LiveBooks(clock, costs)
         self.cache = ClusterCache()
-        self.warmth = RequestWarmth(self.cache, EmbeddingsUnderWay(), live.books)
+        self.warmth = RequestWarmth(self.cache, EmbeddingsUnderWay(), live.books, clock)
         self.explanations = Explanations()
         self.registry = Registry("ab", heartbeat_timeout_s=1e9)
         self.script = Script(*placements)

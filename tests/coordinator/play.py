@@ -90,7 +90,7 @@ class Play:
             Hinted(make_scheduler(policy, costs.profile, Slo(1.0, 1.0)), self._hinted),
             OutputExpectation(default_tokens=4),
             self.clock,
-            warmth=RequestWarmth(ClusterCache(), EmbeddingsUnderWay(), live.books),
+            warmth=RequestWarmth(ClusterCache(), EmbeddingsUnderWay(), live.books, self.clock),
             explanations=Explanations(),
             paces=Paces(costs.profile),
             report_grace_s=0.0,

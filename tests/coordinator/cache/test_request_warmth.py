@@ -11,6 +11,7 @@ from coordinator.cache.under_way import EmbeddingsUnderWay
 from coordinator.policy.books import Books, InstanceBook
 from coordinator.policy.warmth import COLD
 from coordinator.stage_messages import CacheReport
+from core.clock import ManualClock
 from core.sequence import CacheUse, MediaSpan
 from core.stages import COUPLED, ModalityGroup
 from tests.coordinator.wire.test_stages import info
@@ -26,7 +27,8 @@ class Scene:
 
     def __init__(self, keys: RequestKeys | None = KEYS) -> None:
         self.cache, self.books = ClusterCache(), Books()
-        self.warmth = RequestWarmth(self.cache, EmbeddingsUnderWay(), self.books)
+        self.clock = ManualClock()
+        self.warmth = RequestWarmth(self.cache, EmbeddingsUnderWay(), self.books, self.clock)
         for name in ("a", "b"):
             self.cache.attach(info(instance_id=name, epoch=1))
             self.books.add_instance(InstanceBook(name, COUPLED, ModalityGroup.SHARED, 16, 100))
@@ -50,6 +52,7 @@ def test_who_encodes_an_item_is_about_to_have_it() -> None:
     scene.warmth.under_way.begin("other", 0, PICTURE, "a")
     assert scene.warmth.of_request("r").media == (frozenset({"a"}),)
     scene.warmth.under_way.end("other")
+    scene.clock.advance(1.0)
     assert scene.warmth.of_request("r").media == (frozenset(),)
 
 
@@ -66,13 +69,25 @@ def test_instances_that_take_no_work_are_left_out() -> None:
     assert scene.warmth.of_request("r").media == (frozenset({"a"}),)
 
 
-def test_an_answer_is_looked_up_once_per_version() -> None:
+def test_an_answer_stands_for_a_moment_and_while_nothing_changes() -> None:
     scene = Scene()
     scene.store("a", *KEYS.chain)
     first = scene.warmth.of_request("r")
-    assert scene.warmth.of_request("r") is first
     scene.store("b", *KEYS.chain)
+    assert scene.warmth.of_request("r") is first
+    scene.clock.advance(1.0)
+    second = scene.warmth.of_request("r")
+    scene.clock.advance(1.0)
+    assert scene.warmth.of_request("r") is second
     assert scene.warmth.of_request("r").prefix_tokens == {"a": 96, "b": 96}
+
+
+def test_who_is_gone_is_in_no_answer_at_once() -> None:
+    scene = Scene()
+    scene.store("a", *KEYS.chain)
+    assert scene.warmth.of_request("r").prefix_tokens == {"a": 96}
+    scene.cache.detach("a")
+    assert scene.warmth.of_request("r").prefix_tokens == {}
 
 
 def test_a_request_without_keys_is_cold() -> None:
