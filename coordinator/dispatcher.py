@@ -23,6 +23,7 @@ from coordinator.policy.expectation import OutputExpectation
 from coordinator.policy.scheduler import Scheduler
 from coordinator.policy.view import Placement
 from coordinator.registry import Instance, Registry
+from coordinator.repeats import Repeats
 from coordinator.request import Request
 from coordinator.stage_messages import (
     FailureReport,
@@ -37,13 +38,6 @@ from core.lifecycle import RequestState
 from core.stages import Stage
 
 log = logging.getLogger(__name__)
-
-MAX_ATTEMPTS = 3  # the first dispatch and two more
-
-# gRPC status numbers after which another dispatch may succeed.
-_DEADLINE_EXCEEDED, _RESOURCE_EXHAUSTED, _ABORTED, _UNAVAILABLE = 4, 8, 10, 14
-_RETRYABLE = frozenset({_DEADLINE_EXCEEDED, _RESOURCE_EXHAUSTED, _ABORTED, _UNAVAILABLE})
-_RETRY_DELAY_S = 0.2
 
 
 class Dispatcher:
@@ -74,7 +68,6 @@ class Dispatcher:
         self._orders = Orders(registry, warmth.under_way)
         self._instance_wait_s = instance_wait_s
         self._requests: dict[str, Request] = {}
-        self._pausing: list[tuple[float, Request]] = []  # until when each waits for its next dispatch
         # Dispatches are numbered over all requests and, nearly, over all coordinators: stage servers
         # remember ended dispatches, and a client may use a request id again.
         self._dispatch_numbers = count(time.time_ns() // 10**9 % 2**31)
@@ -96,6 +89,8 @@ class Dispatcher:
             report_grace_s=report_grace_s,
             on_end=self._let_go,
         )
+
+        self._repeats = Repeats(self._requests, live, warmth, self._endings, clock, tick=self.tick)
 
     # what the door and the servicers call
 
@@ -163,14 +158,11 @@ class Dispatcher:
         if failure.attempt != request.attempt:
             self._migrations.lose_target(request, cause)
             return
-        if failure.field:
+        if failure.stage is Stage.ENCODE and request.has_shown_token:
+            self._forgo_embeddings(request, instance)
+        elif failure.field:
             self._endings.fail(request, InvalidFieldError(_blamed_field(request, failure), failure.message))
-        elif failure.code in _RETRYABLE:
-            if failure.stage is Stage.DECODE:
-                # It may have run out of blocks; next time there is room for the whole answer.
-                request.reserve_tokens = request.sampling.max_tokens
-            self._repeat(request, cause, delay_s=_RETRY_DELAY_S * 4 ** (request.num_attempts - 1))
-        else:
+        elif not self._repeats.retry(request, failure, cause):
             self._endings.fail(request, InternalFailureError(cause))
         self.tick()
 
@@ -205,17 +197,18 @@ class Dispatcher:
         for request in tuple(self._requests.values()):
             if request.is_final or self._migrations.outlives_source(request, instance.instance_id):
                 continue
-            if request.needs(instance.instance_id):
+            if request.depends_on(instance.instance_id):
                 self._repeat(request, loss)
-            elif request.is_moving_to(instance.instance_id):
+                continue
+            self._forgo_embeddings(request, instance)
+            if request.is_moving_to(instance.instance_id):
                 self._migrations.lose_target(request, loss)
         self.tick()
 
     def tick(self) -> None:
         """Dispatches what the policies would have dispatched now."""
         now_s = self._clock.now_s()
-        if self._pausing:
-            self._end_pauses(now_s)
+        self._repeats.end_pauses(now_s)
         while (placement := self._scheduler.place(self._live.books, now_s)) is not None:
             self._dispatch(self._requests[placement.request_id], placement)
 
@@ -300,6 +293,15 @@ class Dispatcher:
         is_heard = request is not None and request.listens_to(instance.instance_id, said.attempt)
         return request if is_heard else None
 
+    def _repeat(self, request: Request, cause: str) -> None:
+        self._repeats.repeat(request, cause)
+
+    def _forgo_embeddings(self, request: Request, instance: Instance) -> None:
+        """It has its first token without them."""
+        request.forgo_embeddings(instance.instance_id)
+        self._warmth.under_way.forgo(request.request_id, instance.instance_id)
+        self._live.note(request)
+
     def _let_go(self, request: Request) -> None:
         """It needs no instance any more."""
         self._live.end(request)
@@ -352,34 +354,6 @@ class Dispatcher:
         if work is not None and request.first_token_s is not None:
             decoded_s = self._clock.now_s() - request.first_token_s
             self._scheduler.note_finished(work, decoded_s / num_more if num_more else 0.0)
-
-    def _repeat(self, request: Request, cause: str, delay_s: float = 0.0) -> None:
-        request.last_loss = cause
-        if request.num_attempts >= MAX_ATTEMPTS:
-            self._endings.fail(
-                request, UnavailableError(f"gave up after {MAX_ATTEMPTS} attempts; the last ended as {cause}")
-            )
-            return
-        log.warning("request %s: dispatched again, %s", request.request_id, cause)
-        self._endings.recall(request)
-        self._warmth.under_way.end(request.request_id)
-        request.queue_again()
-        self._warmth.enter(request.request_id, request.keys)
-        request.queued_s = self._clock.now_s()
-        if delay_s:
-            self._live.end(request)
-            self._pausing.append((self._clock.now_s() + delay_s, request))
-            asyncio.get_running_loop().call_later(delay_s, self.tick)
-        else:
-            self._live.queue(request)
-
-    def _end_pauses(self, now_s: float) -> None:
-        """Requests whose pause is over wait for dispatch again, unless they have ended meanwhile."""
-        due = [request for until_s, request in self._pausing if until_s <= now_s]
-        self._pausing = [each for each in self._pausing if each[0] > now_s]
-        for request in due:
-            if self._requests.get(request.request_id) is request and self._is_waiting(request):
-                self._live.queue(request)
 
 
 def _blamed_field(request: Request, failure: FailureReport) -> str:

@@ -206,14 +206,31 @@ class Request:
 
     def needs(self, instance_id: str) -> bool:
         """Whether work of the present dispatch is still to come from the instance."""
+        return self._is_to_encode(instance_id) or self._is_to_make_tokens(instance_id)
+
+    def depends_on(self, instance_id: str) -> bool:
+        """Whether the present dispatch cannot go on without the instance.
+
+        Embeddings that are still to come when the first token is out are not needed: the prefill instance had
+        more in its cache than was known.
+        """
+        is_lacking = not self.has_shown_token and self._is_to_encode(instance_id)
+        return is_lacking or self._is_to_make_tokens(instance_id)
+
+    def _is_to_encode(self, instance_id: str) -> bool:
+        encoders = () if self.placement is None else self.placement.encode
+        return any(name == instance_id and index not in self.encoded for index, name in enumerate(encoders))
+
+    def _is_to_make_tokens(self, instance_id: str) -> bool:
         if self.placement is None:
             return False
-        encodes = any(
-            encoder == instance_id and index not in self.encoded
-            for index, encoder in enumerate(self.placement.encode)
-        )
         prefills = self.placement.prefill == instance_id and not self.is_handed_over
-        return encodes or prefills or self.placement.decode == instance_id
+        return prefills or self.placement.decode == instance_id
+
+    def forgo_embeddings(self, instance_id: str) -> None:
+        """Nothing waits for what was to come from it."""
+        if self.placement is not None:
+            self.encoded |= {i for i, name in enumerate(self.placement.encode) if name == instance_id}
 
     @property
     def has_shown_token(self) -> bool:

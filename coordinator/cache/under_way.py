@@ -47,6 +47,12 @@ class EmbeddingsUnderWay:
         for order in self._orders.pop(request_id, {}).values():
             self._drop(order)
 
+    def forgo(self, request_id: str, instance_id: str) -> None:
+        """The request does not wait for what the instance makes of it; that may come to nothing."""
+        for index, order in tuple(self._orders.get(request_id, {}).items()):
+            if order.instance_id == instance_id:
+                self._take(request_id, index)
+
     def settle(self, instance_id: str) -> None:
         """The instance has reported what it keeps of all that is done."""
         for order in self._done.pop(instance_id, ()):
@@ -54,10 +60,8 @@ class EmbeddingsUnderWay:
 
     def lose(self, instance_id: str) -> None:
         self.settle(instance_id)
-        for request_id, orders in tuple(self._orders.items()):
-            for index, order in tuple(orders.items()):
-                if order.instance_id == instance_id:
-                    self._take(request_id, index)
+        for request_id in tuple(self._orders):
+            self.forgo(request_id, instance_id)
 
     def holders(self, key: bytes) -> tuple[str, ...]:
         return tuple(self._holders.get(key, ()))

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from coordinator.stage_messages import CancelCommand, EncodeCommand, PrefillCommand
+from coordinator.stage_messages import CancelCommand, EncodeCommand, FailureReport, PrefillCommand
 from core.lifecycle import RequestState
 from core.stages import Stage
 from tests.coordinator.hinted import KEYS, USE, Scene, make_request, placed
@@ -152,6 +152,29 @@ async def test_a_holder_that_dies_once_it_delivered() -> None:
     scene.done("e1", Stage.ENCODE, 1)
     scene.done("p0", Stage.PREFILL)
     assert (await scene.finish()).usage.cached_media == 1
+
+
+async def test_an_embedding_that_comes_too_late_to_be_needed() -> None:
+    """The prefill instance had more than it was known to have."""
+    scene = Scene(HELD)
+    scene.done("p0", Stage.PREFILL, cached_tokens=96)
+    scene.token("p0")
+    scene.lose("h0")
+    failure = FailureReport("r", scene.request.attempt, Stage.ENCODE, 1, 14, "p0: the request has ended here")
+    scene.dispatcher.take_failure(scene.instance("e1"), failure)
+    assert scene.request.num_attempts == 1
+    assert scene.request.has_all_reports
+    assert not any(scene.warmth.under_way.holders(key) for key in KEYS.embeddings if key)
+    assert scene.dispatcher.books.instances["e1"].load.encode_items == 0
+    assert (await scene.finish()).usage.cached_tokens == 96
+
+
+async def test_an_encoder_still_at_work_hears_of_the_end() -> None:
+    scene = Scene(placed())
+    scene.done("p0", Stage.PREFILL, cached_tokens=96)
+    scene.token("p0")
+    scene.token("d0", is_last=True)
+    assert scene.sent("e0", CancelCommand)
 
 
 async def test_the_source_of_the_prefix_may_die_and_is_told_nothing() -> None:
