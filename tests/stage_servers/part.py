@@ -102,6 +102,7 @@ async def running(model: Model, name: str, *, kv_blocks: int, epoch: int) -> Asy
         roles=COUPLED,
         group=ModalityGroup.SHARED,
         media_workers=1,
+        pull_timeout_s=30.0,
     )
     instance.instance_id = name
     receiver = TransferReceiver(
@@ -121,6 +122,7 @@ async def running(model: Model, name: str, *, kv_blocks: int, epoch: int) -> Asy
     part = Part(
         instance, engine, kv, receiver, sender, PeerAddress(name, f"127.0.0.1:{port}", host_id(), epoch)
     )
+    instance.endpoint = part.address.endpoint
     collecting = asyncio.create_task(part.collect())
     try:
         yield part
