@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
 from core.sequence import SequenceSpec
+from stage_servers.cache.prefix import Prefix
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,6 +18,7 @@ class WantedPrefix:
     keys: tuple[bytes, ...]  # in order, of the chain up to each block's end
     first_token: int  # of the first of these blocks; those before it are here
     compute_s: float | None = None  # that computing them is predicted to take; None: that is not known
+    prefix: Prefix | None = None  # the cache's own record of the sequence, if it has use for it
 
 
 class PinnedPrefix(Protocol):
