@@ -17,10 +17,11 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import grpc
 
+from core.ids import host_id
 from core.sequence import SequenceSpec
 from core.stages import ModalityGroup, Roles, Stage
 from elasticmm.v1 import stage_control_pb2
@@ -30,10 +31,13 @@ from kv_transfer.pool import Pool
 from kv_transfer.receiver import TransferReceiver
 from kv_transfer.sender import PeerAddress, Sender
 from kv_transfer.stats import PairCounters
+from stage_servers.cache.prefix_service import PrefixService
+from stage_servers.cache.prefix_source import PrefixSource
 from stage_servers.embeddings import EmbeddingShelf
 from stage_servers.encode_stage import EncodeJob, EncodeStage
 from stage_servers.engine_thread import EngineThread
 from stage_servers.expectations import Expectations
+from stage_servers.held import HeldCalls
 from stage_servers.media_pull import MediaPuller
 from stage_servers.migration import MigrationStage
 from stage_servers.prefill_stage import PrefillStage
@@ -44,6 +48,7 @@ from stage_servers.wire import finish_number, logprobs_to, step_measure
 if TYPE_CHECKING:
     import torch
 
+    from stage_servers.cache.prefix_store import PrefixStore
     from stage_servers.engine.engine import Engine
     from stage_servers.engine.records import SequenceFailure, StepOutput, TokenOutput, WrittenChunk
     from stage_servers.engine.served import ServedModel
@@ -63,8 +68,10 @@ class Instance:
         roles: Roles,
         group: ModalityGroup,
         media_workers: int,
+        pull_timeout_s: float,
     ) -> None:
         self.instance_id = ""  # given by the coordinator
+        self.endpoint = ""  # of its transfer service, once that is bound
         self.roles = roles
         self.group = group
         self.reports = Reports()
@@ -78,12 +85,24 @@ class Instance:
         self._to_prefill = Expectations()
         self._to_decode = Expectations()
         self._decoding: dict[Key, SequenceSpec] = {}
+        self._held = HeldCalls()
+        self._pull_timeout_s = pull_timeout_s
+        self._prefixes: PrefixService | None = None
         self._decode_start_ns: dict[Key, int] = {}
         self._tasks = TaskTable()
         self._cancelling: set[asyncio.Task[None]] = set()
 
-    def start(self, engine: Engine, receiver: TransferReceiver, max_encode_tokens: int) -> None:
-        """Joins the parts that need this object to exist; call on the event loop."""
+    def start(
+        self,
+        engine: Engine,
+        receiver: TransferReceiver,
+        max_encode_tokens: int,
+        prefixes: PrefixStore[Any] | None = None,
+    ) -> None:
+        """Joins the parts that need this object to exist; call on the event loop.
+
+        `prefixes` None: no KV is kept, nor exchanged with peers.
+        """
         self._loop = asyncio.get_running_loop()
         self.crashed: asyncio.Future[None] = self._loop.create_future()
         self._engine = engine
@@ -95,7 +114,20 @@ class Instance:
             on_crash=lambda error: self._loop.call_soon_threadsafe(self._crash, error),
             max_encode_tokens=max_encode_tokens,
         )
-        self._prefill = PrefillStage(engine, self._thread, self._kv, self._sender, self.reports)
+        if prefixes is not None:
+            self._prefixes = PrefixService(
+                prefixes,
+                self._thread,
+                self._kv,
+                self._sender,
+                receiver,
+                address=self._address,
+                timeout_s=self._pull_timeout_s,
+            )
+            receiver.serve_prefixes(self._prefixes)
+        self._prefill = PrefillStage(
+            engine, self._thread, self._kv, self._sender, self.reports, on_added=self._held.release
+        )
         self._migration = MigrationStage(
             engine, self._thread, self._kv, self._sender, self.reports, on_moved=self._moved_away
         )
@@ -115,6 +147,8 @@ class Instance:
         if not self.crashed.done():
             await self.drop_all()
         self.crashed.cancel()
+        if self._prefixes is not None:
+            await self._prefixes.stop()
         await asyncio.to_thread(self._thread.stop)
         self._workers.shutdown(wait=True, cancel_futures=True)
         await self._puller.close()
@@ -125,11 +159,17 @@ class Instance:
         is_local = job.prefill.instance_id == self.instance_id
         self._tasks.spawn(job.key, self._encode.run(job, is_local=is_local))
 
-    def prefill(self, spec: SequenceSpec, decode: PeerAddress) -> None:
+    def prefill(self, spec: SequenceSpec, decode: PeerAddress, prefix: PrefixSource | None = None) -> None:
+        """`prefix` may have KV of the sequence's first tokens, to be fetched first."""
+        is_local = decode.instance_id == self.instance_id
         self._to_prefill.add(spec.key)
-        if decode.instance_id == self.instance_id:
+        if is_local:
             self._decoding[spec.key] = spec
-            self._admit(spec.key, Stage.PREFILL, lambda: self._engine.add_prefill(spec, hand_over=False))
+        if prefix is not None and self._prefixes is not None:
+            self._held.hold(spec.key)
+            self._tasks.spawn(spec.key, self._prefill_fetched(spec, decode, self._prefixes, prefix))
+        elif is_local:
+            self._prefill_here(spec)
         else:
             self._tasks.spawn(spec.key, self._prefill_away(spec, decode))
 
@@ -248,7 +288,10 @@ class Instance:
             self.crashed.set_exception(error)
 
     def _provide(self, key: Key, item_index: int, embedding: torch.Tensor) -> None:
-        self._thread.post(lambda: self._engine.provide_embedding(key, item_index, embedding))
+        def provide() -> None:
+            self._thread.post(lambda: self._engine.provide_embedding(key, item_index, embedding))
+
+        self._held.call(key, provide)
 
     def _admit(self, key: Key, stage: Stage, add: Callable[[], None], block_ids: Sequence[int] = ()) -> None:
         """Gives a sequence to the engine; a refusal is reported and its blocks go back."""
@@ -272,10 +315,31 @@ class Instance:
 
     # Book-keeping
 
+    def _address(self) -> PeerAddress:
+        return PeerAddress(self.instance_id, self.endpoint, host_id(), self._receiver.epoch)
+
+    def _prefill_here(self, spec: SequenceSpec) -> None:
+        self._admit(spec.key, Stage.PREFILL, lambda: self._engine.add_prefill(spec, hand_over=False))
+        self._held.release(spec.key)
+
+    async def _prefill_fetched(
+        self, spec: SequenceSpec, decode: PeerAddress, prefixes: PrefixService, source: PrefixSource
+    ) -> None:
+        try:
+            await prefixes.fetch(spec, source)
+        except BaseException:
+            self._held.drop(spec.key)
+            raise
+        if decode.instance_id == self.instance_id:
+            self._prefill_here(spec)
+        else:
+            await self._prefill_away(spec, decode)
+
     async def _prefill_away(self, spec: SequenceSpec, decode: PeerAddress) -> None:
         try:
             await self._prefill.run(spec, decode)
         finally:
+            self._held.drop(spec.key)
             self._to_prefill.end(spec.key)
             self._thread.post(lambda: self._loop.call_soon_threadsafe(self._shelf.release, spec.key))
 
@@ -307,12 +371,15 @@ class Instance:
         self._receiver.check_integrity()
         self._sender.check_idle()
         self._shelf.check_idle()
+        if self._prefixes is not None:
+            self._prefixes.check_idle()
         held = {
             "tasks": list(self._tasks),
             "cancelling": self._cancelling,
             "to prefill": len(self._to_prefill),
             "to decode": len(self._to_decode),
             "decoding": self._decoding,
+            "held": list(self._held),
             "times": [*self._decode_start_ns, *self._prefill.started_ns],
             "leases": list(map(str, self._receiver.leases)),
             "kv": self._kv.num_blocks - self._kv.blocks.num_free,

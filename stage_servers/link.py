@@ -21,6 +21,7 @@ from stage_servers.wire import (
     group_from,
     group_number,
     peer_from,
+    prefix_from,
     roles_from,
     sequence_from,
     span_from,
@@ -142,7 +143,8 @@ class CoordinatorLink:
             self._instance.encode(_encode_job(message.encode))
         elif command == "prefill":
             decode = peer_from(message.prefill.decode)
-            self._instance.prefill(sequence_from(message.prefill.sequence), decode)
+            sequence = sequence_from(message.prefill.sequence)
+            self._instance.prefill(sequence, decode, prefix_from(message.prefill))
         elif command == "decode":
             self._instance.decode(sequence_from(message.decode.sequence))
         elif command == "migrate":

@@ -17,6 +17,7 @@ class TierMemory:
         self.capacity_bytes = shares.capacity_bytes
         self.bytes_of: Counter[str] = Counter()  # by tenant
         self.used_bytes = 0
+        self._held_bytes = 0  # of entries that somebody uses
         self._shares = shares
         self._make_order = make_order
         self._orders: dict[str, EvictionOrder] = {}
@@ -30,17 +31,33 @@ class TierMemory:
         named = {tenant: int(part * self.capacity_bytes) for tenant, part in parts.items()}
         self._shares = Shares(self.capacity_bytes, named)
 
+    @property
+    def unused_bytes(self) -> int:
+        """Of entries that nobody uses."""
+        return self.used_bytes - self._held_bytes
+
     def hold(self, entry: Entry) -> None:
         self.used_bytes += entry.size_bytes
+        self._held_bytes += entry.size_bytes if entry.refs else 0
         self.bytes_of[entry.tenant] += entry.size_bytes
 
     def let_go(self, entry: Entry) -> None:
         self.discard(entry)
         self.used_bytes -= entry.size_bytes
+        self._held_bytes -= entry.size_bytes if entry.refs else 0
         self.bytes_of[entry.tenant] -= entry.size_bytes
         if not self.bytes_of[entry.tenant]:
             del self.bytes_of[entry.tenant]
             self._orders.pop(entry.tenant, None)
+
+    def begin_use(self, entry: Entry) -> None:
+        """By its first user."""
+        self.discard(entry)
+        self._held_bytes += entry.size_bytes
+
+    def end_use(self, entry: Entry) -> None:
+        """By its last user."""
+        self._held_bytes -= entry.size_bytes
 
     def may_go(self, entry: Entry, now_s: float) -> None:
         if entry.tenant not in self._orders:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from coordinator.stage_messages import DecodeCommand, Peer
+from coordinator.stage_messages import DecodeCommand, Peer, PrefillCommand
 from coordinator.wire.commands import from_command
 from coordinator.wire.stages import to_transfers
 from core.sampling import SamplingParams
@@ -65,6 +65,19 @@ def test_sequences_arrive_whole(spec: SequenceSpec) -> None:
     assert wire.sequence_from(arrived.decode.sequence) == spec
     peer = wire.peer_from(arrived.decode.prefill)
     assert (peer.instance_id, peer.endpoint, peer.host_id, peer.epoch) == ("p-0", "127.0.0.1:1", "host", 7)
+
+
+@pytest.mark.parametrize(("prefix", "num_tokens"), [(None, 0), (Peer("a-0", "127.0.0.1:2", "host", 9), 48)])
+def test_who_has_a_prefix_is_heard(prefix: Peer | None, num_tokens: int) -> None:
+    spec = SequenceSpec("r", 0, (1, 2), SamplingParams(max_tokens=1))
+    message = from_command(PrefillCommand(spec, Peer("p-0", "127.0.0.1:1", "host", 7), prefix, num_tokens))
+    source = wire.prefix_from(type(message).FromString(message.SerializeToString()).prefill)
+    if prefix is None:
+        assert source is None
+    else:
+        assert source is not None
+        assert dataclasses.asdict(source.peer) == dataclasses.asdict(prefix)
+        assert source.num_tokens == num_tokens
 
 
 @pytest.mark.parametrize(
