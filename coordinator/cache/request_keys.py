@@ -12,7 +12,7 @@ from core.sequence import CacheUse, MediaSpan
 
 # Hashed before others on the loop have their turn: a quarter of a millisecond's work. A thread would hold the
 # interpreter for as long as the hashing takes.
-_TOKENS_AT_ONCE = 2048
+TOKENS_AT_ONCE = 2048
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,8 +56,8 @@ async def make_keys(
 ) -> RequestKeys:
     """All keys of a prompt, in steps short enough for an event loop."""
     keys = begin_keys(fingerprint, cache, spans)
-    while (longer := keys.extended(prompt, spans, _TOKENS_AT_ONCE)) is not keys:
+    while (longer := keys.extended(prompt, spans, TOKENS_AT_ONCE)) is not keys:
         keys = longer
-        if len(prompt) > _TOKENS_AT_ONCE:
+        if len(prompt) > TOKENS_AT_ONCE:
             await asyncio.sleep(0)
     return keys
