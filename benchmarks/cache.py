@@ -7,8 +7,8 @@
     python -m benchmarks.cache pictures --data FOLDER [--profile NAME] [--json FILE]
 
 "index" fills the index and looks prompts of 2,048 granules up; "chain" hashes one. "warmth" is
-what the coordinator does for a request before its dispatch: makes its keys, turn by turn on the event loop, and
-looks up who has what of it. "mooncake" passes recorded
+what the coordinator does for a request before its dispatch: it makes its keys, turn by turn on the event loop,
+and looks up who has what of it. "mooncake" passes recorded
 conversations (FOLDER/mooncake/conversation_trace.jsonl) through an instance's books in blocks of 512 tokens,
 "pictures" half an hour of ServeGen's image clients (FOLDER/servegen/multimodal/mm-image). Seconds are what it
 takes by the profile to compute what was found: a block's share of its prefill, a picture's encode.
@@ -63,11 +63,8 @@ def run_chain(options: argparse.Namespace) -> dict[str, Any]:  # noqa: ARG001
 
 
 def run_warmth(options: argparse.Namespace) -> dict[str, Any]:
-    rows = [
-        asdict(measure_warmth(instances, tokens))
-        for instances in options.instances
-        for tokens in PROMPT_TOKENS
-    ]
+    sizes = [(instances, tokens) for instances in options.instances for tokens in PROMPT_TOKENS]
+    rows = [asdict(measure_warmth(*size)) for size in sizes]
     table = _table("instances", "prompt tokens", "keys ms", "longest turn ms", "look-up us")
     for row in rows:
         table.add_row(*(f"{value:,.4g}" for value in row.values()))
