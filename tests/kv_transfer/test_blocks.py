@@ -65,3 +65,22 @@ def test_release_of_more_than_was_taken_changes_nothing() -> None:
 @pytest.mark.parametrize(("tokens", "expected"), [(0, 0), (1, 1), (16, 1), (17, 2)])
 def test_blocks_for(tokens: int, expected: int) -> None:
     assert blocks_for(tokens, 16) == expected
+
+
+def test_a_short_pool_asks_for_room_and_gets_it() -> None:
+    blocks = BlockAllocator(4)
+    spare = blocks.allocate(3)
+    missing: list[int] = []
+
+    def give(count: int) -> None:
+        missing.append(count)
+        blocks.release([spare.pop() for _ in range(min(count, len(spare)))])
+
+    blocks.call_when_short(give)
+    blocks.allocate(1)
+    assert missing == []
+    assert len(blocks.allocate(2)) == 2
+    with pytest.raises(OutOfBlocks):
+        blocks.allocate(2)
+    assert (missing, spare) == ([2, 2], [])
+    assert blocks.num_free == 1
