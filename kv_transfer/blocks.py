@@ -39,10 +39,15 @@ class BlockAllocator:
         self._on_free.append(callback)
 
     def call_when_short(self, callback: Callable[[int], None]) -> None:
-        """`callback` is called, in the allocating thread, with how many blocks are missing before fewer are
-        handed out than were asked for; it may release some.
+        """`callback` is called by `ask_for`, in its thread, with the number of blocks that are to be free; it
+        must not block. For who holds blocks that it could do without.
         """
         self._when_short.append(callback)
+
+    def ask_for(self, count: int) -> None:
+        """Somebody waits until so many blocks are free at a time; see `call_on_free`."""
+        for callback in self._when_short:
+            callback(count)
 
     def allocate(self, count: int, after: int | None = None) -> list[int]:
         """Takes `count` free blocks with one reference each, or none at all.
@@ -52,7 +57,6 @@ class BlockAllocator:
 
         Raises OutOfBlocks.
         """
-        self._ask_for_room(count)
         with self._lock:
             if count > self._free.num_free:
                 raise OutOfBlocks(f"{count} blocks wanted, {self._free.num_free} of {self.num_blocks} free")
@@ -99,12 +103,6 @@ class BlockAllocator:
             for block, refs in enumerate(self._refs):
                 if refs < 0 or (refs == 0) != (block in self._free):
                     raise AssertionError(f"block {block}: {refs} references, free: {block in self._free}")
-
-    def _ask_for_room(self, count: int) -> None:
-        for callback in self._when_short:
-            missing = count - self._free.num_free
-            if missing > 0:
-                callback(missing)
 
     def _check_used(self, block: int, count: int = 1) -> None:
         if not 0 <= block < self.num_blocks or self._refs[block] < count:

@@ -75,7 +75,7 @@ class EmbeddingCache:
         self._refused = 0  # by the pool, whose blocks others hold
         self._used_blocks = 0  # of entries in use
         self._reserved: list[int] = []  # for the entry that is promoted
-        self._unmet_blocks = 0  # that somebody waits for
+        self._wanted_blocks = 0  # that somebody waits for, free at a time
         self._measured_s, self._measured_tokens = 0.0, 0
         pool.blocks.call_when_short(self._pool_is_short)
 
@@ -211,8 +211,8 @@ class EmbeddingCache:
         if not entry.refs:
             self._used_blocks -= num_blocks
         self._carry_out()
-        if self._unmet_blocks and not entry.refs:
-            self._pool_is_short(self._unmet_blocks)
+        if self._wanted_blocks and not entry.refs:
+            self._pool_is_short(self._wanted_blocks)
 
     def _reserve_for(self, key: bytes, now_s: float) -> bool:
         """Takes blocks for an entry that has to be promoted; False if there are none."""
@@ -229,12 +229,12 @@ class EmbeddingCache:
         self._shed(num_blocks - blocks.num_free, tenant, is_urgent=False)
         return blocks.allocate(num_blocks) if num_blocks <= blocks.num_free else None
 
-    def _pool_is_short(self, missing_blocks: int) -> None:
+    def _pool_is_short(self, wanted_blocks: int) -> None:
         """Of what requests need that run: no share is kept. Who still waits is remembered."""
-        wanted = self._pool.blocks.num_free + missing_blocks
-        self._unmet_blocks = 0  # releasing blocks may lead here
-        self._shed(missing_blocks, "", is_urgent=True)
-        self._unmet_blocks = max(0, wanted - self._pool.blocks.num_free)
+        self._wanted_blocks = 0  # releasing blocks may lead here
+        blocks = self._pool.blocks
+        self._shed(wanted_blocks - blocks.num_free, "", is_urgent=True)
+        self._wanted_blocks = wanted_blocks if blocks.num_free < wanted_blocks else 0
 
     def _shed(self, num_blocks: int, tenant: str, *, is_urgent: bool) -> None:
         if num_blocks > 0:

@@ -67,20 +67,11 @@ def test_blocks_for(tokens: int, expected: int) -> None:
     assert blocks_for(tokens, 16) == expected
 
 
-def test_a_short_pool_asks_for_room_and_gets_it() -> None:
+def test_who_could_do_without_blocks_is_asked_for_them() -> None:
     blocks = BlockAllocator(4)
     spare = blocks.allocate(3)
-    missing: list[int] = []
-
-    def give(count: int) -> None:
-        missing.append(count)
-        blocks.release([spare.pop() for _ in range(min(count, len(spare)))])
-
-    blocks.call_when_short(give)
-    blocks.allocate(1)
-    assert missing == []
-    assert len(blocks.allocate(2)) == 2
+    blocks.call_when_short(lambda count: blocks.release(spare[:count]))
     with pytest.raises(OutOfBlocks):
-        blocks.allocate(2)
-    assert (missing, spare) == ([2, 2], [])
-    assert blocks.num_free == 1
+        blocks.allocate(4)
+    blocks.ask_for(4)
+    assert len(blocks.allocate(4)) == 4

@@ -253,7 +253,9 @@ async def test_what_a_sequence_reads_stays_under_pressure(pair: Pair, answer: li
     put, taken = shelf.put, list[int]()
 
     def put_under_pressure(key: tuple[str, int], held: HeldEmbedding) -> torch.Tensor:
-        taken.extend(pool.blocks.allocate(pool.num_blocks - len(held.blocks)))
+        wanted = pool.num_blocks - len(held.blocks)
+        pool.blocks.ask_for(wanted)
+        taken.extend(pool.blocks.allocate(wanted))
         pool.write_tokens(0, taken, 0, torch.full((len(taken) * 16, pool.elements_per_token), 1e3))
         return put(key, held)
 

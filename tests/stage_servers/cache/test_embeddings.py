@@ -8,7 +8,6 @@ import pytest
 import torch
 
 from core.sequence import CacheUse
-from kv_transfer.blocks import OutOfBlocks
 from kv_transfer.room import Room
 from tests.stage_servers.cache.keeping import BLOCK_BYTES, USE, Keeping, embedding, span
 
@@ -83,16 +82,15 @@ def test_seconds_decide_who_stays() -> None:
     keeping.check()
 
 
-def test_a_short_pool_gets_what_nobody_uses_and_nothing_else() -> None:
+async def test_a_short_pool_gets_what_nobody_uses_and_nothing_else() -> None:
     keeping = Keeping()
     for number in range(4):
         keeping.keep(str(number), number)
     held = keeping.cache.find(keeping.key("0"), 20)
     assert held is not None
-    blocks = keeping.pool.blocks.allocate(6)
+    async with asyncio.timeout(20):
+        blocks = await Room(keeping.pool.blocks).take(6)
     assert keeping.cache.keys == [keeping.key("0")]
-    with pytest.raises(OutOfBlocks):
-        keeping.pool.blocks.allocate(1)
     keeping.pool.write_tokens(0, blocks, 0, torch.full((96, 6), 7.0))
     assert torch.equal(held.embedding, embedding(0))
     held.release()
@@ -173,10 +171,11 @@ def test_what_leaves_the_pool_lies_in_ram_and_comes_back_equal() -> None:
     keeping.check()
 
 
-def test_what_lies_in_ram_is_missed_where_the_pool_has_no_room() -> None:
+async def test_what_lies_in_ram_is_missed_where_the_pool_has_no_room() -> None:
     keeping = Keeping(host_bytes=8 * BLOCK_BYTES)
     keeping.keep("a", 1)
-    blocks = keeping.pool.blocks.allocate(8)
+    async with asyncio.timeout(20):
+        blocks = await Room(keeping.pool.blocks).take(8)
     assert keeping.has("a")
     assert keeping.cache.find(keeping.key("a"), 20) is None
     keeping.pool.blocks.release(blocks)
