@@ -31,8 +31,11 @@ from kv_transfer.pool import Pool
 from kv_transfer.receiver import TransferReceiver
 from kv_transfer.sender import PeerAddress, Sender
 from kv_transfer.stats import PairCounters
+from stage_servers.cache.embeddings import EmbeddingCache
+from stage_servers.cache.held import HeldEmbedding
 from stage_servers.cache.prefix_service import PrefixService
 from stage_servers.cache.prefix_source import PrefixSource
+from stage_servers.cache.settings import CacheSettings
 from stage_servers.embeddings import EmbeddingShelf
 from stage_servers.encode_stage import EncodeJob, EncodeStage
 from stage_servers.engine_thread import EngineThread
@@ -69,6 +72,7 @@ class Instance:
         group: ModalityGroup,
         media_workers: int,
         pull_timeout_s: float,
+        embedding_cache: CacheSettings = CacheSettings(),  # noqa: B008 - frozen
     ) -> None:
         self.instance_id = ""  # given by the coordinator
         self.endpoint = ""  # of its transfer service, once that is bound
@@ -81,7 +85,8 @@ class Instance:
         self._model = model
         self._puller = MediaPuller(token)
         self._workers = ThreadPoolExecutor(media_workers, thread_name_prefix="media")
-        self._shelf = EmbeddingShelf(embeddings)
+        self.embedding_cache = EmbeddingCache(embeddings, self.reports, embedding_cache)
+        self._shelf = EmbeddingShelf(embeddings, self.embedding_cache)
         self._to_prefill = Expectations()
         self._to_decode = Expectations()
         self._decoding: dict[Key, SequenceSpec] = {}
@@ -137,10 +142,12 @@ class Instance:
             sender=self._sender,
             puller=self._puller,
             reports=self.reports,
-            deliver_locally=self._provide,
+            deliver_locally=self._provide_held,
             workers=self._workers,
+            cache=self.embedding_cache,
         )
         self._thread.start()
+        self._tidying = asyncio.create_task(self.embedding_cache.tidy_for_ever(), name="embedding-cache")
 
     async def stop(self) -> None:
         """Drops every request and ends the threads."""
@@ -149,6 +156,7 @@ class Instance:
         self.crashed.cancel()
         if self._prefixes is not None:
             await self._prefixes.stop()
+        self._tidying.cancel()
         await asyncio.to_thread(self._thread.stop)
         self._workers.shutdown(wait=True, cancel_futures=True)
         await self._puller.close()
@@ -163,6 +171,7 @@ class Instance:
         """`prefix` may have KV of the sequence's first tokens, to be fetched first."""
         is_local = decode.instance_id == self.instance_id
         self._to_prefill.add(spec.key)
+        self._shelf.expect(spec)
         if is_local:
             self._decoding[spec.key] = spec
         if prefix is not None and self._prefixes is not None:
@@ -224,7 +233,7 @@ class Instance:
     def on_embedding(self, key: Key, item_index: int, block_ids: list[int], num_tokens: int) -> None:
         if key not in self._to_prefill:
             raise UnknownRequest(f"request {key[0]} has ended here")
-        self._provide(key, item_index, self._shelf.keep(key, block_ids, num_tokens))
+        self._provide(key, item_index, self._shelf.arrived(key, item_index, block_ids, num_tokens))
 
     # What the engine does
 
@@ -293,6 +302,11 @@ class Instance:
 
         self._held.call(key, provide)
 
+    def _provide_held(self, key: Key, item_index: int, held: HeldEmbedding) -> None:
+        """For as long as the sequence is here; one that has ended needs nothing."""
+        if key in self._to_prefill:
+            self._provide(key, item_index, self._shelf.put(key, held.share()))
+
     def _admit(self, key: Key, stage: Stage, add: Callable[[], None], block_ids: Sequence[int] = ()) -> None:
         """Gives a sequence to the engine; a refusal is reported and its blocks go back."""
 
@@ -360,7 +374,7 @@ class Instance:
             sequences_prefilling=self._engine.num_prefilling,
             sequences_decoding=self._engine.num_decoding,
             free_kv_blocks=self._kv.blocks.num_free,
-            free_embedding_blocks=self._embedding_pool.blocks.num_free,
+            free_embedding_blocks=self._embedding_pool.blocks.num_free + self.embedding_cache.num_idle_blocks,
             leases=self._receiver.leases.num_open,
             quarantined_blocks=self._receiver.leases.num_quarantined_blocks,
         )
@@ -373,6 +387,8 @@ class Instance:
         self._shelf.check_idle()
         if self._prefixes is not None:
             self._prefixes.check_idle()
+        self._encode.check_idle()
+        self.embedding_cache.check_idle()
         held = {
             "tasks": list(self._tasks),
             "cancelling": self._cancelling,
@@ -383,7 +399,9 @@ class Instance:
             "times": [*self._decode_start_ns, *self._prefill.started_ns],
             "leases": list(map(str, self._receiver.leases)),
             "kv": self._kv.num_blocks - self._kv.blocks.num_free,
-            "embeddings": self._embedding_pool.num_blocks - self._embedding_pool.blocks.num_free,
+            "embeddings": self._embedding_pool.num_blocks
+            - self._embedding_pool.blocks.num_free
+            - self.embedding_cache.num_blocks,
         }
         if any(held.values()):
             raise AssertionError(f"held by nobody: { {name: what for name, what in held.items() if what} }")

@@ -17,6 +17,7 @@ from stage_servers.encode_stage import EncodeJob
 from stage_servers.instance import Instance
 from stage_servers.media_pull import MediaSource
 from stage_servers.wire import (
+    cache_from,
     counters_to,
     group_from,
     group_number,
@@ -189,6 +190,7 @@ def _encode_job(command: stage_control_pb2.EncodeCommand) -> EncodeJob:
         ),
         span=span_from(command.span),
         prefill=peer_from(command.prefill),
+        cache=cache_from(command.cache) if command.HasField("cache") else None,
     )
 
 

@@ -189,13 +189,13 @@ class CacheBook:
 
     # -- what the owner of the memory does
 
-    def shed(self, num_bytes: int, tenant: str, now_s: float) -> int:
-        """Takes so many bytes off the device for what the tenant runs, others' own share last; returns how
-        many could be had.
+    def shed(self, num_bytes: int, tenant: str, now_s: float, *, is_urgent: bool = True) -> int:
+        """Takes so many bytes off the device for the tenant, others' own share last, and only where it is
+        urgent; returns how many could be had.
         """
         freed = 0
         while freed < num_bytes:
-            entry = self._device.victim(tenant, num_bytes - freed, now_s, is_urgent=True)
+            entry = self._device.victim(tenant, num_bytes - freed, now_s, is_urgent=is_urgent)
             if entry is None:
                 break
             freed += entry.size_bytes

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 import grpc
 
+from core.cache.keys import DIGEST_BYTES
 from core.ids import host_id
 from core.sequence import SequenceSpec
 from core.stages import COUPLED, ModalityGroup
@@ -44,6 +45,9 @@ class Part:
     steps: list[StepOutput] = field(default_factory=list)
     tokens: dict[tuple[str, int], list[tuple[int, int]]] = field(default_factory=dict)
     migrations: list[pb.MigrationReport] = field(default_factory=list)
+    stages: list[pb.StageReport] = field(default_factory=list)
+    failures: list[pb.FailureReport] = field(default_factory=list)
+    kept: set[bytes] = field(default_factory=set)  # cache keys, as reported
     reported: list[str] = field(default_factory=list)  # kinds in order, "tokens" once in a row
 
     async def collect(self) -> None:
@@ -52,6 +56,13 @@ class Part:
             kind = message.WhichOneof("message") or ""
             if kind == "migration":
                 self.migrations.append(message.migration)
+            elif kind == "stage":
+                self.stages.append(message.stage)
+            elif kind == "failure":
+                self.failures.append(message.failure)
+            elif kind == "cache":
+                self.kept |= set(_keys(message.cache.stored))
+                self.kept -= set(_keys(message.cache.evicted))
             if not (kind == "step" and self.reported[-1:] == ["step"]):
                 self.reported.append(kind)
             for run in message.step.sequences:
@@ -83,6 +94,10 @@ class Part:
     def is_free(self) -> bool:
         num_kept = self.cache.num_blocks if self.cache else 0
         return self.kv.blocks.num_free + num_kept == self.kv.num_blocks
+
+
+def _keys(packed: bytes) -> list[bytes]:
+    return [packed[at : at + DIGEST_BYTES] for at in range(0, len(packed), DIGEST_BYTES)]
 
 
 async def until(condition: Callable[[], object]) -> None:

@@ -287,3 +287,12 @@ def test_a_tail_of_a_picture_is_not_that_of_a_text_that_spells_it() -> None:
     (parent,), _ = book.take(path("a"), 0)
     store_tail(book, parent, [7, 7], 5)
     assert book.take_tail(parent, [(bytes(32), 0), (bytes(32), 1)], 0) is None
+
+
+def test_what_is_not_urgent_costs_no_other_tenant_its_share() -> None:
+    book = CacheBook(Lru(), 8)
+    put(book, "a1", tenant="a")
+    put(book, "b1", tenant="b")
+    assert book.shed(2, "a", 1, is_urgent=False) == 1
+    assert here(book) == {key("b1")}
+    assert book.shed(1, "a", 1) == 1
