@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -15,15 +13,13 @@ import grpc
 from core.sequence import MediaSpan
 from core.stages import Stage
 from kv_transfer.sender import PeerAddress, Sender
+from stage_servers.encoding.pipeline import EncodePipeline
 from stage_servers.engine.media import MediaError
-from stage_servers.engine_thread import EngineThread
-from stage_servers.media_pull import MediaGoneError, MediaPuller, MediaSource
+from stage_servers.media_pull import MediaGoneError, MediaSource
 from stage_servers.reports import Key, Reports
 
 if TYPE_CHECKING:
     import torch
-
-    from stage_servers.engine.served import ServedModel
 
 logger = logging.getLogger(__name__)
 
@@ -44,27 +40,20 @@ class EncodeStage:
     def __init__(
         self,
         *,
-        model: ServedModel,
-        thread: EngineThread,
+        pipeline: EncodePipeline,
         sender: Sender,
-        puller: MediaPuller,
         reports: Reports,
         deliver_locally: Callable[[Key, int, torch.Tensor], None],
-        workers: ThreadPoolExecutor,
     ) -> None:
-        self._model = model
-        self._thread = thread
+        self._pipeline = pipeline
         self._sender = sender
-        self._puller = puller
         self._reports = reports
         self._deliver_locally = deliver_locally
-        self._workers = workers
-        self._waiting = 0
 
     @property
     def num_waiting(self) -> int:
         """Items that are fetched or preprocessed, or wait for the device."""
-        return self._waiting + self._thread.num_encodes_waiting
+        return self._pipeline.num_waiting
 
     async def run(self, job: EncodeJob, *, is_local: bool) -> None:
         """One job from end to end; whatever goes wrong is reported, not raised."""
@@ -80,14 +69,7 @@ class EncodeStage:
 
     async def _encode(self, job: EncodeJob, *, is_local: bool) -> None:
         start_ns = time.time_ns()
-        self._waiting += 1
-        try:
-            data = await self._puller.pull(job.source)
-            loop = asyncio.get_running_loop()
-            pixels = await loop.run_in_executor(self._workers, self._model.preprocess, data, job.span)
-        finally:
-            self._waiting -= 1
-        encoded = await self._thread.encode(pixels)
+        encoded = await self._pipeline.run(job.source, job.span)
         if is_local:
             transport = "local"
             self._deliver_locally(job.key, job.span.item_index, encoded.embedding)

@@ -15,12 +15,12 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import grpc
 
+from core.encode_order import SLICE_S, EncodeOrder
 from core.sequence import SequenceSpec
 from core.stages import ModalityGroup, Roles, Stage
 from elasticmm.v1 import stage_control_pb2
@@ -32,6 +32,7 @@ from kv_transfer.sender import PeerAddress, Sender
 from kv_transfer.stats import PairCounters
 from stage_servers.embeddings import EmbeddingShelf
 from stage_servers.encode_stage import EncodeJob, EncodeStage
+from stage_servers.encoding.pipeline import EncodePipeline
 from stage_servers.engine_thread import EngineThread
 from stage_servers.expectations import Expectations
 from stage_servers.media_pull import MediaPuller
@@ -73,7 +74,7 @@ class Instance:
         self._sender = sender
         self._model = model
         self._puller = MediaPuller(token)
-        self._workers = ThreadPoolExecutor(media_workers, thread_name_prefix="media")
+        self._media_workers = media_workers
         self._shelf = EmbeddingShelf(embeddings)
         self._to_prefill = Expectations()
         self._to_decode = Expectations()
@@ -82,7 +83,15 @@ class Instance:
         self._tasks = TaskTable()
         self._cancelling: set[asyncio.Task[None]] = set()
 
-    def start(self, engine: Engine, receiver: TransferReceiver, max_encode_tokens: int) -> None:
+    def start(
+        self,
+        engine: Engine,
+        receiver: TransferReceiver,
+        max_encode_tokens: int,
+        *,
+        slice_s: float = SLICE_S,
+        encode_order: EncodeOrder = "shortest",
+    ) -> None:
         """Joins the parts that need this object to exist; call on the event loop."""
         self._loop = asyncio.get_running_loop()
         self.crashed: asyncio.Future[None] = self._loop.create_future()
@@ -94,19 +103,26 @@ class Instance:
             on_step=self._on_step,
             on_crash=lambda error: self._loop.call_soon_threadsafe(self._crash, error),
             max_encode_tokens=max_encode_tokens,
+            slice_s=slice_s,
+            encode_order=encode_order,
+        )
+        self._pipeline = EncodePipeline(
+            self._model,
+            self._thread,
+            self._puller,
+            num_workers=self._media_workers,
+            slice_s=slice_s,
+            order=encode_order,
         )
         self._prefill = PrefillStage(engine, self._thread, self._kv, self._sender, self.reports)
         self._migration = MigrationStage(
             engine, self._thread, self._kv, self._sender, self.reports, on_moved=self._moved_away
         )
         self._encode = EncodeStage(
-            model=self._model,
-            thread=self._thread,
+            pipeline=self._pipeline,
             sender=self._sender,
-            puller=self._puller,
             reports=self.reports,
             deliver_locally=self._provide,
-            workers=self._workers,
         )
         self._thread.start()
 
@@ -116,7 +132,7 @@ class Instance:
             await self.drop_all()
         self.crashed.cancel()
         await asyncio.to_thread(self._thread.stop)
-        self._workers.shutdown(wait=True, cancel_futures=True)
+        self._pipeline.close()
         await self._puller.close()
 
     # Commands of the coordinator
@@ -307,6 +323,7 @@ class Instance:
         self._receiver.check_integrity()
         self._sender.check_idle()
         self._shelf.check_idle()
+        self._pipeline.check_idle()
         held = {
             "tasks": list(self._tasks),
             "cancelling": self._cancelling,

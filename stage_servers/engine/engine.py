@@ -253,7 +253,8 @@ class Engine:
 
     def _add(self, spec: SequenceSpec, *, hand_over: bool) -> Sequence:
         positions, delta = self._model.positions(len(spec.prompt), spec.media)
-        sequence = Sequence(spec, self._num_arrived, positions, delta, hand_over)
+        waits_for_all = self._config.encoding == "blocking"
+        sequence = Sequence(spec, self._num_arrived, positions, delta, hand_over, waits_for_all)
         self._num_arrived += 1
         self._sequences[spec.key] = sequence
         return sequence
