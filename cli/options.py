@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from core.prompt_order import PROMPT_ORDERS
+from core.encode_order import ENCODE_ORDERS
+from core.prompt_order import ENCODINGS, PROMPT_ORDERS
 from kv_transfer.transports import NAMES
 
 StateDirOption = Annotated[
@@ -101,6 +102,16 @@ ChunkTokensOption = Annotated[
 ]
 PromptOrderOption = Annotated[
     str, typer.Option("--prompt-order", help=f"In engine steps: {' or '.join(PROMPT_ORDERS)}.")
+]
+EncodeOrderOption = Annotated[
+    str, typer.Option("--encode-order", help=f"Of pictures on the device: {' or '.join(ENCODE_ORDERS)}.")
+]
+EncodingOption = Annotated[
+    str,
+    typer.Option(
+        "--encoding",
+        help=f"{' or '.join(ENCODINGS)}: a prompt waits until all its pictures are encoded.",
+    ),
 ]
 TlsCertOption = Annotated[
     Path | None,

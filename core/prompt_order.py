@@ -1,4 +1,4 @@
-"""In which order an engine takes prompts into its steps, and when an encode batch lets a step go first.
+"""In which order an engine takes prompts into its steps.
 
 One rule for stage servers and the simulator; docs/architecture.md describes it.
 """
@@ -10,6 +10,9 @@ from typing import Generic, Literal, Protocol, TypeVar, get_args
 
 PromptOrder = Literal["text-first", "arrival"]
 PROMPT_ORDERS: tuple[str, ...] = get_args(PromptOrder)
+
+Encoding = Literal["pipelined", "blocking"]  # whether a prompt starts before all of its media are encoded
+ENCODINGS: tuple[str, ...] = get_args(Encoding)
 
 _REST_SHARE = 8  # of a step's tokens: the rest of a prompt that may go over the budget
 
@@ -60,20 +63,6 @@ def is_text_ready(prompts: Iterable[P], fits: Callable[[P], bool]) -> bool:
     texts = [prompt for prompt in prompts if not prompt.has_media and prompt.num_ready > 0]
     waiting = next((prompt for prompt in texts if not prompt.is_started), None)
     return any(prompt.is_started for prompt in texts) or (waiting is not None and fits(waiting))
-
-
-class EncodeTurns:
-    """A waiting encode batch lets at most one step go first."""
-
-    __slots__ = ("_has_yielded",)
-
-    def __init__(self) -> None:
-        self._has_yielded = False
-
-    def yields(self, is_text_ready: Callable[[], bool]) -> bool:
-        """Whether the batch that waits lets a step go first; if not, it is encoded now."""
-        self._has_yielded = not self._has_yielded and is_text_ready()
-        return self._has_yielded
 
 
 class _Step(Generic[P]):

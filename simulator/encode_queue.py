@@ -2,38 +2,72 @@
 
 from __future__ import annotations
 
-from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
 
 from core.costs import EncodeCosts
+from core.encode_order import SLICE_S, EncodeOrder, EncodeSchedule
+from core.encode_turns import EncodeTurns
 from simulator.job import Job
 
 MOST_TOKENS = 4096  # of one batch, as in the live engine
-Item = tuple[Job, int, float]  # job, index of its media item, seconds on the device
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Item:
+    """One media item of a job's attempt."""
+
+    job: Job
+    place: int
+    attempt: int
+    num_tokens: int
+    arrived_s: float
+    work_s: float  # on the device
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """What the device does at once."""
+
+    seconds: float
+    encoded: tuple[Item, ...]  # whose embeddings are there then
 
 
 class EncodeQueue:
-    """In order of arrival; items of an earlier attempt drop out."""
+    """Order and turns are those of core; items of an earlier attempt drop out."""
 
-    __slots__ = ("_costs", "waiting")
+    __slots__ = ("_costs", "_order", "_schedule", "_turns", "note_step")
 
-    def __init__(self, costs: EncodeCosts) -> None:
+    def __init__(self, costs: EncodeCosts, order: EncodeOrder) -> None:
         self._costs = costs
-        self.waiting: deque[tuple[Job, int, int]] = deque()  # asked every turn whether it is empty
+        self._order: EncodeOrder = order
+        self._schedule: EncodeSchedule[Item] = EncodeSchedule(
+            costs.encode_s, most_tokens=MOST_TOKENS, order=order
+        )
+        self._turns = EncodeTurns(SLICE_S)
+        self.note_step = self._turns.note_step  # asked for every step
 
-    def add(self, job: Job, index: int) -> None:
-        self.waiting.append((job, index, job.attempt))
+    @property
+    def has_work(self) -> bool:
+        return self._schedule.has_work
 
-    def next_batch(self) -> list[Item]:
-        """Up to the bound of tokens, and at least one item; empty if none waits any more."""
-        batch: list[Item] = []
-        tokens = 0
-        while self.waiting:
-            job, index, attempt = self.waiting[0]
-            if attempt == job.attempt:
-                size = job.work.media[index].num_tokens
-                if batch and tokens + size > MOST_TOKENS:
-                    break
-                batch.append((job, index, self._costs.encode_s(size)))
-                tokens += size
-            self.waiting.popleft()
-        return batch
+    def is_next(self, is_text_ready: Callable[[], bool]) -> bool:
+        """Whether a part goes before a step, where both could run."""
+        return self._turns.is_encode_next(is_text_ready)
+
+    def add(self, job: Job, index: int, now_s: float) -> None:
+        num_tokens = job.work.media[index].num_tokens
+        self._schedule.add(Item(job, index, job.attempt, num_tokens, now_s, self._costs.encode_s(num_tokens)))
+
+    def next(self) -> Part | None:
+        """What is encoded now, at least one item of it still wanted; None if none waits any more."""
+        while (part := self._schedule.next()) is not None:
+            live = tuple(item for item in part.items if item.attempt == item.job.attempt)
+            if live:
+                seconds = sum(item.work_s for item in live) / part.count
+                is_last = self._order == "arrival" or not self._schedule.has_work
+                self._turns.note_slice(seconds, is_last=is_last)
+                return Part(seconds, live if part.is_last else ())
+            for item in part.items:
+                self._schedule.drop(item)
+        return None

@@ -7,8 +7,9 @@ from collections import deque
 
 from coordinator.policy.work import Work
 from core.costs import StepShape
+from core.encode_order import EncodeOrder
 from core.profile import Profile
-from core.prompt_order import EncodeTurns, PromptOrder, choose_chunks, is_text_ready
+from core.prompt_order import PromptOrder, choose_chunks, is_text_ready
 from simulator.batch import DecodeBatch
 from simulator.caches import EncoderCache, PrefixCache
 from simulator.decode_run import DecodeRun
@@ -24,11 +25,11 @@ _IDLE, _BUSY, _RUN = range(3)
 
 
 class Instance:
-    """Turns as the engine thread has them: one encode batch, then one step of decodes and prefill chunks.
+    """Turns as the engine thread has them: a slice of encoding, or a step of decodes and prefill chunks.
 
-    A turn takes in what came before it began, its step also prompts that came while it encoded. A step
-    without chunks is a decode run: it goes on until the first sequence ends or the blocks do, and what comes
-    in cuts it short after the step at hand. Blocks that a run may take are taken when it begins.
+    A turn takes in what came before it began. A step without chunks is a decode run: it goes on until the
+    first sequence ends or the blocks do, and what comes in cuts it short after the step at hand. Blocks that
+    a run may take are taken when it begins.
     """
 
     def __init__(
@@ -41,6 +42,7 @@ class Instance:
         has_encoder_cache: bool = False,
         has_prefix_cache: bool = False,
         prompt_order: PromptOrder = "text-first",
+        encode_order: EncodeOrder = "shortest",
     ) -> None:
         self.instance_id = instance_id
         self.profile = profile
@@ -56,8 +58,7 @@ class Instance:
         self._events = events
         self._listener = listener
         self._prompt_order: PromptOrder = prompt_order
-        self._encodes = EncodeQueue(profile.encode)
-        self._encode_turns = EncodeTurns()
+        self._encodes = EncodeQueue(profile.encode, encode_order)
         self._joining: deque[tuple[Job, int]] = deque()  # with KV here, for the batch of the next turn
         self._leaving: deque[Job] = deque()
         self._leases = Leases()
@@ -74,7 +75,7 @@ class Instance:
     # what comes in
 
     def add_encode(self, job: Job, index: int) -> None:
-        self._encodes.add(job, index)
+        self._encodes.add(job, index, self._events.time_s)
         self.wake()
 
     def add_prefill(self, job: Job) -> None:
@@ -159,7 +160,7 @@ class Instance:
     def check_idle(self) -> None:
         """Raises AssertionError if anything is left here."""
         assert self._phase == _IDLE
-        waiting = self.prefills, self._joining, self._leaving, self._encodes.waiting, self._leases.waiting
+        waiting = self.prefills, self._joining, self._leaving, self._encodes.has_work, self._leases.waiting
         assert not any(waiting), f"{self.instance_id}: {waiting}"
         assert not self.batch.jobs
         assert self.free_blocks == self.total_blocks, f"{self.instance_id}: {self.free_blocks} are free"
@@ -173,15 +174,20 @@ class Instance:
         joining = self._joining
         while joining and self._can_join():
             self.batch.add(*joining.popleft())
-        if self._encodes.waiting and not self._encode_turns.yields(self._wants_step_first):
-            self._start_encodes()
-        else:
+        part = self._encodes.next() if self._encodes.has_work and self._is_encode_next() else None
+        if part is None:
             self._step()
+            return
+        self.usage.encode_s += part.seconds
+        self._events.at(self._events.time_s + part.seconds, self._encoded, part.encoded)
+
+    def _is_encode_next(self) -> bool:
+        can_step = self.batch.size or any(job.num_ready > 0 for job in self.prefills)
+        return not can_step or self._encodes.is_next(self._wants_step_first)
 
     def _wants_step_first(self) -> bool:
-        if self._prompt_order == "arrival" or not self.prefills:
-            return False
-        return is_text_ready(self.prefills, lambda job: self._fits(job, self.batch.size))
+        is_text_first = self._prompt_order == "text-first"
+        return is_text_first and is_text_ready(self.prefills, lambda job: self._fits(job, self.batch.size))
 
     def _can_join(self) -> bool:
         return self.batch.size < self.profile.max_sequences
@@ -192,23 +198,15 @@ class Instance:
             self.release(self._blocks(kv_tokens))
         self._listener.left(self, job, kv_tokens)
 
-    def _start_encodes(self) -> None:
-        batch = self._encodes.next_batch()
-        if not batch:
-            self._step()
-            return
-        seconds = sum(item_s for _, _, item_s in batch)
-        self.usage.encode_s += seconds
-        self.usage.num_encodes += len(batch)
-        self._events.at(self._events.time_s + seconds, self._encodes_ended, batch)
-
-    def _encodes_ended(self, batch: list[Item]) -> None:
-        # The step runs with what was there: embeddings come back through the loop, for the turn after it.
-        self._step()
-        for job, index, cost_s in batch:
-            self.encoder_cache.put(job.request.pictures[index].digest, job.work.media[index].num_tokens)
-            self._listener.encoded(self, job, index, cost_s)
-        self._listener.settled(self)
+    def _encoded(self, items: tuple[Item, ...]) -> None:
+        # What comes next runs with what was there: embeddings come back through the loop, for the turn after.
+        self._turn()
+        self.usage.num_encodes += len(items)
+        for item in items:
+            self.encoder_cache.put(item.job.request.pictures[item.place].digest, item.num_tokens)
+            self._listener.encoded(self, item.job, item.place, item.work_s)
+        if items:
+            self._listener.settled(self)
 
     def _step(self) -> None:
         """Starts a step or a run, or rests."""
@@ -219,7 +217,8 @@ class Instance:
             self._start_step()
         elif has_decodes:
             self._start_run()
-        elif self._encodes.waiting or self._joining:
+        elif self._encodes.has_work or self._joining:
+            self._encodes.note_step(0.0)
             self._turn()
         else:
             self._phase = _IDLE
@@ -267,6 +266,7 @@ class Instance:
         self._shape, self._start_s = shape, events.time_s + before_s
         usage.step_s += seconds
         usage.num_steps += 1
+        self._encodes.note_step(seconds)
         events.at(self._start_s + seconds, self._step_ended, seconds)
 
     def _step_ended(self, seconds: float) -> None:
@@ -323,7 +323,7 @@ class Instance:
 
     def _is_awaited(self) -> bool:
         """Whether something is to be done after the next step already."""
-        return bool(self._encodes.waiting or self._leaving or (self._joining and self._can_join()))
+        return bool(self._encodes.has_work or self._leaving or (self._joining and self._can_join()))
 
     def _cut_run(self) -> None:
         """Lets the step at hand be the last of the run."""
@@ -348,6 +348,7 @@ class Instance:
         batch.advance(num_steps)
         usage.step_s += seconds
         usage.num_steps += 1
+        self._encodes.note_step(seconds / num_steps)
         self._end_finished()
         shape = StepShape(size, mean_context, size, int(mean_context))
         listener.stepped(self, shape, seconds / num_steps)

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from core.prompt_order import PROMPT_ORDERS, PromptOrder
+from core.encode_order import ENCODE_ORDERS, EncodeOrder
+from core.prompt_order import ENCODINGS, PROMPT_ORDERS, Encoding, PromptOrder
 from core.stages import COUPLED, ModalityGroup, Roles, parse_roles, roles_name
 from kv_transfer.tls import TlsFiles
 from kv_transfer.transports import NAMES
@@ -50,6 +51,8 @@ class StageConfig:
     chunk_tokens: int = 512  # most tokens of one engine step
     max_sequences: int = 64  # most sequences of one decode batch
     prompt_order: PromptOrder = "text-first"  # in the engine's steps; "arrival": first come, first served
+    encode_order: EncodeOrder = "shortest"  # on the device; "arrival": first come, first served, and uncut
+    encoding: Encoding = "pipelined"  # "blocking": a prompt waits until all of its media are encoded
     media_workers: int = 2  # threads that decode and preprocess pictures
     pull_timeout_s: float = 3.0  # that a prompt waits for KV of its prefix from a peer; 0: none is fetched
     log_level: str = "INFO"
@@ -62,6 +65,8 @@ class StageConfig:
         _require(self.transport in TRANSPORTS, "transport", f"is one of {', '.join(TRANSPORTS)}")
         _require(self.dtype in DTYPES, "dtype", f"is one of {', '.join(DTYPES)}")
         _require(self.prompt_order in PROMPT_ORDERS, "prompt_order", f"is one of {', '.join(PROMPT_ORDERS)}")
+        _require(self.encode_order in ENCODE_ORDERS, "encode_order", f"is one of {', '.join(ENCODE_ORDERS)}")
+        _require(self.encoding in ENCODINGS, "encoding", f"is one of {', '.join(ENCODINGS)}")
         _require(bool(self.roles), "roles", "names at least one stage")
         _require(bool(self.token), "token", "is the cluster's token")
         _require(0 <= self.port <= 65535, "port", "is between 0 and 65535")

@@ -14,15 +14,7 @@ if TYPE_CHECKING:
     import torch
 
     from stage_servers.encode_stage import EncodeJob
-
-
-@dataclass(frozen=True, slots=True)
-class Encoding:
-    """What a job's own work makes."""
-
-    embedding: torch.Tensor  # [num_tokens, embedding_width]
-    device_s: float  # its share of its batch's time
-    host_s: float  # of preprocessing
+    from stage_servers.encoding.queue import Encoded
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +42,7 @@ class EncodeOnce:
     embedding has to be made.
     """
 
-    def __init__(self, cache: EmbeddingCache, work: Callable[[EncodeJob], Awaitable[Encoding]]) -> None:
+    def __init__(self, cache: EmbeddingCache, work: Callable[[EncodeJob], Awaitable[Encoded]]) -> None:
         self._cache = cache
         self._work = work
         self._flights: dict[bytes, _Flight] = {}

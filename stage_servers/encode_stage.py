@@ -5,11 +5,9 @@ What the cache holds, or another job is making, is only pushed on.
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -20,15 +18,14 @@ from core.stages import Stage
 from kv_transfer.sender import PeerAddress, Sender
 from stage_servers.cache.embeddings import EmbeddingCache
 from stage_servers.cache.held import HeldEmbedding
-from stage_servers.encode_once import EncodeOnce, Encoding
+from stage_servers.encode_once import EncodeOnce
+from stage_servers.encoding.pipeline import EncodePipeline
 from stage_servers.engine.media import MediaError
-from stage_servers.engine_thread import EngineThread
-from stage_servers.media_pull import MediaGoneError, MediaPuller, MediaSource
+from stage_servers.media_pull import MediaGoneError, MediaSource
 from stage_servers.reports import Key, Reports
 
 if TYPE_CHECKING:
-    from stage_servers.engine.families.adapter import PixelInput
-    from stage_servers.engine.served import ServedModel
+    from stage_servers.encoding.queue import Encoded
 
 logger = logging.getLogger(__name__)
 
@@ -50,29 +47,22 @@ class EncodeStage:
     def __init__(
         self,
         *,
-        model: ServedModel,
-        thread: EngineThread,
+        pipeline: EncodePipeline,
         sender: Sender,
-        puller: MediaPuller,
         reports: Reports,
         deliver_locally: Callable[[Key, int, HeldEmbedding], None],
-        workers: ThreadPoolExecutor,
         cache: EmbeddingCache,
     ) -> None:
-        self._model = model
-        self._thread = thread
+        self._pipeline = pipeline
         self._sender = sender
-        self._puller = puller
         self._reports = reports
         self._deliver_locally = deliver_locally
-        self._workers = workers
         self._once = EncodeOnce(cache, self._encode)
-        self._waiting = 0
 
     @property
     def num_waiting(self) -> int:
         """Items that are fetched or preprocessed, or wait for the device."""
-        return self._waiting + self._thread.num_encodes_waiting
+        return self._pipeline.num_waiting
 
     async def run(self, job: EncodeJob, *, is_local: bool) -> None:
         """One job from end to end; whatever goes wrong is reported, not raised."""
@@ -108,16 +98,8 @@ class EncodeStage:
             device_s=obtained.device_s,
         )
 
-    async def _encode(self, job: EncodeJob) -> Encoding:
-        self._waiting += 1
-        try:
-            data = await self._puller.pull(job.source)
-            loop = asyncio.get_running_loop()
-            pixels, host_s = await loop.run_in_executor(self._workers, self._preprocess, data, job.span)
-        finally:
-            self._waiting -= 1
-        encoded = await self._thread.encode(pixels)
-        return Encoding(encoded.embedding, encoded.device_s, host_s)
+    async def _encode(self, job: EncodeJob) -> Encoded:
+        return await self._pipeline.run(job.source, job.span)
 
     async def _deliver(self, job: EncodeJob, held: HeldEmbedding, *, is_local: bool) -> str:
         """Returns the transport's name."""
@@ -126,12 +108,6 @@ class EncodeStage:
             self._deliver_locally(job.key, item_index, held)
             return "local"
         return await self._sender.send_embedding(job.prefill, job.key, item_index, held.embedding)
-
-    def _preprocess(self, data: bytes, span: MediaSpan) -> tuple[PixelInput, float]:
-        """In a worker; with the seconds that it took."""
-        started_s = time.perf_counter()
-        pixels = self._model.preprocess(data, span)
-        return pixels, time.perf_counter() - started_s
 
     def _fail(self, job: EncodeJob, code: grpc.StatusCode, message: str, field: str = "") -> None:
         self._reports.failed(

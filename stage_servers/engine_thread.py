@@ -7,17 +7,16 @@ import logging
 import queue
 import threading
 import time
-from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
-from core.prompt_order import EncodeTurns
+from core.encode_order import SLICE_S, EncodeOrder
+from core.encode_turns import EncodeTurns
+from core.estimate import RunningEstimate
+from stage_servers.encoding.queue import Encoded, EncodeQueue, Encoding
 
 if TYPE_CHECKING:
-    import torch
-
     from stage_servers.engine.engine import Engine
     from stage_servers.engine.families.adapter import PixelInput
     from stage_servers.engine.records import StepOutput
@@ -27,30 +26,16 @@ logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
 _STARVED_PAUSE_S = 0.001
-
-
-@dataclass(frozen=True, slots=True)
-class Encoded:
-    """One media item's embedding."""
-
-    embedding: torch.Tensor  # [num_tokens, embedding_width]
-    device_s: float  # its share of the batch's time, by tokens
-
-
-@dataclass(frozen=True, slots=True)
-class _EncodeJob:
-    pixels: PixelInput
-    done: Future[Encoded]
+_ENCODE_TOKEN_S = 2.5e-4  # until some were encoded
+_FIRST_TOKENS = 64
 
 
 class EngineThread:
-    """Runs steps and encode batches one after the other, never two at once.
+    """Runs steps and slices of encoding one after the other, never two at once.
 
-    Each turn: take the calls that came in, encode one batch of pictures,
-    run one step. A batch lets one step go first where the engine wants it.
-    `on_step` is called in this thread with every step's output that holds
-    news, `on_crash` if a step raises: then the thread is over, for nobody
-    knows what the engine holds.
+    Each turn: take the calls that came in, then run what core.encode_turns says. `on_step` is called in this
+    thread with every step's output that holds news, `on_crash` if a step raises: then the thread is over, for
+    nobody knows what the engine holds.
     """
 
     def __init__(
@@ -61,22 +46,29 @@ class EngineThread:
         on_step: Callable[[StepOutput], None],
         on_crash: Callable[[Exception], object],
         max_encode_tokens: int,
+        slice_s: float = SLICE_S,
+        encode_order: EncodeOrder = "shortest",
     ) -> None:
-        self._model = model
         self._engine = engine
         self._on_step = on_step
         self._on_crash = on_crash
-        self._max_encode_tokens = max_encode_tokens
         self._calls: queue.SimpleQueue[Callable[[], object] | None] = queue.SimpleQueue()
-        self._encodes: deque[_EncodeJob] = deque()
-        self._encode_turns = EncodeTurns()
+        self.encode_estimate = RunningEstimate(_ENCODE_TOKEN_S, _FIRST_TOKENS)
+        self._encodes = EncodeQueue(
+            model, self.encode_estimate, most_tokens=max_encode_tokens, slice_s=slice_s, order=encode_order
+        )
+        self._encode_order: EncodeOrder = encode_order
+        self._turns = EncodeTurns(slice_s)
         self._stopping = False
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
-        self.num_encoding = 0
 
     @property
     def num_encodes_waiting(self) -> int:
-        return len(self._encodes)
+        return self._encodes.num_waiting
+
+    @property
+    def num_encoding(self) -> int:
+        return self._encodes.num_running
 
     def start(self) -> None:
         self._thread.start()
@@ -101,14 +93,18 @@ class EngineThread:
         self.post(run)
         return await asyncio.wrap_future(done)
 
-    async def encode(self, pixels: PixelInput) -> Encoded:
-        """One item's embedding; items that wait together are encoded as one batch.
+    async def encode(self, pixels: PixelInput, arrived_s: float | None = None, place: int = 0) -> Encoded:
+        """One item's embedding, in the order of core.encode_order; `arrived_s` (monotonic): None is now.
 
-        Cancelling drops the item if its turn has not come.
+        Cancelling drops the item before its next slice.
         """
-        job = _EncodeJob(pixels, Future())
-        self.post(lambda: self._encodes.append(job))
-        return await asyncio.wrap_future(job.done)
+        encoding = Encoding(pixels, time.monotonic() if arrived_s is None else arrived_s, place, Future())
+        self.post(lambda: self._encodes.add(encoding))
+        try:
+            return await asyncio.wrap_future(encoding.done)
+        except asyncio.CancelledError:
+            self.post(lambda: self._encodes.drop(encoding))
+            raise
 
     def _run(self) -> None:
         try:
@@ -119,16 +115,19 @@ class EngineThread:
 
     def _turn_until_stopped(self) -> None:
         while not self._stopping:
-            self._take_calls(block=not (self._encodes or self._engine.has_work))
+            has_work = self._engine.has_work
+            self._take_calls(block=not (self._encodes.has_work or has_work))
             if self._stopping:
                 break
-            if self._encodes and not self._encode_turns.yields(lambda: self._engine.wants_step_first):
-                self._encode_batch()
-                self._take_calls(block=False)  # a prompt that came meanwhile need not wait for the next step
-                if self._stopping:
-                    break
-            if self._engine.has_work and not self._step():
+            if self._is_encode_next():
+                self._run_slice()
+            elif self._engine.has_work and not self._step() and not self._encodes.has_work:
                 time.sleep(_STARVED_PAUSE_S)
+
+    def _is_encode_next(self) -> bool:
+        if not (self._encodes.has_work and self._engine.has_work):
+            return self._encodes.has_work
+        return self._turns.is_encode_next(lambda: self._engine.wants_step_first)
 
     def _take_calls(self, *, block: bool) -> None:
         while True:
@@ -148,42 +147,15 @@ class EngineThread:
     def _step(self) -> bool:
         """Whether anything ran; not so where what is ready waits for blocks that peers' leases hold."""
         output = self._engine.step()
+        self._turns.note_step(output.duration_s)
         if output.tokens or output.failed or output.prefilled:
             self._on_step(output)
         return output.num_tokens > 0
 
-    def _encode_batch(self) -> None:
-        batch = self._next_batch()
-        if not batch:
-            return
-        self.num_encoding = len(batch)
-        started_s = time.perf_counter()
-        try:
-            embeddings = self._model.encode([job.pixels for job in batch])
-        except Exception as error:
-            logger.exception("encoding %d media items failed", len(batch))
-            for job in batch:
-                job.done.set_exception(error)
-        else:
-            each_s = (time.perf_counter() - started_s) / sum(job.pixels.num_tokens for job in batch)
-            for job, embedding in zip(batch, embeddings, strict=True):
-                job.done.set_result(Encoded(embedding, job.pixels.num_tokens * each_s))
-        finally:
-            self.num_encoding = 0
-
-    def _next_batch(self) -> list[_EncodeJob]:
-        """Waiting items in order of arrival up to the token bound; at least one."""
-        batch: list[_EncodeJob] = []
-        tokens = 0
-        while self._encodes:
-            job = self._encodes[0]
-            if batch and tokens + job.pixels.num_tokens > self._max_encode_tokens:
-                break
-            self._encodes.popleft()
-            if job.done.set_running_or_notify_cancel():
-                batch.append(job)
-                tokens += job.pixels.num_tokens
-        return batch
+    def _run_slice(self) -> None:
+        seconds = self._encodes.run_slice()
+        is_last = self._encode_order == "arrival" or not self._encodes.has_work
+        self._turns.note_slice(seconds, is_last=is_last)
 
 
 def _settle(done: Future[T], function: Callable[[], T]) -> None:

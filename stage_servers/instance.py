@@ -15,12 +15,12 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import grpc
 
+from core.encode_order import SLICE_S, EncodeOrder
 from core.ids import host_id
 from core.sequence import SequenceSpec
 from core.stages import ModalityGroup, Roles, Stage
@@ -38,6 +38,7 @@ from stage_servers.cache.prefix_source import PrefixSource
 from stage_servers.cache.settings import CacheSettings
 from stage_servers.embeddings import EmbeddingShelf
 from stage_servers.encode_stage import EncodeJob, EncodeStage
+from stage_servers.encoding.pipeline import EncodePipeline
 from stage_servers.engine_thread import EngineThread
 from stage_servers.expectations import Expectations
 from stage_servers.held import HeldCalls
@@ -84,9 +85,9 @@ class Instance:
         self._sender = sender
         self._model = model
         self._puller = MediaPuller(token)
-        self._workers = ThreadPoolExecutor(media_workers, thread_name_prefix="media")
         self.embedding_cache = EmbeddingCache(embeddings, self.reports, embedding_cache)
         self._shelf = EmbeddingShelf(embeddings, self.embedding_cache)
+        self._media_workers = media_workers
         self._to_prefill = Expectations()
         self._to_decode = Expectations()
         self._decoding: dict[Key, SequenceSpec] = {}
@@ -103,6 +104,9 @@ class Instance:
         receiver: TransferReceiver,
         max_encode_tokens: int,
         prefixes: PrefixStore[Any] | None = None,
+        *,
+        slice_s: float = SLICE_S,
+        encode_order: EncodeOrder = "shortest",
     ) -> None:
         """Joins the parts that need this object to exist; call on the event loop.
 
@@ -118,6 +122,16 @@ class Instance:
             on_step=self._on_step,
             on_crash=lambda error: self._loop.call_soon_threadsafe(self._crash, error),
             max_encode_tokens=max_encode_tokens,
+            slice_s=slice_s,
+            encode_order=encode_order,
+        )
+        self._pipeline = EncodePipeline(
+            self._model,
+            self._thread,
+            self._puller,
+            num_workers=self._media_workers,
+            slice_s=slice_s,
+            order=encode_order,
         )
         if prefixes is not None:
             self._prefixes = PrefixService(
@@ -137,13 +151,10 @@ class Instance:
             engine, self._thread, self._kv, self._sender, self.reports, on_moved=self._moved_away
         )
         self._encode = EncodeStage(
-            model=self._model,
-            thread=self._thread,
+            pipeline=self._pipeline,
             sender=self._sender,
-            puller=self._puller,
             reports=self.reports,
             deliver_locally=self._provide_held,
-            workers=self._workers,
             cache=self.embedding_cache,
         )
         self._thread.start()
@@ -158,7 +169,7 @@ class Instance:
             await self._prefixes.stop()
         self._tidying.cancel()
         await asyncio.to_thread(self._thread.stop)
-        self._workers.shutdown(wait=True, cancel_futures=True)
+        self._pipeline.close()
         await self._puller.close()
 
     # Commands of the coordinator
@@ -389,6 +400,7 @@ class Instance:
             self._prefixes.check_idle()
         self._encode.check_idle()
         self.embedding_cache.check_idle()
+        self._pipeline.check_idle()
         held = {
             "tasks": list(self._tasks),
             "cancelling": self._cancelling,

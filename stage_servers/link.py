@@ -187,6 +187,7 @@ def _encode_job(command: stage_control_pb2.EncodeCommand) -> EncodeJob:
             endpoint=media.endpoint,
             segment=media.segment,
             host_id=media.host_id,
+            num_pixels=media.width * media.height,
         ),
         span=span_from(command.span),
         prefill=peer_from(command.prefill),

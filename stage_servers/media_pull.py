@@ -26,6 +26,7 @@ class MediaSource:
     endpoint: str  # HOST:PORT of the gateway
     segment: str  # path of a file in shared memory, readable on host_id; may be empty
     host_id: str
+    num_pixels: int = 0  # as shown; 0: not known
 
 
 class MediaPuller:

@@ -17,6 +17,7 @@ import uvloop
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
+from core.encode_order import SLICE_S
 from core.ids import host_id, new_epoch
 from core.stages import Stage
 from elasticmm.v1 import stage_control_pb2, transfer_pb2
@@ -154,10 +155,18 @@ async def _parts(config: StageConfig, model: ServedModel, pace: PacedLink | None
         transports=transports,
         checksums=config.checksums,
     )
-    limits = EngineConfig(config.chunk_tokens, config.max_sequences, config.block_tokens, config.prompt_order)
+    limits = EngineConfig(
+        config.chunk_tokens, config.max_sequences, config.block_tokens, config.prompt_order, config.encoding
+    )
     engine = Engine(model, kv.tensor, kv.blocks, limits, instance)
     await receiver.start()
-    instance.start(engine, receiver, MAX_ENCODE_TOKENS)
+    instance.start(
+        engine,
+        receiver,
+        MAX_ENCODE_TOKENS,
+        slice_s=SLICE_S * (config.time_scale if config.emulated else 1),
+        encode_order=config.encode_order,
+    )
     try:
         yield _Parts(instance, kv, embeddings, sender, receiver, transports, epoch)
     finally:

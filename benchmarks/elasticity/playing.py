@@ -68,6 +68,7 @@ def play(stage: Stage, policy: str, trace: Sequence[Request], seed: int) -> Play
         "num_instances": stage.num_instances,
         "policy": policy,
         "prompt_order": prompt_order(policy),
+        "encode_order": "arrival" if policy in BASELINES else "shortest",
     }
     setup = Setup(policy, stage.topology, tuple(options.items()))
     with (

@@ -17,7 +17,7 @@ from cli.launch.supervisor import Supervisor
 from cli.state import StateDir
 
 _NUMBERS = frozenset({"num_instances", "threads", "kv_blocks", "embedding_blocks", "chunk_tokens"})
-_WORDS = frozenset({"dtype", "attention", "transport", "policy", "prompt_order"})
+_WORDS = frozenset({"dtype", "attention", "transport", "policy", "prompt_order", "encode_order", "encoding"})
 
 
 @dataclass(frozen=True, slots=True)

@@ -41,6 +41,8 @@ class LaunchPlan:
     embedding_blocks: int | None = None
     chunk_tokens: int | None = None
     prompt_order: str = "text-first"
+    encode_order: str = "shortest"
+    encoding: str = "pipelined"
     time_scale: float | None = None  # of emulated devices
     policy: str | None = None  # of the coordinator, as the next two; None: its default
     profile: str | None = None  # None: see `cost_profile`
@@ -111,6 +113,8 @@ class LaunchPlan:
             "embedding_blocks",
             "chunk_tokens",
             "prompt_order",
+            "encode_order",
+            "encoding",
             "time_scale",
             "log_level",
             *TLS_FILES,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -88,8 +88,23 @@ class EmulatedModel:
 
     def encode(self, inputs: Sequence[PixelInput]) -> list[torch.Tensor]:
         """One [num_tokens, 4] per input, after the time that they take one after the other."""
-        self._clock.work(sum(self.profile.encode.encode_s(each.num_tokens) for each in inputs))
-        return [torch.full((each.num_tokens, EMBEDDING_WIDTH), float(each.num_tokens)) for each in inputs]
+        (embeddings,) = self.encode_in_parts(inputs, 1)
+        assert embeddings is not None
+        return embeddings
+
+    def encode_in_parts(
+        self, inputs: Sequence[PixelInput], num_parts: int
+    ) -> Iterator[list[torch.Tensor] | None]:
+        """As `encode`, each part after its share of the time; None after all but the last."""
+        seconds = sum(self.profile.encode.encode_s(each.num_tokens) for each in inputs)
+        for number in range(num_parts):
+            self._clock.work(seconds / num_parts, has_waited=number > 0)
+            if number + 1 < num_parts:
+                yield None
+        yield [torch.full((each.num_tokens, EMBEDDING_WIDTH), float(each.num_tokens)) for each in inputs]
+
+    def padded_tokens(self, sizes: Sequence[int]) -> int:
+        return sum(sizes)
 
     def positions(self, num_tokens: int, spans: Sequence[MediaSpan]) -> tuple[torch.Tensor, int]:  # noqa: ARG002
         return torch.zeros(1, 1, dtype=torch.int64).expand(3, num_tokens), 0

@@ -316,7 +316,8 @@ class Engine:
 
     def _add(self, spec: SequenceSpec, *, hand_over: bool, prefix: Prefix | None = None) -> Sequence:
         positions, delta = self._model.positions(len(spec.prompt), spec.media)
-        sequence = Sequence(spec, self._num_arrived, positions, delta, hand_over)
+        waits_for_all = self._config.encoding == "blocking"
+        sequence = Sequence(spec, self._num_arrived, positions, delta, hand_over, waits_for_all)
         if self._cache is not None:
             sequence.prefix = prefix or self._cache.begin(spec)
         self._num_arrived += 1

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Generator, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -104,8 +104,32 @@ class Model:
 
     def encode(self, inputs: Sequence[PixelInput]) -> list[torch.Tensor]:
         """One [num_tokens, embedding_width] per input, from one vision forward."""
-        with torch.inference_mode():
-            return self.family.encode(inputs)
+        (embeddings,) = self.encode_in_parts(inputs, 1)
+        assert embeddings is not None
+        return embeddings
+
+    def encode_in_parts(
+        self, inputs: Sequence[PixelInput], num_parts: int
+    ) -> Iterator[list[torch.Tensor] | None]:
+        """As `encode`, in so many parts of about equally many layers; None after all but the last."""
+        layers = self.family.encode_by_layer(inputs)
+        num_layers, done = self.family.num_encoder_layers, 0
+        for number in range(1, num_parts + 1):
+            until = num_layers * number // num_parts
+            with torch.inference_mode():  # not while others run
+                embeddings = _finish(layers) if number == num_parts else _advance(layers, until - done)
+                self._await_device()
+            done = until
+            yield embeddings
+
+    def _await_device(self) -> None:
+        """What was only queued would hold others up unseen."""
+        if self.device.type == "cuda":
+            torch.cuda.current_stream(self.device).synchronize()
+
+    def padded_tokens(self, sizes: Sequence[int]) -> int:
+        """Tokens that the encoder computes for items of these sizes in one forward."""
+        return self.family.padded_tokens(sizes)
 
     def positions(self, num_tokens: int, spans: Sequence[MediaSpan]) -> tuple[torch.Tensor, int]:
         """Rotary positions [3, num_tokens] of a prompt, and position minus index of any token after it."""
@@ -120,3 +144,21 @@ class Model:
     def close(self) -> None:
         """Gives up this process's hold on converted weights; the model stays usable."""
         self._files.close()
+
+
+_Layers = Generator[None, None, list[torch.Tensor]]
+
+
+def _advance(layers: _Layers, count: int) -> list[torch.Tensor] | None:
+    for _ in range(count):
+        next(layers)
+    return None
+
+
+def _finish(layers: _Layers) -> list[torch.Tensor]:
+    try:
+        while True:
+            next(layers)
+    except StopIteration as end:
+        embeddings: list[torch.Tensor] = end.value
+        return embeddings

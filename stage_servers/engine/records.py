@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from core.costs import EMPTY_SHAPE, StepShape
-from core.prompt_order import PROMPT_ORDERS, PromptOrder
+from core.prompt_order import ENCODINGS, PROMPT_ORDERS, Encoding, PromptOrder
 from core.sequence import FinishReason, TokenLogprobs
 
 Key = tuple[str, int]  # SequenceSpec.key
@@ -26,6 +26,7 @@ class EngineConfig:
     max_sequences: int = 64  # sequences that hold blocks and run at a time
     block_tokens: int = 16
     prompt_order: PromptOrder = "text-first"
+    encoding: Encoding = "pipelined"
 
     def __post_init__(self) -> None:
         for name in ("max_batch_tokens", "max_sequences", "block_tokens"):
@@ -33,6 +34,8 @@ class EngineConfig:
                 raise ValueError(f"{name}: must be at least 1")
         if self.prompt_order not in PROMPT_ORDERS:
             raise ValueError(f"prompt_order: must be one of {', '.join(PROMPT_ORDERS)}")
+        if self.encoding not in ENCODINGS:
+            raise ValueError(f"encoding: must be one of {', '.join(ENCODINGS)}")
 
 
 @dataclass(frozen=True, slots=True)

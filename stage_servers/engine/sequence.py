@@ -27,6 +27,7 @@ class Sequence:
     positions: torch.Tensor  # [3, len(prompt)] rotary positions, on the CPU
     position_delta: int  # position of token i >= len(prompt) is i + position_delta
     hand_over: bool = False
+    waits_for_all: bool = False  # nothing runs before all embeddings are there
     tokens: list[int] = field(default_factory=list)
     blocks: list[int] = field(default_factory=list)
     num_computed: int = 0
@@ -80,6 +81,8 @@ class Sequence:
     @property
     def num_ready(self) -> int:
         """Pending tokens up to the first one whose embedding has not arrived."""
+        if self.waits_for_all and self._num_missing > 0:
+            return 0
         first = self.first_pending
         for span in self.spec.media:
             if span.end_token > first and span.item_index not in self.embeddings:
@@ -96,6 +99,12 @@ class Sequence:
             and span.item_index not in self.embeddings
             and span.item_index not in self.asked
         ]
+
+    @property
+    def _num_missing(self) -> int:
+        """Items that pending tokens need and whose embedding has not arrived."""
+        pending = [span for span in self.spec.media if span.end_token > self.first_pending]
+        return sum(span.item_index not in self.embeddings for span in pending)
 
     @property
     def can_recompute(self) -> bool:

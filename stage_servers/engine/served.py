@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -67,6 +67,16 @@ class ServedModel(Protocol):
 
     def encode(self, inputs: Sequence[PixelInput]) -> list[torch.Tensor]:
         """One [num_tokens, embedding_width] per input."""
+        ...
+
+    def encode_in_parts(
+        self, inputs: Sequence[PixelInput], num_parts: int
+    ) -> Iterator[list[torch.Tensor] | None]:
+        """As `encode`, in so many parts; None after all but the last."""
+        ...
+
+    def padded_tokens(self, sizes: Sequence[int]) -> int:
+        """Tokens that are computed for items of these sizes in one batch, padding included."""
         ...
 
     def positions(self, num_tokens: int, spans: Sequence[MediaSpan]) -> tuple[torch.Tensor, int]:

@@ -24,6 +24,8 @@ SHARED = {
     "embedding_blocks": 32,
     "chunk_tokens": 33,
     "prompt_order": "arrival",
+    "encode_order": "arrival",
+    "encoding": "blocking",
 }
 WORDS = [word for key, value in SHARED.items() for word in (f"--{key.replace('_', '-')}", value)]
 CORE = available_cores()[0]

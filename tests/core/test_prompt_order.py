@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from core.prompt_order import EncodeTurns, PromptOrder, choose_chunks, is_text_ready
+from core.prompt_order import PromptOrder, choose_chunks, is_text_ready
 
 STEP = 64
 
@@ -128,10 +128,3 @@ def test_text_is_ready_where_a_step_could_run_it() -> None:
     assert is_text_ready([text(is_started=True)], lambda _: False)
     large, small = text(needed=8), text(needed=1)
     assert not is_text_ready([large, small], lambda prompt: prompt is small)
-
-
-def test_an_encode_batch_yields_once_at_a_time() -> None:
-    turns = EncodeTurns()
-    assert [turns.yields(lambda: True) for _ in range(4)] == [True, False, True, False]
-    assert not turns.yields(lambda: False)
-    assert turns.yields(lambda: True)

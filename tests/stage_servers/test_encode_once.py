@@ -9,8 +9,9 @@ import torch
 
 from core.sequence import CacheUse
 from kv_transfer.sender import PeerAddress
-from stage_servers.encode_once import EncodeOnce, Encoding, Obtained
+from stage_servers.encode_once import EncodeOnce, Obtained
 from stage_servers.encode_stage import EncodeJob
+from stage_servers.encoding.queue import Encoded
 from stage_servers.media_pull import MediaSource
 from tests.stage_servers.cache.keeping import USE, Keeping, embedding, span
 
@@ -33,7 +34,7 @@ class Once:
         self.num_works = 0
         self.num_given_up = 0
 
-    async def work(self, _: EncodeJob) -> Encoding:
+    async def work(self, _: EncodeJob) -> Encoded:
         self.num_works += 1
         try:
             await self.go.wait()
@@ -42,7 +43,7 @@ class Once:
             raise
         if self.error is not None:
             raise self.error
-        return Encoding(embedding(5), 2.0, 1.0)
+        return Encoded(embedding(5), 2.0, 1.0)
 
     def start(self, *jobs: EncodeJob) -> list[asyncio.Task[Obtained]]:
         return [asyncio.create_task(self.once.obtain(each)) for each in jobs]

@@ -1,10 +1,11 @@
-"""The engine thread takes calls between steps and encodes what waits together."""
+"""The engine thread takes calls between steps and slices, and encodes what waits together."""
 
 from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import Any
@@ -22,13 +23,17 @@ class FakeModel:
     turns: list[str] = field(default_factory=list)
     on_encode: Callable[[], object] = lambda: None
 
-    def encode(self, inputs: list[Any]) -> list[int]:
+    def encode_in_parts(self, inputs: list[Any], num_parts: int) -> Iterator[list[int] | None]:
         if any(item.value < 0 for item in inputs):
             raise RuntimeError("a negative picture")
         self.batches.append([item.value for item in inputs])
-        self.turns.append("encode")
-        self.on_encode()
-        return [2 * item.value for item in inputs]
+        for number in range(num_parts):
+            self.turns.append("encode")
+            self.on_encode()
+            yield [2 * item.value for item in inputs] if number + 1 == num_parts else None
+
+    def padded_tokens(self, sizes: Sequence[int]) -> int:
+        return sum(sizes)
 
 
 @dataclass
@@ -50,11 +55,28 @@ class FakeEngine:
         self.steps_left -= 1
         self.turns.append("step")
         self.threads.add(threading.current_thread().name)
-        return SimpleNamespace(tokens=(self.steps_left,), failed=(), prefilled=(), num_tokens=1)
+        return SimpleNamespace(
+            tokens=(self.steps_left,), failed=(), prefilled=(), num_tokens=1, duration_s=0.0
+        )
 
 
 @pytest.fixture
 async def thread() -> AsyncIterator[Any]:
+    """Every batch is a turn of its own, for by arrival nothing is cut."""
+    async with made_thread(encode_order="arrival") as made:
+        yield made
+
+
+@pytest.fixture
+async def slicing() -> AsyncIterator[Any]:
+    """Items take 10 ms a token as predicted, no time in fact; slices are 100 ms."""
+    async with made_thread(slice_s=0.1) as made:
+        made._encodes._schedule._predict = lambda num_tokens: 0.01 * num_tokens
+        yield made
+
+
+@asynccontextmanager
+async def made_thread(**settings: Any) -> AsyncIterator[Any]:
     outputs: list[Any] = []
     crashes: list[Exception] = []
     model = FakeModel()
@@ -64,8 +86,10 @@ async def thread() -> AsyncIterator[Any]:
         on_step=outputs.append,
         on_crash=crashes.append,
         max_encode_tokens=10,
+        **settings,
     )
     made.outputs = outputs
+    made.model = model
     made.crashes = crashes
     yield made
     if made._thread.is_alive():
@@ -98,7 +122,7 @@ async def test_waiting_items_are_encoded_together_within_the_token_bound(thread:
     done = await asyncio.gather(*jobs)
     assert [encoded.embedding for encoded in done] == [2, 4, 6]
     assert done[0].device_s == done[1].device_s > 0  # of one batch, as large as each other
-    assert thread._model.batches == [[1, 2], [3]]
+    assert thread.model.batches == [[1, 2], [3]]
 
 
 async def turns_of_three_batches(thread: Any, num_turns: int) -> str:
@@ -106,9 +130,9 @@ async def turns_of_three_batches(thread: Any, num_turns: int) -> str:
     await asyncio.sleep(0)
     thread.start()
     await asyncio.gather(*jobs)
-    while len(thread._model.turns) < num_turns:
+    while len(thread.model.turns) < num_turns:
         await asyncio.sleep(0.001)
-    return " ".join(thread._model.turns)
+    return " ".join(thread.model.turns)
 
 
 async def test_an_encode_batch_lets_one_step_go_first_and_only_one(thread: Any) -> None:
@@ -127,7 +151,7 @@ async def test_what_came_during_an_encode_batch_is_in_the_step_after_it(thread: 
     def add_one() -> None:
         thread._engine.steps_left += 1
 
-    thread._model.on_encode = lambda: thread.post(add_one)
+    thread.model.on_encode = lambda: thread.post(add_one)
     assert await turns_of_three_batches(thread, 6) == "encode step encode step encode step"
 
 
@@ -161,4 +185,65 @@ async def test_a_cancelled_item_is_not_encoded(thread: Any) -> None:
     await asyncio.gather(first, return_exceptions=True)
     thread.start()
     await second
-    assert thread._model.batches == [[2]]
+    assert thread.model.batches == [[2]]
+
+
+async def until_begun(thread: Any) -> None:
+    while not thread.num_encoding:
+        await asyncio.sleep(0.001)
+
+
+async def test_a_decode_has_its_step_between_two_slices_of_a_large_picture(slicing: Any) -> None:
+    slicing._turns._slice_s = slicing._turns._left_s = 1e-9  # a slice is a turn
+    slicing._engine.steps_left = 4
+    job = asyncio.create_task(slicing.encode(pixels(1, num_tokens=35)))
+    await asyncio.sleep(0)
+    slicing.start()
+    assert (await job).embedding == 2
+    turns = " ".join(slicing.model.turns)
+    assert turns.startswith("encode step encode step encode step encode")
+
+
+async def test_a_small_picture_that_comes_during_a_large_one_is_done_before_it(slicing: Any) -> None:
+    done: list[int] = []
+    small: list[asyncio.Task[Any]] = []
+    loop = asyncio.get_running_loop()
+
+    async def encode(value: int, num_tokens: int) -> None:
+        await slicing.encode(pixels(value, num_tokens), arrived_s=0.0)
+        done.append(value)
+
+    def come() -> None:
+        """Once, while the large picture is encoded."""
+        slicing.model.on_encode = lambda: None
+        asked = asyncio.run_coroutine_threadsafe(start_small(), loop)
+        asked.result(timeout=20)
+
+    async def start_small() -> None:
+        small.append(asyncio.create_task(encode(2, 5)))
+        await asyncio.sleep(0)
+
+    slicing.model.on_encode = come
+    large = asyncio.create_task(encode(1, 90))
+    slicing.start()
+    await large
+    await small[0]
+    assert done == [2, 1]
+    assert slicing.model.batches == [[1], [2]]
+    assert slicing.model.turns == ["encode"] * 10
+
+
+async def test_a_cancel_ends_a_large_picture_between_two_slices(slicing: Any) -> None:
+    go_on = threading.Event()
+    slicing.model.on_encode = go_on.wait
+    slicing.start()
+    job = asyncio.create_task(slicing.encode(pixels(1, num_tokens=90)))
+    await until_begun(slicing)
+    job.cancel()
+    await asyncio.gather(job, return_exceptions=True)
+    go_on.set()
+    await slicing.call(lambda: None)
+    assert slicing.model.turns == ["encode"]
+    assert not slicing._encodes.has_work
+    assert not slicing._encodes._runs
+    assert slicing.num_encoding == 0

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -93,9 +93,20 @@ class FamilyAdapter(ABC):
     def preprocess(self, processor: Any, image: Image.Image) -> tuple[torch.Tensor, tuple[int, ...]]:
         """(pixels [patches, values], grid) of an RGB picture; called from worker threads."""
 
+    @property
     @abstractmethod
-    def encode(self, inputs: Sequence[PixelInput]) -> list[torch.Tensor]:
-        """One vision forward for all inputs; each result is [num_tokens, hidden * (1 + num_extras)]."""
+    def num_encoder_layers(self) -> int: ...
+
+    @abstractmethod
+    def encode_by_layer(self, inputs: Sequence[PixelInput]) -> Generator[None, None, list[torch.Tensor]]:
+        """One vision forward for all inputs that stops behind every layer.
+
+        Returns per input [num_tokens, hidden * (1 + num_extras)], the same wherever others ran in between.
+        """
+
+    def padded_tokens(self, sizes: Sequence[int]) -> int:
+        """Tokens that the encoder computes for items of these sizes in one forward; packed, it is theirs."""
+        return sum(sizes)
 
     @abstractmethod
     def positions(self, num_tokens: int, spans: Sequence[MediaSpan]) -> tuple[torch.Tensor, int]:

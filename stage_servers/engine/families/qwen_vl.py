@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -11,6 +11,7 @@ from PIL import Image
 
 from core.sequence import MediaSpan
 from stage_servers.engine.attention.backend import AttentionShape, PagedStep
+from stage_servers.engine.families import qwen_vision
 from stage_servers.engine.families.adapter import FamilyAdapter, MediaRows, PixelInput
 
 
@@ -59,19 +60,19 @@ class Qwen25VLAdapter(FamilyAdapter):
         pixels = torch.as_tensor(found["pixel_values"], dtype=torch.float32)
         return pixels, tuple(int(size) for size in found["image_grid_thw"][0])
 
-    def encode(self, inputs: Sequence[PixelInput]) -> list[torch.Tensor]:
-        features = self._features(inputs)
-        return list(torch.split(features, [item.num_tokens for item in inputs]))
+    @property
+    def num_encoder_layers(self) -> int:
+        return len(self.vision_model.blocks)
 
-    def _features(self, inputs: Sequence[PixelInput]) -> torch.Tensor:
-        pooled: torch.Tensor = self._run_vision(inputs).pooler_output
-        return pooled
-
-    def _run_vision(self, inputs: Sequence[PixelInput]) -> Any:
+    def encode_by_layer(self, inputs: Sequence[PixelInput]) -> Generator[None, None, list[torch.Tensor]]:
         vision = self.vision_model
         pixels = torch.cat([item.pixels for item in inputs]).to(vision.device, vision.dtype)
         grids = torch.tensor([item.grid for item in inputs], device=vision.device)
-        return vision(pixels, grid_thw=grids)
+        features = yield from self._run_vision(pixels, grids)
+        return list(torch.split(features, [item.num_tokens for item in inputs]))
+
+    def _run_vision(self, pixels: torch.Tensor, grids: torch.Tensor) -> qwen_vision.Stops:
+        return qwen_vision.windowed(self.vision_model, pixels, grids)
 
     def positions(self, num_tokens: int, spans: Sequence[MediaSpan]) -> tuple[torch.Tensor, int]:
         merge = self.model.config.vision_config.spatial_merge_size
@@ -127,9 +128,8 @@ class Qwen3VLAdapter(Qwen25VLAdapter):
     def num_extras(self) -> int:
         return len(self.model.config.vision_config.deepstack_visual_indexes)
 
-    def _features(self, inputs: Sequence[PixelInput]) -> torch.Tensor:
-        found = self._run_vision(inputs)
-        return torch.cat([found.pooler_output, *found.deepstack_features], dim=1)
+    def _run_vision(self, pixels: torch.Tensor, grids: torch.Tensor) -> qwen_vision.Stops:
+        return qwen_vision.with_extras(self.vision_model, pixels, grids)
 
     def extras(self, media: MediaRows | None) -> list[torch.Tensor]:
         return [] if media is None else list(media.values.chunk(1 + self.num_extras, dim=1)[1:])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence as Seq
+from dataclasses import replace
 
 import pytest
 import torch
@@ -71,3 +72,13 @@ def test_text_is_ready_where_its_blocks_are_free() -> None:
     assert batcher(3).has_ready_text([make(80, num_media=50), make(20)])
     assert not batcher(2).has_ready_text([make(80, num_media=50), make(20)])
     assert not batcher().has_ready_text([make(80, num_media=50)])
+
+
+def test_a_prompt_that_waits_for_all_its_pictures_does_not_start_on_the_text_before_them() -> None:
+    sequence = make(80, num_media=50, is_ready=False)
+    sequence.spec = replace(sequence.spec, media=(replace(sequence.spec.media[0], first_token=20),))
+    assert sequence.num_ready == 20
+    sequence.waits_for_all = True
+    assert sequence.num_ready == 0
+    sequence.embeddings[0] = torch.zeros(50, 1)
+    assert sequence.num_ready == 80
