@@ -44,7 +44,8 @@ def choose_chunks(
     """How many tokens of which prompts run in a step that has `budget` of its `step_tokens` left for them.
 
     `prompts` are in order of arrival, and so is the answer. `admit(prompt, kept)` takes blocks for a whole
-    new prompt if as many as `kept` needs are left then, and says whether it did.
+    new prompt if as many as `kept` needs are left then, and says whether it did; the prompt may be ready for
+    fewer tokens after that, where a cache had some.
     """
     if order == "arrival" or budget < 2:
         return _Step(admit, step_tokens).in_order(prompts, budget)
@@ -105,6 +106,9 @@ class _Step(Generic[P]):
             if not prompt.is_started and (is_short or not self._admit(prompt, kept(prompt))):
                 # Strictly in order: a later, smaller prompt must not keep a large one waiting for ever.
                 is_short = True
+                continue
+            wanted = prompt.num_ready - self._taken.get(prompt, 0)  # less where its start found KV for more
+            if wanted <= 0:
                 continue
             size = wanted if wanted - budget <= short_rest else budget
             self._taken[prompt] = self._taken.get(prompt, 0) + size

@@ -28,6 +28,7 @@ class BlockAllocator:
         self._free = FreeRuns(num_blocks)
         self._lock = threading.Lock()
         self._on_free: list[Callable[[], None]] = []
+        self._when_short: list[Callable[[int], None]] = []
 
     @property
     def num_free(self) -> int:
@@ -36,6 +37,17 @@ class BlockAllocator:
     def call_on_free(self, callback: Callable[[], None]) -> None:
         """`callback` is called, in the releasing thread, after blocks became free; it must not block."""
         self._on_free.append(callback)
+
+    def call_when_short(self, callback: Callable[[int], None]) -> None:
+        """`callback` is called by `ask_for`, in its thread, with the number of blocks that are to be free; it
+        must not block. For who holds blocks that it could do without.
+        """
+        self._when_short.append(callback)
+
+    def ask_for(self, count: int) -> None:
+        """Somebody waits until so many blocks are free at a time; see `call_on_free`."""
+        for callback in self._when_short:
+            callback(count)
 
     def allocate(self, count: int, after: int | None = None) -> list[int]:
         """Takes `count` free blocks with one reference each, or none at all.

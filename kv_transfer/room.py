@@ -50,8 +50,9 @@ class Room:
             return None
         try:
             return self._blocks.allocate(count)
-        except OutOfBlocks:
-            return None  # the engine may be faster, too
+        except OutOfBlocks:  # the engine may be faster, too
+            self._blocks.ask_for(count)
+            return None
 
     def _blocks_freed(self) -> None:
         if self._waiting:

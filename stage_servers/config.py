@@ -54,6 +54,7 @@ class StageConfig:
     encode_order: EncodeOrder = "shortest"  # on the device; "arrival": first come, first served, and uncut
     encoding: Encoding = "pipelined"  # "blocking": a prompt waits until all of its media are encoded
     media_workers: int = 2  # threads that decode and preprocess pictures
+    pull_timeout_s: float = 3.0  # that a prompt waits for KV of its prefix from a peer; 0: none is fetched
     log_level: str = "INFO"
     tls_cert: Path | None = None  # PEM files of the transfer service and its clients; all three or none
     tls_key: Path | None = None
@@ -74,6 +75,7 @@ class StageConfig:
         for name in ("kv_blocks", "embedding_blocks", "threads"):
             value = getattr(self, name)
             _require(value is None or value >= 1, name, "is at least 1")
+        _require(self.pull_timeout_s >= 0, "pull_timeout_s", "is 0 or above")
         _require(self.time_scale > 0, "time_scale", "is above 0")
         _require(self.cores is None or len(self.cores) > 0, "cores", "names at least one core")
         if any((self.tls_cert, self.tls_key, self.tls_ca, self.tls_name)):

@@ -1,4 +1,7 @@
-"""ENCODE: pull a media item, preprocess it off the engine thread, encode it, push the embedding on."""
+"""ENCODE: pull a media item, preprocess it off the engine thread, encode it, push the embedding on.
+
+What the cache holds, or another job is making, is only pushed on.
+"""
 
 from __future__ import annotations
 
@@ -6,20 +9,19 @@ import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import grpc
 
-from core.sequence import MediaSpan
+from core.sequence import CacheUse, MediaSpan
 from core.stages import Stage
 from kv_transfer.sender import PeerAddress, Sender
+from stage_servers.cache.embeddings import EmbeddingCache
+from stage_servers.cache.held import HeldEmbedding
+from stage_servers.encode_once import EncodeOnce, Encoding
 from stage_servers.encoding.pipeline import EncodePipeline
 from stage_servers.engine.media import MediaError
 from stage_servers.media_pull import MediaGoneError, MediaSource
 from stage_servers.reports import Key, Reports
-
-if TYPE_CHECKING:
-    import torch
 
 logger = logging.getLogger(__name__)
 
@@ -32,6 +34,7 @@ class EncodeJob:
     source: MediaSource
     span: MediaSpan
     prefill: PeerAddress
+    cache: CacheUse | None = None  # None: nothing is looked up or kept
 
 
 class EncodeStage:
@@ -43,12 +46,14 @@ class EncodeStage:
         pipeline: EncodePipeline,
         sender: Sender,
         reports: Reports,
-        deliver_locally: Callable[[Key, int, torch.Tensor], None],
+        deliver_locally: Callable[[Key, int, HeldEmbedding], None],
+        cache: EmbeddingCache,
     ) -> None:
         self._pipeline = pipeline
         self._sender = sender
         self._reports = reports
         self._deliver_locally = deliver_locally
+        self._once = EncodeOnce(cache, self._encode)
 
     @property
     def num_waiting(self) -> int:
@@ -58,7 +63,7 @@ class EncodeStage:
     async def run(self, job: EncodeJob, *, is_local: bool) -> None:
         """One job from end to end; whatever goes wrong is reported, not raised."""
         try:
-            await self._encode(job, is_local=is_local)
+            await self._serve(job, is_local=is_local)
         except MediaError as error:
             self._fail(job, grpc.StatusCode.INVALID_ARGUMENT, str(error), field="image")
         except MediaGoneError as error:
@@ -67,16 +72,17 @@ class EncodeStage:
             logger.warning("encoding item %d of %s failed: %s", job.span.item_index, job.key[0], error)
             self._fail(job, grpc.StatusCode.UNAVAILABLE, f"encoding failed: {error}")
 
-    async def _encode(self, job: EncodeJob, *, is_local: bool) -> None:
+    def check_idle(self) -> None:
+        """Raises AssertionError if an item is at work."""
+        self._once.check_idle()
+
+    async def _serve(self, job: EncodeJob, *, is_local: bool) -> None:
         start_ns = time.time_ns()
-        encoded = await self._pipeline.run(job.source, job.span)
-        if is_local:
-            transport = "local"
-            self._deliver_locally(job.key, job.span.item_index, encoded.embedding)
-        else:
-            transport = await self._sender.send_embedding(
-                job.prefill, job.key, job.span.item_index, encoded.embedding
-            )
+        obtained = await self._once.obtain(job)
+        try:
+            transport = await self._deliver(job, obtained.held, is_local=is_local)
+        finally:
+            obtained.held.release()
         self._reports.stage_done(
             job.key,
             Stage.ENCODE,
@@ -84,8 +90,21 @@ class EncodeStage:
             end_ns=time.time_ns(),
             item_index=job.span.item_index,
             transport=transport,
-            device_s=encoded.device_s,
+            cached_tokens=job.span.num_tokens if obtained.is_cached else 0,
+            device_s=obtained.device_s,
         )
+
+    async def _encode(self, job: EncodeJob) -> Encoding:
+        encoded = await self._pipeline.run(job.source, job.span)
+        return Encoding(encoded.embedding, encoded.device_s, encoded.host_s)
+
+    async def _deliver(self, job: EncodeJob, held: HeldEmbedding, *, is_local: bool) -> str:
+        """Returns the transport's name."""
+        item_index = job.span.item_index
+        if is_local:
+            self._deliver_locally(job.key, item_index, held)
+            return "local"
+        return await self._sender.send_embedding(job.prefill, job.key, item_index, held.embedding)
 
     def _fail(self, job: EncodeJob, code: grpc.StatusCode, message: str, field: str = "") -> None:
         self._reports.failed(

@@ -16,11 +16,12 @@ import asyncio
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import grpc
 
 from core.encode_order import SLICE_S, EncodeOrder
+from core.ids import host_id
 from core.sequence import SequenceSpec
 from core.stages import ModalityGroup, Roles, Stage
 from elasticmm.v1 import stage_control_pb2
@@ -30,11 +31,17 @@ from kv_transfer.pool import Pool
 from kv_transfer.receiver import TransferReceiver
 from kv_transfer.sender import PeerAddress, Sender
 from kv_transfer.stats import PairCounters
+from stage_servers.cache.embeddings import EmbeddingCache
+from stage_servers.cache.held import HeldEmbedding
+from stage_servers.cache.prefix_service import PrefixService
+from stage_servers.cache.prefix_source import PrefixSource
+from stage_servers.cache.settings import CacheSettings
 from stage_servers.embeddings import EmbeddingShelf
 from stage_servers.encode_stage import EncodeJob, EncodeStage
 from stage_servers.encoding.pipeline import EncodePipeline
 from stage_servers.engine_thread import EngineThread
 from stage_servers.expectations import Expectations
+from stage_servers.held import HeldCalls
 from stage_servers.media_pull import MediaPuller
 from stage_servers.migration import MigrationStage
 from stage_servers.prefill_stage import PrefillStage
@@ -45,6 +52,7 @@ from stage_servers.wire import finish_number, logprobs_to, step_measure
 if TYPE_CHECKING:
     import torch
 
+    from stage_servers.cache.prefix_store import PrefixStore
     from stage_servers.engine.engine import Engine
     from stage_servers.engine.records import SequenceFailure, StepOutput, TokenOutput, WrittenChunk
     from stage_servers.engine.served import ServedModel
@@ -64,8 +72,11 @@ class Instance:
         roles: Roles,
         group: ModalityGroup,
         media_workers: int,
+        pull_timeout_s: float,
+        embedding_cache: CacheSettings = CacheSettings(),  # noqa: B008 - frozen
     ) -> None:
         self.instance_id = ""  # given by the coordinator
+        self.endpoint = ""  # of its transfer service, once that is bound
         self.roles = roles
         self.group = group
         self.reports = Reports()
@@ -75,10 +86,14 @@ class Instance:
         self._model = model
         self._puller = MediaPuller(token)
         self._media_workers = media_workers
-        self._shelf = EmbeddingShelf(embeddings)
+        self.embedding_cache = EmbeddingCache(embeddings, self.reports, embedding_cache)
+        self._shelf = EmbeddingShelf(embeddings, self.embedding_cache)
         self._to_prefill = Expectations()
         self._to_decode = Expectations()
         self._decoding: dict[Key, SequenceSpec] = {}
+        self._held = HeldCalls()
+        self._pull_timeout_s = pull_timeout_s
+        self._prefixes: PrefixService | None = None
         self._decode_start_ns: dict[Key, int] = {}
         self._tasks = TaskTable()
         self._cancelling: set[asyncio.Task[None]] = set()
@@ -88,11 +103,15 @@ class Instance:
         engine: Engine,
         receiver: TransferReceiver,
         max_encode_tokens: int,
+        prefixes: PrefixStore[Any] | None = None,
         *,
         slice_s: float = SLICE_S,
         encode_order: EncodeOrder = "shortest",
     ) -> None:
-        """Joins the parts that need this object to exist; call on the event loop."""
+        """Joins the parts that need this object to exist; call on the event loop.
+
+        `prefixes` None: no KV is kept, nor exchanged with peers.
+        """
         self._loop = asyncio.get_running_loop()
         self.crashed: asyncio.Future[None] = self._loop.create_future()
         self._engine = engine
@@ -114,7 +133,20 @@ class Instance:
             slice_s=slice_s,
             order=encode_order,
         )
-        self._prefill = PrefillStage(engine, self._thread, self._kv, self._sender, self.reports)
+        if prefixes is not None:
+            self._prefixes = PrefixService(
+                prefixes,
+                self._thread,
+                self._kv,
+                self._sender,
+                receiver,
+                address=self._address,
+                timeout_s=self._pull_timeout_s,
+            )
+            receiver.serve_prefixes(self._prefixes)
+        self._prefill = PrefillStage(
+            engine, self._thread, self._kv, self._sender, self.reports, on_added=self._held.release
+        )
         self._migration = MigrationStage(
             engine, self._thread, self._kv, self._sender, self.reports, on_moved=self._moved_away
         )
@@ -122,15 +154,20 @@ class Instance:
             pipeline=self._pipeline,
             sender=self._sender,
             reports=self.reports,
-            deliver_locally=self._provide,
+            deliver_locally=self._provide_held,
+            cache=self.embedding_cache,
         )
         self._thread.start()
+        self._tidying = asyncio.create_task(self.embedding_cache.tidy_for_ever(), name="embedding-cache")
 
     async def stop(self) -> None:
         """Drops every request and ends the threads."""
         if not self.crashed.done():
             await self.drop_all()
         self.crashed.cancel()
+        if self._prefixes is not None:
+            await self._prefixes.stop()
+        self._tidying.cancel()
         await asyncio.to_thread(self._thread.stop)
         self._pipeline.close()
         await self._puller.close()
@@ -141,11 +178,18 @@ class Instance:
         is_local = job.prefill.instance_id == self.instance_id
         self._tasks.spawn(job.key, self._encode.run(job, is_local=is_local))
 
-    def prefill(self, spec: SequenceSpec, decode: PeerAddress) -> None:
+    def prefill(self, spec: SequenceSpec, decode: PeerAddress, prefix: PrefixSource | None = None) -> None:
+        """`prefix` may have KV of the sequence's first tokens, to be fetched first."""
+        is_local = decode.instance_id == self.instance_id
         self._to_prefill.add(spec.key)
-        if decode.instance_id == self.instance_id:
+        self._shelf.expect(spec)
+        if is_local:
             self._decoding[spec.key] = spec
-            self._admit(spec.key, Stage.PREFILL, lambda: self._engine.add_prefill(spec, hand_over=False))
+        if prefix is not None and self._prefixes is not None:
+            self._held.hold(spec.key)
+            self._tasks.spawn(spec.key, self._prefill_fetched(spec, decode, self._prefixes, prefix))
+        elif is_local:
+            self._prefill_here(spec)
         else:
             self._tasks.spawn(spec.key, self._prefill_away(spec, decode))
 
@@ -200,7 +244,7 @@ class Instance:
     def on_embedding(self, key: Key, item_index: int, block_ids: list[int], num_tokens: int) -> None:
         if key not in self._to_prefill:
             raise UnknownRequest(f"request {key[0]} has ended here")
-        self._provide(key, item_index, self._shelf.keep(key, block_ids, num_tokens))
+        self._provide(key, item_index, self._shelf.arrived(key, item_index, block_ids, num_tokens))
 
     # What the engine does
 
@@ -264,7 +308,15 @@ class Instance:
             self.crashed.set_exception(error)
 
     def _provide(self, key: Key, item_index: int, embedding: torch.Tensor) -> None:
-        self._thread.post(lambda: self._engine.provide_embedding(key, item_index, embedding))
+        def provide() -> None:
+            self._thread.post(lambda: self._engine.provide_embedding(key, item_index, embedding))
+
+        self._held.call(key, provide)
+
+    def _provide_held(self, key: Key, item_index: int, held: HeldEmbedding) -> None:
+        """For as long as the sequence is here; one that has ended needs nothing."""
+        if key in self._to_prefill:
+            self._provide(key, item_index, self._shelf.put(key, held.share()))
 
     def _admit(self, key: Key, stage: Stage, add: Callable[[], None], block_ids: Sequence[int] = ()) -> None:
         """Gives a sequence to the engine; a refusal is reported and its blocks go back."""
@@ -288,10 +340,31 @@ class Instance:
 
     # Book-keeping
 
+    def _address(self) -> PeerAddress:
+        return PeerAddress(self.instance_id, self.endpoint, host_id(), self._receiver.epoch)
+
+    def _prefill_here(self, spec: SequenceSpec) -> None:
+        self._admit(spec.key, Stage.PREFILL, lambda: self._engine.add_prefill(spec, hand_over=False))
+        self._held.release(spec.key)
+
+    async def _prefill_fetched(
+        self, spec: SequenceSpec, decode: PeerAddress, prefixes: PrefixService, source: PrefixSource
+    ) -> None:
+        try:
+            await prefixes.fetch(spec, source)
+        except BaseException:
+            self._held.drop(spec.key)
+            raise
+        if decode.instance_id == self.instance_id:
+            self._prefill_here(spec)
+        else:
+            await self._prefill_away(spec, decode)
+
     async def _prefill_away(self, spec: SequenceSpec, decode: PeerAddress) -> None:
         try:
             await self._prefill.run(spec, decode)
         finally:
+            self._held.drop(spec.key)
             self._to_prefill.end(spec.key)
             self._thread.post(lambda: self._loop.call_soon_threadsafe(self._shelf.release, spec.key))
 
@@ -312,7 +385,7 @@ class Instance:
             sequences_prefilling=self._engine.num_prefilling,
             sequences_decoding=self._engine.num_decoding,
             free_kv_blocks=self._kv.blocks.num_free,
-            free_embedding_blocks=self._embedding_pool.blocks.num_free,
+            free_embedding_blocks=self._embedding_pool.blocks.num_free + self.embedding_cache.num_idle_blocks,
             leases=self._receiver.leases.num_open,
             quarantined_blocks=self._receiver.leases.num_quarantined_blocks,
         )
@@ -324,16 +397,23 @@ class Instance:
         self._sender.check_idle()
         self._shelf.check_idle()
         self._pipeline.check_idle()
+        if self._prefixes is not None:
+            self._prefixes.check_idle()
+        self._encode.check_idle()
+        self.embedding_cache.check_idle()
         held = {
             "tasks": list(self._tasks),
             "cancelling": self._cancelling,
             "to prefill": len(self._to_prefill),
             "to decode": len(self._to_decode),
             "decoding": self._decoding,
+            "held": list(self._held),
             "times": [*self._decode_start_ns, *self._prefill.started_ns],
             "leases": list(map(str, self._receiver.leases)),
             "kv": self._kv.num_blocks - self._kv.blocks.num_free,
-            "embeddings": self._embedding_pool.num_blocks - self._embedding_pool.blocks.num_free,
+            "embeddings": self._embedding_pool.num_blocks
+            - self._embedding_pool.blocks.num_free
+            - self.embedding_cache.num_blocks,
         }
         if any(held.values()):
             raise AssertionError(f"held by nobody: { {name: what for name, what in held.items() if what} }")

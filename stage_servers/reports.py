@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 
 import grpc
 
@@ -29,6 +30,11 @@ class Reports:
 
     def send(self, message: stage_control_pb2.StageMessage) -> None:
         self._outbox.put_nowait(message)
+
+    def note(self, stored: Sequence[bytes], dropped: Sequence[bytes]) -> None:
+        """Cache keys that came to be kept, and that are kept no more."""
+        report = stage_control_pb2.CacheReport(stored=b"".join(stored), evicted=b"".join(dropped))
+        self.send(stage_control_pb2.StageMessage(cache=report))
 
     def stage_done(
         self,

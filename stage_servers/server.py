@@ -97,6 +97,7 @@ class _Parts:
 async def _serve(config: StageConfig, model: ServedModel, pace: PacedLink | None, on_ready: OnReady) -> None:
     async with _parts(config, model, pace) as parts, _transfer_server(config, parts.receiver) as port:
         endpoint = f"{config.public_host}:{port}"
+        parts.instance.endpoint = endpoint
         registration = _registration(config, model, parts, endpoint)
         link = CoordinatorLink(parts.instance, config.coordinator, config.token, registration)
         stop = asyncio.Event()
@@ -142,6 +143,7 @@ async def _parts(config: StageConfig, model: ServedModel, pace: PacedLink | None
         roles=config.roles,
         group=config.group,
         media_workers=config.media_workers,
+        pull_timeout_s=config.pull_timeout_s,
     )
     receiver = TransferReceiver(
         {PayloadKind.KV: kv, PayloadKind.EMBEDDING: embeddings},

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import numpy.typing as npt
 
@@ -39,8 +41,10 @@ class Columns:
             if row is not None:
                 self._fill(row, books.instances[name])
 
-    def row(self, instance_id: str) -> int:
-        return self._row_of[instance_id]
+    @property
+    def row(self) -> Callable[[str], int]:
+        """Gives an instance's row; one look-up where it is asked for many."""
+        return self._row_of.__getitem__
 
     def players(self, roles: Roles, group: ModalityGroup) -> Ints:
         """Rows of open instances that play all these stages for the group; found once per change of
@@ -63,6 +67,7 @@ class Columns:
         self.text_tokens: Ints = np.zeros(count, dtype=np.int64)
         self.media_tokens: Ints = np.zeros(count, dtype=np.int64)
         self.encode_s: Floats = np.zeros(count)  # of items dispatched here
+        self.passed_s: Floats = np.zeros(count)  # of it, what small items pass
         self.backlog_s: Floats = np.zeros(count)  # device time of encodes and prefills dispatched here
         self.encodes: Bools = np.zeros(count, dtype=np.bool_)
         self.stretch: Floats = np.ones(count)  # by how much the decode batch lengthens a prefill
@@ -90,6 +95,7 @@ class Columns:
         self.text_tokens[row] = load.text_tokens
         self.media_tokens[row] = load.media_tokens
         self.encode_s[row] = load.encode_s
+        self.passed_s[row] = load.passed_s
         stretched_s = load.prefill_s * float(self.stretch[row]) if load.prefills else 0.0
         self.backlog_s[row] = load.encode_s + stretched_s
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from coordinator.policy.view import EMBEDDING_BLOCK_TOKENS, Placement, num_blocks
+from core.encode_order import SLICE_S
 from core.stages import ModalityGroup
 
 PRIORITY_S = 10.0  # a class of priority is worth so many seconds of waiting, so that none starves
@@ -17,6 +19,7 @@ class MediaWork:
     num_tokens: int
     pixels: int = 0
     encode_s: float = 0.0
+    end_token: int | None = None  # of the prompt's, after its last one; None: not known, so never skipped
 
     @property
     def embedding_blocks(self) -> int:
@@ -81,6 +84,23 @@ class Work:
         return self.prompt_tokens + max(self.reserve_tokens, self.num_outputs + 1)
 
 
+def left_to_do_s(work: Work, placement: Placement | None = None) -> tuple[float, float]:
+    """Device seconds of prefill and of encoding under its placement, or under one it is about to get: what
+    caches have of it is left out.
+    """
+    placement = placement or work.placement
+    if placement is None or not (placement.held or placement.skipped or placement.prefix_tokens):
+        return work.prefill_s, work.encode_s
+    spared = placement.held | placement.skipped
+    encode_s = sum([item.encode_s for index, item in enumerate(work.media) if index not in spared])
+    return work.prefill_s - placement.saved_s, encode_s
+
+
+def are_small(work: Work, items: Iterable[int]) -> bool:
+    """Whether encoders let all of these items pass large ones."""
+    return all(work.media[index].encode_s <= SLICE_S for index in items)
+
+
 @dataclass(slots=True)
 class Share:
     """What work, of one request or summed over several, lies on one instance."""
@@ -90,6 +110,7 @@ class Share:
     encode_items: int = 0
     encode_tokens: int = 0
     encode_s: float = 0.0
+    small_s: float = 0.0  # of encode_s, what small items take: they pass the others
     prefills: int = 0
     prefill_tokens: int = 0
     media_tokens: int = 0  # those of them of prompts with media
@@ -106,6 +127,7 @@ class Share:
             self.encode_items += sign * other.encode_items
             self.encode_tokens += sign * other.encode_tokens
             self.encode_s = self.encode_s + sign * other.encode_s if self.encode_items else 0.0
+            self.small_s = self.small_s + sign * other.small_s if self.encode_items else 0.0
         if other.prefills:
             self.prefills += sign * other.prefills
             self.prefill_tokens += sign * other.prefill_tokens
@@ -124,10 +146,12 @@ class Share:
             self.encode_items -= before.encode_items
             self.encode_tokens -= before.encode_tokens
             self.encode_s = self.encode_s - before.encode_s if self.encode_items else 0.0
+            self.small_s = self.small_s - before.small_s if self.encode_items else 0.0
         if after.encode_items:
             self.encode_items += after.encode_items
             self.encode_tokens += after.encode_tokens
             self.encode_s += after.encode_s
+            self.small_s += after.small_s
         if before.prefills:
             self.prefills -= before.prefills
             self.prefill_tokens -= before.prefill_tokens
@@ -143,6 +167,11 @@ class Share:
         self.context_tokens += after.context_tokens - before.context_tokens
 
     @property
+    def passed_s(self) -> float:
+        """Of the encoding, what a small item passes: all that is large but for the slice at hand."""
+        return max(0.0, self.encode_s - self.small_s - SLICE_S)
+
+    @property
     def text_tokens(self) -> int:
         """Open prompt tokens of text-only prompts."""
         return self.prefill_tokens - self.media_tokens
@@ -152,7 +181,7 @@ def shares_of(work: Work, block_tokens: dict[str, int]) -> dict[str, Share]:
     """What the work lays on each instance; `block_tokens` are the instances' KV block sizes.
 
     Blocks are promised from dispatch on, before the instance has taken them, so that two decisions in a
-    row do not give the same block twice.
+    row do not give the same block twice. So they are for what caches are said to hold, which may be gone.
     """
     placement = work.placement
     if placement is None:
@@ -165,15 +194,15 @@ def shares_of(work: Work, block_tokens: dict[str, int]) -> dict[str, Share]:
         on_prefill = shares[prefill] = Share()
     if work.media:
         if len(work.encoded) < len(work.media):
-            _share_encodes(work, placement.encode, shares)
+            _share_encodes(work, placement, shares)
         if not (is_handed_over and (not is_local or work.num_moves > 0)):
             on_prefill.embedding_blocks = work.embedding_blocks
     if not is_prefilled:
-        tokens = work.computed_tokens
+        tokens = work.computed_tokens - placement.prefix_tokens
         on_prefill.prefills = 1
         on_prefill.prefill_tokens = tokens
         on_prefill.media_tokens = tokens if work.media else 0
-        on_prefill.prefill_s = work.prefill_s
+        on_prefill.prefill_s = work.prefill_s - placement.saved_s
     if not (is_local or is_handed_over) and prefill in block_tokens:
         on_prefill.kv_blocks = num_blocks(work.computed_tokens, block_tokens[prefill])
     if decode in block_tokens:
@@ -188,13 +217,14 @@ def shares_of(work: Work, block_tokens: dict[str, int]) -> dict[str, Share]:
     return shares
 
 
-def _share_encodes(work: Work, encoders: tuple[str, ...], shares: dict[str, Share]) -> None:
-    """Of the media that are not encoded yet."""
-    for index, encoder in enumerate(encoders):
-        if index not in work.encoded:
+def _share_encodes(work: Work, placement: Placement, shares: dict[str, Share]) -> None:
+    """Of the media that are not encoded yet and have to be."""
+    for index, encoder in enumerate(placement.encode):
+        if index not in work.encoded and index not in placement.held and index not in placement.skipped:
             if encoder not in shares:
                 shares[encoder] = Share()
             on_encoder, item = shares[encoder], work.media[index]
             on_encoder.encode_items += 1
             on_encoder.encode_tokens += item.num_tokens
             on_encoder.encode_s += item.encode_s
+            on_encoder.small_s += item.encode_s if item.encode_s <= SLICE_S else 0.0

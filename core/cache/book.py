@@ -13,7 +13,7 @@ listed for the owner of the memory to carry out.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from core.cache.entry import Entry, Tier, Unit
 from core.cache.eviction import EvictionPolicy
@@ -57,6 +57,13 @@ class CacheBook:
         self._demoted: dict[Entry, int] = {}  # places in the moves
         self._is_there: dict[bytes, bool] = {}  # of keys that changed
 
+    def set_shares(self, parts: Mapping[str, float]) -> None:
+        """Tenants' own parts of each tier, 0 to 1, in the place of earlier ones; what is kept goes only when
+        room is needed. Raises ValueError if they are more than there is.
+        """
+        self._device.set_shares(parts)
+        self._host.set_shares(parts)
+
     # -- what can be asked
 
     def __len__(self) -> int:
@@ -68,6 +75,10 @@ class CacheBook:
     def used_bytes(self, tier: Tier, tenant: str | None = None) -> int:
         memory = self._tiers[tier]
         return memory.used_bytes if tenant is None else memory.bytes_of[tenant]
+
+    def unused_bytes(self, tier: Tier) -> int:
+        """That nobody uses: on the device, what `shed` could have."""
+        return self._tiers[tier].unused_bytes
 
     def match(self, keys: Sequence[bytes], now_s: float) -> list[Entry]:
         """The entries of the leading keys, as far as they are here, in either tier; changes nothing."""
@@ -89,28 +100,43 @@ class CacheBook:
         """
         self.expire(now_s)
         found = self.match(keys, now_s)
-        kind = self._policy.kind_of(keys, len(found))
-        for entry in found:
+        kind = self.kind_of(keys, len(found))
+        self.hold(found)
+        taken = self.promote(found, now_s)
+        self.note_hits(taken, kind, now_s)
+        return taken, kind
+
+    def kind_of(self, keys: Sequence[bytes], num_found: int) -> int:
+        """What kind of user asks for these keys and finds so many of them, for `store`."""
+        return self._policy.kind_of(keys, num_found)
+
+    def hold(self, entries: Sequence[Entry]) -> None:
+        """The caller uses these, with all before each, and has to `release` them. No hit by itself."""
+        for entry in entries:
             self._use(entry)
-        num_taken = self._promoted(found, now_s)
-        for entry in reversed(found[num_taken:]):
-            self._unuse(entry, now_s)
-        for entry in found[:num_taken]:
+
+    def promote(self, held: Sequence[Entry], now_s: float, most: int | None = None) -> list[Entry]:
+        """Brings what the caller holds to the device, at most so many entries and as far as there is room;
+        returns the leading ones that are there, and releases the others.
+        """
+        num_there = self._promoted(held, len(held) if most is None else most, now_s)
+        self.release(held[num_there:], now_s)
+        return list(held[:num_there])
+
+    def note_hits(self, entries: Sequence[Entry], kind: int, now_s: float) -> None:
+        """These spare the caller their computation."""
+        for entry in entries:
             self._note_hit(entry, kind, now_s)
-        return found[:num_taken], kind
 
     def take_tail(self, parent: Entry, units: Sequence[Unit], now_s: float) -> tuple[Entry, int] | None:
         """A begun block after `parent`, which the caller uses, and how many of its first tokens are those of
-        `units`: copy them into another block, then release the entry.
+        `units`: copy them into another block from whichever tier it lies in, then release the entry.
         """
         found = self._tails.longest(parent, units)
         if found is None or self._is_expired(found[0], now_s):
             return None
         entry, num_shared = found
         self._use(entry)
-        if not self._promoted([entry], now_s):
-            self._unuse(entry, now_s)
-            return None
         self._note_hit(entry, entry.kind, now_s)
         return entry, num_shared
 
@@ -163,13 +189,13 @@ class CacheBook:
 
     # -- what the owner of the memory does
 
-    def shed(self, num_bytes: int, tenant: str, now_s: float) -> int:
-        """Takes so many bytes off the device for what the tenant runs, others' own share last; returns how
-        many could be had.
+    def shed(self, num_bytes: int, tenant: str, now_s: float, *, is_urgent: bool = True) -> int:
+        """Takes so many bytes off the device for the tenant, others' own share last, and only where it is
+        urgent; returns how many could be had.
         """
         freed = 0
         while freed < num_bytes:
-            entry = self._device.victim(tenant, num_bytes - freed, now_s, is_urgent=True)
+            entry = self._device.victim(tenant, num_bytes - freed, now_s, is_urgent=is_urgent)
             if entry is None:
                 break
             freed += entry.size_bytes
@@ -189,17 +215,12 @@ class CacheBook:
         """Nobody finds any more what is there, or what is the tenant's and what follows on that; what is in
         use goes when it is released. Returns how many entries these are.
         """
-        going: dict[Entry, None] = {}
-        for entry in self._entries.values():
-            if tenant is None or entry.tenant == tenant or entry.parent in going:
-                going[entry] = None
-        for entry in reversed(going):
-            self._forget(entry)
-            entry.is_flushed = True
-            if not entry.refs:
-                self._drop(entry, entry.tier, now_s)
-        self.stats.flushed += len(going)
-        return len(going)
+        return self._flush(lambda entry: tenant is None or entry.tenant == tenant, now_s)
+
+    def spoil(self, entries: Sequence[Entry], now_s: float) -> int:
+        """As `flush`, of these and what follows on them: what they hold is wrong."""
+        wrong = set(entries)
+        return self._flush(lambda entry: entry in wrong, now_s)
 
     def drain(self) -> Changes:
         """What was decided since the last call."""
@@ -224,12 +245,13 @@ class CacheBook:
         entry.refs += 1
         if entry.refs == 1:
             self._unused.pop(entry, None)
-            self._tiers[entry.tier].discard(entry)
+            self._tiers[entry.tier].begin_use(entry)
 
     def _unuse(self, entry: Entry, now_s: float) -> None:
         entry.refs -= 1
         if entry.refs:
             return
+        self._tiers[entry.tier].end_use(entry)
         entry.used_s = now_s
         if entry.is_flushed:
             self._drop(entry, entry.tier, now_s)
@@ -254,7 +276,7 @@ class CacheBook:
             return False
         entry.refs = 1
         self._entries[entry.key] = entry
-        self._is_there[entry.key] = True
+        self._note(entry, is_there=True)
         self._hold(entry)
         if entry.tail:
             self._tails.add(entry)
@@ -264,10 +286,11 @@ class CacheBook:
         self.stats.stored += 1
         return True
 
-    def _promoted(self, entries: Sequence[Entry], now_s: float) -> int:
-        """How many of the leading entries, all in use, are on the device now."""
+    def _promoted(self, entries: Sequence[Entry], most: int, now_s: float) -> int:
+        """How many leading entries, all in use, are on the device once at most so many were brought there."""
         for number, entry in enumerate(entries):
-            if not self._raise(entry, MoveKind.PROMOTE, (), now_s):
+            most -= entry.tier is Tier.HOST
+            if most < 0 or not self._raise(entry, MoveKind.PROMOTE, (), now_s):
                 return number
         return len(entries)
 
@@ -354,6 +377,23 @@ class CacheBook:
 
     def _forget(self, entry: Entry) -> None:
         del self._entries[entry.key]
-        self._is_there[entry.key] = False
+        self._note(entry, is_there=False)
         if entry.tail:
             self._tails.remove(entry)
+
+    def _note(self, entry: Entry, *, is_there: bool) -> None:
+        if not entry.tail:  # nobody asks for those by their keys
+            self._is_there[entry.key] = is_there
+
+    def _flush(self, is_meant: Callable[[Entry], bool], now_s: float) -> int:
+        going: dict[Entry, None] = {}
+        for entry in self._entries.values():
+            if is_meant(entry) or entry.parent in going:
+                going[entry] = None
+        for entry in reversed(going):
+            self._forget(entry)
+            entry.is_flushed = True
+            if not entry.refs:
+                self._drop(entry, entry.tier, now_s)
+        self.stats.flushed += len(going)
+        return len(going)

@@ -32,6 +32,8 @@ def check_books(
         _equal(f"bytes by tenant on the {tier.name}", memory.bytes_of, of_tenants)
         _equal(f"bytes on the {tier.name}", memory.used_bytes, sum(of_tenants.values()))
         _check(memory.used_bytes <= memory.capacity_bytes, f"the {tier.name} holds more than it can")
+        unused_bytes = sum(entry.size_bytes for entry in unused if entry.tier is tier)
+        _equal(f"unused bytes on the {tier.name}", memory.unused_bytes, unused_bytes)
         evictable = sum(entry.is_evictable for entry in entries if entry.tier is tier)
         _equal(f"entries of the {tier.name} that may go", memory.num_evictable, evictable)
     _equal("unused entries", set(unused), {entry for entry in entries if not entry.refs})

@@ -25,7 +25,7 @@ class Move:
 @dataclass(frozen=True, slots=True)
 class Changes:
     """Since the last time they were asked for. A key that came and went stands in neither list or in the
-    last one it belongs to.
+    last one it belongs to. Tails, which nobody asks for by key, stand in none.
     """
 
     moves: tuple[Move, ...]  # to be done in this order: each finds the room that those before it made

@@ -7,9 +7,9 @@ from collections.abc import Sequence as Seq
 from dataclasses import dataclass
 
 from core.prompt_order import choose_chunks, is_text_ready
-from kv_transfer.blocks import BlockAllocator, OutOfBlocks, blocks_for
 from stage_servers.engine.records import EngineConfig
 from stage_servers.engine.sequence import Sequence
+from stage_servers.engine.sequence_blocks import SequenceBlocks
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +47,7 @@ class Selection:
 class Batcher:
     """Chooses chunks and takes the blocks they need; the engine calls it once per step."""
 
-    def __init__(self, config: EngineConfig, blocks: BlockAllocator) -> None:
+    def __init__(self, config: EngineConfig, blocks: SequenceBlocks) -> None:
         self._config = config
         self._blocks = blocks
 
@@ -71,12 +71,12 @@ class Batcher:
         num_started = sum(bool(s.blocks) for s in live)
         if first is None or num_started >= self._config.max_sequences:
             return False
-        return self._needed(first) <= self._blocks.num_free
+        return self._blocks.needed(first) <= self._blocks.num_room
 
     def has_ready_text(self, sequences: Iterable[Sequence]) -> bool:
         """Whether `select` would choose a row of a prompt without media; changes nothing."""
         prompts = (s for s in sequences if not s.is_parked and not s.is_decoding)
-        return is_text_ready(prompts, lambda prompt: self._needed(prompt) <= self._blocks.num_free)
+        return is_text_ready(prompts, lambda prompt: self._blocks.needed(prompt) <= self._blocks.num_room)
 
     def _select_decodes(
         self, live: Seq[Sequence], preempted: list[Sequence], starved: list[Sequence]
@@ -86,12 +86,12 @@ class Batcher:
         for sequence in [sequence for sequence in live if sequence.is_decoding]:
             if len(chosen) == room or sequence in preempted:
                 continue
-            while not self._take(sequence, sequence.num_computed + 1):
+            while not self._blocks.grow(sequence, sequence.num_computed + 1):
                 victim = self._victim(live, preempted)
                 if victim is None:
                     starved.append(sequence)
                     break
-                self._blocks.release(victim.forget_kv())
+                self._blocks.free(victim)
                 preempted.append(victim)
                 if victim in chosen:
                     chosen.remove(victim)
@@ -106,7 +106,7 @@ class Batcher:
             started = num_decodes + sum(bool(sequence.blocks) for sequence in waiting) + (kept is not None)
             if is_short or started >= self._config.max_sequences:
                 return False
-            return self._admit(prompt, num_decodes + (self._needed(kept) if kept else 0))
+            return self._admit(prompt, num_decodes + (self._blocks.needed(kept) if kept else 0))
 
         most = self._config.max_batch_tokens
         chosen = choose_chunks(waiting, most - num_decodes, most, admit, self._config.prompt_order)
@@ -114,23 +114,8 @@ class Batcher:
 
     def _admit(self, sequence: Sequence, num_kept: int) -> bool:
         """Takes blocks for a whole new prompt, but leaves so many; each running decode needs one to grow."""
-        is_enough = self._needed(sequence) + num_kept <= self._blocks.num_free
-        return is_enough and self._take(sequence, len(sequence.tokens))
-
-    def _needed(self, sequence: Sequence) -> int:
-        """Blocks of a whole new prompt."""
-        return blocks_for(len(sequence.tokens), self._config.block_tokens)
-
-    def _take(self, sequence: Sequence, num_tokens: int) -> bool:
-        """Gives the sequence blocks for its first `num_tokens` tokens, or nothing at all."""
-        missing = blocks_for(num_tokens, self._config.block_tokens) - len(sequence.blocks)
-        if missing <= 0:
-            return True
-        try:
-            sequence.blocks += self._blocks.allocate(missing)
-        except OutOfBlocks:
-            return False
-        return True
+        is_enough = self._blocks.needed(sequence) + num_kept <= self._blocks.num_room
+        return is_enough and self._blocks.start(sequence)
 
     def _victim(self, live: Seq[Sequence], preempted: Seq[Sequence]) -> Sequence | None:
         """The latest arrival that holds blocks and can be computed again.

@@ -10,11 +10,14 @@ import torch
 from core.costs import StepShape, chunk_shape
 from core.sequence import SequenceSpec
 from kv_transfer.blocks import BlockAllocator, blocks_for
+from stage_servers.cache.kv_cache import KvCache
+from stage_servers.cache.prefix import Prefix
 from stage_servers.engine.batching import Batcher, Chunk, Selection
 from stage_servers.engine.records import (
     DecodeState,
     EngineConfig,
     EngineListener,
+    ItemsNeeded,
     Key,
     NotDecoding,
     PrefillChunk,
@@ -24,13 +27,15 @@ from stage_servers.engine.records import (
 )
 from stage_servers.engine.sampler import Drawn, SampleRow, sample
 from stage_servers.engine.sequence import Sequence
+from stage_servers.engine.sequence_blocks import SequenceBlocks
 from stage_servers.engine.served import ServedModel
 
 
 class Engine:
     """Continuous batching over one block pool. Every method is called from one thread, the engine's.
 
-    The pool is [2 * layers, blocks, block_tokens, kv_heads * head_dim] and belongs to the caller.
+    The pool is [2 * layers, blocks, block_tokens, kv_heads * head_dim] and belongs to the caller. Without a
+    `cache` nothing of a sequence outlives it. `on_needed` is told of items whose embeddings nobody sends.
     """
 
     def __init__(
@@ -40,6 +45,9 @@ class Engine:
         blocks: BlockAllocator,
         config: EngineConfig,
         listener: EngineListener | None = None,
+        *,
+        cache: KvCache | None = None,
+        on_needed: ItemsNeeded = lambda key, items: None,  # noqa: ARG005
     ) -> None:
         wanted = (model.kv_planes, blocks.num_blocks, config.block_tokens, model.kv_token_elements)
         if tuple(kv.shape) != wanted or kv.dtype != model.dtype:
@@ -51,20 +59,29 @@ class Engine:
         self._model = model
         self._blocks = blocks
         self._config = config
-        self._batcher = Batcher(config, blocks)
+        self._cache = cache
+        self._on_needed = on_needed
+        self._held = SequenceBlocks(blocks, config.block_tokens, cache)
+        self._batcher = Batcher(config, self._held)
         self._runner = model.make_runner(kv, config.block_tokens, listener)
         self._sequences: dict[Key, Sequence] = {}  # in order of arrival
         self._num_arrived = 0
 
     # -- what comes in
 
-    def add_prefill(self, spec: SequenceSpec, *, hand_over: bool) -> None:
+    def add_prefill(
+        self, spec: SequenceSpec, *, hand_over: bool, promised_tokens: int = 0, prefix: Prefix | None = None
+    ) -> None:
         """Starts a sequence; with `hand_over` it stops after one token and keeps its blocks until `release`.
 
-        Raises ValueError naming the field if it could never run here.
+        Media items within the first `promised_tokens` are taken to be cached: no embedding of theirs comes
+        unless it is asked for. `prefix`: of the cache's `begin`, where the caller has it already. Raises
+        ValueError naming the field if it could never run here.
         """
         self._check(spec)
-        self._add(spec, hand_over=hand_over)
+        sequence = self._add(spec, hand_over=hand_over, prefix=prefix)
+        sequence.promised_tokens = promised_tokens
+        self._look([sequence])
 
     def add_decode(self, spec: SequenceSpec, block_ids: list[int], num_cached_tokens: int) -> None:
         """Goes on with a sequence whose KV lies in `block_ids`; they belong to the engine unless this raises.
@@ -79,6 +96,7 @@ class Engine:
         sequence = self._add(spec, hand_over=False)
         sequence.blocks = list(block_ids)
         sequence.num_computed = num_cached_tokens
+        self._held.arrived(sequence)
 
     def provide_embedding(self, key: Key, item_index: int, embedding: torch.Tensor) -> bool:
         """Gives a sequence one item's embedding [num_tokens, embedding_width]; False if the key is gone."""
@@ -99,7 +117,7 @@ class Engine:
         sequence = self._sequences.pop(key, None)
         if sequence is None:
             return False
-        self._blocks.release(sequence.forget_kv())
+        self._held.free(sequence)
         return True
 
     def release(self, key: Key) -> bool:
@@ -119,6 +137,18 @@ class Engine:
             return False
         sequence.is_parked = False
         return True
+
+    def make_room(self, num_blocks: int) -> None:
+        """Others than the engine wait for so many blocks: what is cached and not in use goes for them."""
+        if self._cache is not None:
+            self._cache.make_room_elsewhere(num_blocks)
+            self._look(self._sequences.values())
+
+    def flush_cache(self, tenant: str | None = None) -> None:
+        """Nobody finds any more what is cached, or what is the tenant's."""
+        if self._cache is not None:
+            self._cache.flush(tenant)
+            self._look(self._sequences.values())
 
     # -- what can be asked
 
@@ -170,18 +200,28 @@ class Engine:
     def check_integrity(self) -> None:
         """Raises AssertionError if blocks and sequences disagree."""
         self._blocks.check_integrity()
-        held = [block for sequence in self._sequences.values() for block in sequence.blocks]
+        sequences = self._sequences.values()
+        if self._cache is not None:
+            self._cache.check_integrity([entry for s in sequences if s.prefix for entry in s.prefix.entries])
+            self._check_own(sequences)
+        held = [block for sequence in sequences for block in sequence.blocks]
         for block in set(held):
             if self._blocks.references(block) < held.count(block):
                 raise AssertionError(
                     f"block {block} is held {held.count(block)} times and counted less often"
                 )
-        for sequence in self._sequences.values():
+        for sequence in sequences:
             room = len(sequence.blocks) * self._config.block_tokens
             if not 0 <= sequence.num_computed <= min(room, len(sequence.tokens)):
                 raise AssertionError(
                     f"{sequence.key}: {sequence.num_computed} tokens computed, room for {room}"
                 )
+
+    def _check_own(self, sequences: Iterable[Sequence]) -> None:
+        for sequence in sequences:
+            for block in sequence.blocks[sequence.num_computed // self._config.block_tokens :]:
+                if self._blocks.references(block) != 1:
+                    raise AssertionError(f"{sequence.key} writes into block {block}, which others hold")
 
     # -- the step
 
@@ -189,6 +229,7 @@ class Engine:
     def step(self) -> StepOutput:
         """Runs one packed batch; an empty output if nothing could run."""
         started_s = time.perf_counter()
+        self._look(self._sequences.values())
         selection = self._batcher.select(self._sequences.values())
         failed = [self._fail_starved(sequence) for sequence in selection.starved]
         tokens: list[TokenOutput] = []
@@ -197,7 +238,28 @@ class Engine:
             for chunk in selection.chunks:
                 chunk.sequence.num_computed = chunk.end_token
             tokens = self._advance([chunk for chunk in selection.chunks if chunk.is_last], logits, failed)
-        return _report(selection, tokens, failed, time.perf_counter() - started_s)
+        output = _report(selection, tokens, failed, time.perf_counter() - started_s)
+        self._keep(selection, output)
+        return output
+
+    def _look(self, sequences: Iterable[Sequence]) -> None:
+        """What the cache has for those that wait; items that it has not and nobody sends are asked for."""
+        for sequence in sequences:
+            self._held.look(sequence)
+            items = sequence.unpromised_items if sequence.promised_tokens else []
+            if items:
+                sequence.asked.update(items)
+                self._on_needed(sequence.key, tuple(items))
+
+    def _keep(self, selection: Selection, output: StepOutput) -> None:
+        """The cache has the blocks that the step filled, and learns what a prompt takes."""
+        if self._cache is None or not selection.chunks:
+            return
+        if selection.prefills:
+            self._cache.seconds.note(output.shape, output.duration_s)
+        for chunk in selection.chunks:
+            if chunk.sequence.is_started:  # else it has ended
+                self._held.filled(chunk.sequence, chunk.first_token)
 
     def _advance(
         self, ending: list[Chunk], logits: torch.Tensor, failed: list[SequenceFailure]
@@ -211,6 +273,7 @@ class Engine:
         ):
             sequence = chunk.sequence
             if drawn is None:
+                self._held.spoil(sequence)
                 self.abort(sequence.key)
                 failed.append(SequenceFailure(sequence.key, "the model's logits are no numbers", False))
             else:
@@ -251,10 +314,12 @@ class Engine:
         ):
             raise ValueError("prompt: holds a token id outside the vocabulary")
 
-    def _add(self, spec: SequenceSpec, *, hand_over: bool) -> Sequence:
+    def _add(self, spec: SequenceSpec, *, hand_over: bool, prefix: Prefix | None = None) -> Sequence:
         positions, delta = self._model.positions(len(spec.prompt), spec.media)
         waits_for_all = self._config.encoding == "blocking"
         sequence = Sequence(spec, self._num_arrived, positions, delta, hand_over, waits_for_all)
+        if self._cache is not None:
+            sequence.prefix = prefix or self._cache.begin(spec)
         self._num_arrived += 1
         self._sequences[spec.key] = sequence
         return sequence

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -11,6 +11,9 @@ from core.prompt_order import ENCODINGS, PROMPT_ORDERS, Encoding, PromptOrder
 from core.sequence import FinishReason, TokenLogprobs
 
 Key = tuple[str, int]  # SequenceSpec.key
+
+# Told on the engine thread, once per item: embeddings of these items are needed, and none is on its way.
+ItemsNeeded = Callable[[Key, tuple[int, ...]], None]
 
 
 @dataclass(frozen=True, slots=True)

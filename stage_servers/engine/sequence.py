@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import torch
 
 from core.sequence import FinishReason, MediaSpan, SequenceSpec
+from stage_servers.cache.prefix import Prefix
 from stage_servers.engine.records import Key
 
 
@@ -16,6 +17,7 @@ class Sequence:
     """Engine-side state. A sequence decodes when only its newest token lacks KV, else it prefills.
 
     tokens   p p p p p p o o o        p prompt, o outputs
+    KV       . . . . . . . . .        it waits; with num_cached = 2 for all but the first two tokens
     KV       k k k k . . . . .        num_computed = 4: prefilling
     KV       k k k k k k k k .        num_computed = len(tokens) - 1: decoding
     """
@@ -32,6 +34,10 @@ class Sequence:
     embeddings: dict[int, torch.Tensor] = field(default_factory=dict)
     is_parked: bool = False  # handed over or frozen: runs no step, keeps its blocks
     num_restarts: int = 0  # times its KV was forgotten
+    prefix: Prefix | None = None  # None: the cache neither has nor keeps anything of it
+    num_cached: int = 0  # tokens that the cache has for it while it waits, then: gave it
+    promised_tokens: int = 0  # media items within these have no embedding on the way
+    asked: set[int] = field(default_factory=set)  # items whose embeddings were asked for all the same
 
     def __post_init__(self) -> None:
         self.tokens = [*self.spec.prompt, *self.spec.outputs]
@@ -45,9 +51,19 @@ class Sequence:
         return len(self.tokens) - len(self.spec.prompt)
 
     @property
+    def tenant(self) -> str:
+        """On whose behalf it takes room; empty where nobody said."""
+        return self.spec.cache.tenant if self.spec.cache else ""
+
+    @property
+    def first_pending(self) -> int:
+        """The first token whose KV is still to be computed."""
+        return self.num_computed if self.is_started else self.num_cached
+
+    @property
     def num_pending(self) -> int:
         """Tokens whose KV is still to be computed."""
-        return len(self.tokens) - self.num_computed
+        return len(self.tokens) - self.first_pending
 
     @property
     def has_media(self) -> bool:
@@ -67,16 +83,28 @@ class Sequence:
         """Pending tokens up to the first one whose embedding has not arrived."""
         if self.waits_for_all and self._num_missing > 0:
             return 0
+        first = self.first_pending
         for span in self.spec.media:
-            if span.end_token > self.num_computed and span.item_index not in self.embeddings:
-                return max(0, span.first_token - self.num_computed)
+            if span.end_token > first and span.item_index not in self.embeddings:
+                return max(0, span.first_token - first)
         return self.num_pending
 
     @property
     def _num_missing(self) -> int:
         """Items that pending tokens need and whose embedding has not arrived."""
-        pending = [span for span in self.spec.media if span.end_token > self.num_computed]
+        pending = [span for span in self.spec.media if span.end_token > self.first_pending]
         return sum(span.item_index not in self.embeddings for span in pending)
+
+    @property
+    def unpromised_items(self) -> list[int]:
+        """Items that were to be in the cached prefix, are not, and were not asked for."""
+        return [
+            span.item_index
+            for span in self.spec.media
+            if self.first_pending < span.end_token <= self.promised_tokens
+            and span.item_index not in self.embeddings
+            and span.item_index not in self.asked
+        ]
 
     @property
     def can_recompute(self) -> bool:
@@ -91,7 +119,7 @@ class Sequence:
     def forget_kv(self) -> list[int]:
         """Goes back to before the first token; returns the blocks it held."""
         blocks, self.blocks = self.blocks, []
-        self.num_computed = 0
+        self.num_computed = self.num_cached = 0
         self.num_restarts += 1
         return blocks
 

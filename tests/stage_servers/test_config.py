@@ -44,6 +44,7 @@ def test_defaults_are_the_coupled_server() -> None:
         ({"chunk_tokens": 0}, "chunk_tokens"),
         ({"prompt_order": "last"}, "prompt_order"),
         ({"kv_blocks": 0}, "kv_blocks"),
+        ({"pull_timeout_s": -1}, "pull_timeout_s"),
         ({"cores": []}, "cores"),
         ({"port": 70000}, "port"),
         ({"speed": "fast"}, "speed"),

@@ -6,8 +6,11 @@ from collections.abc import Sequence
 
 import torch
 
+from core.clock import ManualClock
 from core.sequence import SequenceSpec
 from kv_transfer.blocks import BlockAllocator
+from stage_servers.cache.kv_cache import KvCache
+from stage_servers.cache.settings import CacheSettings
 from stage_servers.engine.engine import Engine
 from stage_servers.engine.model import Model
 from stage_servers.engine.records import EngineConfig, EngineListener, Key, StepOutput
@@ -32,12 +35,29 @@ class Bench:
         max_batch_tokens: int = 512,
         max_sequences: int = 64,
         listener: EngineListener | None = None,
+        cache: CacheSettings | None = None,
     ) -> None:
         self.model = model
         self.pool = make_pool(model, num_blocks, block_tokens)
         self.blocks = BlockAllocator(num_blocks)
         config = EngineConfig(max_batch_tokens, max_sequences, block_tokens)
-        self.engine = Engine(model, self.pool, self.blocks, config, listener)
+        self.clock = ManualClock()
+        self.kept: set[bytes] = set()  # keys, as the cache told of them
+        self.cache: KvCache | None = None
+        if cache is not None:
+            self.cache = KvCache(
+                self.pool, self.blocks, model.fingerprint, cache, on_change=self._kept, clock=self.clock
+            )
+        self.needed: list[tuple[Key, tuple[int, ...]]] = []
+        self.engine = Engine(
+            model,
+            self.pool,
+            self.blocks,
+            config,
+            listener,
+            cache=self.cache,
+            on_needed=lambda key, items: self.needed.append((key, items)),
+        )
         self.steps: list[StepOutput] = []
         self.tokens: dict[Key, list[int]] = {}
 
@@ -54,6 +74,18 @@ class Bench:
             return []
         pairs = zip(question.pictures, spec.media, strict=True)
         return self.model.encode([self.model.preprocess(data, span) for data, span in pairs])
+
+    def _kept(self, stored: Sequence[bytes], dropped: Sequence[bytes]) -> None:
+        self.kept = (self.kept | {*stored}) - {*dropped}
+
+    @property
+    def num_held(self) -> int:
+        """Blocks that are neither free nor kept for whoever comes."""
+        return self.blocks.num_blocks - self.blocks.num_free - (self.cache.num_blocks if self.cache else 0)
+
+    def num_computed(self, spec: SequenceSpec) -> int:
+        """Tokens that prefill steps computed for it."""
+        return sum(p.num_tokens for step in self.steps for p in step.prefilled if p.key == spec.key)
 
     def step(self) -> StepOutput:
         out = self.engine.step()
@@ -78,4 +110,4 @@ def answer_all(bench: Bench, specs: Sequence[SequenceSpec], questions: Sequence[
     for spec, question in zip(specs, questions, strict=True):
         bench.start(spec, question)
     bench.run()
-    assert bench.blocks.num_free == bench.blocks.num_blocks
+    assert bench.num_held == 0

@@ -15,6 +15,7 @@ from kv_transfer.blocks import BlockAllocator
 from stage_servers.engine.batching import Batcher
 from stage_servers.engine.records import EngineConfig
 from stage_servers.engine.sequence import Sequence
+from stage_servers.engine.sequence_blocks import SequenceBlocks
 
 
 def make(num_prompt: int, *, num_media: int = 0, is_ready: bool = True) -> Sequence:
@@ -27,7 +28,9 @@ def make(num_prompt: int, *, num_media: int = 0, is_ready: bool = True) -> Seque
 
 
 def batcher(num_blocks: int = 100, order: PromptOrder = "text-first", max_sequences: int = 8) -> Batcher:
-    return Batcher(EngineConfig(64, max_sequences, 8, order), BlockAllocator(num_blocks))
+    return Batcher(
+        EngineConfig(64, max_sequences, 8, order), SequenceBlocks(BlockAllocator(num_blocks), 8, None)
+    )
 
 
 def tokens(batches: Batcher, sequences: Seq[Sequence]) -> list[int]:
