@@ -67,6 +67,7 @@ class Columns:
         self.text_tokens: Ints = np.zeros(count, dtype=np.int64)
         self.media_tokens: Ints = np.zeros(count, dtype=np.int64)
         self.encode_s: Floats = np.zeros(count)  # of items dispatched here
+        self.passed_s: Floats = np.zeros(count)  # of it, what small items pass
         self.backlog_s: Floats = np.zeros(count)  # device time of encodes and prefills dispatched here
         self.encodes: Bools = np.zeros(count, dtype=np.bool_)
         self.stretch: Floats = np.ones(count)  # by how much the decode batch lengthens a prefill
@@ -94,6 +95,7 @@ class Columns:
         self.text_tokens[row] = load.text_tokens
         self.media_tokens[row] = load.media_tokens
         self.encode_s[row] = load.encode_s
+        self.passed_s[row] = load.passed_s
         stretched_s = load.prefill_s * float(self.stretch[row]) if load.prefills else 0.0
         self.backlog_s[row] = load.encode_s + stretched_s
 

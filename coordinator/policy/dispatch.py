@@ -20,7 +20,7 @@ from coordinator.policy.starts import StartRows
 from coordinator.policy.turns import Turns
 from coordinator.policy.view import Placement
 from coordinator.policy.warmth import COLD, Warmth, WarmthSource
-from coordinator.policy.work import Work
+from coordinator.policy.work import Work, are_small
 from core.stages import COUPLED
 
 FEW = 64  # instances; for no more of them it is quicker to weigh one after the other
@@ -171,10 +171,12 @@ class Dispatch:
         if not start.needed:
             return _NO_MEDIA
         encoders = columns.players(E, work.group)
-        encoders = encoders[columns.encode_s[encoders] <= max(start.encode_s, self._most_queued_s)]
+        passed_s = columns.passed_s if are_small(work, start.needed) else np.zeros(len(columns.ids))
+        most_s = max(start.encode_s, self._most_queued_s)
+        encoders = encoders[columns.encode_s[encoders] - passed_s[encoders] <= most_s]
         if not encoders.size:
             return _NO_ROOM
-        backlog_s = columns.backlog_s[encoders]
+        backlog_s = columns.backlog_s[encoders] - passed_s[encoders]
         chosen: dict[int, int] = {}
         ready_s = 0.0
         for index in sorted(start.needed, key=lambda index: -work.media[index].encode_s):

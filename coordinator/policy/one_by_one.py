@@ -12,7 +12,7 @@ from coordinator.policy.costing import Costing
 from coordinator.policy.forms import PD, D, E, P
 from coordinator.policy.lateness import Queueing
 from coordinator.policy.reuse import Reuse, Start
-from coordinator.policy.work import Work
+from coordinator.policy.work import Work, are_small
 from core.stages import COUPLED, ModalityGroup, Roles, Stage
 
 _Batch = tuple[int, int, int]  # sequences, their tokens or blocks, version of the costs
@@ -155,10 +155,15 @@ class OneByOne:
 
     def _found_spread(self, work: Work, needed: Sequence[int], encode_s: float) -> _Media:
         most_s = max(encode_s, self._most_queued_s)
-        encoders = [row for row in self._open(E, work.group) if row.encode_s <= most_s]
+        passes = are_small(work, needed)
+        encoders = [
+            row
+            for row in self._open(E, work.group)
+            if row.encode_s - (row.passed_s if passes else 0.0) <= most_s
+        ]
         if not encoders:
             return _NOWHERE
-        ends_s = [row.backlog_s for row in encoders]
+        ends_s = [row.backlog_s - (row.passed_s if passes else 0.0) for row in encoders]
         chosen: dict[int, _Row] = {}
         ready_s = 0.0
         for index in _longest_first(work, needed):
@@ -212,6 +217,7 @@ class _Row:
         "free_kv_tokens",
         "media_tokens",
         "name",
+        "passed_s",
         "stretch",
         "text_tokens",
     )
@@ -240,6 +246,7 @@ class _Row:
         self.media_tokens = load.media_tokens
         self.text_tokens = load.prefill_tokens - load.media_tokens
         self.encode_s = self.backlog_s = load.encode_s
+        self.passed_s = load.passed_s if load.encode_items else 0.0
         if load.prefills:
             self.backlog_s += load.prefill_s * self.stretch
 

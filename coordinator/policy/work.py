@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from coordinator.policy.view import EMBEDDING_BLOCK_TOKENS, Placement, num_blocks
+from core.encode_order import SLICE_S
 from core.stages import ModalityGroup
 
 PRIORITY_S = 10.0  # a class of priority is worth so many seconds of waiting, so that none starves
@@ -94,6 +96,11 @@ def left_to_do_s(work: Work, placement: Placement | None = None) -> tuple[float,
     return work.prefill_s - placement.saved_s, encode_s
 
 
+def are_small(work: Work, items: Iterable[int]) -> bool:
+    """Whether encoders let all of these items pass large ones."""
+    return all(work.media[index].encode_s <= SLICE_S for index in items)
+
+
 @dataclass(slots=True)
 class Share:
     """What work, of one request or summed over several, lies on one instance."""
@@ -103,6 +110,7 @@ class Share:
     encode_items: int = 0
     encode_tokens: int = 0
     encode_s: float = 0.0
+    small_s: float = 0.0  # of encode_s, what small items take: they pass the others
     prefills: int = 0
     prefill_tokens: int = 0
     media_tokens: int = 0  # those of them of prompts with media
@@ -119,6 +127,7 @@ class Share:
             self.encode_items += sign * other.encode_items
             self.encode_tokens += sign * other.encode_tokens
             self.encode_s = self.encode_s + sign * other.encode_s if self.encode_items else 0.0
+            self.small_s = self.small_s + sign * other.small_s if self.encode_items else 0.0
         if other.prefills:
             self.prefills += sign * other.prefills
             self.prefill_tokens += sign * other.prefill_tokens
@@ -137,10 +146,12 @@ class Share:
             self.encode_items -= before.encode_items
             self.encode_tokens -= before.encode_tokens
             self.encode_s = self.encode_s - before.encode_s if self.encode_items else 0.0
+            self.small_s = self.small_s - before.small_s if self.encode_items else 0.0
         if after.encode_items:
             self.encode_items += after.encode_items
             self.encode_tokens += after.encode_tokens
             self.encode_s += after.encode_s
+            self.small_s += after.small_s
         if before.prefills:
             self.prefills -= before.prefills
             self.prefill_tokens -= before.prefill_tokens
@@ -154,6 +165,11 @@ class Share:
         self.sequences += after.sequences - before.sequences
         self.decoding += after.decoding - before.decoding
         self.context_tokens += after.context_tokens - before.context_tokens
+
+    @property
+    def passed_s(self) -> float:
+        """Of the encoding, what a small item passes: all that is large but for the slice at hand."""
+        return max(0.0, self.encode_s - self.small_s - SLICE_S)
 
     @property
     def text_tokens(self) -> int:
@@ -211,3 +227,4 @@ def _share_encodes(work: Work, placement: Placement, shares: dict[str, Share]) -
             on_encoder.encode_items += 1
             on_encoder.encode_tokens += item.num_tokens
             on_encoder.encode_s += item.encode_s
+            on_encoder.small_s += item.encode_s if item.encode_s <= SLICE_S else 0.0

@@ -1,0 +1,1 @@
+"""What encoding holds up, measured: see benchmarks/encode.py."""
