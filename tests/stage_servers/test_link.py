@@ -12,8 +12,10 @@ import pytest
 from core.stages import COUPLED, ModalityGroup, Roles, Stage
 from elasticmm.v1 import stage_control_pb2 as pb
 from elasticmm.v1 import stage_control_pb2_grpc as pb_grpc
+from kv_transfer.layout import PayloadKind
 from kv_transfer.stats import PairCounters
 from stage_servers import link as link_module
+from stage_servers.cache.reports import CacheReports
 from stage_servers.link import CoordinatorLink
 from stage_servers.reports import Reports
 from stage_servers.wire import stage_number
@@ -27,6 +29,16 @@ class ToldInstance:
     roles: Roles = COUPLED
     group: ModalityGroup = ModalityGroup.TEXT
     instance_id: str = ""
+
+    def __post_init__(self) -> None:
+        self.caches = CacheReports(self.reports)
+        self.flushed: list[tuple[str | None, PayloadKind | None]] = []
+
+    def flush_cache(self, tenant: str | None, pool: PayloadKind | None) -> None:
+        self.flushed.append((tenant, pool))
+
+    def expire_caches(self) -> None:
+        """It keeps nothing."""
 
     async def drop_all(self) -> None:
         """It holds nothing."""
@@ -143,3 +155,28 @@ async def test_a_stream_that_ended_takes_no_report_of_the_next(monkeypatch: pyte
     running.cancel()
     await asyncio.gather(running, return_exceptions=True)
     await server.stop(None)
+
+
+@pytest.mark.parametrize(
+    ("command", "flushed"),
+    [
+        (pb.FlushCacheCommand(), (None, None)),
+        (pb.FlushCacheCommand(tenant="t", pool=pb.CACHE_POOL_KV), ("t", PayloadKind.KV)),
+        (pb.FlushCacheCommand(pool=pb.CACHE_POOL_EMBEDDING), (None, PayloadKind.EMBEDDING)),
+    ],
+)
+async def test_caches_are_flushed_as_told(
+    command: pb.FlushCacheCommand, flushed: tuple[str | None, PayloadKind | None]
+) -> None:
+    instance = ToldInstance()
+    link_of(instance)._obey(pb.CoordinatorMessage(flush_cache=command))
+    assert instance.flushed == [flushed]
+
+
+async def test_heartbeats_carry_what_caches_counted_and_a_new_coordinator_hears_what_is_kept() -> None:
+    instance, counters = ToldInstance(), pb.CacheCounters(pool=pb.CACHE_POOL_KV, entries=1)
+    instance.caches.add_counters(lambda: counters)
+    instance.caches.note([bytes(32)], [])
+    link = link_of(instance)
+    assert list(link._heartbeat().heartbeat.caches) == [counters]
+    assert (await instance.reports.next()).cache == pb.CacheReport(stored=bytes(32))
