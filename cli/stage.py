@@ -11,6 +11,10 @@ from cli.exits import FAILED, USAGE, fail
 from cli.options import (
     AdvertiseOption,
     AttentionOption,
+    CacheHostOption,
+    CachePolicyOption,
+    CacheShareOption,
+    CacheTtlOption,
     ChecksumsOption,
     ChunkTokensOption,
     CoresOption,
@@ -21,6 +25,7 @@ from cli.options import (
     KvBlocksOption,
     LogLevelOption,
     ModelOption,
+    PrefixCacheOption,
     PromptOrderOption,
     StateDirOption,
     ThreadsOption,
@@ -63,6 +68,11 @@ def run(
     embedding_blocks: EmbeddingBlocksOption = None,
     chunk_tokens: ChunkTokensOption = None,
     prompt_order: PromptOrderOption = "text-first",
+    prefix_cache: PrefixCacheOption = True,
+    cache_policy: CachePolicyOption = "seconds-saved",
+    cache_host_mib: CacheHostOption = None,
+    cache_ttl_s: CacheTtlOption = None,
+    cache_share: CacheShareOption = None,
     time_scale: TimeScaleOption = None,
     tls_cert: TlsCertOption = None,
     tls_key: TlsKeyOption = None,
@@ -82,6 +92,7 @@ def make_config(
     roles: str,
     device: str,
     cores: str | None,
+    cache_share: list[str] | None,
     log_level: str,
     **settings: Any,
 ) -> StageConfig:
@@ -90,6 +101,7 @@ def make_config(
     from cli.model_folder import model_folder
     from core.profile_file import load_profile
     from core.stages import parse_roles
+    from stage_servers.cache.settings import parse_shares
     from stage_servers.config import StageConfig
 
     try:
@@ -99,6 +111,7 @@ def make_config(
             roles=parse_roles(roles),
             device=choose_device(device),
             cores=choose_cores(cores) if cores else None,
+            cache_shares=parse_shares(cache_share or ()),
             log_level=log_level.upper(),
             **{key: value for key, value in settings.items() if value is not None},
         )

@@ -15,6 +15,10 @@ from cli.options import (
     AllowPrivateOption,
     AttentionOption,
     CacheAwareOption,
+    CacheHostOption,
+    CachePolicyOption,
+    CacheShareOption,
+    CacheTtlOption,
     ChecksumsOption,
     ChunkTokensOption,
     CoresOption,
@@ -29,6 +33,7 @@ from cli.options import (
     ModelOption,
     NameOption,
     PolicyOption,
+    PrefixCacheOption,
     ProfileOption,
     PromptOrderOption,
     SloOption,
@@ -75,6 +80,11 @@ def run(
     embedding_blocks: EmbeddingBlocksOption = None,
     chunk_tokens: ChunkTokensOption = None,
     prompt_order: PromptOrderOption = "text-first",
+    prefix_cache: PrefixCacheOption = True,
+    cache_policy: CachePolicyOption = "seconds-saved",
+    cache_host_mib: CacheHostOption = None,
+    cache_ttl_s: CacheTtlOption = None,
+    cache_share: CacheShareOption = None,
     time_scale: TimeScaleOption = None,
     policy: PolicyOption = None,
     profile: ProfileOption = None,
@@ -104,6 +114,7 @@ def make_plan(
     instances: int | None,
     device: str,
     cores: str | None,
+    cache_share: list[str] | None,
     log_level: str,
     **settings: Any,
 ) -> LaunchPlan:
@@ -111,6 +122,7 @@ def make_plan(
     from cli.devices import choose_cores, choose_devices
     from cli.launch.plan import LaunchPlan, new_cluster_id
     from cli.model_folder import model_folder, served_name
+    from stage_servers.cache.settings import parse_shares
 
     try:
         return LaunchPlan(
@@ -120,6 +132,7 @@ def make_plan(
             num_instances=instances,
             devices=choose_devices(device, instances),
             cores=choose_cores(cores),
+            cache_shares=parse_shares(cache_share or ()),
             log_level=log_level.upper(),
             **settings,
         )
