@@ -6,12 +6,12 @@
     python -m benchmarks.cache mooncake --data FOLDER [--profile NAME] [--json FILE]
     python -m benchmarks.cache pictures --data FOLDER [--profile NAME] [--json FILE]
 
-"index" fills the index and looks prompts of 2,048 granules up; "chain" hashes one. "warmth" is
-what the coordinator does for a request before its dispatch: it makes its keys, in turns of the event loop,
-and looks up who has what of it. "mooncake" passes recorded
-conversations (FOLDER/mooncake/conversation_trace.jsonl) through an instance's books in blocks of 512 tokens,
-"pictures" half an hour of ServeGen's image clients (FOLDER/servegen/multimodal/mm-image). Seconds are what it
-takes by the profile to compute what was found: a block's share of its prefill, a picture's encode.
+"index" fills the index and looks prompts of 2,048 granules up; "chain" hashes one. "warmth" is what the
+coordinator does for a request before its dispatch: it makes its keys, turn by turn on the event loop, and
+looks up who has what of it. "mooncake" passes recorded conversations
+(FOLDER/mooncake/conversation_trace.jsonl) through an instance's books in blocks of 512 tokens, "pictures"
+half an hour of ServeGen's image clients (FOLDER/servegen/multimodal/mm-image). Seconds are what it takes by
+the profile to compute what was found: a block's share of its prefill, a picture's encode.
 """
 
 from __future__ import annotations

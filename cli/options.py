@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from core.cache.eviction import POLICY_NAMES
 from core.encode_order import ENCODE_ORDERS
 from core.prompt_order import ENCODINGS, PROMPT_ORDERS
 from kv_transfer.transports import NAMES
@@ -111,6 +112,29 @@ EncodingOption = Annotated[
     typer.Option(
         "--encoding",
         help=f"{' or '.join(ENCODINGS)}: a prompt waits until all its pictures are encoded.",
+    ),
+]
+PrefixCacheOption = Annotated[
+    bool,
+    typer.Option("--prefix-cache/--no-prefix-cache", help="Keep KV and embeddings for those who ask again."),
+]
+CachePolicyOption = Annotated[
+    str, typer.Option("--cache-policy", help=f"What goes first: {' or '.join(POLICY_NAMES)}.")
+]
+CacheHostOption = Annotated[
+    int | None,
+    typer.Option(
+        "--cache-host-mib", min=0, help="RAM under a GPU's caches. Default: a tenth of it, 8 GiB at most."
+    ),
+]
+CacheTtlOption = Annotated[
+    float | None,
+    typer.Option("--cache-ttl-s", help="Seconds that an entry may go unused. Default: while there is room."),
+]
+CacheShareOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--cache-share", metavar="TENANT=FRACTION", help="Of each cache, a tenant's own; may be repeated."
     ),
 ]
 TlsCertOption = Annotated[

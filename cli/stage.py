@@ -11,6 +11,10 @@ from cli.exits import FAILED, USAGE, fail
 from cli.options import (
     AdvertiseOption,
     AttentionOption,
+    CacheHostOption,
+    CachePolicyOption,
+    CacheShareOption,
+    CacheTtlOption,
     ChecksumsOption,
     ChunkTokensOption,
     CoresOption,
@@ -23,6 +27,7 @@ from cli.options import (
     KvBlocksOption,
     LogLevelOption,
     ModelOption,
+    PrefixCacheOption,
     PromptOrderOption,
     StateDirOption,
     ThreadsOption,
@@ -67,6 +72,11 @@ def run(
     prompt_order: PromptOrderOption = "text-first",
     encode_order: EncodeOrderOption = "shortest",
     encoding: EncodingOption = "pipelined",
+    prefix_cache: PrefixCacheOption = True,
+    cache_policy: CachePolicyOption = "seconds-saved",
+    cache_host_mib: CacheHostOption = None,
+    cache_ttl_s: CacheTtlOption = None,
+    cache_share: CacheShareOption = None,
     time_scale: TimeScaleOption = None,
     tls_cert: TlsCertOption = None,
     tls_key: TlsKeyOption = None,
@@ -86,6 +96,7 @@ def make_config(
     roles: str,
     device: str,
     cores: str | None,
+    cache_share: list[str] | None,
     log_level: str,
     **settings: Any,
 ) -> StageConfig:
@@ -94,6 +105,7 @@ def make_config(
     from cli.model_folder import model_folder
     from core.profile_file import load_profile
     from core.stages import parse_roles
+    from stage_servers.cache.settings import parse_shares
     from stage_servers.config import StageConfig
 
     try:
@@ -103,6 +115,7 @@ def make_config(
             roles=parse_roles(roles),
             device=choose_device(device),
             cores=choose_cores(cores) if cores else None,
+            cache_shares=parse_shares(cache_share or ()),
             log_level=log_level.upper(),
             **{key: value for key, value in settings.items() if value is not None},
         )

@@ -15,6 +15,10 @@ from cli.options import (
     AllowPrivateOption,
     AttentionOption,
     CacheAwareOption,
+    CacheHostOption,
+    CachePolicyOption,
+    CacheShareOption,
+    CacheTtlOption,
     ChecksumsOption,
     ChunkTokensOption,
     CoresOption,
@@ -31,6 +35,7 @@ from cli.options import (
     ModelOption,
     NameOption,
     PolicyOption,
+    PrefixCacheOption,
     ProfileOption,
     PromptOrderOption,
     SloOption,
@@ -79,6 +84,11 @@ def run(
     prompt_order: PromptOrderOption = "text-first",
     encode_order: EncodeOrderOption = "shortest",
     encoding: EncodingOption = "pipelined",
+    prefix_cache: PrefixCacheOption = True,
+    cache_policy: CachePolicyOption = "seconds-saved",
+    cache_host_mib: CacheHostOption = None,
+    cache_ttl_s: CacheTtlOption = None,
+    cache_share: CacheShareOption = None,
     time_scale: TimeScaleOption = None,
     policy: PolicyOption = None,
     profile: ProfileOption = None,
@@ -108,6 +118,7 @@ def make_plan(
     instances: int | None,
     device: str,
     cores: str | None,
+    cache_share: list[str] | None,
     log_level: str,
     **settings: Any,
 ) -> LaunchPlan:
@@ -115,6 +126,7 @@ def make_plan(
     from cli.devices import choose_cores, choose_devices
     from cli.launch.plan import LaunchPlan, new_cluster_id
     from cli.model_folder import model_folder, served_name
+    from stage_servers.cache.settings import parse_shares
 
     try:
         return LaunchPlan(
@@ -124,6 +136,7 @@ def make_plan(
             num_instances=instances,
             devices=choose_devices(device, instances),
             cores=choose_cores(cores),
+            cache_shares=parse_shares(cache_share or ()),
             log_level=log_level.upper(),
             **settings,
         )

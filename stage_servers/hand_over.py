@@ -1,4 +1,8 @@
-"""A prefill whose KV goes to another instance: what is written, what is sent, and the first token."""
+"""A prefill whose KV goes to another instance: what is written, what is sent, and the first token.
+
+from the cache    ══ all layers ══╗ once the peer has granted room
+layer by layer                    ╚═ 0 ═ 1 ═ 2 ═ … of the first chunk, then of the next
+"""
 
 from __future__ import annotations
 
@@ -17,9 +21,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class _Written:
-    """K and V of one layer for consecutive tokens, now in this instance's pool."""
+    """Consecutive tokens' KV of some planes, now in this instance's pool."""
 
-    layer: int
+    planes: range
     first_token: int
     num_tokens: int
     blocks: list[int]
@@ -28,11 +32,14 @@ class _Written:
 class HandOver:
     """Joins the engine thread, which writes layers, and the peer's grant, which may come later.
 
-    Layers written before the grant wait here; their blocks stay until release.
+    Layers written before the grant wait here; their blocks stay until release. What comes before the first
+    token that is written came from the cache. `num_planes`: of the whole KV.
     """
 
-    def __init__(self, spec: SequenceSpec) -> None:
+    def __init__(self, spec: SequenceSpec, num_planes: int) -> None:
         self.spec = spec
+        self._num_planes = num_planes
+        self._has_begun = False
         self.first_token: Future[TokenOutput] = Future()
         self._outgoing: Outgoing | None = None
         self._waiting: list[_Written] = []
@@ -44,12 +51,10 @@ class HandOver:
 
     def layer_written(self, layer: int, first_token: int, num_tokens: int, blocks: list[int]) -> None:
         """Called in the engine thread."""
-        written = _Written(layer, first_token, num_tokens, blocks)
-        with self._lock:
-            if self._outgoing is None:
-                self._waiting.append(written)
-                return
-        _push(self._outgoing, written)
+        if not self._has_begun and first_token:
+            self._came(_Written(range(self._num_planes), 0, first_token, blocks))
+        self._has_begun = True
+        self._came(_Written(range(2 * layer, 2 * layer + 2), first_token, num_tokens, blocks))
 
     def granted(self, outgoing: Outgoing) -> None:
         """The peer gave room: what waited leaves now."""
@@ -59,7 +64,13 @@ class HandOver:
                 _push(outgoing, written)
             self._outgoing = outgoing
 
+    def _came(self, written: _Written) -> None:
+        with self._lock:
+            if self._outgoing is None:
+                self._waiting.append(written)
+                return
+        _push(self._outgoing, written)
+
 
 def _push(outgoing: Outgoing, written: _Written) -> None:
-    planes = range(2 * written.layer, 2 * written.layer + 2)
-    outgoing.push(written.first_token, written.num_tokens, planes, written.blocks)
+    outgoing.push(written.first_token, written.num_tokens, written.planes, written.blocks)

@@ -16,7 +16,8 @@ import asyncio
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import TYPE_CHECKING
 
 import grpc
 
@@ -31,10 +32,12 @@ from kv_transfer.pool import Pool
 from kv_transfer.receiver import TransferReceiver
 from kv_transfer.sender import PeerAddress, Sender
 from kv_transfer.stats import PairCounters
+from stage_servers.cache.counters import kv_counters
 from stage_servers.cache.embeddings import EmbeddingCache
 from stage_servers.cache.held import HeldEmbedding
+from stage_servers.cache.kv_store import KvPrefixStore
 from stage_servers.cache.prefix_service import PrefixService
-from stage_servers.cache.prefix_source import PrefixSource
+from stage_servers.cache.reports import CacheReports
 from stage_servers.cache.settings import CacheSettings
 from stage_servers.embeddings import EmbeddingShelf
 from stage_servers.encode_stage import EncodeJob, EncodeStage
@@ -45,14 +48,13 @@ from stage_servers.held import HeldCalls
 from stage_servers.media_pull import MediaPuller
 from stage_servers.migration import MigrationStage
 from stage_servers.prefill_stage import PrefillStage
-from stage_servers.reports import Key, Reports
+from stage_servers.reports import Key, Reports, Started
 from stage_servers.tasks import TaskTable
-from stage_servers.wire import finish_number, logprobs_to, step_measure
+from stage_servers.wire import sequence_tokens, step_measure
 
 if TYPE_CHECKING:
     import torch
 
-    from stage_servers.cache.prefix_store import PrefixStore
     from stage_servers.engine.engine import Engine
     from stage_servers.engine.records import SequenceFailure, StepOutput, TokenOutput, WrittenChunk
     from stage_servers.engine.served import ServedModel
@@ -73,19 +75,21 @@ class Instance:
         group: ModalityGroup,
         media_workers: int,
         pull_timeout_s: float,
-        embedding_cache: CacheSettings = CacheSettings(),  # noqa: B008 - frozen
+        embedding_cache: CacheSettings | None = None,
     ) -> None:
         self.instance_id = ""  # given by the coordinator
         self.endpoint = ""  # of its transfer service, once that is bound
         self.roles = roles
         self.group = group
         self.reports = Reports()
+        self.caches = CacheReports(self.reports)
         self._kv = kv
         self._embedding_pool = embeddings
         self._sender = sender
         self._model = model
         self._puller = MediaPuller(token)
-        self.embedding_cache = EmbeddingCache(embeddings, self.reports, embedding_cache)
+        self.embedding_cache = EmbeddingCache(embeddings, self.caches, embedding_cache)
+        self.caches.add_counters(self.embedding_cache.counters)
         self._shelf = EmbeddingShelf(embeddings, self.embedding_cache)
         self._media_workers = media_workers
         self._to_prefill = Expectations()
@@ -103,15 +107,11 @@ class Instance:
         engine: Engine,
         receiver: TransferReceiver,
         max_encode_tokens: int,
-        prefixes: PrefixStore[Any] | None = None,
         *,
         slice_s: float = SLICE_S,
         encode_order: EncodeOrder = "shortest",
     ) -> None:
-        """Joins the parts that need this object to exist; call on the event loop.
-
-        `prefixes` None: no KV is kept, nor exchanged with peers.
-        """
+        """Joins the parts that need this object to exist; call on the event loop."""
         self._loop = asyncio.get_running_loop()
         self.crashed: asyncio.Future[None] = self._loop.create_future()
         self._engine = engine
@@ -133,17 +133,18 @@ class Instance:
             slice_s=slice_s,
             order=encode_order,
         )
-        if prefixes is not None:
+        if engine.cache is not None:
             self._prefixes = PrefixService(
-                prefixes,
+                KvPrefixStore(engine.cache),
                 self._thread,
                 self._kv,
                 self._sender,
                 receiver,
-                address=self._address,
+                address=lambda: PeerAddress(self.instance_id, self.endpoint, host_id(), receiver.epoch),
                 timeout_s=self._pull_timeout_s,
             )
             receiver.serve_prefixes(self._prefixes)
+            self.caches.add_counters(partial(kv_counters, engine.cache))
         self._prefill = PrefillStage(
             engine, self._thread, self._kv, self._sender, self.reports, on_added=self._held.release
         )
@@ -157,6 +158,7 @@ class Instance:
             deliver_locally=self._provide_held,
             cache=self.embedding_cache,
         )
+        self._kv.blocks.call_when_short(lambda count: self._thread.post(lambda: engine.make_room(count)))
         self._thread.start()
         self._tidying = asyncio.create_task(self.embedding_cache.tidy_for_ever(), name="embedding-cache")
 
@@ -178,20 +180,23 @@ class Instance:
         is_local = job.prefill.instance_id == self.instance_id
         self._tasks.spawn(job.key, self._encode.run(job, is_local=is_local))
 
-    def prefill(self, spec: SequenceSpec, decode: PeerAddress, prefix: PrefixSource | None = None) -> None:
-        """`prefix` may have KV of the sequence's first tokens, to be fetched first."""
-        is_local = decode.instance_id == self.instance_id
+    def prefill(
+        self,
+        spec: SequenceSpec,
+        decode: PeerAddress,
+        prefix_tokens: int = 0,
+        holder: PeerAddress | None = None,
+    ) -> None:
+        """Of `prefix_tokens` an instance, or `holder`, has the KV, and no embedding within them is sent."""
         self._to_prefill.add(spec.key)
         self._shelf.expect(spec)
-        if is_local:
+        if decode.instance_id == self.instance_id:
             self._decoding[spec.key] = spec
-        if prefix is not None and self._prefixes is not None:
-            self._held.hold(spec.key)
-            self._tasks.spawn(spec.key, self._prefill_fetched(spec, decode, self._prefixes, prefix))
-        elif is_local:
-            self._prefill_here(spec)
+        if holder is None or self._prefixes is None:
+            self._begin_prefill(spec, decode, prefix_tokens)
         else:
-            self._tasks.spawn(spec.key, self._prefill_away(spec, decode))
+            self._held.hold(spec.key)
+            self._tasks.spawn(spec.key, self._fetch(spec, decode, holder, prefix_tokens))
 
     def decode(self, spec: SequenceSpec) -> None:
         self._decoding[spec.key] = spec
@@ -199,6 +204,17 @@ class Instance:
 
     def migrate(self, key: Key, new_attempt: int, target: PeerAddress) -> None:
         self._tasks.spawn(key, self._migration.run(key, new_attempt, target))
+
+    def flush_cache(self, tenant: str | None, pool: PayloadKind | None) -> None:
+        """Forgets what is cached for the tenant, or for all, in one pool or in all."""
+        if pool is not PayloadKind.EMBEDDING:
+            self._thread.post(lambda: self._engine.flush_cache(tenant))
+        if pool is not PayloadKind.KV:
+            self.embedding_cache.flush(tenant)
+
+    def expire_caches(self) -> None:
+        """Now and then: what went unused for too long goes also where nobody asks for it."""
+        self._thread.post(self._engine.expire_cache)
 
     def cancel_soon(self, key: Key) -> None:
         """As cancel, without waiting for the step at hand."""
@@ -236,7 +252,7 @@ class Instance:
         if spec is None:
             raise UnknownRequest(f"request {key[0]} has ended here")
         self._decode_start_ns[key] = time.time_ns()
-        going_on = _with_outputs(spec, outputs)
+        going_on = replace(spec, outputs=outputs)
         self._admit(
             key, Stage.DECODE, lambda: self._engine.add_decode(going_on, block_ids, num_tokens), block_ids
         )
@@ -252,6 +268,14 @@ class Instance:
         """EngineListener, in the engine thread."""
         self._prefill.on_layer_written(layer, chunks)
 
+    def on_items_needed(self, key: Key, item_indices: tuple[int, ...]) -> None:
+        """In the engine thread: embeddings are needed that nobody sends."""
+        self._loop.call_soon_threadsafe(self._items_needed, key, item_indices)
+
+    def _items_needed(self, key: Key, item_indices: tuple[int, ...]) -> None:
+        if key in self._to_prefill:
+            self.reports.needed(key, item_indices)
+
     def _on_step(self, output: StepOutput) -> None:
         """In the engine thread."""
         self._loop.call_soon_threadsafe(self._step_done, output, time.time_ns())
@@ -260,14 +284,14 @@ class Instance:
         start_ns = end_ns - int(output.duration_s * 1e9)
         for chunk in output.prefilled:
             if chunk.key in self._to_prefill:  # else it was given up while this step ran
-                self._prefill.started_ns.setdefault(chunk.key, start_ns)
+                self._prefill.started.setdefault(chunk.key, Started(start_ns, chunk.first_token))
         for failure in output.failed:
             self._sequence_failed(failure)
         for token in output.tokens:
             self._note(token, end_ns)
         if output.tokens:
             report = stage_control_pb2.StepReport(
-                sequences=[_sequence_tokens(token) for token in output.tokens],
+                sequences=[sequence_tokens(token) for token in output.tokens],
                 load=self.load(),
                 measure=step_measure(output.shape, output.duration_s),
             )
@@ -282,11 +306,9 @@ class Instance:
         if key in self._prefill:
             self._prefill.first_token(token)
             return
-        prefill_start_ns = self._prefill.started_ns.pop(key, None)
-        if prefill_start_ns is not None and key in self._to_prefill:
-            self.reports.stage_done(
-                key, Stage.PREFILL, start_ns=prefill_start_ns, end_ns=now_ns, transport="local"
-            )
+        started = self._prefill.started.pop(key, None)
+        if started is not None and key in self._to_prefill:
+            self.reports.prefilled(key, started, now_ns, "local")
             self._decode_start_ns[key] = now_ns
         if token.finish is not None:
             self._report_decoded(key, now_ns)
@@ -308,10 +330,8 @@ class Instance:
             self.crashed.set_exception(error)
 
     def _provide(self, key: Key, item_index: int, embedding: torch.Tensor) -> None:
-        def provide() -> None:
-            self._thread.post(lambda: self._engine.provide_embedding(key, item_index, embedding))
-
-        self._held.call(key, provide)
+        provide = partial(self._engine.provide_embedding, key, item_index, embedding)
+        self._held.call(key, partial(self._thread.post, provide))
 
     def _provide_held(self, key: Key, item_index: int, held: HeldEmbedding) -> None:
         """For as long as the sequence is here; one that has ended needs nothing."""
@@ -340,29 +360,22 @@ class Instance:
 
     # Book-keeping
 
-    def _address(self) -> PeerAddress:
-        return PeerAddress(self.instance_id, self.endpoint, host_id(), self._receiver.epoch)
+    async def _fetch(self, spec: SequenceSpec, decode: PeerAddress, holder: PeerAddress, count: int) -> None:
+        assert self._prefixes is not None
+        await self._prefixes.fetch(spec, holder, num_tokens=count)
+        self._begin_prefill(spec, decode, prefix_tokens=count)
 
-    def _prefill_here(self, spec: SequenceSpec) -> None:
-        self._admit(spec.key, Stage.PREFILL, lambda: self._engine.add_prefill(spec, hand_over=False))
+    def _begin_prefill(self, spec: SequenceSpec, decode: PeerAddress, prefix_tokens: int) -> None:
+        if decode.instance_id != self.instance_id:
+            self._tasks.spawn(spec.key, self._prefill_away(spec, decode, prefix_tokens))
+            return
+        add = partial(self._engine.add_prefill, spec, hand_over=False, promised_tokens=prefix_tokens)
+        self._admit(spec.key, Stage.PREFILL, add)
         self._held.release(spec.key)
 
-    async def _prefill_fetched(
-        self, spec: SequenceSpec, decode: PeerAddress, prefixes: PrefixService, source: PrefixSource
-    ) -> None:
+    async def _prefill_away(self, spec: SequenceSpec, decode: PeerAddress, prefix_tokens: int) -> None:
         try:
-            await prefixes.fetch(spec, source)
-        except BaseException:
-            self._held.drop(spec.key)
-            raise
-        if decode.instance_id == self.instance_id:
-            self._prefill_here(spec)
-        else:
-            await self._prefill_away(spec, decode)
-
-    async def _prefill_away(self, spec: SequenceSpec, decode: PeerAddress) -> None:
-        try:
-            await self._prefill.run(spec, decode)
+            await self._prefill.run(spec, decode, prefix_tokens)
         finally:
             self._held.drop(spec.key)
             self._to_prefill.end(spec.key)
@@ -371,8 +384,9 @@ class Instance:
     def _forget(self, key: Key) -> None:
         """The sequence has ended here; its embeddings go once the engine has let go of them."""
         self._decoding.pop(key, None)
+        self._held.drop(key)
         self._decode_start_ns.pop(key, None)
-        self._prefill.started_ns.pop(key, None)
+        self._prefill.started.pop(key, None)
         self._to_prefill.end(key)
         self._to_decode.end(key)
         self._thread.post(lambda: self._loop.call_soon_threadsafe(self._shelf.release, key))
@@ -384,7 +398,7 @@ class Instance:
             prefill_waiting_tokens=self._engine.prefill_waiting_tokens,
             sequences_prefilling=self._engine.num_prefilling,
             sequences_decoding=self._engine.num_decoding,
-            free_kv_blocks=self._kv.blocks.num_free,
+            free_kv_blocks=self._engine.num_free_blocks,
             free_embedding_blocks=self._embedding_pool.blocks.num_free + self.embedding_cache.num_idle_blocks,
             leases=self._receiver.leases.num_open,
             quarantined_blocks=self._receiver.leases.num_quarantined_blocks,
@@ -408,9 +422,9 @@ class Instance:
             "to decode": len(self._to_decode),
             "decoding": self._decoding,
             "held": list(self._held),
-            "times": [*self._decode_start_ns, *self._prefill.started_ns],
+            "times": [*self._decode_start_ns, *self._prefill.started],
             "leases": list(map(str, self._receiver.leases)),
-            "kv": self._kv.num_blocks - self._kv.blocks.num_free,
+            "kv": self._kv.num_blocks - self._engine.num_free_blocks,
             "embeddings": self._embedding_pool.num_blocks
             - self._embedding_pool.blocks.num_free
             - self.embedding_cache.num_blocks,
@@ -421,18 +435,3 @@ class Instance:
     def transfers(self) -> tuple[PairCounters, ...]:
         """What was sent so far, per peer and transport."""
         return self._sender.counters()
-
-
-def _with_outputs(spec: SequenceSpec, outputs: tuple[int, ...]) -> SequenceSpec:
-    return replace(spec, outputs=outputs)
-
-
-def _sequence_tokens(token: TokenOutput) -> stage_control_pb2.SequenceTokens:
-    return stage_control_pb2.SequenceTokens(
-        request_id=token.key[0],
-        attempt=token.key[1],
-        first_index=token.index,
-        token_ids=[token.token_id],
-        logprobs=[logprobs_to(token.logprobs)] if token.logprobs is not None else [],
-        finish=finish_number(token.finish),
-    )

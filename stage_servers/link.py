@@ -18,11 +18,12 @@ from stage_servers.instance import Instance
 from stage_servers.media_pull import MediaSource
 from stage_servers.wire import (
     cache_from,
+    cached_pool_from,
     counters_to,
     group_from,
     group_number,
+    holder_from,
     peer_from,
-    prefix_from,
     roles_from,
     sequence_from,
     span_from,
@@ -77,6 +78,7 @@ class CoordinatorLink:
                         raise RefusedError(f"{error.code().name}: {error.details()}") from error
                     logger.warning("coordinator lost: %s %s", error.code().name, error.details())
                 self.attached.clear()
+                self._instance.caches.detach()
                 await self._instance.drop_all()
                 self._instance.reports.clear()
                 if not self._stopped:
@@ -114,6 +116,7 @@ class CoordinatorLink:
                 yield await asyncio.wait_for(self._instance.reports.next(), due_s - clock())
             if clock() >= due_s:  # also while reports never pause: they say nothing of transfers
                 yield self._heartbeat()
+                self._instance.expire_caches()
                 due_s = clock() + self._interval_s
 
     def _present(self) -> stage_control_pb2.Register:
@@ -133,6 +136,7 @@ class CoordinatorLink:
             roles=self._roles(),
             group=group_number(self._instance.group),
             transfers=[counters_to(counters) for counters in self._instance.transfers()],
+            caches=self._instance.caches.counters(),
         )
         return stage_control_pb2.StageMessage(heartbeat=heartbeat)
 
@@ -143,9 +147,13 @@ class CoordinatorLink:
         elif command == "encode":
             self._instance.encode(_encode_job(message.encode))
         elif command == "prefill":
-            decode = peer_from(message.prefill.decode)
-            sequence = sequence_from(message.prefill.sequence)
-            self._instance.prefill(sequence, decode, prefix_from(message.prefill))
+            prefill = message.prefill
+            self._instance.prefill(
+                sequence_from(prefill.sequence),
+                peer_from(prefill.decode),
+                prefill.prefix_tokens,
+                holder_from(prefill),
+            )
         elif command == "decode":
             self._instance.decode(sequence_from(message.decode.sequence))
         elif command == "migrate":
@@ -154,6 +162,9 @@ class CoordinatorLink:
             self._instance.cancel_soon((message.cancel.request_id, message.cancel.attempt))
         elif command == "set_roles":
             self._set_roles(message.set_roles)
+        elif command == "flush_cache":
+            flush = message.flush_cache
+            self._instance.flush_cache(flush.tenant or None, cached_pool_from(flush.pool))
         elif command == "stop":
             self._stopped = True
 
@@ -174,6 +185,7 @@ class CoordinatorLink:
         if registered.heartbeat_interval_ms:
             self._interval_s = registered.heartbeat_interval_ms / 1000
         self.attached.set()
+        self._instance.caches.attach()
         logger.info("attached to %s as %s", self._address, registered.instance_id)
 
 

@@ -18,7 +18,7 @@ from kv_transfer.pool import Pool
 from kv_transfer.sender import Outgoing, PeerAddress, Sender
 from stage_servers.engine_thread import EngineThread
 from stage_servers.hand_over import HandOver
-from stage_servers.reports import Key, Reports
+from stage_servers.reports import Key, Reports, Started
 
 if TYPE_CHECKING:
     from stage_servers.engine.engine import Engine
@@ -48,7 +48,7 @@ class PrefillStage:
         self._reports = reports
         self._on_added = on_added
         self._hand_overs: dict[Key, HandOver] = {}
-        self.started_ns: dict[Key, int] = {}
+        self.started: dict[Key, Started] = {}
 
     def on_layer_written(self, layer: int, chunks: Sequence[WrittenChunk]) -> None:
         """EngineListener: called in the engine thread, inside a step."""
@@ -75,12 +75,15 @@ class PrefillStage:
             hand_over.first_token.set_exception(RuntimeError(reason))
         return True
 
-    async def run(self, spec: SequenceSpec, decode: PeerAddress) -> None:
-        """One prefill with hand-over; failures are reported. Cancelling frees all it holds."""
-        hand_over = HandOver(spec)
+    async def run(self, spec: SequenceSpec, decode: PeerAddress, promised_tokens: int = 0) -> None:
+        """One prefill with hand-over; failures are reported. Cancelling frees all it holds.
+
+        `promised_tokens`: see Engine.add_prefill.
+        """
+        hand_over = HandOver(spec, self._kv.layout.num_planes)
         self._hand_overs[spec.key] = hand_over
         try:
-            await self._hand_over(hand_over, decode)
+            await self._hand_over(hand_over, decode, promised_tokens)
         except (asyncio.CancelledError, ThreadCancelled):
             raise
         except Exception as error:
@@ -90,14 +93,16 @@ class PrefillStage:
             )
         finally:
             del self._hand_overs[spec.key]
-            self.started_ns.pop(spec.key, None)
+            self.started.pop(spec.key, None)
             self._thread.post(lambda: self._drop(spec.key))
 
-    async def _hand_over(self, hand_over: HandOver, decode: PeerAddress) -> None:
+    async def _hand_over(self, hand_over: HandOver, decode: PeerAddress, promised_tokens: int) -> None:
         spec = hand_over.spec
         num_tokens = len(spec.prompt) + len(spec.outputs)
         adding = asyncio.ensure_future(
-            self._thread.call(lambda: self._engine.add_prefill(spec, hand_over=True))
+            self._thread.call(
+                lambda: self._engine.add_prefill(spec, hand_over=True, promised_tokens=promised_tokens)
+            )
         )
         adding.add_done_callback(lambda _: self._on_added(spec.key))
         outgoing = await self._sender.open(decode, spec.key, PayloadKind.KV, 0, num_tokens, self._kv)
@@ -122,8 +127,7 @@ class PrefillStage:
 
     def _report_done(self, key: Key, transport: str) -> None:
         end_ns = time.time_ns()
-        start_ns = self.started_ns.get(key, end_ns)
-        self._reports.stage_done(key, Stage.PREFILL, start_ns=start_ns, end_ns=end_ns, transport=transport)
+        self._reports.prefilled(key, self.started.get(key, Started(end_ns, 0)), end_ns, transport)
 
     def _drop(self, key: Key) -> None:
         if not self._engine.abort(key):

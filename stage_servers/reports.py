@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from dataclasses import dataclass
 
 import grpc
 
@@ -12,6 +12,14 @@ from elasticmm.v1 import stage_control_pb2
 from stage_servers.wire import stage_number
 
 Key = tuple[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """When the first step of a prefill began, and what it found."""
+
+    start_ns: int
+    cached_tokens: int  # before the first one that it computed
 
 
 class Reports:
@@ -30,11 +38,6 @@ class Reports:
 
     def send(self, message: stage_control_pb2.StageMessage) -> None:
         self._outbox.put_nowait(message)
-
-    def note(self, stored: Sequence[bytes], dropped: Sequence[bytes]) -> None:
-        """Cache keys that came to be kept, and that are kept no more."""
-        report = stage_control_pb2.CacheReport(stored=b"".join(stored), evicted=b"".join(dropped))
-        self.send(stage_control_pb2.StageMessage(cache=report))
 
     def stage_done(
         self,
@@ -62,6 +65,16 @@ class Reports:
         )
         self.send(stage_control_pb2.StageMessage(stage=report))
 
+    def prefilled(self, key: Key, started: Started, end_ns: int, transport: str) -> None:
+        self.stage_done(
+            key,
+            Stage.PREFILL,
+            start_ns=started.start_ns,
+            end_ns=end_ns,
+            transport=transport,
+            cached_tokens=started.cached_tokens,
+        )
+
     def failed(
         self,
         key: Key,
@@ -83,6 +96,11 @@ class Reports:
             field=field,
         )
         self.send(stage_control_pb2.StageMessage(failure=report))
+
+    def needed(self, key: Key, item_indices: tuple[int, ...]) -> None:
+        """Embeddings that the prefill was not to be sent and cannot do without."""
+        report = stage_control_pb2.NeedReport(request_id=key[0], attempt=key[1], item_indices=item_indices)
+        self.send(stage_control_pb2.StageMessage(need=report))
 
     def moved(self, key: Key, new_attempt: int, *, pause_ns: int, size_bytes: int, transport: str) -> None:
         """The sequence decodes elsewhere from now on, under the new attempt."""

@@ -32,6 +32,7 @@ from kv_transfer.sender import Sender
 from kv_transfer.servicer import add_transfer_service
 from kv_transfer.tls import add_port
 from kv_transfer.transports.registry import usable
+from stage_servers.cache.making import cache_settings, make_kv_cache
 from stage_servers.config import StageConfig
 from stage_servers.devices import available_cores, device_name
 from stage_servers.emulation.setup import emulate
@@ -144,6 +145,7 @@ async def _parts(config: StageConfig, model: ServedModel, pace: PacedLink | None
         group=config.group,
         media_workers=config.media_workers,
         pull_timeout_s=config.pull_timeout_s,
+        embedding_cache=cache_settings(config, PayloadKind.EMBEDDING, embeddings.device),
     )
     receiver = TransferReceiver(
         {PayloadKind.KV: kv, PayloadKind.EMBEDDING: embeddings},
@@ -158,7 +160,15 @@ async def _parts(config: StageConfig, model: ServedModel, pace: PacedLink | None
     limits = EngineConfig(
         config.chunk_tokens, config.max_sequences, config.block_tokens, config.prompt_order, config.encoding
     )
-    engine = Engine(model, kv.tensor, kv.blocks, limits, instance)
+    engine = Engine(
+        model,
+        kv.tensor,
+        kv.blocks,
+        limits,
+        instance,
+        cache=make_kv_cache(config, kv, instance.caches.note),
+        on_needed=instance.on_items_needed,
+    )
     await receiver.start()
     instance.start(
         engine,

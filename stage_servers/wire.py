@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -11,9 +12,12 @@ from core.sampling import SamplingParams
 from core.sequence import CacheUse, FinishReason, MediaSpan, SequenceSpec, TokenLogprobs
 from core.stages import ModalityGroup, Roles, Stage
 from elasticmm.v1 import inference_pb2, stage_control_pb2
+from kv_transfer.layout import PayloadKind
 from kv_transfer.sender import PeerAddress
 from kv_transfer.stats import PairCounters
-from stage_servers.cache.prefix_source import PrefixSource
+
+if TYPE_CHECKING:
+    from stage_servers.engine.records import TokenOutput
 
 _STAGES = {
     Stage.ENCODE: inference_pb2.STAGE_ENCODE,
@@ -27,6 +31,10 @@ _GROUPS = {
     ModalityGroup.SHARED: stage_control_pb2.MODALITY_GROUP_SHARED,
 }
 _GROUPS_BACK = {number: group for group, number in _GROUPS.items()}
+_POOLS_BACK = {
+    stage_control_pb2.CACHE_POOL_KV: PayloadKind.KV,
+    stage_control_pb2.CACHE_POOL_EMBEDDING: PayloadKind.EMBEDDING,
+}
 _FINISH = {
     FinishReason.STOP: inference_pb2.FINISH_REASON_STOP,
     FinishReason.LENGTH: inference_pb2.FINISH_REASON_LENGTH,
@@ -77,11 +85,9 @@ def peer_from(message: stage_control_pb2.Peer) -> PeerAddress:
     )
 
 
-def prefix_from(command: stage_control_pb2.PrefillCommand) -> PrefixSource | None:
-    """None: nobody is known to have any of it."""
-    if not command.HasField("prefix"):
-        return None
-    return PrefixSource(peer_from(command.prefix), command.prefix_tokens)
+def holder_from(command: stage_control_pb2.PrefillCommand) -> PeerAddress | None:
+    """Who has the sequence's prefix; None: nobody to ask."""
+    return peer_from(command.prefix) if command.HasField("prefix") else None
 
 
 def counters_to(counters: PairCounters) -> stage_control_pb2.TransferCounters:
@@ -146,3 +152,19 @@ def logprobs_to(record: TokenLogprobs) -> inference_pb2.TokenLogprobs:
         logprob=record.logprob,
         top=[inference_pb2.Alternative(token_id=token, logprob=value) for token, value in record.top],
     )
+
+
+def sequence_tokens(token: TokenOutput) -> stage_control_pb2.SequenceTokens:
+    return stage_control_pb2.SequenceTokens(
+        request_id=token.key[0],
+        attempt=token.key[1],
+        first_index=token.index,
+        token_ids=[token.token_id],
+        logprobs=[logprobs_to(token.logprobs)] if token.logprobs is not None else [],
+        finish=finish_number(token.finish),
+    )
+
+
+def cached_pool_from(number: stage_control_pb2.CachePool.ValueType) -> PayloadKind | None:
+    """None for an unspecified one: all pools."""
+    return _POOLS_BACK.get(number)

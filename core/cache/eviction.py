@@ -7,6 +7,8 @@ from typing import Protocol
 
 from core.cache.entry import Entry
 
+POLICY_NAMES = ("seconds-saved", "lru")  # the first is the default; `core.cache.policies` makes them
+
 
 class EvictionOrder(Protocol):
     """The entries of one tier and tenant that may go. Called by the tier's book."""

@@ -45,17 +45,19 @@ class KeyListener(Protocol):
 class EmbeddingCache:
     """Used on the event loop, on which the pool's blocks are allocated, too.
 
-    Whoever gets a HeldEmbedding uses the entry until it lets go of it.
+    Whoever gets a HeldEmbedding uses the entry until it lets go of it. `settings` None: nothing is kept.
     """
 
     def __init__(
         self,
         pool: Pool,
         listener: KeyListener,
-        settings: CacheSettings,
+        settings: CacheSettings | None,
         *,
         clock: Clock | None = None,
     ) -> None:
+        self._is_on = settings is not None
+        settings = settings or CacheSettings()
         self._pool = pool
         self._listener = listener
         self._clock = clock or MonotonicClock()
@@ -83,7 +85,7 @@ class EmbeddingCache:
 
     def key_of(self, use: CacheUse | None, span: MediaSpan) -> bytes | None:
         """What the item's embedding is known by; None if nothing of it is kept."""
-        if use is None or not span.identity:
+        if use is None or not span.identity or not self._is_on:
             return None
         return embedding_key(self._pool.layout.model_fingerprint, use.salt, span.identity)
 

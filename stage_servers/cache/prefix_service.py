@@ -11,7 +11,6 @@ from kv_transfer.pool import Pool
 from kv_transfer.prefixes import PrefixRequest, PushedPrefix
 from kv_transfer.receiver import TransferReceiver
 from kv_transfer.sender import PeerAddress, Sender
-from stage_servers.cache.prefix_source import PrefixSource
 from stage_servers.cache.prefix_store import PrefixStore
 from stage_servers.cache.pulling import PrefixPulls
 from stage_servers.cache.pushing import PrefixPushes
@@ -38,9 +37,9 @@ class PrefixService:
         )
         self._pushes = PrefixPushes(store, thread, kv, sender)
 
-    async def fetch(self, spec: SequenceSpec, source: PrefixSource) -> None:
+    async def fetch(self, spec: SequenceSpec, holder: PeerAddress, num_tokens: int) -> None:
         """See PrefixPulls."""
-        await self._pulls.fetch(spec, source)
+        await self._pulls.fetch(spec, holder, num_tokens)
 
     async def push_prefix(self, request: PrefixRequest) -> PushedPrefix:
         return await self._pushes.push(request)

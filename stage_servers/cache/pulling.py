@@ -25,7 +25,6 @@ from kv_transfer.leases import Key
 from kv_transfer.prefixes import PrefixRequest
 from kv_transfer.receiver import TransferReceiver
 from kv_transfer.sender import PeerAddress, Sender
-from stage_servers.cache.prefix_source import PrefixSource
 from stage_servers.cache.prefix_store import PrefixStore, WantedPrefix
 from stage_servers.engine_thread import EngineThread
 
@@ -71,16 +70,16 @@ class PrefixPulls:
         self._pulls: dict[Key, _Pull] = {}
         self._by_block: dict[bytes, _Pull] = {}  # by the first block that is missing
 
-    async def fetch(self, spec: SequenceSpec, source: PrefixSource) -> None:
-        """Brings into the cache what the peer has of the sequence's prefix and this instance has not.
+    async def fetch(self, spec: SequenceSpec, holder: PeerAddress, num_tokens: int) -> None:
+        """Brings into the cache what the holder has, or had, of the first tokens and this instance has not.
 
         Whatever goes wrong is logged: then the sequence is computed. Cancelling it ends what nobody else
         waits for.
         """
-        if source.peer.instance_id == self._address().instance_id or not self._timeout_s:
+        if holder.instance_id == self._address().instance_id or not self._timeout_s:
             return
         try:
-            await self._fetch(spec, source)
+            await self._fetch(spec, holder, num_tokens)
         except TransferError as error:
             logger.info("%s computes its prefix: %s", spec.request_id, error)
         except Exception:
@@ -118,41 +117,40 @@ class PrefixPulls:
             raise UnknownRequest(f"nobody here waits for {key[0]} (any more)")
         return pull
 
-    async def _fetch(self, spec: SequenceSpec, source: PrefixSource) -> None:
+    async def _fetch(self, spec: SequenceSpec, holder: PeerAddress, num_tokens: int) -> None:
         """Raises TransferError."""
-        wanted = await self._look(spec, source)
+        wanted = await self._look(spec, num_tokens)
         if wanted is None:
             return
         bound_s = self._timeout_s if wanted.compute_s is None else min(self._timeout_s, wanted.compute_s)
         try:
             async with asyncio.timeout(bound_s) as deadline:
-                while wanted is not None:
-                    wanted = await self._wait(spec, wanted, source)
+                while wanted is not None and await self._wait(wanted, holder):
+                    wanted = await self._look(spec, num_tokens)
         except TimeoutError as error:
             if not deadline.expired():
                 raise
-            name = source.peer.instance_id
+            name = holder.instance_id
             raise TransferError("TIMEOUT", f"{name} did not push it within {bound_s:.3g} s") from error
 
-    async def _look(self, spec: SequenceSpec, source: PrefixSource) -> WantedPrefix | None:
-        return await self._thread.call(lambda: self._store.wanted(spec, source.num_tokens))
+    async def _look(self, spec: SequenceSpec, num_tokens: int) -> WantedPrefix | None:
+        return await self._thread.call(lambda: self._store.wanted(spec, num_tokens))
 
-    async def _wait(
-        self, spec: SequenceSpec, wanted: WantedPrefix, source: PrefixSource
-    ) -> WantedPrefix | None:
-        """For one pull; what it leaves to be asked for, where others asked for less."""
+    async def _wait(self, wanted: WantedPrefix, holder: PeerAddress) -> bool:
+        """For one pull; whether more may be had after it, for others may have asked for less."""
         pull = self._by_block.get(wanted.keys[0])
-        is_own = pull is None
         if pull is None:
-            pull = self._start(spec, wanted, source.peer)
+            await self._join(self._start(wanted, holder))
+            return False
         await self._join(pull)
-        return None if is_own or not pull.num_tokens else await self._look(spec, source)
+        return True
 
-    def _start(self, spec: SequenceSpec, wanted: WantedPrefix, peer: PeerAddress) -> _Pull:
+    def _start(self, wanted: WantedPrefix, holder: PeerAddress) -> _Pull:
         self._num_pulls += 1
+        spec = wanted.spec
         pull = _Pull((f"{spec.request_id} prefix {self._num_pulls}", spec.attempt), wanted)
         self._pulls[pull.key] = self._by_block[wanted.keys[0]] = pull
-        pull.task = asyncio.create_task(self._run(pull, peer))
+        pull.task = asyncio.create_task(self._run(pull, holder))
         pull.task.add_done_callback(lambda _: self._ended(pull))
         return pull
 
@@ -169,7 +167,7 @@ class PrefixPulls:
                 pull.task.cancel()
                 await asyncio.wait((pull.task,))
 
-    async def _run(self, pull: _Pull, peer: PeerAddress) -> None:
+    async def _run(self, pull: _Pull, holder: PeerAddress) -> None:
         """Raises TransferError where nothing came."""
         since_s = time.perf_counter()
         wanted = pull.wanted
@@ -180,16 +178,16 @@ class PrefixPulls:
             block_tokens=self._layout.block_tokens,
             model_fingerprint=self._layout.model_fingerprint,
             asker=self._address(),
-            holder_epoch=peer.epoch,
+            holder_epoch=holder.epoch,
         )
         try:
-            await self._sender.pull_prefix(peer, request, self._timeout_s)
+            await self._sender.pull_prefix(holder, request, self._timeout_s)
         except TransferError:
             if not pull.num_tokens:  # else all came, but for the answer
                 raise
         if not pull.num_tokens:
-            raise TransferError("NOT_FOUND", f"{peer.instance_id} has nothing of it any more")
-        taken_s, name = time.perf_counter() - since_s, peer.instance_id
+            raise TransferError("NOT_FOUND", f"{holder.instance_id} has nothing of it any more")
+        taken_s, name = time.perf_counter() - since_s, holder.instance_id
         logger.info(
             "pulled %d tokens from %s in %.3f s for %s",
             pull.num_tokens,

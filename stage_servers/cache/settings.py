@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-from core.cache.policies import POLICIES
+from core.cache.eviction import POLICY_NAMES
 
-DEFAULT_POLICY = "seconds-saved"
+DEFAULT_POLICY = POLICY_NAMES[0]
 
 TenantShares = tuple[tuple[str, float], ...]  # tenant and fraction of each tier
 
@@ -58,8 +58,8 @@ def check_shares(shares: TenantShares) -> None:
 
 
 def check_policy(policy: str) -> None:
-    if policy not in POLICIES:
-        raise ValueError(f"cache_policy: is one of {', '.join(POLICIES)}")
+    if policy not in POLICY_NAMES:
+        raise ValueError(f"cache_policy: is one of {', '.join(POLICY_NAMES)}")
 
 
 def check_ttl(ttl_s: float | None) -> None:

@@ -59,7 +59,7 @@ class Engine:
         self._model = model
         self._blocks = blocks
         self._config = config
-        self._cache = cache
+        self.cache = cache
         self._on_needed = on_needed
         self._held = SequenceBlocks(blocks, config.block_tokens, cache)
         self._batcher = Batcher(config, self._held)
@@ -140,14 +140,20 @@ class Engine:
 
     def make_room(self, num_blocks: int) -> None:
         """Others than the engine wait for so many blocks: what is cached and not in use goes for them."""
-        if self._cache is not None:
-            self._cache.make_room_elsewhere(num_blocks)
+        if self.cache is not None:
+            self.cache.make_room_elsewhere(num_blocks)
+            self._look(self._sequences.values())
+
+    def expire_cache(self) -> None:
+        """What went unused for too long goes."""
+        if self.cache is not None:
+            self.cache.expire()
             self._look(self._sequences.values())
 
     def flush_cache(self, tenant: str | None = None) -> None:
         """Nobody finds any more what is cached, or what is the tenant's."""
-        if self._cache is not None:
-            self._cache.flush(tenant)
+        if self.cache is not None:
+            self.cache.flush(tenant)
             self._look(self._sequences.values())
 
     # -- what can be asked
@@ -185,6 +191,11 @@ class Engine:
         return is_text_first and self._batcher.has_ready_text(self._sequences.values())
 
     @property
+    def num_free_blocks(self) -> int:
+        """Blocks that hold nothing, or only what is cached and not in use. Any thread."""
+        return self._held.num_room
+
+    @property
     def num_prefilling(self) -> int:
         return sum(not s.is_parked and not s.is_decoding for s in self._sequences.values())
 
@@ -201,8 +212,8 @@ class Engine:
         """Raises AssertionError if blocks and sequences disagree."""
         self._blocks.check_integrity()
         sequences = self._sequences.values()
-        if self._cache is not None:
-            self._cache.check_integrity([entry for s in sequences if s.prefix for entry in s.prefix.entries])
+        if self.cache is not None:
+            self.cache.check_integrity([entry for s in sequences if s.prefix for entry in s.prefix.entries])
             self._check_own(sequences)
         held = [block for sequence in sequences for block in sequence.blocks]
         for block in set(held):
@@ -253,10 +264,10 @@ class Engine:
 
     def _keep(self, selection: Selection, output: StepOutput) -> None:
         """The cache has the blocks that the step filled, and learns what a prompt takes."""
-        if self._cache is None or not selection.chunks:
+        if self.cache is None or not selection.chunks:
             return
         if selection.prefills:
-            self._cache.seconds.note(output.shape, output.duration_s)
+            self.cache.seconds.note(output.shape, output.duration_s)
         for chunk in selection.chunks:
             if chunk.sequence.is_started:  # else it has ended
                 self._held.filled(chunk.sequence, chunk.first_token)
@@ -318,8 +329,8 @@ class Engine:
         positions, delta = self._model.positions(len(spec.prompt), spec.media)
         waits_for_all = self._config.encoding == "blocking"
         sequence = Sequence(spec, self._num_arrived, positions, delta, hand_over, waits_for_all)
-        if self._cache is not None:
-            sequence.prefix = prefix or self._cache.begin(spec)
+        if self.cache is not None:
+            sequence.prefix = prefix or self.cache.begin(spec)
         self._num_arrived += 1
         self._sequences[spec.key] = sequence
         return sequence

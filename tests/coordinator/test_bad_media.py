@@ -94,7 +94,9 @@ async def test_twenty_requests_for_one_url_fetch_it_once(open_bench: Bench, web:
     go_on.set()
     answers = await asyncio.gather(*asks, other)
     assert len(web.requests) == 2  # the other tenant's own
-    assert len({answer.finished.usage.SerializeToString() for answer in answers}) == 1
+    usages = [answer.finished.usage for answer in answers]
+    assert len({(usage.prompt_tokens, usage.media_tokens) for usage in usages}) == 1
+    assert not usages[-1].cached_media
     await assert_nothing_held(open_bench)
 
 

@@ -64,7 +64,7 @@ def make_conversation(seed: int, num_turns: int) -> list[Conversation]:
         if number % 3 != 1:
             width, height = SIZES[int(rng.integers(len(SIZES)))]
             parts += [make_picture(rng, width, height), make_words(rng)]
-        if number == num_turns - 1:
+        if turns and number == num_turns - 1:
             parts.append(turns[0].pictures[0])
         messages.append(("user", tuple(parts)))
         turns.append(Conversation(tuple(messages)))

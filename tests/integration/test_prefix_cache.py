@@ -6,6 +6,7 @@ import os
 import signal
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from typing import Any
 import pytest
 
 from elasticmm_client import GenerateResult, InvalidRequest
+from elasticmm_client.admin import AdminClient
 from tests.checkpoints import build_checkpoint
 from tests.exactness import Oracle, Tally
 from tests.integration.asking import tokenizer_of
@@ -56,16 +58,55 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Model]:
     return {name: Model(path, Oracle(path), tokenizer_of(path)) for name, path in paths.items()}
 
 
+@dataclass
+class Caches:
+    """A cluster's caches as admins see them."""
+
+    running: Running
+    admin: AdminClient
+
+    def holders(self) -> set[str]:
+        """Instances that keep something, as they tell it themselves."""
+        return {each.id for each in self.admin.cache().instances if any(p.entries for p in each.pools)}
+
+    def num_made(self) -> int:
+        """Embeddings that encoders looked for and did not find."""
+        pools = [
+            pool
+            for instance in self.admin.cache().instances
+            for pool in instance.pools
+            if pool.pool == "embedding" and "e" in instance.id.partition("-")[0]
+        ]
+        return sum(pool.lookups - pool.hits for pool in pools)
+
+    def flush(self, instance_id: str | None = None) -> None:
+        """Returns once the instances have told that nothing is kept there."""
+        flushed = set(self.admin.flush_cache(instance_id=instance_id, reason="a test"))
+        self.running.wait_until(lambda _: not flushed & self.holders())
+
+    def was_sent_to(self, request_id: str, encoder: str) -> bool:
+        """Whether the request's first picture was to come from this instance."""
+        try:
+            media = self.admin.explain_cache(request_id).media
+        except InvalidRequest:
+            return False
+        return media[0].encode_instance == encoder
+
+
 @pytest.fixture
-def running(models: dict[str, Model], tmp_path: Path) -> Iterator[Running]:
+def caches(models: dict[str, Model], tmp_path: Path) -> Iterator[Caches]:
     """Two encoders, so that one may die."""
     with start(tmp_path, models["first"], "e2p1d1") as found:
         yield found
 
 
-def start(folder: Path, model: Model, topology: str, *options: str) -> Any:
+@contextmanager
+def start(folder: Path, model: Model, topology: str, *options: str) -> Iterator[Caches]:
     settings = ["--dtype", "float32", "--chunk-tokens", "48", "--kv-blocks", "800", "--threads", "1"]
-    return cluster(folder / "state", model.path, topology, *settings, *options)
+    with cluster(folder / "state", model.path, topology, *settings, *options) as running:
+        token = (running.state_dir / "token").read_text().strip()
+        with closing(AdminClient(running.address, token)) as admin:
+            yield Caches(running, admin)
 
 
 def ask(running: Running, asked: Sequence[Conversation], **options: Any) -> list[GenerateResult]:
@@ -90,32 +131,6 @@ def num_encoded(asked: Sequence[Conversation], results: Sequence[GenerateResult]
     return sum(len(each.pictures) - result.usage.cached_media for each, result in pairs)
 
 
-def num_made(running: Running) -> int:
-    """Embeddings that encoders looked for and did not find, as they tell it themselves."""
-    pools = [
-        pool
-        for instance in running.client.cache().instances
-        for pool in instance.pools
-        if pool.pool == "embedding" and "e" in instance.id.partition("-")[0]
-    ]
-    return sum(pool.lookups - pool.hits for pool in pools)
-
-
-def holders(running: Running) -> set[str]:
-    """Instances that keep something, as they tell it themselves."""
-    instances = running.client.cache().instances
-    return {each.id for each in instances if any(pool.entries for pool in each.pools)}
-
-
-def was_sent_to(running: Running, request_id: str, encoder: str) -> bool:
-    """Whether the request's first picture was to come from this instance."""
-    try:
-        media = running.client.explain_cache(request_id).media
-    except InvalidRequest:
-        return False
-    return media[0].encode_instance == encoder
-
-
 @pytest.mark.parametrize(("family", "topology", "instances", "transport"), SETUPS)
 def test_conversations(
     models: dict[str, Model],
@@ -128,7 +143,8 @@ def test_conversations(
     model = models[family]
     users = [make_conversation(seed, NUM_TURNS) for seed in range(NUM_USERS)]
     options = ["--transport", transport] + (["--instances", str(instances)] if instances else [])
-    with start(tmp_path, model, topology, *options) as running:
+    with start(tmp_path, model, topology, *options) as caches:
+        running = caches.running
         results: list[GenerateResult] = []
         asked: list[Conversation] = []
         for turn in range(NUM_TURNS):
@@ -138,18 +154,21 @@ def test_conversations(
             assert tokens(warm) == tokens(cold)
             assert not any(each.usage.cached_tokens or each.usage.cached_media for each in cold)
             if turn:
-                assert all(each.usage.cached_tokens > 0 for each in warm)
+                is_found = [each.usage.cached_tokens > 0 for each in warm]
+                # Of two replicas, one that has nothing of it and nothing to do may be the quicker one.
+                assert any(is_found) if instances == 2 else all(is_found)
             results += warm
             asked += now
         model.check(asked, results)
         assert num_encoded(asked, results) == num_different(asked)
         num_cold = sum(len(each.pictures) for each in asked)
-        running.wait_until(lambda _: num_made(running) == num_different(asked), timeout_s=5)
+        running.wait_until(lambda _: caches.num_made() == num_different(asked))
         assert num_cold > num_different(asked)
         running.assert_idle()
 
 
-def test_tenants_find_nothing_of_each_other(models: dict[str, Model], running: Running) -> None:
+def test_tenants_find_nothing_of_each_other(models: dict[str, Model], caches: Caches) -> None:
+    running = caches.running
     asked = make_conversation(7, 2)
     mine = [ask(running, [each], tenant="mine")[0] for each in (*asked, asked[-1])]
     other = ask(running, [asked[-1]], tenant="other")[0]
@@ -160,12 +179,13 @@ def test_tenants_find_nothing_of_each_other(models: dict[str, Model], running: R
     running.assert_idle()
 
 
-def test_a_flush_empties_all_caches(models: dict[str, Model], running: Running) -> None:
+def test_a_flush_empties_all_caches(models: dict[str, Model], caches: Caches) -> None:
+    running = caches.running
     (asked,) = make_conversation(8, 1)
     first = ask(running, [asked])
-    running.client.flush_cache(reason="a test")
-    running.wait_until(lambda _: running.client.cache().index_keys == 0)
-    assert not any(pool.entries for each in running.client.cache().instances for pool in each.pools)
+    running.wait_until(lambda _: caches.holders() and caches.admin.cache().index_keys > 0)
+    caches.flush()
+    running.wait_until(lambda _: caches.admin.cache().index_keys == 0)
     again, third = ask(running, [asked]), ask(running, [asked])
     assert (again[0].usage.cached_tokens, again[0].usage.cached_media) == (0, 0)
     assert third[0].usage.cached_tokens > 0
@@ -173,23 +193,25 @@ def test_a_flush_empties_all_caches(models: dict[str, Model], running: Running) 
     running.assert_idle()
 
 
-def test_a_holder_that_dies_before_it_delivers(models: dict[str, Model], running: Running) -> None:
+def test_a_holder_that_dies_before_it_delivers(models: dict[str, Model], caches: Caches) -> None:
+    running = caches.running
     (asked,) = make_conversation(9, 1)
     first = ask(running, [asked])
     (holder,) = {span.instance for span in first[0].stages if span.stage == "encode"}
     for name in ("p-0", "d-0"):  # so that nobody else has it, nor the prefix that holds it
-        running.client.flush_cache(instance_id=name)
-    running.wait_until(lambda _: holders(running) == {holder})
+        caches.flush(name)
+    running.wait_until(lambda _: caches.holders() == {holder})
     pid = running.pids[holder]
     os.kill(pid, signal.SIGSTOP)
     try:
         stream = running.client.generate(
             asked.to_send(), max_tokens=NUM_TOKENS, ignore_eos=True, request_id="held"
         )
-        running.wait_until(lambda _: was_sent_to(running, "held", holder))
+        running.wait_until(lambda _: caches.was_sent_to("held", holder))
     finally:
         os.kill(pid, signal.SIGKILL)
     again = stream.result()
     assert again.usage.cached_media == 0
+    assert any("dispatched 2 times" in each for each in caches.admin.explain_cache("held").reasons)
     models["first"].check([asked] * 2, [*first, again])
     running.assert_idle()

@@ -21,7 +21,6 @@ from kv_transfer.segment import SegmentOwner
 from kv_transfer.sender import PeerAddress, Sender
 from kv_transfer.servicer import add_transfer_service
 from stage_servers.cache.kv_cache import KvCache
-from stage_servers.cache.kv_store import KvPrefixStore
 from stage_servers.cache.settings import CacheSettings
 from stage_servers.engine.engine import Engine
 from stage_servers.engine.model import Model
@@ -45,6 +44,7 @@ class Part:
     steps: list[StepOutput] = field(default_factory=list)
     tokens: dict[tuple[str, int], list[tuple[int, int]]] = field(default_factory=dict)
     migrations: list[pb.MigrationReport] = field(default_factory=list)
+    needs: list[pb.NeedReport] = field(default_factory=list)
     stages: list[pb.StageReport] = field(default_factory=list)
     failures: list[pb.FailureReport] = field(default_factory=list)
     kept: set[bytes] = field(default_factory=set)  # cache keys, as reported
@@ -56,6 +56,8 @@ class Part:
             kind = message.WhichOneof("message") or ""
             if kind == "migration":
                 self.migrations.append(message.migration)
+            elif kind == "need":
+                self.needs.append(message.need)
             elif kind == "stage":
                 self.stages.append(message.stage)
             elif kind == "failure":
@@ -78,11 +80,10 @@ class Part:
             chunk.num_tokens for step in self.steps for chunk in step.prefilled if chunk.key == spec.key
         )
 
-    async def has_ended(self, spec: SequenceSpec) -> bool:
-        """Here, with all tokens."""
-        await until(lambda: self.num_tokens(spec) == spec.sampling.max_tokens)
+    async def has_ended(self, spec: SequenceSpec, but: int = 0) -> None:
+        """All its tokens came from here, `but` so many."""
+        await until(lambda: self.num_tokens(spec) == spec.sampling.max_tokens - but)
         await self.instance._thread.call(lambda: None)
-        return True
 
     def assert_nothing_is_held(self) -> None:
         self.engine.check_integrity()
@@ -151,6 +152,7 @@ async def running(
         group=ModalityGroup.SHARED,
         media_workers=1,
         pull_timeout_s=30.0,
+        embedding_cache=CacheSettings(),
     )
     instance.instance_id = name
     receiver = TransferReceiver(
@@ -160,12 +162,18 @@ async def running(
         host_id=host_id(),
         checksums=True,
     )
-    kept = None if cache is None else KvCache(kv.tensor, kv.blocks, fingerprint, cache)
+    kept = (
+        None
+        if cache is None
+        else KvCache(kv.tensor, kv.blocks, fingerprint, cache, on_change=instance.caches.note)
+    )
     config = EngineConfig(block_tokens=block_tokens)
-    engine = Engine(model, kv.tensor, kv.blocks, config, instance, cache=kept)
+    engine = Engine(
+        model, kv.tensor, kv.blocks, config, instance, cache=kept, on_needed=instance.on_items_needed
+    )
     steps = record_steps(engine)
     await receiver.start()
-    instance.start(engine, receiver, 64, KvPrefixStore(kept) if kept else None)
+    instance.start(engine, receiver, max_encode_tokens=64)
     server = grpc.aio.server()
     add_transfer_service(server, receiver, TOKEN)
     port = server.add_insecure_port("127.0.0.1:0")
@@ -175,6 +183,7 @@ async def running(
     )
     part.cache, part.steps = kept, steps
     instance.endpoint = part.address.endpoint
+    instance.caches.attach()
     collecting = asyncio.create_task(part.collect())
     try:
         yield part

@@ -182,7 +182,7 @@ async def test_what_arrives_is_kept_where_it_is_prefilled(pair: Pair) -> None:
     for each in held:
         assert each is not None
         each.release()
-    assert pair.prefill.kept == pair.encoder.kept == {key}
+    await until(lambda: pair.prefill.kept == pair.encoder.kept == {key})
     await pair.idle()
 
 

@@ -13,10 +13,11 @@ from core.sequence import SequenceSpec
 from core.stages import COUPLED, ModalityGroup, Roles, Stage
 from elasticmm.v1 import stage_control_pb2 as pb
 from elasticmm.v1 import stage_control_pb2_grpc as pb_grpc
+from kv_transfer.layout import PayloadKind
 from kv_transfer.sender import PeerAddress
 from kv_transfer.stats import PairCounters
 from stage_servers import link as link_module
-from stage_servers.cache.prefix_source import PrefixSource
+from stage_servers.cache.reports import CacheReports
 from stage_servers.link import CoordinatorLink
 from stage_servers.reports import Reports
 from stage_servers.wire import stage_number
@@ -31,13 +32,25 @@ class ToldInstance:
     group: ModalityGroup = ModalityGroup.TEXT
     instance_id: str = ""
 
-    prefills: list[tuple[str, str, PrefixSource | None]] = field(default_factory=list)
+    prefills: list[tuple[str, str, int, PeerAddress | None]] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.caches = CacheReports(self.reports)
+        self.flushed: list[tuple[str | None, PayloadKind | None]] = []
+
+    def flush_cache(self, tenant: str | None, pool: PayloadKind | None) -> None:
+        self.flushed.append((tenant, pool))
+
+    def expire_caches(self) -> None:
+        """It keeps nothing."""
 
     async def drop_all(self) -> None:
         """It holds nothing."""
 
-    def prefill(self, spec: SequenceSpec, decode: PeerAddress, prefix: PrefixSource | None) -> None:
-        self.prefills.append((spec.request_id, decode.instance_id, prefix))
+    def prefill(
+        self, spec: SequenceSpec, decode: PeerAddress, prefix_tokens: int, holder: PeerAddress | None
+    ) -> None:
+        self.prefills.append((spec.request_id, decode.instance_id, prefix_tokens, holder))
 
     def load(self) -> pb.Load:
         return pb.Load(leases=2, quarantined_blocks=3)
@@ -108,8 +121,8 @@ async def test_a_prefill_may_name_who_has_its_prefix() -> None:
     command.prefix.CopyFrom(pb.Peer(instance_id="a-0", endpoint="127.0.0.1:2", host_id="host", epoch=9))
     command.prefix_tokens = 48
     link._obey(pb.CoordinatorMessage(prefill=command))
-    source = PrefixSource(PeerAddress("a-0", "127.0.0.1:2", "host", 9), 48)
-    assert instance.prefills == [("r", "d-0", None), ("r", "d-0", source)]
+    holder = PeerAddress("a-0", "127.0.0.1:2", "host", 9)
+    assert instance.prefills == [("r", "d-0", 0, None), ("r", "d-0", 48, holder)]
 
 
 async def test_it_registers_again_with_what_it_plays_by_then() -> None:
@@ -163,3 +176,28 @@ async def test_a_stream_that_ended_takes_no_report_of_the_next(monkeypatch: pyte
     running.cancel()
     await asyncio.gather(running, return_exceptions=True)
     await server.stop(None)
+
+
+@pytest.mark.parametrize(
+    ("command", "flushed"),
+    [
+        (pb.FlushCacheCommand(), (None, None)),
+        (pb.FlushCacheCommand(tenant="t", pool=pb.CACHE_POOL_KV), ("t", PayloadKind.KV)),
+        (pb.FlushCacheCommand(pool=pb.CACHE_POOL_EMBEDDING), (None, PayloadKind.EMBEDDING)),
+    ],
+)
+async def test_caches_are_flushed_as_told(
+    command: pb.FlushCacheCommand, flushed: tuple[str | None, PayloadKind | None]
+) -> None:
+    instance = ToldInstance()
+    link_of(instance)._obey(pb.CoordinatorMessage(flush_cache=command))
+    assert instance.flushed == [flushed]
+
+
+async def test_heartbeats_carry_what_caches_counted_and_a_new_coordinator_hears_what_is_kept() -> None:
+    instance, counters = ToldInstance(), pb.CacheCounters(pool=pb.CACHE_POOL_KV, entries=1)
+    instance.caches.add_counters(lambda: counters)
+    instance.caches.note([bytes(32)], [])
+    link = link_of(instance)
+    assert list(link._heartbeat().heartbeat.caches) == [counters]
+    assert (await instance.reports.next()).cache == pb.CacheReport(stored=bytes(32))

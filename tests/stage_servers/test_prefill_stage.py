@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import grpc
@@ -25,8 +26,8 @@ class Engine:
         self.added: list[SequenceSpec] = []
         self.aborted: list[tuple[str, int]] = []
 
-    def add_prefill(self, spec: SequenceSpec, *, hand_over: bool) -> None:
-        assert hand_over
+    def add_prefill(self, spec: SequenceSpec, *, hand_over: bool, promised_tokens: int) -> None:
+        assert (hand_over, promised_tokens) == (True, 0)
         self.added.append(spec)
 
     def abort(self, key: tuple[str, int]) -> bool:
@@ -40,6 +41,10 @@ class Thread:
 
     async def call(self, function: Callable[[], Any]) -> Any:
         return function()
+
+
+class Kv:
+    layout = SimpleNamespace(num_planes=2)
 
 
 class Outgoing:
@@ -67,7 +72,7 @@ class Sender:
 
 async def test_a_checksum_that_differs_is_unavailable() -> None:
     engine, sender, reports = Engine(), Sender(), Reports()
-    stage = PrefillStage(engine, Thread(), None, sender, reports)  # type: ignore[arg-type]
+    stage = PrefillStage(engine, Thread(), Kv(), sender, reports)  # type: ignore[arg-type]
     running = asyncio.create_task(stage.run(SPEC, DECODE))
     while not engine.added:
         await asyncio.sleep(0)

@@ -71,13 +71,14 @@ def test_sequences_arrive_whole(spec: SequenceSpec) -> None:
 def test_who_has_a_prefix_is_heard(prefix: Peer | None, num_tokens: int) -> None:
     spec = SequenceSpec("r", 0, (1, 2), SamplingParams(max_tokens=1))
     message = from_command(PrefillCommand(spec, Peer("p-0", "127.0.0.1:1", "host", 7), prefix, num_tokens))
-    source = wire.prefix_from(type(message).FromString(message.SerializeToString()).prefill)
+    heard = type(message).FromString(message.SerializeToString()).prefill
+    holder = wire.holder_from(heard)
+    assert heard.prefix_tokens == num_tokens
     if prefix is None:
-        assert source is None
+        assert holder is None
     else:
-        assert source is not None
-        assert dataclasses.asdict(source.peer) == dataclasses.asdict(prefix)
-        assert source.num_tokens == num_tokens
+        assert holder is not None
+        assert dataclasses.asdict(holder) == dataclasses.asdict(prefix)
 
 
 @pytest.mark.parametrize(

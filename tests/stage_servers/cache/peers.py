@@ -15,7 +15,7 @@ import pytest
 from core.families import load_family
 from core.sequence import CacheUse, SequenceSpec
 from kv_transfer.outgoing import Outgoing
-from stage_servers.cache.prefix_source import PrefixSource
+from kv_transfer.sender import PeerAddress
 from stage_servers.cache.settings import CacheSettings
 from stage_servers.engine.model import Model
 from tests.exactness import Question, make_question, make_spec
@@ -70,10 +70,8 @@ class Peers:
     def spec(self, name: str = "b") -> SequenceSpec:
         return ask(self.b.instance._model, name, self.question)
 
-    def source(self, **changes: object) -> PrefixSource:
-        """All whole blocks of the prompt."""
-        peer = replace(self.a.address, **changes)  # type: ignore[arg-type]
-        return PrefixSource(peer, len(self.spec().prompt))
+    def holder(self, **changes: object) -> PeerAddress:
+        return replace(self.a.address, **changes)  # type: ignore[arg-type]
 
     async def answered(self, spec: SequenceSpec) -> int:
         """Waits for B's answer, compares it and returns how many of the prompt's tokens B did not compute."""
@@ -81,10 +79,14 @@ class Peers:
         assert self.b.tokens[spec.key] == list(enumerate(self.expected))
         return len(spec.prompt) - self.b.num_prefilled(spec)
 
-    async def ask_b(self, source: PrefixSource | None, name: str = "b") -> int:
+    def start_b(self, spec: SequenceSpec, holder: PeerAddress | None) -> None:
+        """Who holds a prefix has all of it."""
+        self.b.instance.prefill(spec, self.b.address, len(self.spec().prompt) if holder else 0, holder)
+
+    async def ask_b(self, holder: PeerAddress | None, name: str = "b") -> int:
         """See `answered`. Embeddings come, whether they are needed or not."""
         spec = self.spec(name)
-        self.b.instance.prefill(spec, self.b.address, source)
+        self.start_b(spec, holder)
         provide(self.b, spec, self.question)
         return await self.answered(spec)
 

@@ -13,9 +13,10 @@ import pytest
 
 from core.families import load_family
 from core.sequence import CacheUse
+from elasticmm.v1 import stage_control_pb2 as pb
+from elasticmm.v1.inference_pb2 import STAGE_PREFILL
 from kv_transfer.segment import SHM_DIR, reap_segments
 from kv_transfer.sender import PeerAddress
-from stage_servers.cache.prefix_source import PrefixSource
 from stage_servers.engine.model import Model
 from tests.exactness import Question, make_question
 from tests.kv_transfer.faults.survivors import planes_written
@@ -71,11 +72,52 @@ def num_pulled(part: Part) -> int:
 
 
 async def test_only_the_rest_is_computed(peers: Peers, transport: str) -> None:
-    assert await peers.ask_b(peers.source()) == peers.whole_tokens > 0
+    assert await peers.ask_b(peers.holder()) == peers.whole_tokens > 0
     assert num_pulled(peers.b) == peers.whole_tokens // 16
     assert peers.a.sender.stats.of("b", transport).committed == 1
-    assert await peers.ask_b(peers.source(), "b again") >= peers.whole_tokens
+    assert await peers.ask_b(peers.holder(), "b again") >= peers.whole_tokens
     assert peers.a.sender.stats.of("b", transport).committed == 1
+    await peers.check_idle()
+
+
+async def test_it_is_told_and_counted(peers: Peers) -> None:
+    num_tokens = await peers.ask_b(peers.holder())
+    report = next(each for each in peers.b.stages if each.stage == STAGE_PREFILL)
+    assert report.cached_tokens == num_tokens
+    (counters,) = (each for each in peers.b.instance.caches.counters() if each.pool == pb.CACHE_POOL_KV)
+    layout = peers.b.kv.layout
+    assert counters.pulled == num_tokens // 16
+    assert counters.pulled_bytes == num_tokens * layout.num_planes * layout.token_bytes
+
+
+async def test_no_embedding_is_needed_of_a_picture_in_the_prefix(peers: Peers) -> None:
+    spec = peers.spec()
+    peers.start_b(spec, peers.holder())
+    assert await peers.answered(spec) == peers.whole_tokens
+    assert peers.b.needs == []
+    await peers.check_idle()
+
+
+async def test_embeddings_are_asked_for_if_the_prefix_is_not_there(peers: Peers) -> None:
+    await peers.a.instance._thread.call(peers.a.engine.flush_cache)
+    spec = peers.spec()
+    peers.start_b(spec, peers.holder())
+    await until(lambda: peers.b.needs)
+    assert peers.b.needs == [pb.NeedReport(request_id="b", attempt=0, item_indices=[0])]
+    provide(peers.b, spec, peers.question)
+    assert await peers.answered(spec) == 0
+    await peers.check_idle()
+
+
+async def test_what_was_pulled_goes_on_to_who_decodes(peers: Peers) -> None:
+    """B prefills, A decodes."""
+    spec = peers.spec()
+    peers.a.instance.decode(spec)
+    peers.b.instance.prefill(spec, peers.a.address, len(spec.prompt), peers.holder())
+    await peers.a.has_ended(spec, but=1)
+    tokens = peers.b.tokens[spec.key] + peers.a.tokens[spec.key]
+    assert tokens == list(enumerate(peers.expected))
+    assert peers.b.num_prefilled(spec) == len(spec.prompt) - peers.whole_tokens
     await peers.check_idle()
 
 
@@ -91,7 +133,7 @@ async def test_the_missing_part_is_pulled(peers: Peers, model: Model) -> None:
     peers.b.instance.prefill(short, peers.b.address)
     provide(peers.b, short, peers.question)
     await peers.b.has_ended(short)
-    assert await peers.ask_b(peers.source()) == peers.whole_tokens
+    assert await peers.ask_b(peers.holder()) == peers.whole_tokens
     assert num_pulled(peers.b) == peers.whole_tokens // 16 - 90 // 16
     await peers.check_idle()
 
@@ -102,11 +144,11 @@ async def test_blocks_of_other_sizes(
 ) -> None:
     """B's are longer; then A asks B for what it has."""
     peers = await meet(stack, model, transport, expected, block_tokens=block_tokens)
-    assert await peers.ask_b(peers.source()) == peers.whole_tokens > 0
+    assert await peers.ask_b(peers.holder()) == peers.whole_tokens > 0
     assert num_pulled(peers.b) == peers.whole_tokens // block_tokens
     await peers.a.instance._thread.call(peers.a.engine.flush_cache)
     back = Peers(peers.b, peers.a, peers.question, expected)
-    assert await back.ask_b(back.source()) == peers.whole_tokens
+    assert await back.ask_b(back.holder()) == peers.whole_tokens
     await peers.check_idle()
 
 
@@ -116,7 +158,7 @@ async def test_several_wait_for_one_pull(
     stuck = stick(monkeypatch)
     specs = [peers.spec(f"b{number}") for number in range(3)]
     for spec in specs:
-        peers.b.instance.prefill(spec, peers.b.address, peers.source())
+        peers.start_b(spec, peers.holder())
     await stuck.reached.wait()
     await until(lambda: [pull.num_waiting for pull in _pulls(peers.b)] == [3])
     stuck.may_go_on.set()
@@ -144,7 +186,7 @@ async def test_embeddings_that_come_meanwhile_are_kept(
     answer_all(bench, [spec], [question])
     peers.expected = bench.tokens[spec.key]
     stuck = stick(monkeypatch)
-    peers.b.instance.prefill(spec, peers.b.address, peers.source())
+    peers.start_b(spec, peers.holder())
     await stuck.reached.wait()
     provide(peers.b, spec, question)
     assert peers.b.steps == []
@@ -158,7 +200,7 @@ async def test_a_request_that_is_cancelled_while_it_pulls(
 ) -> None:
     stuck = stick(monkeypatch)
     spec = peers.spec()
-    peers.b.instance.prefill(spec, peers.b.address, peers.source())
+    peers.start_b(spec, peers.holder())
     provide(peers.b, spec, peers.question)
     await stuck.reached.wait()
     assert [lease.is_prefix for lease in peers.b.receiver.leases] == [True]
@@ -166,18 +208,18 @@ async def test_a_request_that_is_cancelled_while_it_pulls(
     await peers.check_idle()
     assert peers.b.steps == []
     stuck.may_go_on.set()
-    assert await peers.ask_b(peers.source(), "later") == peers.whole_tokens
+    assert await peers.ask_b(peers.holder(), "later") == peers.whole_tokens
 
 
 async def test_what_was_evicted_is_computed(peers: Peers) -> None:
     await peers.a.instance._thread.call(peers.a.engine.flush_cache)
-    assert await peers.ask_b(peers.source()) == num_pulled(peers.b) == 0
+    assert await peers.ask_b(peers.holder()) == num_pulled(peers.b) == 0
     await peers.check_idle()
 
 
 async def test_a_life_that_is_over_is_not_asked(peers: Peers, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("INFO")
-    assert await peers.ask_b(peers.source(epoch=99)) == num_pulled(peers.b) == 0
+    assert await peers.ask_b(peers.holder(epoch=99)) == num_pulled(peers.b) == 0
     assert "holder_epoch: 99 is not this life of the instance" in caplog.text
     await peers.check_idle()
 
@@ -187,14 +229,14 @@ async def test_another_model_is_refused(
 ) -> None:
     caplog.set_level("INFO")
     peers = await meet(stack, model, transport, expected, fingerprint="another")
-    assert await peers.ask_b(peers.source()) == num_pulled(peers.b) == 0
+    assert await peers.ask_b(peers.holder()) == num_pulled(peers.b) == 0
     assert "model_fingerprint" in caplog.text
     await peers.check_idle()
 
 
 async def test_another_tenant_finds_nothing(peers: Peers) -> None:
     spec = replace(peers.spec(), cache=CacheUse(b"x" * 32, "theirs"))
-    peers.b.instance.prefill(spec, peers.b.address, peers.source())
+    peers.start_b(spec, peers.holder())
     provide(peers.b, spec, peers.question)
     assert await peers.answered(spec) == num_pulled(peers.b) == 0
     await peers.check_idle()
@@ -211,7 +253,7 @@ async def test_a_holder_that_is_killed_in_the_middle(
     b = await stack.enter_async_context(part(model, "b", transport, epoch=2))
     question = question_of(model)
     spec = ask(model, "b", question)
-    b.instance.prefill(spec, b.address, PrefixSource(address, len(spec.prompt)))
+    b.instance.prefill(spec, b.address, len(spec.prompt), address)
     provide(b, spec, question)
     await holder.stdout.readline()
     [lease] = b.receiver.leases

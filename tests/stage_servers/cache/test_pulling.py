@@ -8,12 +8,10 @@ from dataclasses import replace
 import pytest
 
 from kv_transfer.errors import TransferError, UnknownRequest
-from stage_servers.cache.prefix_source import PrefixSource
+from kv_transfer.sender import PeerAddress
 from stage_servers.cache.pulling import PrefixPulls
 from tests.kv_transfer.loopback import FINGERPRINT, KV, until
 from tests.stage_servers.cache.fakes import BLOCK, HERE, PEER, FakePeer, FakeStore, Thread, key_of, spec_of
-
-SOURCE = PrefixSource(PEER, 4 * BLOCK)
 
 
 class Asker:
@@ -32,8 +30,8 @@ class Asker:
         )
         self.peer.came = self.pulls.came
 
-    def fetching(self, name: str = "r", num_blocks: int = 4, *, source: PrefixSource = SOURCE) -> Fetch:
-        return asyncio.create_task(self.pulls.fetch(spec_of(name, num_blocks), source))
+    def fetching(self, name: str = "r", num_blocks: int = 4, *, holder: PeerAddress = PEER) -> Fetch:
+        return asyncio.create_task(self.pulls.fetch(spec_of(name, num_blocks), holder, 4 * BLOCK))
 
     async def asked(self, times: int = 1) -> None:
         await until(lambda: len(self.peer.asked) == times)
@@ -76,7 +74,7 @@ async def test_what_is_here_is_not_asked_for() -> None:
 
 
 async def test_nobody_asks_itself(asker: Asker) -> None:
-    await asker.fetching(source=replace(SOURCE, peer=replace(PEER, instance_id=HERE.instance_id)))
+    await asker.fetching(holder=replace(PEER, instance_id=HERE.instance_id))
     assert asker.peer.asked == []
 
 
