@@ -17,6 +17,8 @@ import grpc
 
 from core.sequence import CacheUse, MediaSpan
 from core.stages import Stage
+from kv_transfer.in_place.calls import IN_PLACE
+from kv_transfer.in_place.lender import Lender
 from kv_transfer.sender import PeerAddress, Sender
 from stage_servers.cache.embeddings import EmbeddingCache
 from stage_servers.cache.held import HeldEmbedding
@@ -58,6 +60,7 @@ class EncodeStage:
         deliver_locally: Callable[[Key, int, HeldEmbedding], None],
         workers: ThreadPoolExecutor,
         cache: EmbeddingCache,
+        lender: Lender,
     ) -> None:
         self._model = model
         self._thread = thread
@@ -66,6 +69,7 @@ class EncodeStage:
         self._reports = reports
         self._deliver_locally = deliver_locally
         self._workers = workers
+        self._lender = lender
         self._once = EncodeOnce(cache, self._encode)
         self._waiting = 0
 
@@ -125,6 +129,8 @@ class EncodeStage:
         if is_local:
             self._deliver_locally(job.key, item_index, held)
             return "local"
+        if await self._lender.lend(job.prefill, job.key, item_index, len(held.embedding), held):
+            return IN_PLACE
         return await self._sender.send_embedding(job.prefill, job.key, item_index, held.embedding)
 
     def _preprocess(self, data: bytes, span: MediaSpan) -> tuple[PixelInput, float]:

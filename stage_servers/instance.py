@@ -30,7 +30,6 @@ from kv_transfer.pool import Pool
 from kv_transfer.receiver import TransferReceiver
 from kv_transfer.sender import PeerAddress, Sender
 from kv_transfer.stats import PairCounters
-from stage_servers.cache.embeddings import EmbeddingCache
 from stage_servers.cache.held import HeldEmbedding
 from stage_servers.cache.settings import CacheSettings
 from stage_servers.embeddings import EmbeddingShelf
@@ -42,11 +41,12 @@ from stage_servers.migration import MigrationStage
 from stage_servers.prefill_stage import PrefillStage
 from stage_servers.reports import Key, Reports
 from stage_servers.tasks import TaskTable
-from stage_servers.wire import finish_number, logprobs_to, step_measure
+from stage_servers.wire import sequence_tokens, step_measure
 
 if TYPE_CHECKING:
     import torch
 
+    from stage_servers.cache.embeddings import EmbeddingCache
     from stage_servers.engine.engine import Engine
     from stage_servers.engine.records import SequenceFailure, StepOutput, TokenOutput, WrittenChunk
     from stage_servers.engine.served import ServedModel
@@ -73,13 +73,11 @@ class Instance:
         self.group = group
         self.reports = Reports()
         self._kv = kv
-        self._embedding_pool = embeddings
         self._sender = sender
         self._model = model
         self._puller = MediaPuller(token)
         self._workers = ThreadPoolExecutor(media_workers, thread_name_prefix="media")
-        self.embedding_cache = EmbeddingCache(embeddings, self.reports, embedding_cache)
-        self._shelf = EmbeddingShelf(embeddings, self.embedding_cache)
+        self._shelf = EmbeddingShelf(embeddings, sender.in_place, self.reports, embedding_cache)
         self._to_prefill = Expectations()
         self._to_decode = Expectations()
         self._decoding: dict[Key, SequenceSpec] = {}
@@ -112,17 +110,18 @@ class Instance:
             reports=self.reports,
             deliver_locally=self._provide_held,
             workers=self._workers,
-            cache=self.embedding_cache,
+            cache=self._shelf.cache,
+            lender=self._shelf.lender,
         )
         self._thread.start()
-        self._tidying = asyncio.create_task(self.embedding_cache.tidy_for_ever(), name="embedding-cache")
+        self._shelf.start()
 
     async def stop(self) -> None:
         """Drops every request and ends the threads."""
         if not self.crashed.done():
             await self.drop_all()
         self.crashed.cancel()
-        self._tidying.cancel()
+        self._shelf.close()
         await asyncio.to_thread(self._thread.stop)
         self._workers.shutdown(wait=True, cancel_futures=True)
         await self._puller.close()
@@ -185,7 +184,7 @@ class Instance:
         if spec is None:
             raise UnknownRequest(f"request {key[0]} has ended here")
         self._decode_start_ns[key] = time.time_ns()
-        going_on = _with_outputs(spec, outputs)
+        going_on = replace(spec, outputs=outputs)
         self._admit(
             key, Stage.DECODE, lambda: self._engine.add_decode(going_on, block_ids, num_tokens), block_ids
         )
@@ -194,6 +193,14 @@ class Instance:
         if key not in self._to_prefill:
             raise UnknownRequest(f"request {key[0]} has ended here")
         self._provide(key, item_index, self._shelf.arrived(key, item_index, block_ids, num_tokens))
+
+    def on_embedding_in_place(
+        self, key: Key, item_index: int, embedding: torch.Tensor, let_go: Callable[[], None]
+    ) -> None:
+        """ReadingHost."""
+        if key not in self._to_prefill:
+            raise UnknownRequest(f"request {key[0]} has ended here")
+        self._provide(key, item_index, self._shelf.put(key, HeldEmbedding(embedding, let_go)))
 
     # What the engine does
 
@@ -216,7 +223,7 @@ class Instance:
             self._note(token, end_ns)
         if output.tokens:
             report = stage_control_pb2.StepReport(
-                sequences=[_sequence_tokens(token) for token in output.tokens],
+                sequences=[sequence_tokens(token) for token in output.tokens],
                 load=self.load(),
                 measure=step_measure(output.shape, output.duration_s),
             )
@@ -310,7 +317,7 @@ class Instance:
             sequences_prefilling=self._engine.num_prefilling,
             sequences_decoding=self._engine.num_decoding,
             free_kv_blocks=self._kv.blocks.num_free,
-            free_embedding_blocks=self._embedding_pool.blocks.num_free + self.embedding_cache.num_idle_blocks,
+            free_embedding_blocks=self._shelf.num_free_blocks,
             leases=self._receiver.leases.num_open,
             quarantined_blocks=self._receiver.leases.num_quarantined_blocks,
         )
@@ -322,7 +329,6 @@ class Instance:
         self._sender.check_idle()
         self._shelf.check_idle()
         self._encode.check_idle()
-        self.embedding_cache.check_idle()
         held = {
             "tasks": list(self._tasks),
             "cancelling": self._cancelling,
@@ -332,28 +338,14 @@ class Instance:
             "times": [*self._decode_start_ns, *self._prefill.started_ns],
             "leases": list(map(str, self._receiver.leases)),
             "kv": self._kv.num_blocks - self._kv.blocks.num_free,
-            "embeddings": self._embedding_pool.num_blocks
-            - self._embedding_pool.blocks.num_free
-            - self.embedding_cache.num_blocks,
         }
         if any(held.values()):
             raise AssertionError(f"held by nobody: { {name: what for name, what in held.items() if what} }")
 
+    @property
+    def embedding_cache(self) -> EmbeddingCache:
+        return self._shelf.cache
+
     def transfers(self) -> tuple[PairCounters, ...]:
         """What was sent so far, per peer and transport."""
         return self._sender.counters()
-
-
-def _with_outputs(spec: SequenceSpec, outputs: tuple[int, ...]) -> SequenceSpec:
-    return replace(spec, outputs=outputs)
-
-
-def _sequence_tokens(token: TokenOutput) -> stage_control_pb2.SequenceTokens:
-    return stage_control_pb2.SequenceTokens(
-        request_id=token.key[0],
-        attempt=token.key[1],
-        first_index=token.index,
-        token_ids=[token.token_id],
-        logprobs=[logprobs_to(token.logprobs)] if token.logprobs is not None else [],
-        finish=finish_number(token.finish),
-    )

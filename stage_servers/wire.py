@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -13,6 +14,9 @@ from core.stages import ModalityGroup, Roles, Stage
 from elasticmm.v1 import inference_pb2, stage_control_pb2
 from kv_transfer.sender import PeerAddress
 from kv_transfer.stats import PairCounters
+
+if TYPE_CHECKING:
+    from stage_servers.engine.records import TokenOutput
 
 _STAGES = {
     Stage.ENCODE: inference_pb2.STAGE_ENCODE,
@@ -137,4 +141,15 @@ def logprobs_to(record: TokenLogprobs) -> inference_pb2.TokenLogprobs:
     return inference_pb2.TokenLogprobs(
         logprob=record.logprob,
         top=[inference_pb2.Alternative(token_id=token, logprob=value) for token, value in record.top],
+    )
+
+
+def sequence_tokens(token: TokenOutput) -> stage_control_pb2.SequenceTokens:
+    return stage_control_pb2.SequenceTokens(
+        request_id=token.key[0],
+        attempt=token.key[1],
+        first_index=token.index,
+        token_ids=[token.token_id],
+        logprobs=[logprobs_to(token.logprobs)] if token.logprobs is not None else [],
+        finish=finish_number(token.finish),
     )

@@ -17,6 +17,7 @@ from elasticmm.v1 import stage_control_pb2 as pb
 from kv_transfer.layout import PayloadKind
 from kv_transfer.pool import Pool, embedding_layout, kv_layout
 from kv_transfer.receiver import TransferReceiver
+from kv_transfer.segment import SegmentOwner
 from kv_transfer.sender import PeerAddress, Sender
 from kv_transfer.servicer import add_transfer_service
 from stage_servers.engine.engine import Engine
@@ -88,7 +89,11 @@ async def until(condition: Callable[[], object]) -> None:
 
 
 @asynccontextmanager
-async def running(model: Model, name: str, *, kv_blocks: int, epoch: int) -> AsyncIterator[Part]:
+async def running(
+    model: Model, name: str, *, kv_blocks: int, epoch: int, cluster: str | None = None
+) -> AsyncIterator[Part]:
+    """With a cluster its embeddings lie in shared memory."""
+    owner = None if cluster is None else SegmentOwner(cluster, name, epoch)
     kv = Pool(
         kv_layout(
             model.fingerprint,
@@ -100,13 +105,14 @@ async def running(model: Model, name: str, *, kv_blocks: int, epoch: int) -> Asy
         ),
         kv_blocks,
     )
-    embeddings = Pool(embedding_layout(model.fingerprint, model.dtype, width=model.embedding_width), 8)
+    layout = embedding_layout(model.fingerprint, model.dtype, width=model.embedding_width)
+    embeddings = Pool(layout, 8, owner=owner)
     sender = Sender(
         model_fingerprint=model.fingerprint,
         instance_id=name,
         host_id=host_id(),
         token=TOKEN,
-        transports=["grpc"],
+        transports=["grpc"] if cluster is None else ["shm", "grpc"],
     )
     instance = Instance(
         model=model,
@@ -145,3 +151,4 @@ async def running(model: Model, name: str, *, kv_blocks: int, epoch: int) -> Asy
         await sender.close()
         await server.stop(None)
         await receiver.close()
+        embeddings.close()
