@@ -157,7 +157,7 @@ class Pool:
         if view.untyped_storage().data_ptr() == self.memory.untyped_storage().data_ptr():
             view.copy_(data)
         else:
-            self.write_tokens(plane, blocks, 0, data)
+            self.write_tokens(plane, blocks, 0, data.to(self.device))
 
     def write_bytes(
         self, planes: range, blocks: Sequence[int], first_token: int, data: bytes, heads: range | None = None

@@ -15,6 +15,7 @@ from kv_transfer.assembly import Assembly, ItemLocks
 from kv_transfer.commits import Arrived, CommitRecord
 from kv_transfer.errors import LayoutMismatch, UnknownRequest
 from kv_transfer.host import TransferHost
+from kv_transfer.in_place.reader import InPlaceReader
 from kv_transfer.layout import PayloadKind
 from kv_transfer.leases import OPEN_STATES, Item, Key, Lease, LeaseTable
 from kv_transfer.offers import NoSuchPool, OpenOffer, TooLarge, TransferUnavailable
@@ -83,6 +84,7 @@ class TransferReceiver:
         end = EndContext(host_id, instance_id, listen_host, self.commit)
         self._acceptors = make_acceptors(usable(transports), end)
         self._arrivals = Arrivals(self.pools, self.leases, host, checksums=checksums)
+        self.in_place = InPlaceReader(self.pools, host, epoch=epoch, host_id=host_id)
         self._joining = ItemLocks()
         self._senders = SeenProcesses()
         self._opening: dict[asyncio.Task[Granted], OpenOffer] = {}
@@ -103,6 +105,7 @@ class TransferReceiver:
         for key in {lease.key for lease in self.leases}:
             self.release_request(key, "this instance shuts down")
         await self._arrivals.close()
+        self.in_place.close()
         for acceptor in self._acceptors.values():
             await acceptor.close()
 
@@ -324,5 +327,6 @@ class TransferReceiver:
             await asyncio.sleep(SWEEP_INTERVAL_S)
             try:
                 self.leases.sweep()
+                self.in_place.sweep()
             except Exception:
                 logger.exception("sweeping leases failed")

@@ -115,14 +115,9 @@ class SharedSegment:
     def attach(cls, path: str | Path) -> SharedSegment:
         """Maps a peer's segment for reading and writing; raises AttachError."""
         path = Path(path)
-        if path.parent != SHM_DIR or not path.name.startswith(PREFIX):
-            raise AttachError(f"{path}: not a segment's path")
+        fd = open_segment(path, os.O_RDWR)
         try:
-            fd = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
-        except OSError as error:
-            raise AttachError(f"{path}: {error.strerror}") from error
-        try:
-            record = _read_record(fd)
+            record = read_record(fd)
             mapping = mmap.mmap(fd, HEADER_BYTES + record.payload_bytes)
         except (OSError, ValueError) as error:
             os.close(fd)
@@ -174,6 +169,23 @@ def reap_segments(cluster: str | None = None) -> list[Path]:
     return [path for path in sorted(SHM_DIR.glob(f"{prefix}*")) if _reap(path)]
 
 
+def reap_left_by(path: str | Path) -> list[Path]:
+    """Removes what the dead owner of the segment at `path` left, sockets included; returns their paths."""
+    stem, _, pid = Path(path).name.rsplit("-", 2)
+    return [left for left in sorted(SHM_DIR.glob(f"{stem}-*-{pid}")) if _reap(left)]
+
+
+def open_segment(path: str | Path, access: int) -> int:
+    """A descriptor of a segment's file, with O_RDONLY or O_RDWR; raises AttachError."""
+    path = Path(path)
+    if path.parent != SHM_DIR or not path.name.startswith(PREFIX):
+        raise AttachError(f"{path}: not a segment's path")
+    try:
+        return os.open(path, access | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except OSError as error:
+        raise AttachError(f"{path}: {error.strerror}") from error
+
+
 def _reap(path: Path) -> bool:
     if path.is_socket():
         return _reap_socket(path)
@@ -210,7 +222,7 @@ def _is_abandoned(fd: int, path: Path) -> bool:
     except OSError:
         return False
     try:
-        return not _read_record(fd).owner.is_alive
+        return not read_record(fd).owner.is_alive
     except ValueError:
         name = _KIND_AND_PID.search(path.name)
         return name is not None and start_ticks(int(name[1])) is None
@@ -240,8 +252,8 @@ def _write_record(mapping: mmap.mmap, record: SegmentRecord) -> None:
     mapping[: _HEAD.size] = _HEAD.pack(_MAGIC, len(body))
 
 
-def _read_record(fd: int) -> SegmentRecord:
-    """Raises ValueError if this is no complete segment."""
+def read_record(fd: int) -> SegmentRecord:
+    """The header of an open segment; raises ValueError if this is no complete segment."""
     page = os.pread(fd, HEADER_BYTES, 0)
     if len(page) < HEADER_BYTES or page[:8] != _MAGIC:
         raise ValueError("not a segment")

@@ -16,6 +16,7 @@ from kv_transfer.commits import Arrived, CommitRecord
 from kv_transfer.errors import AttachError, TransferError
 from kv_transfer.farewells import Farewell, Farewells
 from kv_transfer.grants import grant_from
+from kv_transfer.in_place.calls import OfferCalls
 from kv_transfer.layout import PayloadKind, PoolLayout
 from kv_transfer.leases import Key
 from kv_transfer.outgoing import Outgoing
@@ -81,6 +82,8 @@ class Sender:
         self._link = link
         self._channels = Channels(token, tls)
         self._transports = make_transports(names, EndContext(host_id, instance_id), self._channels)
+        may_offer = "shm" in names and link is None
+        self.in_place = OfferCalls(self._channels, self.stats, instance_id, host_id, may_offer)
         self._unreachable: set[tuple[PeerAddress, str]] = set()  # found out when attaching
         self._turns = Turns(max_in_flight)
         self._outgoing: set[Outgoing] = set()
@@ -141,6 +144,7 @@ class Sender:
         """The peer is gone: drops connections and mappings; what is in flight to it fails."""
         self._farewells.forget(instance_id)
         self._unreachable = {pair for pair in self._unreachable if pair[0].instance_id != instance_id}
+        self.in_place.forget(instance_id)
         self._channels.forget(instance_id)
         for transport in self._transports.values():
             transport.forget(instance_id)

@@ -12,6 +12,7 @@ import grpc
 
 from core.access import has_token
 from elasticmm.v1 import transfer_pb2, transfer_pb2_grpc
+from kv_transfer.in_place.offer import offer_from
 from kv_transfer.offers import OpenOffer
 from kv_transfer.receiver import TransferReceiver
 from kv_transfer.statuses import KNOWN_ERRORS, status_of
@@ -125,6 +126,18 @@ class TransferServicer(transfer_pb2_grpc.TransferServicer):
         except _Refused as refused:
             await context.abort(refused.code, str(refused))
         return pushed_to(pushed)
+
+    async def OfferEmbedding(
+        self, request: transfer_pb2.OfferEmbeddingRequest, context: grpc.aio.ServicerContext[Any, Any]
+    ) -> transfer_pb2.OfferEmbeddingResponse:
+        await self._check_token(context)
+        try:
+            with _statuses():
+                async with asyncio.timeout(context.time_remaining() or MAX_OPEN_WAIT_S):
+                    is_taken = await self._receiver.in_place.take(offer_from(request))
+        except _Refused as refused:
+            await context.abort(refused.code, str(refused))
+        return transfer_pb2.OfferEmbeddingResponse(is_taken=is_taken)
 
     async def _check_token(self, context: grpc.aio.ServicerContext[Any, Any]) -> None:
         if self._token is not None and not has_token(context.invocation_metadata() or (), self._token):

@@ -15,6 +15,8 @@ import grpc
 
 from core.sequence import CacheUse, MediaSpan
 from core.stages import Stage
+from kv_transfer.in_place.calls import IN_PLACE
+from kv_transfer.in_place.lender import Lender
 from kv_transfer.sender import PeerAddress, Sender
 from stage_servers.cache.embeddings import EmbeddingCache
 from stage_servers.cache.held import HeldEmbedding
@@ -52,11 +54,13 @@ class EncodeStage:
         reports: Reports,
         deliver_locally: Callable[[Key, int, HeldEmbedding], None],
         cache: EmbeddingCache,
+        lender: Lender,
     ) -> None:
         self._pipeline = pipeline
         self._sender = sender
         self._reports = reports
         self._deliver_locally = deliver_locally
+        self._lender = lender
         self._once = EncodeOnce(cache, self._encode)
 
     @property
@@ -107,6 +111,8 @@ class EncodeStage:
         if is_local:
             self._deliver_locally(job.key, item_index, held)
             return "local"
+        if await self._lender.lend(job.prefill, job.key, item_index, len(held.embedding), held):
+            return IN_PLACE
         return await self._sender.send_embedding(job.prefill, job.key, item_index, held.embedding)
 
     def _fail(self, job: EncodeJob, code: grpc.StatusCode, message: str, field: str = "") -> None:

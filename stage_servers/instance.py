@@ -33,7 +33,6 @@ from kv_transfer.receiver import TransferReceiver
 from kv_transfer.sender import PeerAddress, Sender
 from kv_transfer.stats import PairCounters
 from stage_servers.cache.counters import kv_counters
-from stage_servers.cache.embeddings import EmbeddingCache
 from stage_servers.cache.held import HeldEmbedding
 from stage_servers.cache.kv_store import KvPrefixStore
 from stage_servers.cache.prefix_service import PrefixService
@@ -55,6 +54,7 @@ from stage_servers.wire import sequence_tokens, step_measure
 if TYPE_CHECKING:
     import torch
 
+    from stage_servers.cache.embeddings import EmbeddingCache
     from stage_servers.engine.engine import Engine
     from stage_servers.engine.records import SequenceFailure, StepOutput, TokenOutput, WrittenChunk
     from stage_servers.engine.served import ServedModel
@@ -84,13 +84,11 @@ class Instance:
         self.reports = Reports()
         self.caches = CacheReports(self.reports)
         self._kv = kv
-        self._embedding_pool = embeddings
         self._sender = sender
         self._model = model
         self._puller = MediaPuller(token)
-        self.embedding_cache = EmbeddingCache(embeddings, self.caches, embedding_cache)
-        self.caches.add_counters(self.embedding_cache.counters)
-        self._shelf = EmbeddingShelf(embeddings, self.embedding_cache)
+        self._shelf = EmbeddingShelf(embeddings, sender.in_place, self.caches, embedding_cache)
+        self.caches.add_counters(self._shelf.cache.counters)
         self._media_workers = media_workers
         self._to_prefill = Expectations()
         self._to_decode = Expectations()
@@ -156,11 +154,12 @@ class Instance:
             sender=self._sender,
             reports=self.reports,
             deliver_locally=self._provide_held,
-            cache=self.embedding_cache,
+            cache=self._shelf.cache,
+            lender=self._shelf.lender,
         )
         self._kv.blocks.call_when_short(lambda count: self._thread.post(lambda: engine.make_room(count)))
         self._thread.start()
-        self._tidying = asyncio.create_task(self.embedding_cache.tidy_for_ever(), name="embedding-cache")
+        self._shelf.start()
 
     async def stop(self) -> None:
         """Drops every request and ends the threads."""
@@ -169,7 +168,7 @@ class Instance:
         self.crashed.cancel()
         if self._prefixes is not None:
             await self._prefixes.stop()
-        self._tidying.cancel()
+        self._shelf.close()
         await asyncio.to_thread(self._thread.stop)
         self._pipeline.close()
         await self._puller.close()
@@ -261,6 +260,14 @@ class Instance:
         if key not in self._to_prefill:
             raise UnknownRequest(f"request {key[0]} has ended here")
         self._provide(key, item_index, self._shelf.arrived(key, item_index, block_ids, num_tokens))
+
+    def on_embedding_in_place(
+        self, key: Key, item_index: int, embedding: torch.Tensor, let_go: Callable[[], None]
+    ) -> None:
+        """ReadingHost."""
+        if key not in self._to_prefill:
+            raise UnknownRequest(f"request {key[0]} has ended here")
+        self._provide(key, item_index, self._shelf.put(key, HeldEmbedding(embedding, let_go)))
 
     # What the engine does
 
@@ -399,7 +406,7 @@ class Instance:
             sequences_prefilling=self._engine.num_prefilling,
             sequences_decoding=self._engine.num_decoding,
             free_kv_blocks=self._engine.num_free_blocks,
-            free_embedding_blocks=self._embedding_pool.blocks.num_free + self.embedding_cache.num_idle_blocks,
+            free_embedding_blocks=self._shelf.num_free_blocks,
             leases=self._receiver.leases.num_open,
             quarantined_blocks=self._receiver.leases.num_quarantined_blocks,
         )
@@ -413,7 +420,6 @@ class Instance:
         if self._prefixes is not None:
             self._prefixes.check_idle()
         self._encode.check_idle()
-        self.embedding_cache.check_idle()
         self._pipeline.check_idle()
         held = {
             "tasks": list(self._tasks),
@@ -425,12 +431,13 @@ class Instance:
             "times": [*self._decode_start_ns, *self._prefill.started],
             "leases": list(map(str, self._receiver.leases)),
             "kv": self._kv.num_blocks - self._engine.num_free_blocks,
-            "embeddings": self._embedding_pool.num_blocks
-            - self._embedding_pool.blocks.num_free
-            - self.embedding_cache.num_blocks,
         }
         if any(held.values()):
             raise AssertionError(f"held by nobody: { {name: what for name, what in held.items() if what} }")
+
+    @property
+    def embedding_cache(self) -> EmbeddingCache:
+        return self._shelf.cache
 
     def transfers(self) -> tuple[PairCounters, ...]:
         """What was sent so far, per peer and transport."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 
 from stage_servers.reports import Key
 
@@ -40,3 +40,14 @@ class TaskTable:
                 del self._tasks[key]
         if not task.cancelled() and (error := task.exception()) is not None:
             logger.error("work on %s failed", key[0], exc_info=error)
+
+
+async def call_for_ever(interval_s: float, *calls: Callable[[], None]) -> None:
+    """Makes the calls again and again; one that raises is logged."""
+    while True:
+        await asyncio.sleep(interval_s)
+        for call in calls:
+            try:
+                call()
+            except Exception:
+                logger.exception("a call that is made every %g s failed", interval_s)

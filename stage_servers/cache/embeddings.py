@@ -11,7 +11,6 @@ What nobody uses is room: it goes when the pool is short.
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Protocol
 
@@ -31,7 +30,6 @@ from stage_servers.cache.settings import CacheSettings
 if TYPE_CHECKING:
     import torch
 
-_TIDY_INTERVAL_S = 0.5
 _KEY_TOKENS = 256  # a picture's, about
 _SECONDS_PER_TOKEN = 1e-3  # to encode, until something was encoded here
 
@@ -163,13 +161,8 @@ class EmbeddingCache:
         self._carry_out()
         return flushed
 
-    async def tidy_for_ever(self) -> None:
-        """Drops what went unused for too long."""
-        while True:
-            await asyncio.sleep(_TIDY_INTERVAL_S)
-            self.tidy()
-
     def tidy(self) -> None:
+        """Drops what went unused for too long; to be called now and then."""
         self._book.expire(self._clock.now_s())
         self._carry_out()
 

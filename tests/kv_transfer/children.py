@@ -65,9 +65,11 @@ class Child:
 Start = Callable[..., Awaitable[Child]]
 
 
-async def start_child(role: str, where: str, options: dict[str, Any]) -> Child:
+async def start_child(
+    role: str, where: str, options: dict[str, Any], module: str = "tests.kv_transfer.child"
+) -> Child:
     pipe = asyncio.subprocess.PIPE
-    words = (sys.executable, "-m", "tests.kv_transfer.child", role, where, json.dumps(options))
+    words = (sys.executable, "-m", module, role, where, json.dumps(options))
     return Child(await asyncio.create_subprocess_exec(*words, stdin=pipe, stdout=pipe, limit=1 << 24))
 
 

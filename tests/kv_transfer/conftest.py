@@ -51,13 +51,14 @@ async def receive() -> AsyncIterator[Receive]:
         grace_s: float = 60.0,
         tls: TlsFiles | None = None,
         checksums: bool = False,
+        host: RecordingHost | None = None,
     ) -> Receiving:
         owner = SegmentOwner(CLUSTER, instance_id, epoch) if is_shared else None
         pools = {
             PayloadKind.KV: Pool(kv, kv_blocks, owner=owner),
             PayloadKind.EMBEDDING: Pool(EMBEDDING, 8, owner=owner),
         }
-        host = RecordingHost()
+        host = host or RecordingHost()
         receiver = TransferReceiver(
             pools,
             host,

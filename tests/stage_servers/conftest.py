@@ -8,11 +8,14 @@ from contextlib import AsyncExitStack
 import pytest
 
 from core.families import load_family
+from core.sampling import SamplingParams
+from core.sequence import SequenceSpec
 from stage_servers.engine.loader import load_model
 from stage_servers.engine.model import Model
 from tests.checkpoints import build_checkpoint
-from tests.exactness import make_question
+from tests.exactness import Question, expand, make_question
 from tests.stage_servers.engine.harness import Bench, answer_all
+from tests.stage_servers.pair import MAX_TOKENS
 from tests.stage_servers.part import running
 from tests.stage_servers.two import Two, ask
 
@@ -27,6 +30,22 @@ def expected(model: Model) -> list[int]:
     """The undisturbed answer to `ask`."""
     bench, spec = Bench(model), ask(model)
     answer_all(bench, [spec], [make_question(load_family(model.path), 4)])
+    return bench.tokens[spec.key]
+
+
+@pytest.fixture(scope="module")
+def question(model: Model) -> Question:
+    """With one picture."""
+    return make_question(load_family(model.path), 3, pictures=[(64, 56)])
+
+
+@pytest.fixture(scope="module")
+def answer(model: Model, question: Question) -> list[int]:
+    """To `question`, without any cache."""
+    bench = Bench(model)
+    prompt, spans = expand(load_family(model.path), question)
+    spec = SequenceSpec("undisturbed", 0, prompt, SamplingParams(max_tokens=MAX_TOKENS), spans)
+    answer_all(bench, [spec], [question])
     return bench.tokens[spec.key]
 
 

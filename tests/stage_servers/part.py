@@ -120,8 +120,9 @@ async def running(
     cluster: str = "",
     fingerprint: str | None = None,
 ) -> AsyncIterator[Part]:
-    """With a `cluster` its KV lies in shared memory. `fingerprint` is said to be the model's."""
+    """With a `cluster` its pools lie in shared memory. `fingerprint` is said to be the model's."""
     fingerprint = fingerprint or model.fingerprint
+    owner = SegmentOwner(cluster, name, epoch) if cluster else None
     kv = Pool(
         kv_layout(
             fingerprint,
@@ -132,15 +133,16 @@ async def running(
             block_tokens=block_tokens,
         ),
         kv_blocks,
-        owner=SegmentOwner(cluster, name, epoch) if cluster else None,
+        owner=owner,
     )
-    embeddings = Pool(embedding_layout(fingerprint, model.dtype, width=model.embedding_width), 8)
+    layout = embedding_layout(fingerprint, model.dtype, width=model.embedding_width)
+    embeddings = Pool(layout, 8, owner=owner)
     sender = Sender(
         model_fingerprint=fingerprint,
         instance_id=name,
         host_id=host_id(),
         token=TOKEN,
-        transports=[transport],
+        transports=[transport] if transport == "grpc" else [transport, "grpc"],
     )
     instance = Instance(
         model=model,

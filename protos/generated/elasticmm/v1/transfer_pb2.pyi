@@ -156,6 +156,7 @@ class OfferEmbeddingRequest(_message.Message):
     SENDER_INSTANCE_ID_FIELD_NUMBER: _builtins.int
     SENDER_EPOCH_FIELD_NUMBER: _builtins.int
     RECEIVER_EPOCH_FIELD_NUMBER: _builtins.int
+    OFFER_ID_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     attempt: _builtins.int
     item_index: _builtins.int
@@ -164,14 +165,21 @@ class OfferEmbeddingRequest(_message.Message):
     """Path of the sender's segment, readable on host_id."""
     host_id: _builtins.str
     num_blocks: _builtins.int
+    """Of the sender's whole pool."""
     sender_instance_id: _builtins.str
     sender_epoch: _builtins.int
     receiver_epoch: _builtins.int
     """Epoch of the receiver as the sender knows it; another one is refused."""
+    offer_id: _builtins.int
+    """The sender has a lock on this byte, counted from the segment's end, as long
+    as the offer is good.
+    """
     @_builtins.property
     def layout(self) -> Global___PoolLayout: ...
     @_builtins.property
-    def block_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]: ...
+    def block_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Consecutive."""
+
     def __init__(
         self,
         *,
@@ -187,10 +195,11 @@ class OfferEmbeddingRequest(_message.Message):
         sender_instance_id: _builtins.str = ...,
         sender_epoch: _builtins.int = ...,
         receiver_epoch: _builtins.int = ...,
+        offer_id: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["layout", b"layout"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "block_ids", b"block_ids", "host_id", b"host_id", "item_index", b"item_index", "layout", b"layout", "num_blocks", b"num_blocks", "num_tokens", b"num_tokens", "receiver_epoch", b"receiver_epoch", "request_id", b"request_id", "segment", b"segment", "sender_epoch", b"sender_epoch", "sender_instance_id", b"sender_instance_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "block_ids", b"block_ids", "host_id", b"host_id", "item_index", b"item_index", "layout", b"layout", "num_blocks", b"num_blocks", "num_tokens", b"num_tokens", "offer_id", b"offer_id", "receiver_epoch", b"receiver_epoch", "request_id", b"request_id", "segment", b"segment", "sender_epoch", b"sender_epoch", "sender_instance_id", b"sender_instance_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
