@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 
+from coordinator.policy.work import MediaWork
 from core.costs import EncodeCosts
 from simulator.job import Job
 
@@ -14,10 +15,12 @@ Item = tuple[Job, int, float]  # job, index of its media item, seconds on the de
 class EncodeQueue:
     """In order of arrival; items of an earlier attempt drop out."""
 
-    __slots__ = ("_costs", "waiting")
+    __slots__ = ("_costs", "_preprocesses", "waiting")
 
-    def __init__(self, costs: EncodeCosts) -> None:
+    def __init__(self, costs: EncodeCosts, *, preprocesses: bool = False) -> None:
+        """With `preprocesses` the device waits for the decoding of each."""
         self._costs = costs
+        self._preprocesses = preprocesses
         self.waiting: deque[tuple[Job, int, int]] = deque()  # asked every turn whether it is empty
 
     def add(self, job: Job, index: int) -> None:
@@ -33,7 +36,11 @@ class EncodeQueue:
                 size = job.work.media[index].num_tokens
                 if batch and tokens + size > MOST_TOKENS:
                     break
-                batch.append((job, index, self._costs.encode_s(size)))
+                batch.append((job, index, self._seconds(job.work.media[index])))
                 tokens += size
             self.waiting.popleft()
         return batch
+
+    def _seconds(self, item: MediaWork) -> float:
+        seconds = self._costs.encode_s(item.num_tokens)
+        return seconds + self._costs.preprocess_s(item.pixels) if self._preprocesses else seconds

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from bisect import insort
 from collections import deque
+from collections.abc import Iterable
 
 from coordinator.policy.work import Work
 from core.costs import StepShape
@@ -152,9 +153,7 @@ class Instance:
         held += sum(job.blocks for job in self.prefills)
         held += sum(self._blocks(kv_tokens) for _, kv_tokens in self._joining)
         held += self._planned_blocks if self._phase != _IDLE else 0
-        assert 0 <= self.free_blocks <= self.total_blocks - held, (
-            f"{self.instance_id}: {self.free_blocks} free"
-        )
+        assert 0 <= self.free_blocks <= self.total_blocks - held, f"{self.instance_id}: {self.free_blocks}"
 
     def check_idle(self) -> None:
         """Raises AssertionError if anything is left here."""
@@ -170,9 +169,8 @@ class Instance:
         self._phase = _BUSY
         while self._leaving:
             self._let_leave(self._leaving.popleft())
-        joining = self._joining
-        while joining and self._can_join():
-            self.batch.add(*joining.popleft())
+        while self._joining and self._can_join():
+            self.batch.add(*self._joining.popleft())
         if self._encodes.waiting and not self._encode_turns.yields(self._wants_step_first):
             self._start_encodes()
         else:
@@ -182,6 +180,10 @@ class Instance:
         if self._prompt_order == "arrival" or not self.prefills:
             return False
         return is_text_ready(self.prefills, lambda job: self._fits(job, self.batch.size))
+
+    def _line(self) -> Iterable[Job]:
+        """Prompts whose turn it is, if nothing is missing for them."""
+        return self.prefills
 
     def _can_join(self) -> bool:
         return self.batch.size < self.profile.max_sequences
@@ -231,7 +233,7 @@ class Instance:
         def admit(job: Job, kept: Job | None) -> bool:
             return not is_short and self._admit(job, num_decodes, kept)
 
-        self._chunks = choose_chunks(self.prefills, most - num_decodes, most, admit, self._prompt_order)
+        self._chunks = choose_chunks(self._line(), most - num_decodes, most, admit, self._prompt_order)
         return self._chunks
 
     def _admit(self, job: Job, num_decodes: int, kept: Job | None = None) -> bool:
@@ -262,12 +264,11 @@ class Instance:
 
     def _launch(self, shape: StepShape, before_s: float = 0.0) -> None:
         """Runs a step of that shape, `before_s` after now."""
-        events, usage = self._events, self.usage
         seconds = self.profile.step.step_s(shape)
-        self._shape, self._start_s = shape, events.time_s + before_s
-        usage.step_s += seconds
-        usage.num_steps += 1
-        events.at(self._start_s + seconds, self._step_ended, seconds)
+        self._shape, self._start_s = shape, self._events.time_s + before_s
+        self.usage.step_s += seconds
+        self.usage.num_steps += 1
+        self._events.at(self._start_s + seconds, self._step_ended, seconds)
 
     def _step_ended(self, seconds: float) -> None:
         self._planned_blocks = 0
@@ -355,9 +356,8 @@ class Instance:
         self._turn()
 
     def _end_finished(self) -> None:
-        batch = self.batch
-        for job in batch.finished():
-            self.release(self._blocks(batch.remove(job)))
+        for job in self.batch.finished():
+            self.release(self._blocks(self.batch.remove(job)))
             self._listener.finished(self, job)
 
     # blocks

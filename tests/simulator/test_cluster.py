@@ -62,6 +62,9 @@ modes = st.sampled_from(
     [
         {},
         {"encoder_cache": True},
+        {"unified": True},
+        {"unified": True, "encoding": "blocking", "host_time": True},
+        {"encoding": "blocking"},
         {"discipline": "chunked"},
         {"media_workers": 1, "host_time": True},
         {"control_s": 0.01},
