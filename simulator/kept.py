@@ -50,8 +50,9 @@ class KeptKv:
         return _end_token(chain, len(entries))
 
     def put(self, chain: Chain, now_s: float, more_tokens: int = 0) -> None:
-        """`more_tokens`: of room, where the sequence itself lies. What is there goes first, so that all of it
-        has room.
+        """`more_tokens`: of room, where the sequence itself lies.
+
+        What is worth least goes first, so that what is new has room.
         """
         keys, room_tokens = _keys(chain), self._room_tokens() + more_tokens
         there = _end_token(chain, len(self._book.match(keys, now_s)))
