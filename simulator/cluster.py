@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from heapq import heappop, heappush
 
 from coordinator.policy.books import Books, InstanceBook
 from coordinator.policy.expectation import OutputExpectation
@@ -12,34 +11,50 @@ from coordinator.policy.view import Placement
 from core.costs import StepShape
 from core.lifecycle import RequestState
 from core.stages import COUPLED, ModalityGroup
+from simulator.blocking import BlockingInstance
+from simulator.cache_counts import CacheCounts
 from simulator.config import ClusterConfig, SimulationError
 from simulator.events import Events
 from simulator.instance import Instance
 from simulator.intake import Intake, embedding_blocks_of
 from simulator.job import Job
 from simulator.links import Links
+from simulator.media_flow import MediaFlow, with_one_encoder
 from simulator.moves import Moves
+from simulator.prefixes import Prefixes
 from simulator.result import RequestRecord, RunResult, record_of
 from simulator.transitions import Transitions
+from simulator.unified import UnifiedCache
 from simulator.whole import WholeInstance
 from simulator.workload.request import Request
 
 _Ticket = tuple[Job, int]  # with its attempt, to know outdated events by
-_MediaTicket = tuple[Job, int, int]  # job, media item, attempt
 
 
 class Cluster:
     """Drives the scheduler as the dispatcher and the planner do; see `Scheduler` for the contract."""
 
-    def __init__(self, config: ClusterConfig, scheduler: Scheduler, requests: Sequence[Request]) -> None:
+    def __init__(
+        self,
+        config: ClusterConfig,
+        scheduler: Scheduler,
+        requests: Sequence[Request],
+        caches: UnifiedCache | None = None,
+    ) -> None:
+        """`caches`: what instances keep in one cluster-wide cache, that the scheduler may know of."""
         self.config = config
+        self._caches = caches
         self.events = Events()
         self.books = Books()
         self.scheduler = scheduler
         self.instances = {f"i{number}": self._build(f"i{number}") for number in range(config.instances)}
         self._requests = requests
         self._jobs: dict[str, Job] = {}  # that have not ended
-        self._intake = Intake(config.profile, OutputExpectation(config.default_output_tokens))
+        self._intake = Intake(
+            config.profile,
+            OutputExpectation(config.default_output_tokens),
+            locates_media=caches is not None,
+        )
         self._links = Links(config.profile)
         self._moves = Moves(
             config.profile,
@@ -51,7 +66,26 @@ class Cluster:
             requeue=self._requeue,
         )
         self.transitions = Transitions(config, self.events, self.books, self._moves, self._place)
-        self._workers = {name: [0.0] * config.media_workers for name in self.instances}
+        self._media = MediaFlow(
+            config,
+            self.events,
+            self.books,
+            self._links,
+            scheduler,
+            instances=self.instances,
+            caches=caches,
+            place=self._place,
+        )
+        self._prefixes = None
+        if caches is not None:
+            caches.join(self._jobs, self.events.now_s)
+            self._prefixes = Prefixes(
+                self.events,
+                self._links,
+                self.instances,
+                caches,
+                kv_bytes_per_token=config.profile.kv_bytes_per_token,
+            )
         self._records: list[RequestRecord] = []
         self._counted = 0  # arrivals, starts and ends of prefills, decodes and picture decoding
         self._moved_s = 0.0  # when something was last dispatched or ended
@@ -75,6 +109,8 @@ class Cluster:
         assert not self._jobs
         assert not self.books.running
         assert not self.books.num_waiting()
+        if self._caches is not None:
+            self._caches.check_idle()
         for name, instance in self.instances.items():
             instance.check_integrity()
             instance.check_idle()
@@ -123,6 +159,8 @@ class Cluster:
     def _dispatch(self, placement: Placement) -> None:
         job = self._jobs[placement.request_id]
         work = job.work
+        if self.config.encoding == "blocking":
+            placement = with_one_encoder(placement)
         work.placement = placement
         work.outputs_at_dispatch = work.num_outputs
         work.is_prefilled = work.is_handed_over = False
@@ -140,70 +178,17 @@ class Cluster:
         if prefill.prefix_cache is not None and job.request.prefix:
             hit = prefill.prefix_cache.take(job.request.prefix, job.request.prefix_granule_tokens)
             job.computed = job.unsent_tokens = max(job.computed, min(hit, job.target_tokens - 1))
-        for index, encoder in enumerate(placement.encode):
-            self._start_media(self.instances[encoder], job, index)
+        if self._prefixes is not None:
+            self._prefixes.begin(job, placement)
+        self._media.start(job, placement)
         if not job.is_local:
             self.instances[placement.decode].lease(job, job.target_tokens)
         prefill.add_prefill(job)
 
-    def _start_media(self, encoder: Instance, job: Job, index: int) -> None:
-        """From the encoder's cache, or decoded on one of its host workers and then queued."""
-        ticket = (job, index, job.attempt)
-        if encoder.encoder_cache.take(job.request.pictures[index].digest):
-            job.preprocessed += 1
-            self._send_embedding(encoder, job, index)
-            return
-        pixels = job.work.media[index].pixels
-        workers = self._workers[encoder.instance_id]
-        ready_s = max(heappop(workers), self.events.time_s) + self.config.profile.encode.preprocess_s(pixels)
-        heappush(workers, ready_s)
-        self._counted += 2
-        self.events.at(ready_s, self._preprocessed, ticket)
-
-    def _preprocessed(self, ticket: _MediaTicket) -> None:
-        job, index, attempt = ticket
-        if job.is_outdated(attempt):
-            return
-        placement = _placement(job)
-        if self.config.discipline == "whole":
-            job.preprocessed += 1
-            self.instances[placement.prefill].wake()
-        else:
-            self.instances[placement.encode[index]].add_encode(job, index)
-
     # what instances tell
 
     def encoded(self, instance: Instance, job: Job, index: int, seconds: float) -> None:
-        self.scheduler.note_encode(instance.instance_id, job.work.media[index].num_tokens, seconds)
-        self._send_embedding(instance, job, index)
-
-    def _send_embedding(self, encoder: Instance, job: Job, index: int) -> None:
-        ticket = (job, index, job.attempt)
-        prefill = self.instances[_placement(job).prefill]
-        if prefill is encoder:
-            self._embedded(ticket)
-            return
-        num_tokens = job.work.media[index].num_tokens
-        there_s = self._links.embedding_s(encoder, prefill, self.events.time_s, num_tokens)
-        self.events.at(there_s, self._embedded, ticket)
-
-    def _embedded(self, ticket: _MediaTicket) -> None:
-        job, index, attempt = ticket
-        if job.is_outdated(attempt):
-            return
-        work = job.work
-        work.encoded.add(index)
-        self.books.note(work)
-        ready = job.ready
-        if len(work.encoded) == len(work.media):
-            job.encoded_s = self.events.time_s
-            job.go(RequestState.PREFILLING)
-            job.ready = job.target_tokens
-        elif not self.config.profile.is_simulation_only:
-            job.ready = _leading_tokens(job)
-        if job.ready > ready:
-            self.instances[_placement(job).prefill].wake()
-        self._place()  # an encoder has room again
+        self._media.encoded(instance, job, index, seconds)
 
     def chunk_done(self, instance: Instance, job: Job, num_tokens: int, start_s: float) -> None:
         job.unsent_tokens += num_tokens
@@ -222,6 +207,9 @@ class Cluster:
     def prefilled(self, instance: Instance, job: Job) -> None:
         now_s, work = self.events.time_s, job.work
         work.num_outputs = job.outputs
+        if self._caches is not None:
+            own_tokens = job.blocks * self.config.profile.block_tokens
+            self._caches.put_prompt(instance.instance_id, job, own_tokens)
         if job.first_token_s is None:
             job.first_token_s = now_s
             self.scheduler.note_first_token(work, now_s - work.arrival_s)
@@ -296,13 +284,19 @@ class Cluster:
         if state is RequestState.FINISHED:
             self.scheduler.note_finished(work, record.tpot_s or 0.0)
             self._intake.ended(job.outputs)
+        if self._caches is not None:
+            if state is RequestState.FINISHED:
+                self._caches.put_whole(_placement(job).decode, job)
+            self._caches.forget(job)
         del self._jobs[job.request.request_id]
         self._records.append(record)
 
     def _build(self, name: str) -> Instance:
         config = self.config
         kind = WholeInstance if config.discipline == "whole" else Instance
-        return kind(
+        if config.encoding == "blocking":
+            kind = BlockingInstance
+        instance = kind(
             name,
             config.profile,
             self.events,
@@ -312,6 +306,9 @@ class Cluster:
             prompt_order="text-first" if config.discipline == "text-first" else "arrival",
             encode_order="shortest" if config.discipline == "text-first" else "arrival",
         )
+        if self._caches is not None:
+            self._caches.add(name, lambda: instance.free_blocks * config.profile.block_tokens)
+        return instance
 
     def _book(self, instance: Instance) -> InstanceBook:
         profile = self.config.profile
@@ -327,17 +324,24 @@ class Cluster:
     def _result(self) -> RunResult:
         usage = {name: instance.usage for name, instance in self.instances.items()}
         steps = sum(each.num_steps + 2 * each.num_encodes for each in usage.values())
-        caches = [instance.prefix_cache for instance in self.instances.values()]
         return RunResult(
             records=tuple(self._records),
             spans=self.transitions.spans(self.events.time_s),
             usage=usage,
             duration_s=self.events.time_s,
-            num_events=self._counted + steps + 2 * self._links.num_transfers,
+            num_events=self._counted + self._media.num_preprocessed + steps + 2 * self._links.num_transfers,
             num_switches=self.transitions.reconciler.num_done,
             num_moves=self._moves.num_moves,
+            caches=self._cache_counts(),
+        )
+
+    def _cache_counts(self) -> CacheCounts:
+        if self._caches is not None:
+            return self._caches.counts
+        prefixes = [instance.prefix_cache for instance in self.instances.values()]
+        return CacheCounts(
             encoder_hits=sum(instance.encoder_cache.hits for instance in self.instances.values()),
-            prefix_hit_tokens=sum(cache.hit_tokens for cache in caches if cache is not None),
+            prefix_hit_tokens=sum(cache.hit_tokens for cache in prefixes if cache is not None),
         )
 
 
@@ -345,13 +349,3 @@ def _placement(job: Job) -> Placement:
     placement = job.work.placement
     assert placement is not None, "only of what was dispatched"
     return placement
-
-
-def _leading_tokens(job: Job) -> int:
-    """Of the pictures at the head of the prompt whose embeddings are there."""
-    tokens = 0
-    for index, item in enumerate(job.work.media):
-        if index not in job.work.encoded:
-            break
-        tokens += item.num_tokens
-    return tokens

@@ -8,6 +8,7 @@ from typing import Literal
 from core.profile import Profile
 
 Discipline = Literal["text-first", "chunked", "whole"]
+Encoding = Literal["non-blocking", "blocking"]
 
 
 class SimulationError(RuntimeError):
@@ -21,6 +22,7 @@ class ClusterConfig:
     instances: int
     profile: Profile
     discipline: Discipline = "text-first"
+    encoding: Encoding = "non-blocking"
     encoder_cache: bool = False
     prefix_cache: bool = False
     switch_s: float = 0.1  # from telling an instance what to play until it says that it does

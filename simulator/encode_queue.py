@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from coordinator.policy.work import MediaWork
 from core.costs import EncodeCosts
 from core.encode_order import SLICE_S, EncodeOrder, EncodeSchedule
 from core.encode_turns import EncodeTurns
@@ -36,10 +37,12 @@ class Part:
 class EncodeQueue:
     """Order and turns are those of core; items of an earlier attempt drop out."""
 
-    __slots__ = ("_costs", "_order", "_schedule", "_turns", "note_step")
+    __slots__ = ("_costs", "_order", "_preprocesses", "_schedule", "_turns", "note_step")
 
-    def __init__(self, costs: EncodeCosts, order: EncodeOrder) -> None:
+    def __init__(self, costs: EncodeCosts, order: EncodeOrder, *, preprocesses: bool = False) -> None:
+        """With `preprocesses` the device waits for the decoding of each."""
         self._costs = costs
+        self._preprocesses = preprocesses
         self._order: EncodeOrder = order
         self._schedule: EncodeSchedule[Item] = EncodeSchedule(
             costs.encode_s, most_tokens=MOST_TOKENS, order=order
@@ -56,8 +59,8 @@ class EncodeQueue:
         return self._turns.is_encode_next(is_text_ready)
 
     def add(self, job: Job, index: int, now_s: float) -> None:
-        num_tokens = job.work.media[index].num_tokens
-        self._schedule.add(Item(job, index, job.attempt, num_tokens, now_s, self._costs.encode_s(num_tokens)))
+        item = job.work.media[index]
+        self._schedule.add(Item(job, index, job.attempt, item.num_tokens, now_s, self._seconds(item)))
 
     def next(self) -> Part | None:
         """What is encoded now, at least one item of it still wanted; None if none waits any more."""
@@ -71,3 +74,7 @@ class EncodeQueue:
             for item in part.items:
                 self._schedule.drop(item)
         return None
+
+    def _seconds(self, item: MediaWork) -> float:
+        seconds = self._costs.encode_s(item.num_tokens)
+        return seconds + self._costs.preprocess_s(item.pixels) if self._preprocesses else seconds

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from bisect import insort
 from collections import deque
+from collections.abc import Iterable
 
 from coordinator.policy.work import Work
 from core.costs import StepShape
@@ -54,7 +55,6 @@ class Instance:
         self.batch = DecodeBatch(profile.block_tokens)
         self.prefills: list[Job] = []  # in order of arrival
         self.out_free_s = self.in_free_s = 0.0  # when its links are free again
-        self._block_tokens = profile.block_tokens
         self._events = events
         self._listener = listener
         self._prompt_order: PromptOrder = prompt_order
@@ -153,9 +153,7 @@ class Instance:
         held += sum(job.blocks for job in self.prefills)
         held += sum(self._blocks(kv_tokens) for _, kv_tokens in self._joining)
         held += self._planned_blocks if self._phase != _IDLE else 0
-        assert 0 <= self.free_blocks <= self.total_blocks - held, (
-            f"{self.instance_id}: {self.free_blocks} free"
-        )
+        assert 0 <= self.free_blocks <= self.total_blocks - held, f"{self.instance_id}: {self.free_blocks}"
 
     def check_idle(self) -> None:
         """Raises AssertionError if anything is left here."""
@@ -171,9 +169,8 @@ class Instance:
         self._phase = _BUSY
         while self._leaving:
             self._let_leave(self._leaving.popleft())
-        joining = self._joining
-        while joining and self._can_join():
-            self.batch.add(*joining.popleft())
+        while self._joining and self._can_join():
+            self.batch.add(*self._joining.popleft())
         part = self._encodes.next() if self._encodes.has_work and self._is_encode_next() else None
         if part is None:
             self._step()
@@ -188,6 +185,10 @@ class Instance:
     def _wants_step_first(self) -> bool:
         is_text_first = self._prompt_order == "text-first"
         return is_text_first and is_text_ready(self.prefills, lambda job: self._fits(job, self.batch.size))
+
+    def _line(self) -> Iterable[Job]:
+        """Prompts whose turn it is, if nothing is missing for them."""
+        return self.prefills
 
     def _can_join(self) -> bool:
         return self.batch.size < self.profile.max_sequences
@@ -230,7 +231,7 @@ class Instance:
         def admit(job: Job, kept: Job | None) -> bool:
             return not is_short and self._admit(job, num_decodes, kept)
 
-        self._chunks = choose_chunks(self.prefills, most - num_decodes, most, admit, self._prompt_order)
+        self._chunks = choose_chunks(self._line(), most - num_decodes, most, admit, self._prompt_order)
         return self._chunks
 
     def _admit(self, job: Job, num_decodes: int, kept: Job | None = None) -> bool:
@@ -261,13 +262,12 @@ class Instance:
 
     def _launch(self, shape: StepShape, before_s: float = 0.0) -> None:
         """Runs a step of that shape, `before_s` after now."""
-        events, usage = self._events, self.usage
         seconds = self.profile.step.step_s(shape)
-        self._shape, self._start_s = shape, events.time_s + before_s
-        usage.step_s += seconds
-        usage.num_steps += 1
+        self._shape, self._start_s = shape, self._events.time_s + before_s
+        self.usage.step_s += seconds
+        self.usage.num_steps += 1
         self._encodes.note_step(seconds)
-        events.at(self._start_s + seconds, self._step_ended, seconds)
+        self._events.at(self._start_s + seconds, self._step_ended, seconds)
 
     def _step_ended(self, seconds: float) -> None:
         self._planned_blocks = 0
@@ -356,15 +356,14 @@ class Instance:
         self._turn()
 
     def _end_finished(self) -> None:
-        batch = self.batch
-        for job in batch.finished():
-            self.release(self._blocks(batch.remove(job)))
+        for job in self.batch.finished():
+            self.release(self._blocks(self.batch.remove(job)))
             self._listener.finished(self, job)
 
     # blocks
 
     def _blocks(self, num_tokens: int) -> int:
-        return -(-num_tokens // self._block_tokens)
+        return -(-num_tokens // self.profile.block_tokens)
 
     def _grant(self) -> None:
         while (first := self._leases.first()) is not None and self.take_blocks(first[1]):

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from itertools import accumulate
+
 from coordinator.policy.capacity import Capacity
 from coordinator.policy.expectation import OutputExpectation
 from coordinator.policy.view import EMBEDDING_BLOCK_TOKENS
@@ -13,8 +16,12 @@ from simulator.workload.request import Picture, Request
 class Intake:
     """Counts tokens and predicts device times from the profile, as the coordinator does on arrival."""
 
-    def __init__(self, profile: Profile, expectation: OutputExpectation) -> None:
+    def __init__(
+        self, profile: Profile, expectation: OutputExpectation, *, locates_media: bool = False
+    ) -> None:
+        """With `locates_media` it says where in the prompt the pictures end, for caches."""
         self._profile = profile
+        self._locates_media = locates_media
         self._expectation = expectation
         self._media_known: dict[tuple[int, int, int | None], MediaWork] = {}  # by size: sizes repeat
         pool = profile.kv_tokens // profile.block_tokens * profile.block_tokens
@@ -25,6 +32,8 @@ class Intake:
         profile, pictures = self._profile, request.pictures
         media = tuple(map(self._media, pictures)) if pictures else ()
         media_tokens = _num_tokens(media) if media else 0
+        if media and self._locates_media:
+            media = _located(media)
         return Work(
             request_id=request.request_id,
             arrival_s=request.arrival_s,
@@ -62,6 +71,12 @@ class Intake:
 
 def _num_tokens(media: tuple[MediaWork, ...]) -> int:
     return sum([item.num_tokens for item in media])
+
+
+def _located(media: tuple[MediaWork, ...]) -> tuple[MediaWork, ...]:
+    """Pictures come first in the prompt."""
+    ends = accumulate(item.num_tokens for item in media)
+    return tuple(replace(item, end_token=end) for item, end in zip(media, ends, strict=True))
 
 
 def embedding_blocks_of(profile: Profile) -> int:

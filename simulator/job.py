@@ -23,6 +23,7 @@ class Job:
         "finished_s",
         "first_token_s",
         "has_lease",
+        "is_pulling",
         "is_recomputing",
         "joined_context",
         "joined_outputs",
@@ -32,6 +33,7 @@ class Job:
         "membership",
         "order",
         "outputs",
+        "prefix_tokens",
         "preprocessed",
         "ready",
         "request",
@@ -56,6 +58,8 @@ class Job:
         self.preprocessed = 0
         self.blocks = 0
         self.is_recomputing = False
+        self.prefix_tokens = 0  # of `computed`, taken from caches
+        self.is_pulling = False  # some of these are on their way here
         self.unsent_tokens = 0  # computed, not on their way to the decoder yet
         self.kv_there_s = 0.0  # when what was sent so far has arrived
         # on the decode instance
@@ -76,7 +80,8 @@ class Job:
         self.target_tokens = self.work.computed_tokens
         self.computed = self.unsent_tokens = side_tokens
         self.ready = self.target_tokens if not self.work.media else side_tokens
-        self.preprocessed = 0
+        self.preprocessed = self.prefix_tokens = 0
+        self.is_pulling = False
         self.has_lease = False
         self.leased_blocks = 0
 
@@ -95,7 +100,7 @@ class Job:
     @property
     def num_ready(self) -> int:
         """Tokens to compute that nothing is missing for."""
-        return self.ready - self.computed
+        return 0 if self.is_pulling else self.ready - self.computed
 
     @property
     def is_started(self) -> bool:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from core.lifecycle import RequestState
+from simulator.cache_counts import CacheCounts
 from simulator.result import RequestRecord, RoleSpan, RunResult
 from simulator.scenario import Target
 
@@ -48,8 +49,7 @@ class Summary:
     num_switches: int
     num_moves: int
     num_preemptions: int
-    encoder_hits: int
-    prefix_hit_tokens: int
+    caches: CacheCounts
     duration_s: float
     num_events: int
     spans: tuple[RoleSpan, ...]  # what each instance played when
@@ -113,8 +113,7 @@ def summarize(
         num_switches=result.num_switches,
         num_moves=result.num_moves,
         num_preemptions=sum(use.num_preemptions for use in result.usage.values()),
-        encoder_hits=result.encoder_hits,
-        prefix_hit_tokens=result.prefix_hit_tokens,
+        caches=result.caches,
         duration_s=result.duration_s,
         num_events=result.num_events,
         spans=result.spans,

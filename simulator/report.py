@@ -37,6 +37,20 @@ class Point:
 
 
 @dataclass(frozen=True, slots=True)
+class Spared:
+    """What caches spared one policy set at one offered rate; means over seeds."""
+
+    case: str
+    variant: str
+    policy_set: str
+    rate_rps: float
+    encoder_hits: float
+    skipped_encodes: float
+    prefix_hit_tokens: float
+    pulled_bytes: float
+
+
+@dataclass(frozen=True, slots=True)
 class Best:
     """The highest rate at which enough requests met their targets, over seeds."""
 
@@ -75,6 +89,17 @@ def points(outcomes: Sequence[Outcome], rates_of: Callable[[str], Sequence[float
         if len(runs := _runs(group, rate)) == len(group)
         for source in runs[0].latencies
     ]
+
+
+def spared(outcomes: Sequence[Outcome], rates_of: Callable[[str], Sequence[float]]) -> list[Spared]:
+    """As `points`, of the sets whose caches spared anything."""
+    rows = [
+        _spared(group[0], rate, runs)
+        for group in _by_set(outcomes)
+        for rate in rates_of(group[0].case)
+        if len(runs := _runs(group, rate)) == len(group)
+    ]
+    return [each for each in rows if each.encoder_hits or each.skipped_encodes or each.prefix_hit_tokens]
 
 
 def best(outcomes: Sequence[Outcome]) -> list[Best]:
@@ -191,4 +216,17 @@ def _point(first: Outcome, rate_rps: float, runs: Sequence[Summary], source: str
         num_switches=mean(run.num_switches for run in runs),
         num_moves=mean(run.num_moves for run in runs),
         cost_per_1000=over_seeds(lambda run: run.cost_per_1000),
+    )
+
+
+def _spared(first: Outcome, rate_rps: float, runs: Sequence[Summary]) -> Spared:
+    return Spared(
+        case=first.case,
+        variant=first.variant,
+        policy_set=first.policy_set,
+        rate_rps=rate_rps,
+        encoder_hits=mean(run.caches.encoder_hits for run in runs),
+        skipped_encodes=mean(run.caches.skipped_encodes for run in runs),
+        prefix_hit_tokens=mean(run.caches.prefix_hit_tokens for run in runs),
+        pulled_bytes=mean(run.caches.pulled_bytes for run in runs),
     )

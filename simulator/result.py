@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from core.lifecycle import RequestState
+from simulator.cache_counts import CacheCounts
 from simulator.job import Job
 from simulator.usage import Usage
 
@@ -84,5 +85,4 @@ class RunResult:
     num_events: int
     num_switches: int
     num_moves: int
-    encoder_hits: int
-    prefix_hit_tokens: int
+    caches: CacheCounts

@@ -13,7 +13,7 @@ from coordinator.policy.scheduler import Slo
 from core.profile import Profile, ProfileError
 from core.profile_file import load_profile
 from core.record import RecordError
-from simulator.config import Discipline
+from simulator.config import Discipline, Encoding
 from simulator.records import decode_partly
 from simulator.schedulers import check_policy
 from simulator.variants import Variant
@@ -47,6 +47,8 @@ class SetSpec:
     discipline: Discipline | None = None
     encoder_cache: bool = False
     prefix_cache: bool = False
+    unified_cache: bool = False  # one for both, over all instances, that policies know of
+    encoding: Encoding = "non-blocking"
     variants: tuple[str, ...] = ()  # in which it is run, unless asked for; empty: in all
     seeds: tuple[int, ...] = ()  # likewise; empty: the scenario's
 
@@ -218,6 +220,11 @@ def _check_set(key: str, spec: SetSpec) -> None:
     if spec.discipline == "whole" and spec.policy_name not in ("coupled", "replicas"):
         problem = '"whole" is for policies "coupled" and "replicas": it encodes in the prompt\'s pass'
         raise RecordError(f"{key}.discipline", problem)
+    if spec.unified_cache and (spec.encoder_cache or spec.prefix_cache):
+        raise RecordError(f"{key}.unified_cache", "is both caches in one: leave out the others")
+    for name, is_set in (("unified_cache", spec.unified_cache), ("encoding", spec.encoding == "blocking")):
+        if is_set and spec.engine_discipline == "whole":
+            raise RecordError(f"{key}.{name}", 'is not for discipline "whole"')
 
 
 def _check_case(key: str, case: CaseSpec, scenario: Scenario, path: Path) -> None:

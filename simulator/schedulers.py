@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from coordinator.policy.pieces import pieces_without
 from coordinator.policy.scheduler import Scheduler, Slo
 from coordinator.policy.sets import POLICY_SETS, make_scheduler
+from coordinator.policy.warmth import WarmthSource
 from core.profile import Profile
 
 
@@ -19,5 +20,11 @@ def check_policy(name: str, without: Sequence[str]) -> None:
         raise ValueError(f"policy {name!r} has no pieces to switch off")
 
 
-def build_scheduler(name: str, without: Sequence[str], profile: Profile, slo: Slo) -> Scheduler:
-    return make_scheduler(name, profile, slo, without=without)
+def build_scheduler(
+    name: str,
+    without: Sequence[str],
+    profile: Profile,
+    slo: Slo,
+    warmth: WarmthSource | None = None,
+) -> Scheduler:
+    return make_scheduler(name, profile, slo, without=without, warmth=warmth)

@@ -18,6 +18,7 @@ from simulator.result import RunResult
 from simulator.scenario import CaseSpec, Scenario, SetSpec, aims, case_profile, narrowed
 from simulator.schedulers import build_scheduler
 from simulator.search import best_rate
+from simulator.unified import UnifiedCache
 from simulator.variants import Variant
 from simulator.workload.errors import WorkloadError
 from simulator.workload.request import Request
@@ -144,8 +145,9 @@ def simulate(
     scenario: Scenario, case: CaseSpec, policy_set: SetSpec, profile: Profile, requests: Sequence[Request]
 ) -> RunResult:
     """One run; what it leaves behind is checked to be nothing."""
-    scheduler = build_scheduler(policy_set.policy_name, policy_set.without, profile, aims(case))
-    return simulate_under(scheduler, scenario, policy_set, profile, requests)
+    caches = UnifiedCache(profile) if policy_set.unified_cache else None
+    scheduler = build_scheduler(policy_set.policy_name, policy_set.without, profile, aims(case), caches)
+    return simulate_under(scheduler, scenario, policy_set, profile, requests, caches=caches)
 
 
 def simulate_under(
@@ -154,6 +156,8 @@ def simulate_under(
     engine: SetSpec,
     profile: Profile,
     requests: Sequence[Request],
+    *,
+    caches: UnifiedCache | None = None,
 ) -> RunResult:
     """As `simulate`, under a scheduler of the caller's on the engine of a set."""
     spec = scenario.cluster
@@ -161,13 +165,14 @@ def simulate_under(
         instances=spec.instances,
         profile=profile,
         discipline=engine.engine_discipline,
+        encoding=engine.encoding,
         encoder_cache=engine.encoder_cache,
         prefix_cache=engine.prefix_cache,
         switch_s=spec.switch_s,
         control_s=spec.control_s,
         media_workers=spec.media_workers,
     )
-    cluster = Cluster(config, scheduler, requests)
+    cluster = Cluster(config, scheduler, requests, caches)
     result = cluster.run()
     cluster.check_idle()
     return result

@@ -10,7 +10,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from simulator.report import Best, Comparison, Point, best, compare, points
+from simulator.report import Best, Comparison, Point, Spared, best, compare, points, spared
 
 if TYPE_CHECKING:
     from simulator.scenario import Scenario
@@ -20,12 +20,14 @@ _PIPE_WIDTH = 250  # so that lines stay whole for other programs
 
 
 def show(scenario: Scenario, outcomes: Sequence[Outcome]) -> None:
-    """Latencies and goodput by rate, the best rate by scale of the targets, published figures beside ours."""
+    """Latencies and goodput by rate, what caches spared, best rates, published figures beside ours."""
     console = Console(highlight=False, width=None if sys.stdout.isatty() else _PIPE_WIDTH)
     rates = {case.name: scenario.rates(case) for case in scenario.cases}
     seeds = len({each.seed for each in outcomes})
     console.print(f"{scenario.title}: {scenario.cluster.instances} instances, means over {seeds} seeds")
     console.print(rate_table(points(outcomes, rates.__getitem__)))
+    if rows := spared(outcomes, rates.__getitem__):
+        console.print(spared_table(rows))
     console.print(best_table(best(outcomes), scenario.attainment))
     if comparisons := compare(scenario, outcomes):
         console.print(comparison_table(comparisons))
@@ -70,6 +72,17 @@ def rate_table(rows: Sequence[Point]) -> Table:
             f"{row.num_moves:.0f}",
             _number(row.cost_per_1000, 1, 3),
         )
+    return table
+
+
+def spared_table(rows: Sequence[Spared]) -> Table:
+    table = _table("case", "variant", "set")
+    for header in ("req/s", "embeddings cached", "encodes skipped", "tokens cached", "pulled MB"):
+        table.add_column(header, justify="right")
+    for row in rows:
+        counts = row.encoder_hits, row.skipped_encodes, row.prefix_hit_tokens, row.pulled_bytes / 1e6
+        cells = (f"{count:,.0f}" for count in counts)
+        table.add_row(row.case, row.variant, row.policy_set, f"{row.rate_rps:g}", *cells)
     return table
 
 

@@ -40,12 +40,10 @@ class StartRows:
     def _find(self, reuse: Reuse, columns: Columns) -> Ints:
         """For all rows of the columns; adds to the different ones."""
         which = np.zeros(len(columns.ids), dtype=np.int64)
-        numbers = {0: 0}  # of starts, by tokens
-        own = list(map(columns.row, reuse.own)), list(reuse.own.values())
-        for amount in set(own[1]) - {0}:
-            numbers[amount] = len(self.different)
-            self.different.append(reuse.start(amount))
-        which[own[0]] = [numbers[amount] for amount in own[1]]
+        amounts = sorted({0, *reuse.own.values()})
+        self.different = [reuse.start(amount) for amount in amounts]
+        own_tokens = np.fromiter(reuse.own.values(), np.int64, len(reuse.own))
+        which[list(map(columns.row, reuse.own))] = np.searchsorted(amounts, own_tokens)
         for name, kept in reuse.kept.items():
             row = columns.row(name)
             which[row] = len(self.different)

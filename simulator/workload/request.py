@@ -32,3 +32,4 @@ class Request:
     source: str = "text"  # which kind of traffic it is: what targets and figures are grouped by
     prefix: tuple[int, ...] = ()  # hashes of the prompt's leading granules
     prefix_granule_tokens: int = 512
+    made: tuple[int, ...] = ()  # hashes of the granules after those, which the answer fills

@@ -8,22 +8,27 @@ from pathlib import Path
 from simulator.workload.bursts import BurstSpec, with_burst
 from simulator.workload.errors import WorkloadError, check
 from simulator.workload.mix import MixSpec, mix
+from simulator.workload.repeats import RepeatSpec, with_repeats
 from simulator.workload.request import Request
 from simulator.workload.trace import TraceSpec, compress, load, mean_rate_rps
 
 
 @dataclass(frozen=True, slots=True)
 class WorkloadSpec:
-    """Exactly one of mix and trace, and bursts over it. Bursts are in seconds of the compressed time."""
+    """Exactly one of mix and trace, and bursts over it, in seconds of the compressed time.
+
+    `repeats` None: the same pictures come again only where the mix or the trace says so.
+    """
 
     mix: MixSpec | None = None
     trace: TraceSpec | None = None
     bursts: tuple[BurstSpec, ...] = ()
+    repeats: RepeatSpec | None = None
 
     def check(self) -> None:
         """Raises WorkloadError naming the key."""
         check((self.mix is None) != (self.trace is None), "mix", "there should be either mix or trace")
-        parts = [("mix", self.mix), ("trace", self.trace)]
+        parts = [("mix", self.mix), ("trace", self.trace), ("repeats", self.repeats)]
         parts += [(f"bursts[{at}]", burst) for at, burst in enumerate(self.bursts)]  # type: ignore[misc]
         for name, part in parts:
             if part is not None:
@@ -60,5 +65,7 @@ class Workload:
             requests = mix(self._spec.mix, rate_rps, self._seed)
         for number, burst in enumerate(self._spec.bursts):
             requests = with_burst(requests, burst, rate_rps, self._seed, number)
+        if self._spec.repeats is not None:
+            requests = with_repeats(requests, self._spec.repeats, self._seed)
         check(bool(requests), "rate_rps", f"{rate_rps:g} gives no request in that time")
         return requests

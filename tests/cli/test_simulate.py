@@ -32,6 +32,18 @@ def test_tables_show_every_set_and_rate(scenario: Path) -> None:
         assert word in out
 
 
+def test_tables_show_what_caches_spared(tmp_path: Path) -> None:
+    write_profile(ROUND, tmp_path / "round.json")
+    with_caches = SCENARIO.replace('discipline = "whole"', "unified_cache = true")
+    repeated = with_caches.replace("slo.text", "workload.repeats = { share = 0.9, most = 2 }\nslo.text")
+    (tmp_path / "s.toml").write_text(repeated)
+    code, out, _ = simulate(tmp_path / "s.toml", "--set", "coupled")
+    assert code == 0
+    assert "embeddings cached" in out
+    code, out, _ = simulate(tmp_path / "s.toml", "--set", "halves")
+    assert "embeddings cached" not in out  # it has none
+
+
 def test_json_holds_outcomes_and_references(scenario: Path) -> None:
     code, out, _ = simulate(scenario, "--json", "--set", "coupled", "--seed", 3)
     found = json.loads(out)

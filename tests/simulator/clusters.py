@@ -6,13 +6,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from coordinator.policy.scheduler import Slo
+from coordinator.policy.sets import make_scheduler
+from coordinator.policy.view import Placement
 from core.profile import Profile
 from simulator.cluster import Cluster
 from simulator.config import ClusterConfig
 from simulator.result import RunResult
+from simulator.unified import UnifiedCache
 from simulator.workload.request import Picture, Request
 from tests.simulator.profiles import ROUND
-from tests.simulator.schedulers import PlanScheduler
+from tests.simulator.schedulers import PlanScheduler, SaidScheduler
 
 Plans = Sequence[tuple[float, Mapping[str, str]]]
 
@@ -36,13 +40,30 @@ def picture(
 def cluster(
     requests: Sequence[Request], plans: Plans = (), instances: int = 1, **config: Any
 ) -> tuple[Cluster, PlanScheduler]:
-    """With no control delay and no picture decoding unless asked for."""
+    """With no control delay and no picture decoding unless asked for.
+
+    `said`: where requests go; else the least loaded instances are taken.
+    """
     profile: Profile = config.pop("profile", ROUND)
     if not config.pop("host_time", False):
         profile = replace(profile, encode=replace(profile.encode, per_pixel_s=0.0))
-    scheduler = PlanScheduler(*plans)
+    said: Mapping[str, Placement] | None = config.pop("said", None)
+    scheduler = PlanScheduler(*plans) if said is None else SaidScheduler(said, *plans)
+    caches = UnifiedCache(profile) if config.pop("unified", False) else None
     config = {"control_s": 0.0, **config}
-    return Cluster(ClusterConfig(instances, profile, **config), scheduler, requests), scheduler
+    return Cluster(ClusterConfig(instances, profile, **config), scheduler, requests, caches), scheduler
+
+
+def run_aware(
+    policy: str, requests: Sequence[Request], instances: int = 1, profile: Profile = ROUND, **config: Any
+) -> RunResult:
+    """Under the coordinator's policies, which know what the unified cache holds."""
+    caches = UnifiedCache(profile)
+    scheduler = make_scheduler(policy, profile, Slo(1.0, 0.5), warmth=caches)
+    simulated = Cluster(ClusterConfig(instances, profile, **config), scheduler, requests, caches)
+    result = simulated.run()
+    simulated.check_idle()
+    return result
 
 
 def run(requests: Sequence[Request], plans: Plans = (), instances: int = 1, **config: Any) -> RunResult:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 from coordinator.policy.books import Books, InstanceBook
 from coordinator.policy.decisions import DecisionRing
@@ -52,6 +53,21 @@ class PlanScheduler:
 
     def note_finished(self, work: Work, tpot_s: float) -> None:
         self.finished += 1
+
+
+class SaidScheduler(PlanScheduler):
+    """Every request goes where a test says, as it arrives."""
+
+    def __init__(self, said: Mapping[str, Placement], *plans: tuple[float, Mapping[str, str]]) -> None:
+        super().__init__(*plans)
+        self._said = said
+
+    def place(self, books: Books, now_s: float) -> Placement | None:
+        for group in (ModalityGroup.TEXT, ModalityGroup.MULTIMODAL):
+            work = books.first_waiting(group)
+            if work is not None:
+                return replace(self._said[work.request_id], request_id=work.request_id, at_s=now_s)
+        return None
 
 
 def _assignment(what: str) -> Assignment:

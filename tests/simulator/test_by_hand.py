@@ -145,7 +145,7 @@ def test_encoding_is_put_off_for_text_once() -> None:
 def test_a_known_picture_costs_no_encoding() -> None:
     twice = [picture("a", digest=7), picture("b", 1.0, digest=7)]
     result = run(twice, encoder_cache=True)
-    assert result.encoder_hits == 1
+    assert result.caches.encoder_hits == 1
     assert result.records[1].ttft_s == about(0.0376)
     assert run(twice).records[1].ttft_s == about(0.1076)
 
@@ -153,7 +153,7 @@ def test_a_known_picture_costs_no_encoding() -> None:
 def test_a_known_prefix_costs_no_prefill() -> None:
     known = {"prefix": (1, 2), "prefix_granule_tokens": 100}
     result = run([text("a", tokens=250, **known), text("b", 1.0, tokens=250, **known)], prefix_cache=True)
-    assert result.prefix_hit_tokens == 200
+    assert result.caches.prefix_hit_tokens == 200
     assert [record.ttft_s for record in result.records] == [about(0.026), about(0.011)]
 
 

@@ -64,6 +64,9 @@ modes = st.sampled_from(
     [
         {},
         {"encoder_cache": True},
+        {"unified": True},
+        {"unified": True, "encoding": "blocking", "host_time": True},
+        {"encoding": "blocking"},
         {"discipline": "chunked"},
         {"media_workers": 1, "host_time": True},
         {"control_s": 0.01},
@@ -112,7 +115,8 @@ def test_prompts_beyond_the_blocks_wait_on_their_replica_in_order(discipline: An
 
 def replicas(workload: list[Request], instances: int, *, profile: Any, **config: Any) -> RunResult:
     config = {"control_s": 0.0, **config}
-    config.pop("host_time", None)
+    for name in ("host_time", "unified"):
+        config.pop(name, None)
     scheduler = schedulers.build_scheduler("replicas", (), profile, Slo(1.0, 0.1))
     simulated = Cluster(ClusterConfig(instances, profile, **config), scheduler, workload)
     result = simulated.run()

@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 
 from core.lifecycle import RequestState
+from simulator.cache_counts import CacheCounts
 from simulator.metrics import meets, spread, summarize
 from simulator.result import RequestRecord, RunResult
 from simulator.scenario import Target
@@ -31,7 +32,7 @@ TARGET = Target(ttft_s=0.5, tpot_s=0.1)
 
 def result(*records: RequestRecord) -> RunResult:
     usage = {"i0": Usage(encode_s=1.0, step_s=2.0), "i1": Usage()}
-    return RunResult(records, (), usage, 10.0, 100, 2, 1, 0, 0)
+    return RunResult(records, (), usage, 10.0, 100, 2, 1, CacheCounts())
 
 
 def test_both_targets_must_be_met() -> None:

@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 
 from core.lifecycle import RequestState
+from simulator.cache_counts import CacheCounts
 from simulator.metrics import summarize
-from simulator.report import best, compare, points
+from simulator.report import best, compare, points, spared
 from simulator.result import RequestRecord, RunResult
 from simulator.scenario import Scenario, Target, narrowed
 from simulator.sweep import Outcome, tasks
@@ -24,7 +25,7 @@ def outcome(
     record = RequestRecord(
         "a", "text", False, RequestState.FINISHED, 100, 11, 0.0, 0.0, None, ttft_s, ttft_s + 1, 0, 0
     )
-    result = RunResult((record,), (), {"i0": Usage()}, 1.0, 1, seed, 0, 0, 0)
+    result = RunResult((record,), (), {"i0": Usage()}, 1.0, 1, seed, 0, CacheCounts(3, 2, seed, 800))
     runs = tuple(summarize(result, rate, {"text": Target(1.0, 1.0)}) for rate in (1.0, 2.0))
     return Outcome("one", variant, policy_set, seed, runs, {1.0: best_rps})
 
@@ -44,6 +45,12 @@ def test_points_are_means_over_seeds() -> None:
     ]
     assert rows[0].ttft_p50_s == pytest.approx(0.3)
     assert rows[0].num_switches == pytest.approx(1.5)
+
+
+def test_what_caches_spared_is_a_mean_over_seeds() -> None:
+    (row, _) = spared([outcome("coupled", 0.2, 1.0), outcome("coupled", 0.4, 1.0, 2)], lambda _: (1.0, 2.0))
+    counts = row.encoder_hits, row.skipped_encodes, row.prefix_hit_tokens, row.pulled_bytes
+    assert counts == (3, 2, 1.5, 800)
 
 
 def test_best_gives_mean_and_range() -> None:

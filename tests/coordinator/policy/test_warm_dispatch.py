@@ -5,10 +5,14 @@ from dataclasses import replace
 import pytest
 
 from coordinator.policy.cost_model import CostModel
+from coordinator.policy.lateness import ServiceTime
 from coordinator.policy.scheduler import Slo
 from coordinator.policy.sets import make_scheduler
+from coordinator.policy.turns import FairTurns
+from coordinator.policy.view import Placement
 from coordinator.policy.warmth import Warmth
 from core.costs import MoveCosts
+from core.stages import ModalityGroup
 from tests.coordinator.policy.cluster import PROFILE, books_of, instance, pictures, text
 from tests.coordinator.policy.driver import apply, dispatched
 from tests.coordinator.policy.warm import KnownWarmth
@@ -161,3 +165,25 @@ def test_a_blocked_request_is_looked_at_again_when_caches_changed():
 def _sole(emp, books, work):
     books.queue(work)
     return emp.place(books, 0.0)
+
+
+def test_turns_and_service_times_count_what_is_left():
+    """A group whose work caches have had its turn cheaply."""
+    books = books_of(instance("i0"))
+    for work in (text("t", prompt=2000), pictures("m")):
+        books.queue(work)
+    taken, spared = pictures("x"), {"held": frozenset({0}), "prefix_tokens": 800}
+    cold = Placement("x", ("i0",), "i0", "i0", 0.0)
+    warm = replace(cold, saved_s=0.9 * taken.prefill_s, **spared)
+    first = {}
+    for name, placement in (("cold", cold), ("warm", warm)):
+        turns = FairTurns()
+        turns.took(text("u", prompt=400), placement=cold)
+        turns.took(taken, placement)
+        first[name] = turns.order(books)[0]
+    assert first == {"cold": ModalityGroup.TEXT, "warm": ModalityGroup.MULTIMODAL}
+    taken.placement = warm
+    service = ServiceTime(2.0)
+    for _ in range(8):
+        service.note(taken, 0.5)
+    assert service.least_s == pytest.approx(0.5 - 0.1 * taken.prefill_s)

@@ -77,6 +77,36 @@ def test_compression_changes_nothing_but_time() -> None:
     assert [each.text_tokens for each in fast] == [each.text_tokens for each in requests]
 
 
+def conversation(folder: Path, *turns: tuple[int, int, list[int]]) -> list[tuple[int, ...]]:
+    """What answers are taken to have made."""
+    lines = [
+        {"timestamp": at, "input_length": prompt, "output_length": output, "hash_ids": hashes}
+        for at, (prompt, output, hashes) in enumerate(turns)
+    ]
+    (folder / "m.jsonl").write_text("\n".join(map(json.dumps, lines)) + "\n")
+    return [each.made for each in loaded("mooncake", "m.jsonl", folder)]
+
+
+def test_mooncakes_answers_fill_blocks_of_the_next_turn(tmp_path: Path) -> None:
+    first, second = (1100, 600, [0, 1, 2]), (2100, 10, [0, 1, 5, 6, 7])
+    assert conversation(tmp_path, first, second) == [(5,), ()]
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        (1600, 10, [0, 1, 5, 6]),  # too short to have the answer in it
+        (2100, 10, [0, 8, 5, 6, 7]),  # begins otherwise
+    ],
+)
+def test_other_prompts_do_not_go_on_with_an_answer(tmp_path: Path, other: tuple[int, int, list[int]]) -> None:
+    assert conversation(tmp_path, (1100, 600, [0, 1, 2]), other) == [(), ()]
+
+
+def test_all_share_mooncakes_first_block(tmp_path: Path) -> None:
+    assert conversation(tmp_path, (600, 600, [0, 1]), (2100, 10, [0, 2, 3, 4, 5])) == [(), ()]
+
+
 LLM = "TIMESTAMP,ContextTokens,GeneratedTokens\n"
 ROW = "2023-11-16 18:17:03.9799600,4808,10\n"
 

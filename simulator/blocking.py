@@ -1,0 +1,24 @@
+"""The engine of servers whose requests wait for each other's encoding."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from itertools import takewhile
+from typing import Any
+
+from simulator.encode_queue import EncodeQueue
+from simulator.instance import Instance
+from simulator.job import Job
+
+
+class BlockingInstance(Instance):
+    """Pictures are decoded between steps, and encoded in order of arrival before a step; prompts wait in one
+    line: none passes one before it whose embeddings are not all there.
+    """
+
+    def __init__(self, *arguments: Any, **settings: Any) -> None:
+        super().__init__(*arguments, **{**settings, "prompt_order": "arrival", "encode_order": "arrival"})
+        self._encodes = EncodeQueue(self.profile.encode, "arrival", preprocesses=True)
+
+    def _line(self) -> Iterable[Job]:
+        return takewhile(lambda job: job.num_ready > 0, self.prefills)
