@@ -7,6 +7,7 @@ from benchmarks.encoding.cases import COMPUTED, EMULATED
 from benchmarks.encoding.files import FORMATS, make_file
 from benchmarks.encoding.ideal import ideal_ttft_s, share_of_saving
 from benchmarks.encoding.pipelined import RATIOS, with_ratio
+from core.encode_order import SLICE_S
 from core.profile_file import load_profile
 from stage_servers.engine.media import decode_picture
 
@@ -44,7 +45,7 @@ def test_small_pictures_are_small_and_large_ones_large() -> None:
         profile.encode.encode_s(profile.media.media_tokens(*px))
         for px in (case.probe.picture_px, case.storm.picture_px)
     )
-    assert small < 0.02 < 10 * small < large
+    assert small < SLICE_S < 10 * small < large
     assert all(each.groups for each in (EMULATED[0], *COMPUTED))
 
 
