@@ -105,7 +105,7 @@ def answer(model: Model, question: Question) -> list[int]:
 async def pair(model: Model, question: Question, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Pair]:
     counted = Counted()
     counted.go.set()
-    encode = model.encode
+    encode_in_parts = model.encode_in_parts
 
     async def pull(*_: object) -> bytes:
         counted.pulls += 1
@@ -114,12 +114,12 @@ async def pair(model: Model, question: Question, monkeypatch: pytest.MonkeyPatch
             raise counted.error
         return question.pictures[0]
 
-    def counting(inputs: Sequence[Any]) -> list[torch.Tensor]:
+    def counting(inputs: Sequence[Any], num_parts: int) -> Any:
         counted.encodes += len(inputs)
-        return encode(inputs)
+        return encode_in_parts(inputs, num_parts)
 
     monkeypatch.setattr(MediaPuller, "pull", pull)
-    monkeypatch.setattr(model, "encode", counting)
+    monkeypatch.setattr(model, "encode_in_parts", counting)
     async with AsyncExitStack() as stack:
         encoder, prefill = [
             await stack.enter_async_context(running(model, name, kv_blocks=64, epoch=epoch))
