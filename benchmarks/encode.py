@@ -104,6 +104,8 @@ def storm(args: argparse.Namespace) -> Rows:
 
     found = []
     for case in cases.EMULATED if args.emulated is not None else ():
+        if args.only not in case.name:
+            continue
         device = f"emulated:{args.profile}"
         found += measure(case, _plan(args, args.emulated, device), args.rounds, args.seed)
     for case in cases.COMPUTED if args.computed is not None else ():
@@ -161,6 +163,7 @@ def parse_args(words: list[str] | None = None) -> argparse.Namespace:
         part.add_argument("--cores", help="of computing instances, such as 0-3")
         part.add_argument("--seed", type=int, default=0)
         part.set_defaults(take=take, rounds=5)
+    parts.choices["storm"].add_argument("--only", default="", help="emulated cases with this in their name")
     for part in parts.choices.values():
         part.add_argument("--rounds", type=int, default=argparse.SUPPRESS)
         part.add_argument("--json", type=Path, metavar="FILE", help="write the figures there, too")

@@ -14,8 +14,8 @@ from typing import Generic, Literal, Protocol, TypeVar, get_args
 EncodeOrder = Literal["shortest", "arrival"]
 ENCODE_ORDERS: tuple[str, ...] = get_args(EncodeOrder)
 
-SLICE_S = 0.02  # of the device at a time: about what a decode step or a small item may have to wait for
-AGING = 0.1  # what comes within work / AGING seconds after an item may pass it, nothing later
+SLICE_S = 0.015  # of the device at a time: about what a decode step or a small item may have to wait for
+AGING = 0.05  # what comes within work / AGING seconds after an item may pass it, nothing later
 MOST_WASTE = 0.25  # of a batch's padded tokens
 
 

@@ -13,16 +13,16 @@ EMULATED = (
         num_instances=2,
         probe=Stream(rate=8.0, text_tokens=500),
         storm=Stream(rate=10.0, text_tokens=16, picture_px=(1288, 728)),
-        duration_s=8.0,
+        duration_s=6.0,
         groups=_GROUPS,
     ),
     Case(
         name="emulated: small pictures, large ones in between, one encoder",
         topology="e1p4d1",
         num_instances=None,
-        probe=Stream(rate=6.0, text_tokens=16, picture_px=(448, 448)),
+        probe=Stream(rate=8.0, text_tokens=16, picture_px=(448, 448)),
         storm=Stream(rate=0.7, text_tokens=16, picture_px=(2576, 1456)),
-        duration_s=10.0,
+        duration_s=5.0,
     ),
 )
 COMPUTED = (
@@ -32,7 +32,7 @@ COMPUTED = (
         num_instances=2,
         probe=Stream(rate=2.0, text_tokens=120),
         storm=Stream(rate=6.0, text_tokens=16, picture_px=(448, 448)),
-        duration_s=10.0,
+        duration_s=8.0,
         groups=_GROUPS,
     ),
 )

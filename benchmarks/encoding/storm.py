@@ -23,7 +23,7 @@ from simulator.workload.request import Picture, Request
 
 OURS, ARRIVAL = "shortest", "arrival"
 _OUTPUTS = 8
-_WARM_UP_S = 2.0
+_WARM_UP_S = 1.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -45,7 +45,8 @@ class Dispatch:
     leaves the text in time. It takes media while
     what it has to do would end, at the latest, one prefill of that length after their embeddings are there,
     and, where it encodes too, while no more lies there than the request brings itself (less where that would
-    make it late) or half a step; so does an encoder. All take one where none of the kind is open. The rest
+    make it late) or half a step; so does an encoder, on which small
+    items pass large ones. All take one where none of the kind is open. The rest
     waits here, where it can still go elsewhere and text can pass it. Among those with room, the earliest
     predicted first token wins; then the decode instance where the answer is predicted to end first.
     With `together`, one instance does all stages of a request, as coupled replicas do.

@@ -96,21 +96,21 @@ def test_by_arrival_pictures_that_wait_together_are_encoded_in_batches() -> None
 
 
 def test_a_large_picture_lets_steps_and_small_pictures_pass() -> None:
-    """b takes 250 ms in 13 slices; a and its three steps take none of them for longer than one."""
+    """b takes 250 ms in 17 slices; a's first step waits for one of them."""
     asked = [picture("a"), picture("b", 0.01, tokens=2000, text_tokens=10)]
     (record, _) = run(asked, instances=1, profile=WIDE).records
     assert record.request_id == "a"
-    assert record.first_token_s == about(0.070 + 0.250 / 13 + 0.031)
-    assert record.finished_s == about(0.070 + 5 * 0.250 / 13 + 0.031 + 2 * 0.011)
+    assert record.first_token_s == about(0.070 + 0.250 / 17 + 0.031)
+    assert record.finished_s == about(0.070 + 6 * 0.250 / 17 + 0.031 + 2 * 0.011)
     assert encoded(*asked, instances=1, profile=WIDE)["b"] == about(0.070 + 0.250 + 0.031 + 2 * 0.011)
 
 
 def test_a_small_picture_passes_a_large_one_on_its_encoder() -> None:
-    """a's 200 ms are 10 slices, of which the sixth runs when b of 10 ms comes."""
+    """a's 200 ms are 14 slices, of which the eighth runs when b of 10 ms comes."""
     asked = [picture("a", tokens=2000), picture("b", 0.11, tokens=100)]
     profile = replace(WIDE, encode=EncodeCosts(fixed_s=0.0, per_token_s=1e-4))
     found = encoded(*asked, plans=EPD, instances=3, profile=profile)
-    assert found["b"] == about(0.120 + 0.010 + 0.002 + 0.0001)
+    assert found["b"] == about(8 * 0.200 / 14 + 0.010 + 0.002 + 0.0001)
     assert found["a"] == about(0.200 + 0.010 + 0.002 + 0.002)
 
 
@@ -137,7 +137,7 @@ def test_encoding_is_put_off_for_text_once() -> None:
     asked += [text("b", 0.002, outputs=1), text("c", 0.022, outputs=1)]
     found = first_tokens(*asked)
     assert found["b"] == about(0.021 + 0.011)
-    assert found["c"] == about(0.032 + 2 * 0.0175 + 0.011)  # two of the picture's four slices
+    assert found["c"] == about(0.032 + 2 * 0.014 + 0.011)  # two of the picture's five slices
     assert found["p"] == about(0.113 + 0.0266 + 0.011)
     assert first_tokens(*asked, discipline="chunked")["b"] == about(0.021 + 0.070 + 0.021)
 

@@ -71,6 +71,14 @@ def test_an_encoder_holds_no_more_than_one_request_ahead():
     assert len(dispatched(elastic(), queued(books, *(pictures(f"r{n}", n) for n in range(5))))) == 2
 
 
+def test_a_small_picture_does_not_wait_for_an_encoder_of_large_ones():
+    """Of 10 and 405 ms; the third large one waits for the encoder, and in order the next small one for it."""
+    books = books_of(instance("e", "e"), *(instance(f"p{n}", "pd") for n in range(4)))
+    queued(books, pictures("large", 0.0, (4000,)), pictures("second", 1.0, (4000,)))
+    queued(books, pictures("small", 2.0, (50,)), pictures("third", 3.0, (4000,)), pictures("s", 4.0, (50,)))
+    assert [each.request_id for each in dispatched(elastic(), books)] == ["large", "second", "small"]
+
+
 def test_open_media_do_not_take_the_budget_of_text():
     books = books_of(instance("s", "pd"), *(instance(f"e{n}", "e") for n in range(8)))
     queued(books, *(pictures(f"r{n}", n, sizes=(1000,)) for n in range(8)), text("t", 9.0))
