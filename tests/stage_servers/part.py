@@ -18,6 +18,8 @@ from kv_transfer.pool import Pool, embedding_layout, kv_layout
 from kv_transfer.receiver import TransferReceiver
 from kv_transfer.sender import PeerAddress, Sender
 from kv_transfer.servicer import add_transfer_service
+from stage_servers.cache.kv_cache import KvCache
+from stage_servers.cache.settings import CacheSettings
 from stage_servers.engine.engine import Engine
 from stage_servers.engine.model import Model
 from stage_servers.engine.records import EngineConfig
@@ -38,19 +40,34 @@ class Part:
     address: PeerAddress
     tokens: dict[tuple[str, int], list[tuple[int, int]]] = field(default_factory=dict)
     migrations: list[pb.MigrationReport] = field(default_factory=list)
+    stages: list[pb.StageReport] = field(default_factory=list)
+    failures: list[pb.FailureReport] = field(default_factory=list)
+    needs: list[pb.NeedReport] = field(default_factory=list)
+    kept: set[bytes] = field(default_factory=set)  # keys, as reported
     reported: list[str] = field(default_factory=list)  # kinds in order, "tokens" once in a row
 
     async def collect(self) -> None:
         while True:
             message = await self.instance.reports.next()
             kind = message.WhichOneof("message") or ""
-            if kind == "migration":
-                self.migrations.append(message.migration)
+            self._note(kind, message)
             if not (kind == "step" and self.reported[-1:] == ["step"]):
                 self.reported.append(kind)
             for run in message.step.sequences:
                 tokens = self.tokens.setdefault((run.request_id, run.attempt), [])
                 tokens += enumerate(run.token_ids, run.first_index)
+
+    def _note(self, kind: str, message: pb.StageMessage) -> None:
+        if kind == "migration":
+            self.migrations.append(message.migration)
+        elif kind == "stage":
+            self.stages.append(message.stage)
+        elif kind == "failure":
+            self.failures.append(message.failure)
+        elif kind == "need":
+            self.needs.append(message.need)
+        elif kind == "cache":
+            self.kept = (self.kept | _keys(message.cache.stored)) - _keys(message.cache.evicted)
 
     def num_tokens(self, spec: SequenceSpec) -> int:
         return len(self.tokens.get(spec.key, ()))
@@ -66,6 +83,10 @@ class Part:
         return self.kv.blocks.num_free == self.kv.num_blocks
 
 
+def _keys(joined: bytes) -> set[bytes]:
+    return {joined[at : at + 32] for at in range(0, len(joined), 32)}
+
+
 async def until(condition: Callable[[], object]) -> None:
     async with asyncio.timeout(20):
         while not condition():
@@ -73,7 +94,9 @@ async def until(condition: Callable[[], object]) -> None:
 
 
 @asynccontextmanager
-async def running(model: Model, name: str, *, kv_blocks: int, epoch: int) -> AsyncIterator[Part]:
+async def running(
+    model: Model, name: str, *, kv_blocks: int, epoch: int, cache: CacheSettings | None = None
+) -> AsyncIterator[Part]:
     kv = Pool(
         kv_layout(
             model.fingerprint,
@@ -111,7 +134,19 @@ async def running(model: Model, name: str, *, kv_blocks: int, epoch: int) -> Asy
         host_id=host_id(),
         checksums=True,
     )
-    engine = Engine(model, kv.tensor, kv.blocks, EngineConfig(), instance)
+    kept = None
+    if cache is not None:
+        note = instance.caches.note
+        kept = KvCache(kv.tensor, kv.blocks, model.fingerprint, cache, on_change=note)
+    engine = Engine(
+        model,
+        kv.tensor,
+        kv.blocks,
+        EngineConfig(),
+        instance,
+        cache=kept,
+        on_needed=instance.on_items_needed,
+    )
     await receiver.start()
     instance.start(engine, receiver, max_encode_tokens=64)
     server = grpc.aio.server()
