@@ -2,10 +2,13 @@
 
     python -m benchmarks.cache index [--keys 10000000] [--instances 1000] [--json FILE]
     python -m benchmarks.cache chain [--json FILE]
+    python -m benchmarks.cache warmth [--instances 8 100 1000] [--json FILE]
     python -m benchmarks.cache mooncake --data FOLDER [--profile NAME] [--json FILE]
     python -m benchmarks.cache pictures --data FOLDER [--profile NAME] [--json FILE]
 
-"index" fills the index and looks prompts of 2,048 granules up; "chain" hashes one. "mooncake" passes recorded
+"index" fills the index and looks prompts of 2,048 granules up; "chain" hashes one. "warmth" is
+what the coordinator does for a request before its dispatch: it makes its keys, turn by turn on the event loop,
+and looks up who has what of it. "mooncake" passes recorded
 conversations (FOLDER/mooncake/conversation_trace.jsonl) through an instance's books in blocks of 512 tokens,
 "pictures" half an hour of ServeGen's image clients (FOLDER/servegen/multimodal/mm-image). Seconds are what it
 takes by the profile to compute what was found: a block's share of its prefill, a picture's encode.
@@ -28,10 +31,12 @@ from benchmarks.caching.chaining import measure_chain
 from benchmarks.caching.indexing import measure_dict, measure_index
 from benchmarks.caching.replay import BASELINE, OURS, compare
 from benchmarks.caching.traces import BLOCK_TOKENS, conversations, pictures
+from benchmarks.caching.warming import measure_warmth
 from benchmarks.load.report import describe_machine
 from core.profile_file import load_profile
 
 PROFILE = "h100-qwen2.5-vl-7b"
+PROMPT_TOKENS = (150, 2048, 32 * 1024)
 BLOCKS = (1_000, 5_000, 10_000, 30_000, 50_000)
 MEBIBYTES = (256, 1024, 4096, 16384)
 
@@ -55,6 +60,16 @@ def run_chain(options: argparse.Namespace) -> dict[str, Any]:  # noqa: ARG001
         table.add_row(name, f"{value:.3f}")
     Console(highlight=False, width=110).print(table)
     return found
+
+
+def run_warmth(options: argparse.Namespace) -> dict[str, Any]:
+    sizes = [(instances, tokens) for instances in options.instances for tokens in PROMPT_TOKENS]
+    rows = [asdict(measure_warmth(*size)) for size in sizes]
+    table = _table("instances", "prompt tokens", "keys ms", "longest turn ms", "look-up us")
+    for row in rows:
+        table.add_row(*(f"{value:,.4g}" for value in row.values()))
+    Console(highlight=False, width=110).print(table)
+    return {"rows": rows}
 
 
 def run_mooncake(options: argparse.Namespace) -> dict[str, Any]:
@@ -110,6 +125,9 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     index.add_argument("--instances", type=int, default=1000)
     chain = commands.add_parser("chain")
     chain.set_defaults(run=run_chain)
+    warmth = commands.add_parser("warmth")
+    warmth.set_defaults(run=run_warmth)
+    warmth.add_argument("--instances", type=int, nargs="+", default=(8, 100, 1000))
     mooncake, shots = commands.add_parser("mooncake"), commands.add_parser("pictures")
     mooncake.set_defaults(run=run_mooncake)
     mooncake.add_argument("--blocks", type=int, nargs="+", default=BLOCKS)
@@ -122,7 +140,7 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     for command in (mooncake, shots):
         command.add_argument("--data", type=Path, required=True, help="folder of recorded workloads")
         command.add_argument("--profile", default=PROFILE)
-    for command in (index, chain, mooncake, shots):
+    for command in (index, chain, warmth, mooncake, shots):
         command.add_argument("--json", type=Path, help="also write the figures there")
     return parser.parse_args(arguments)
 

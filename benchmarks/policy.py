@@ -22,6 +22,7 @@ from coordinator.collector import settle_collector
 from coordinator.policy.books import Books, InstanceBook
 from coordinator.policy.scheduler import Scheduler, Slo
 from coordinator.policy.sets import make_scheduler
+from coordinator.policy.warmth import Warmth
 from coordinator.policy.work import MediaWork, Work
 from core.profile import Profile
 from core.profile_file import load_profile
@@ -54,7 +55,11 @@ def main() -> None:
     settle_collector()  # as the coordinator's process does
     sizes = [size for size in SIZES if size[0] <= arguments.most_instances]
     profile = load_profile(PROFILE)
-    found = [measure(name, profile, *size) for name in ("coupled", "static:equal", "emp") for size in sizes]
+    found = [
+        measure(name, profile, *size)
+        for name in ("coupled", "static:equal", "emp", "emp, few warm", "emp, all warm")
+        for size in sizes
+    ]
     heads = ("instances", "waiting", "place us", "longest", "books us", "tick ms", "longest")
     print(f"{'policy':14}" + "".join(f"{head:>11}" for head in heads))
     for each in found:
@@ -81,9 +86,25 @@ def measure(name: str, profile: Profile, instances: int, waiting: int) -> Figure
     )
 
 
+class Holders:
+    """Three instances have parts of every prompt, two its picture; `all_warm`: all have its first granule."""
+
+    def __init__(self, instances: int, *, all_warm: bool) -> None:
+        self.version = 0
+        heads = {f"i{number}": 16 for number in range(instances if all_warm else 0)}
+        heads |= {f"i{number * instances // 3}": 16 * number + 112 for number in range(3)}
+        pictures = frozenset(f"i{number * instances // 2}" for number in range(2))
+        self._warmth = Warmth(heads, (pictures,))
+
+    def of(self, work: Work) -> Warmth:  # noqa: ARG002
+        return self._warmth
+
+
 def busy(name: str, profile: Profile, instances: int, waiting: int) -> tuple[Scheduler, Books]:
     """A cluster in the plan's form, with an answer being made on every instance and a queue before it."""
-    scheduler = make_scheduler(name, profile, Slo(0.5, 0.1, 1.0))
+    name, _, caches = name.partition(", ")
+    warmth = Holders(instances, all_warm=caches == "all warm") if caches else None
+    scheduler = make_scheduler(name, profile, Slo(0.5, 0.1, 1.0), warmth=warmth)
     books = Books()
     for number in range(instances):
         blocks = profile.kv_tokens // profile.block_tokens

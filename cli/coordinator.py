@@ -11,6 +11,7 @@ from cli.exits import FAILED, USAGE
 from cli.options import (
     AdvertiseOption,
     AllowPrivateOption,
+    CacheAwareOption,
     HostOption,
     LogLevelOption,
     ModelNameOption,
@@ -43,6 +44,7 @@ def run(
     policy: PolicyOption = None,
     profile: ProfileOption = None,
     slo: SloOption = None,
+    cache_aware: CacheAwareOption = True,
     allow_private_urls: AllowPrivateOption = False,
     heartbeat_timeout: Annotated[
         float | None,
@@ -78,6 +80,7 @@ def run(
             heartbeat_timeout_s=heartbeat_timeout,
             policy=policy,
             profile=profile,
+            cache_aware=cache_aware,
         )
     except ValueError as error:
         tell("failed", str(error))

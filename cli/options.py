@@ -74,6 +74,10 @@ SloOption = Annotated[
     str | None,
     typer.Option("--slo", metavar="TTFT,TPOT", help="Targets in seconds, such as 2,0.1."),
 ]
+CacheAwareOption = Annotated[
+    bool,
+    typer.Option("--cache-aware/--no-cache-aware", help="Dispatch weighs what instances' caches hold."),
+]
 AttentionOption = Annotated[str, typer.Option("--attention", help="Attention backend; auto takes the best.")]
 TransportOption = Annotated[
     str, typer.Option("--transport", help=f"auto, {', '.join(NAMES[:-1])} or {NAMES[-1]}.")

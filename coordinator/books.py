@@ -105,6 +105,7 @@ class LiveBooks:
                 each.span.num_tokens,
                 each.item.width * each.item.height,
                 self._estimates.encode_s(each.span.num_tokens),
+                each.span.end_token,
             )
             for each in request.media
         )

@@ -12,6 +12,7 @@ from coordinator.errors import (
     TooLargeError,
 )
 from coordinator.policy.capacity import Capacity
+from coordinator.tenants import check_tenant_name
 from core.ids import new_seed
 from core.sampling import SamplingParams
 
@@ -47,6 +48,7 @@ def check_call(call: GenerateCall, limits: DoorLimits) -> None:
         raise InvalidFieldError(
             "priority", f"{call.priority} is not between -{_MAX_PRIORITY} and {_MAX_PRIORITY}"
         )
+    check_tenant_name(call.tenant)
     if len(call.cache_salt) > _MAX_SALT_CHARS:
         raise InvalidFieldError("cache_salt", f"longer than {_MAX_SALT_CHARS} characters")
     if call.deadline_s is not None and not call.deadline_s > 0:

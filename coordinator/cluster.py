@@ -4,23 +4,27 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 
+from coordinator.cache.cluster_cache import ClusterCache
 from coordinator.dispatcher import Dispatcher
 from coordinator.errors import InstanceRefusedError, UnavailableError
 from coordinator.planner import Planner
 from coordinator.policy.plan import Assignment, needed_stages
 from coordinator.registry import Instance, Registry
 from coordinator.stage_messages import (
+    CacheReport,
     FailureReport,
     HeartbeatReport,
     InstanceInfo,
     InstanceLoad,
     MigrationReport,
+    NeedReport,
     RegisteredCommand,
     Report,
+    SetCacheSharesCommand,
     SetRolesCommand,
     StageReport,
     StepReport,
@@ -49,7 +53,7 @@ class InstanceStatus:
 
 
 class Cluster:
-    """Owns the registry; tells the dispatcher what came and went.
+    """Owns the registry; tells the dispatcher and the index of caches what came and went.
 
     `on_readiness` is told whether all three stages are played.
     """
@@ -59,6 +63,7 @@ class Cluster:
         registry: Registry,
         dispatcher: Dispatcher,
         planner: Planner,
+        cache: ClusterCache,
         clock: Clock,
         *,
         wanted: Topology | None,
@@ -68,10 +73,12 @@ class Cluster:
         self._registry = registry
         self._dispatcher = dispatcher
         self._planner = planner
+        self._cache = cache
         self._clock = clock
         self._wanted = wanted
         self._heartbeat_interval_s = heartbeat_interval_s
         self._on_readiness = on_readiness
+        self._cache_shares: Mapping[str, float] = {}
         self._is_stopping = False
         self._is_empty = asyncio.Event()
         self._is_empty.set()
@@ -84,6 +91,9 @@ class Cluster:
         instance.send(RegisteredCommand(info.instance_id, round(self._heartbeat_interval_s * 1000)))
         if is_assigned:
             instance.send(SetRolesCommand(info.roles))
+        if self._cache_shares:
+            instance.send(SetCacheSharesCommand(self._cache_shares))
+        self._cache.attach(info)
         self._dispatcher.add_instance(instance)
         log.info("instance %s: attached as %s, %s", info.instance_id, _roles_text(info.roles), info.endpoint)
         self._note_change()
@@ -103,6 +113,10 @@ class Cluster:
                 self._dispatcher.take_failure(instance, report)
             case MigrationReport():
                 self._dispatcher.take_migration(instance, report)
+            case NeedReport():
+                self._dispatcher.take_need(instance, report)
+            case CacheReport():
+                self._cache.update(instance.instance_id, instance.info.epoch, report)
             case HeartbeatReport():
                 self._take_heartbeat(instance, report)
 
@@ -113,14 +127,16 @@ class Cluster:
             level = logging.INFO if self._is_stopping else logging.WARNING
             log.log(level, "instance %s: gone, %s", instance.instance_id, instance.end_cause)
             self._planner.lose(instance.instance_id)
+            self._cache.detach(instance.instance_id)
             self._dispatcher.lose_instance(instance, instance.end_cause)
             self._note_change()
 
     def watch(self) -> None:
-        """Called once per heartbeat interval: gives up the silent, fails what waits in vain."""
+        """Called once per heartbeat interval: gives up the silent, fails what waits in vain, tidies up."""
         for instance in self._registry.silent(self._clock.now_s()):
             self.detach(instance, "missed its heartbeats")
         self._dispatcher.expire()
+        self._cache.tidy()
 
     async def watch_forever(self) -> None:
         """Blames nobody for the time that this process stood still: heartbeats are there to be read yet."""
@@ -138,6 +154,12 @@ class Cluster:
         with suppress(TimeoutError):
             async with asyncio.timeout(grace_s):
                 await self._is_empty.wait()
+
+    def set_cache_shares(self, shares: Mapping[str, float]) -> None:
+        """What tenants keep of every cache from now on, on instances that are here and that come."""
+        self._cache_shares = shares
+        for instance in self._registry:
+            instance.send(SetCacheSharesCommand(shares))
 
     def check_can_serve(self, has_media: bool) -> None:
         """Raises UnavailableError naming the stages that nobody plays."""
@@ -201,6 +223,7 @@ class Cluster:
     def _take_heartbeat(self, instance: Instance, report: HeartbeatReport) -> None:
         before = instance.roles, instance.group
         instance.note_heartbeat(report)
+        self._dispatcher.note_heartbeat(instance)
         if before != (instance.roles, instance.group):
             self._dispatcher.note_roles(instance)
             self._note_change()

@@ -48,6 +48,7 @@ class CoordinatorConfig:
     profile: str = ""  # of costs: a shipped one or a file; empty: the demo model's on a CPU core
     slo_ttft_s: float = 2.0
     slo_tpot_s: float = 0.1
+    cache_aware: bool = True  # dispatch weighs what instances' caches hold
     transition_deadline_s: float = DEADLINE_S
     max_waiting: int = 256  # requests accepted and not dispatched
     message_bytes: int = 32 * 2**20
@@ -61,6 +62,8 @@ class CoordinatorConfig:
     shutdown_grace_s: float = 2.0
     start_gateway: bool = True
     media: MediaLimits = field(default_factory=MediaLimits)
+    tenants: Path | None = None  # file of their settings, see coordinator.tenants; None: nobody is named
+    audit_log: Path | None = None  # file; None: among all other lines of the log
 
     def __post_init__(self) -> None:
         if not self.cluster_token:

@@ -8,11 +8,14 @@ import time
 from itertools import count
 
 from coordinator.books import LiveBooks
+from coordinator.cache.explanations import Explanations
+from coordinator.cache.request_warmth import RequestWarmth
 from coordinator.endings import Endings
 from coordinator.errors import InternalFailureError, InvalidFieldError, ServiceError, UnavailableError
 from coordinator.hindrance import hindrance
 from coordinator.migration import MigrationOutcome
 from coordinator.migrations import Migrations
+from coordinator.orders import Orders
 from coordinator.paces import Paces
 from coordinator.policy.books import Books
 from coordinator.policy.capacity import Capacity, cluster_capacity
@@ -20,13 +23,12 @@ from coordinator.policy.expectation import OutputExpectation
 from coordinator.policy.scheduler import Scheduler
 from coordinator.policy.view import Placement
 from coordinator.registry import Instance, Registry
+from coordinator.repeats import Repeats
 from coordinator.request import Request
 from coordinator.stage_messages import (
-    DecodeCommand,
-    EncodeCommand,
     FailureReport,
     MigrationReport,
-    PrefillCommand,
+    NeedReport,
     StageReport,
     StepReport,
     TokenRun,
@@ -36,13 +38,6 @@ from core.lifecycle import RequestState
 from core.stages import Stage
 
 log = logging.getLogger(__name__)
-
-MAX_ATTEMPTS = 3  # the first dispatch and two more
-
-# gRPC status numbers after which another dispatch may succeed.
-_DEADLINE_EXCEEDED, _RESOURCE_EXHAUSTED, _ABORTED, _UNAVAILABLE = 4, 8, 10, 14
-_RETRYABLE = frozenset({_DEADLINE_EXCEEDED, _RESOURCE_EXHAUSTED, _ABORTED, _UNAVAILABLE})
-_RETRY_DELAY_S = 0.2
 
 
 class Dispatcher:
@@ -56,6 +51,8 @@ class Dispatcher:
         expectation: OutputExpectation,
         clock: Clock,
         *,
+        warmth: RequestWarmth,
+        explanations: Explanations,
         paces: Paces,
         report_grace_s: float,
         instance_wait_s: float,
@@ -66,9 +63,11 @@ class Dispatcher:
         self._expectation = expectation
         self._clock = clock
         self._paces = paces
+        self._warmth = warmth
+        self._explanations = explanations
+        self._orders = Orders(registry, warmth.under_way)
         self._instance_wait_s = instance_wait_s
         self._requests: dict[str, Request] = {}
-        self._pausing: list[tuple[float, Request]] = []  # until when each waits for its next dispatch
         # Dispatches are numbered over all requests and, nearly, over all coordinators: stage servers
         # remember ended dispatches, and a client may use a request id again.
         self._dispatch_numbers = count(time.time_ns() // 10**9 % 2**31)
@@ -88,14 +87,17 @@ class Dispatcher:
             expectation,
             clock,
             report_grace_s=report_grace_s,
-            on_end=live.end,
+            on_end=self._let_go,
         )
+
+        self._repeats = Repeats(self._requests, live, warmth, self._endings, clock, tick=self.tick)
 
     # what the door and the servicers call
 
     def submit(self, request: Request) -> None:
         request.queued_s = self._clock.now_s()
         self._requests[request.request_id] = request
+        self._warmth.enter(request.request_id, request.keys)
         self._live.queue(request)
         work = self._live.work_of(request)
         assert work is not None
@@ -138,6 +140,8 @@ class Dispatcher:
         if request is None or not request.has_stage(report.stage, instance.instance_id):
             return
         request.note_stage(report, instance.instance_id)
+        if report.stage is Stage.ENCODE:
+            self._warmth.under_way.done(request.request_id, report.item_index)
         if report.device_s:
             self._note_encode(instance, request.media[report.item_index].span.num_tokens, report.device_s)
         self._live.note(request)
@@ -154,16 +158,22 @@ class Dispatcher:
         if failure.attempt != request.attempt:
             self._migrations.lose_target(request, cause)
             return
-        if failure.field:
+        if failure.stage is Stage.ENCODE and request.has_shown_token:
+            self._forgo_embeddings(request, instance)
+        elif failure.field:
             self._endings.fail(request, InvalidFieldError(_blamed_field(request, failure), failure.message))
-        elif failure.code in _RETRYABLE:
-            if failure.stage is Stage.DECODE:
-                # It may have run out of blocks; next time there is room for the whole answer.
-                request.reserve_tokens = request.sampling.max_tokens
-            self._repeat(request, cause, delay_s=_RETRY_DELAY_S * 4 ** (request.num_attempts - 1))
-        else:
+        elif not self._repeats.retry(request, failure, cause):
             self._endings.fail(request, InternalFailureError(cause))
         self.tick()
+
+    def take_need(self, instance: Instance, report: NeedReport) -> None:
+        """A prefill lacks what a cached prefix should have held: that is encoded after all."""
+        request = self._spoken_of(instance, report)
+        if request is None or not request.has_stage(Stage.PREFILL, instance.instance_id):
+            return
+        needed = request.note_need(report.item_indices, {each.instance_id for each in self._registry})
+        self._live.note(request)
+        self._orders.send_encodes(request, needed)
 
     def add_instance(self, instance: Instance) -> None:
         """It takes work from now on."""
@@ -175,24 +185,30 @@ class Dispatcher:
         self._live.note_roles(instance)
         self.tick()
 
+    def note_heartbeat(self, instance: Instance) -> None:
+        """All that it did up to now it has reported, what its caches took in included."""
+        self._warmth.under_way.settle(instance.instance_id)
+
     def lose_instance(self, instance: Instance, cause: str) -> None:
         """Its requests are dispatched again, from the prompt plus the tokens already sent."""
         self._live.detach(instance)
+        self._warmth.under_way.lose(instance.instance_id)
         loss = f"{instance.instance_id} was lost ({cause})"
         for request in tuple(self._requests.values()):
             if request.is_final or self._migrations.outlives_source(request, instance.instance_id):
                 continue
-            if request.needs(instance.instance_id):
+            if request.depends_on(instance.instance_id):
                 self._repeat(request, loss)
-            elif request.is_moving_to(instance.instance_id):
+                continue
+            self._forgo_embeddings(request, instance)
+            if request.is_moving_to(instance.instance_id):
                 self._migrations.lose_target(request, loss)
         self.tick()
 
     def tick(self) -> None:
         """Dispatches what the policies would have dispatched now."""
         now_s = self._clock.now_s()
-        if self._pausing:
-            self._end_pauses(now_s)
+        self._repeats.end_pauses(now_s)
         while (placement := self._scheduler.place(self._live.books, now_s)) is not None:
             self._dispatch(self._requests[placement.request_id], placement)
 
@@ -261,6 +277,7 @@ class Dispatcher:
         if not self._requests:
             held = [book.instance_id for book in self._live.books.instances.values() if not book.is_idle]
             assert not held, f"promised without requests: {held}"
+            self._warmth.check_idle()
 
     # verbs
 
@@ -268,40 +285,41 @@ class Dispatcher:
         self._paces.note_encode(instance.instance_id, num_tokens, seconds)
         self._scheduler.note_encode(instance.instance_id, num_tokens, seconds)
 
-    def _spoken_of(self, instance: Instance, said: StageReport | TokenRun | FailureReport) -> Request | None:
+    def _spoken_of(
+        self, instance: Instance, said: StageReport | TokenRun | FailureReport | NeedReport
+    ) -> Request | None:
         """The request that the instance may speak of under this dispatch number."""
         request = self._requests.get(said.request_id)
         is_heard = request is not None and request.listens_to(instance.instance_id, said.attempt)
         return request if is_heard else None
 
+    def _repeat(self, request: Request, cause: str) -> None:
+        self._repeats.repeat(request, cause)
+
+    def _forgo_embeddings(self, request: Request, instance: Instance) -> None:
+        """It has its first token without them."""
+        request.forgo_embeddings(instance.instance_id)
+        self._warmth.under_way.forgo(request.request_id, instance.instance_id)
+        self._live.note(request)
+
+    def _let_go(self, request: Request) -> None:
+        """It needs no instance any more."""
+        self._live.end(request)
+        self._warmth.under_way.end(request.request_id)
+        self._warmth.leave(request.request_id)
+        self._explanations.note_end(request)
+
     def _is_waiting(self, request: Request) -> bool:
         return request.state is RequestState.QUEUED
 
     def _dispatch(self, request: Request, placement: Placement) -> None:
-        instances = {name: self._registry.get(name) for name in placement.instance_ids}
-        assert all(instances.values()), f"placed on an instance that is gone: {placement}"
-        request.placement = placement
-        request.attempt = self._next_attempt()
-        request.num_attempts += 1
-        request.outputs_at_dispatch = request.num_outputs
-        request.advance(RequestState.ENCODING if request.media else RequestState.PREFILLING)
+        request.place(placement, self._next_attempt())
+        self._explanations.note_dispatch(request, self._warmth.of_request(request.request_id), placement)
         self._live.note(request)
-        self._send_work(request, placement, {k: v for k, v in instances.items() if v is not None})
+        self._orders.send(request)
 
     def _next_attempt(self) -> int:
         return next(self._dispatch_numbers) % 2**32
-
-    def _send_work(self, request: Request, placement: Placement, instances: dict[str, Instance]) -> None:
-        """To all stages at once: the decoder knows the request before its KV comes."""
-        prefill, decode = instances[placement.prefill], instances[placement.decode]
-        sequence = request.sequence()
-        if decode is not prefill:
-            decode.send(DecodeCommand(sequence, prefill.peer))
-        prefill.send(PrefillCommand(sequence, decode.peer))
-        for media, name in zip(request.media, placement.encode, strict=True):
-            instances[name].send(
-                EncodeCommand(request.request_id, request.attempt, media.item, media.span, prefill.peer)
-            )
 
     def _take_run(self, instance: Instance, run: TokenRun) -> None:
         request = self._spoken_of(instance, run)
@@ -336,37 +354,6 @@ class Dispatcher:
         if work is not None and request.first_token_s is not None:
             decoded_s = self._clock.now_s() - request.first_token_s
             self._scheduler.note_finished(work, decoded_s / num_more if num_more else 0.0)
-
-    def _repeat(self, request: Request, cause: str, delay_s: float = 0.0) -> None:
-        request.last_loss = cause
-        if request.num_attempts >= MAX_ATTEMPTS:
-            self._endings.fail(
-                request, UnavailableError(f"gave up after {MAX_ATTEMPTS} attempts; the last ended as {cause}")
-            )
-            return
-        log.warning("request %s: dispatched again, %s", request.request_id, cause)
-        self._endings.recall(request)
-        request.advance(RequestState.QUEUED)
-        request.placement = None
-        request.encoded.clear()
-        request.is_prefilled = False
-        request.moved_s = None
-        request.output.restart()
-        request.queued_s = self._clock.now_s()
-        if delay_s:
-            self._live.end(request)
-            self._pausing.append((self._clock.now_s() + delay_s, request))
-            asyncio.get_running_loop().call_later(delay_s, self.tick)
-        else:
-            self._live.queue(request)
-
-    def _end_pauses(self, now_s: float) -> None:
-        """Requests whose pause is over wait for dispatch again, unless they have ended meanwhile."""
-        due = [request for until_s, request in self._pausing if until_s <= now_s]
-        self._pausing = [each for each in self._pausing if each[0] > now_s]
-        for request in due:
-            if self._requests.get(request.request_id) is request and self._is_waiting(request):
-                self._live.queue(request)
 
 
 def _blamed_field(request: Request, failure: FailureReport) -> str:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from typing import Protocol
 
 from coordinator.admission import Admission
+from coordinator.cache.request_keys import make_keys
 from coordinator.calls import GenerateCall, ImageSource
 from coordinator.checks import DoorLimits, check_call, fill_sampling, fit_max_tokens
 from coordinator.cluster import Cluster
@@ -20,7 +22,9 @@ from coordinator.prompt.builder import PromptBuilder
 from coordinator.prompt.tokenizer import PromptTokenizer
 from coordinator.request import PlacedMedia, Request
 from coordinator.stage_messages import MediaItem
-from core.cache.scope import CacheScope, salt_of
+from coordinator.tenancy import Tenancy
+from coordinator.tenants import DEFAULT_TENANT
+from core.cache.scope import salt_of
 from core.clock import Clock
 from core.families import MediaLayout
 from core.ids import new_request_id
@@ -32,8 +36,11 @@ Emit = Callable[[Event], Awaitable[None]]
 class MediaKeeper(Protocol):
     """The media gateway as the door uses it."""
 
-    async def resolve(self, request_id: str, source: ImageSource, field: str) -> MediaItem:
-        """Makes the item ready and leases it to the request; errors name `field`."""
+    async def resolve(self, request_id: str, tenant: str, source: ImageSource, field: str) -> MediaItem:
+        """Makes the item ready and leases it to the request; errors name `field`.
+
+        By digest only items that the tenant has brought are found.
+        """
         ...
 
     def release(self, request_id: str) -> None:
@@ -53,6 +60,7 @@ class Door:
         cluster: Cluster,
         dispatcher: Dispatcher,
         admission: Admission,
+        tenancy: Tenancy,
         limits: DoorLimits,
         clock: Clock,
     ) -> None:
@@ -62,6 +70,7 @@ class Door:
         self._cluster = cluster
         self._dispatcher = dispatcher
         self._admission = admission
+        self._tenancy = tenancy
         self._limits = limits
         self._clock = clock
         self._num_preparing = 0
@@ -72,6 +81,7 @@ class Door:
         if self._is_closed:
             raise UnavailableError("the cluster is shutting down")
         check_call(call, self._limits)
+        call = self._with_tenancy(call)
         request_id = call.request_id or new_request_id()
         has_media = bool(_image_sources(call))
         self._cluster.check_can_serve(has_media)
@@ -117,6 +127,11 @@ class Door:
         finally:
             self._dispatcher.cancel(request)
 
+    def _with_tenancy(self, call: GenerateCall) -> GenerateCall:
+        """With a tenant and a cache scope that it may have. Raises NotAllowedError."""
+        tenant = call.tenant or DEFAULT_TENANT
+        return replace(call, tenant=tenant, cache_scope=self._tenancy.scope_of(tenant, call.cache_scope))
+
     async def _prepare(self, call: GenerateCall, request_id: str) -> Request:
         self._num_preparing += 1
         try:
@@ -137,7 +152,7 @@ class Door:
             )
         except ValueError as error:
             raise InvalidFieldError("messages", str(error)) from error
-        return self._build(
+        request = self._build(
             call,
             request_id=request_id,
             arrival_s=arrival_s,
@@ -145,6 +160,9 @@ class Door:
             prompt=prompt,
             media=tuple(map(PlacedMedia, items, spans, fields)),
         )
+        if request.cache is not None:
+            request.keys = await make_keys(self._model.family.fingerprint, request.cache, prompt, spans)
+        return request
 
     def _build(
         self,
@@ -163,8 +181,9 @@ class Door:
         )
         eos = frozenset() if call.stop.ignore_eos else self._model.family.eos_token_ids
         stop_ids = eos | frozenset(call.stop.token_ids)
-        tenant = call.tenant or "default"
-        salt = salt_of(call.cache_scope or CacheScope.TENANT, tenant, call.cache_salt)
+        scope = call.cache_scope
+        assert scope is not None, "every call passes _with_tenancy"
+        salt = salt_of(scope, call.tenant, call.cache_salt)
         return Request(
             request_id=request_id,
             arrival_s=arrival_s,
@@ -176,8 +195,9 @@ class Door:
             reserve_tokens=self._dispatcher.expected_tokens(max_tokens),
             media=media,
             priority=call.priority,
-            tenant=tenant,
-            cache=None if salt is None else CacheUse(salt, tenant),
+            tenant=call.tenant,
+            cache=None if salt is None else CacheUse(salt, call.tenant),
+            scope=scope,
         )
 
     async def _prepare_inputs(
@@ -187,7 +207,10 @@ class Door:
         try:
             async with asyncio.TaskGroup() as group:
                 prompt = group.create_task(self._prompts.build(call.messages))
-                items = [group.create_task(self._media.resolve(request_id, *source)) for source in sources]
+                items = [
+                    group.create_task(self._media.resolve(request_id, call.tenant, *source))
+                    for source in sources
+                ]
         except ExceptionGroup as errors:
             raise errors.exceptions[0] from None
         return prompt.result(), [item.result() for item in items]

@@ -31,6 +31,10 @@ class TooLargeError(FieldError):
     """Over a size limit of the door."""
 
 
+class NotAllowedError(FieldError):
+    """Asks for what the tenant may not have."""
+
+
 class AlreadyRunningError(FieldError):
     """A request of this id is running."""
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 from coordinator.errors import InstanceRefusedError
 from coordinator.stage_messages import (
+    CacheCounters,
     Command,
     HeartbeatReport,
     InstanceInfo,
@@ -31,6 +32,7 @@ class Instance:
             free_kv_blocks=info.total_kv_blocks, free_embedding_blocks=info.total_embedding_blocks
         )
         self.transfers: tuple[TransferCounters, ...] = ()  # of the newest heartbeat
+        self.caches: tuple[CacheCounters, ...] = ()  # likewise
         self.attached_s = now_s
         self.last_heard_s = now_s
         self.is_attached = True
@@ -64,6 +66,7 @@ class Instance:
     def note_heartbeat(self, heartbeat: HeartbeatReport) -> None:
         self.load = heartbeat.load
         self.transfers = heartbeat.transfers
+        self.caches = heartbeat.caches
         if heartbeat.roles:
             self.roles = heartbeat.roles
         if heartbeat.group is not None:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Container, Iterable
 from dataclasses import dataclass, field, replace
 
+from coordinator.cache.request_keys import RequestKeys
 from coordinator.events import StageSpan
 from coordinator.fanout import RequestOutput
 from coordinator.migration import Migration
 from coordinator.policy.view import Placement
 from coordinator.stage_messages import MediaItem, StageReport
+from core.cache.scope import CacheScope
 from core.lifecycle import RequestState, is_final, move
 from core.sampling import SamplingParams
 from core.sequence import CacheUse, MediaSpan, SequenceSpec
@@ -42,13 +45,15 @@ class Request:
     priority: int = 0
     tenant: str = "default"
     cache: CacheUse | None = None  # None: nothing is looked up or kept
+    scope: CacheScope = CacheScope.TENANT  # what `cache` was made of
+    keys: RequestKeys | None = None  # what its tokens and media are known by in caches
 
     state: RequestState = RequestState.QUEUED
     attempt: int = 0  # names the present dispatch on the wire
     num_attempts: int = 0  # dispatches so far
     outputs_at_dispatch: int = 0
     placement: Placement | None = None
-    encoded: set[int] = field(default_factory=set)  # items whose embedding is delivered
+    encoded: set[int] = field(default_factory=set)  # items whose embedding is delivered, or not needed
     is_prefilled: bool = False  # the KV is with the decoder
     migration: Migration | None = None  # under way
     num_moves: int = 0
@@ -56,8 +61,8 @@ class Request:
     first_token_s: float | None = None
     queued_s: float = 0.0  # since when it waits, on the coordinator's clock
     stages: list[StageSpan] = field(default_factory=list)
-    cached_tokens: int = 0
-    cached_media: set[int] = field(default_factory=set)  # items that were not encoded for it
+    cached_tokens: int = 0  # of the prompt; see `note_stage` for which are counted
+    cached_media: set[int] = field(default_factory=set)  # items that were not encoded for it, likewise
     last_loss: str = ""  # why the last attempt ended
 
     def advance(self, wanted: RequestState) -> None:
@@ -112,6 +117,62 @@ class Request:
         """Whether the decoder has the KV and nothing is expected of earlier stages."""
         return self.state is RequestState.DECODING and self.is_handed_over and self.has_all_reports
 
+    def place(self, placement: Placement, attempt: int) -> None:
+        """It is dispatched. What the cached prefix holds of its media is not encoded, unless it is needed."""
+        ends = [self.media[index].span.end_token for index in placement.skipped]
+        assert max(ends, default=0) <= placement.prefix_tokens, f"skipped beyond the prefix: {placement}"
+        self.placement = placement
+        self.attempt = attempt
+        self.num_attempts += 1
+        self.outputs_at_dispatch = self.num_outputs
+        self.encoded = set(placement.skipped)
+        if not self.outputs_at_dispatch:
+            self.cached_tokens, self.cached_media = 0, set(placement.skipped)
+        is_encoding = len(self.encoded) < len(self.media)
+        self.advance(RequestState.ENCODING if is_encoding else RequestState.PREFILLING)
+
+    def note_need(self, item_indices: Iterable[int], attached: Container[str]) -> tuple[int, ...]:
+        """The cached prefix was not there: the items of these that have to be encoded after all, by the
+        prefill instance itself where the one that was to do it is not attached any more.
+        """
+        placement = self.placement
+        if placement is None or self.state not in (RequestState.ENCODING, RequestState.PREFILLING):
+            return ()
+        needed = placement.skipped & set(item_indices)
+        if not needed:
+            return ()
+        before = placement.prefix_tokens
+        left = min(before, *(self.media[index].span.first_token for index in needed))  # at most
+        self.placement = replace(
+            placement,
+            encode=tuple(name if name in attached else placement.prefill for name in placement.encode),
+            skipped=placement.skipped - needed,
+            prefix_tokens=left,
+            saved_s=placement.saved_s * left / before,
+        )
+        self.encoded -= needed
+        if not self.outputs_at_dispatch:
+            self.cached_media -= needed
+        if self.state is RequestState.PREFILLING:
+            self.advance(RequestState.ENCODING)
+        return tuple(sorted(needed))
+
+    def queue_again(self) -> None:
+        """What the present dispatch did is void; what the client has seen stands."""
+        self.advance(RequestState.QUEUED)
+        self.placement = None
+        self.encoded.clear()
+        self.is_prefilled = False
+        self.moved_s = None
+        self.output.restart()
+        if self.keys is not None:
+            spans = [media.span for media in self.media]
+            self.keys = self.keys.extended((*self.prompt, *self.output.token_ids), spans)
+
+    def embedding_key(self, item_index: int) -> bytes | None:
+        """None where it is not kept."""
+        return None if self.keys is None else self.keys.embeddings[item_index]
+
     def move_to(self, target: str, attempt: int, now_s: float) -> None:
         """Another instance decodes from now on, under its own dispatch number."""
         assert self.placement is not None
@@ -145,14 +206,31 @@ class Request:
 
     def needs(self, instance_id: str) -> bool:
         """Whether work of the present dispatch is still to come from the instance."""
+        return self._is_to_encode(instance_id) or self._is_to_make_tokens(instance_id)
+
+    def depends_on(self, instance_id: str) -> bool:
+        """Whether the present dispatch cannot go on without the instance.
+
+        Embeddings that are still to come when the first token is out are not needed: the prefill instance had
+        more in its cache than was known.
+        """
+        is_lacking = not self.has_shown_token and self._is_to_encode(instance_id)
+        return is_lacking or self._is_to_make_tokens(instance_id)
+
+    def _is_to_encode(self, instance_id: str) -> bool:
+        encoders = () if self.placement is None else self.placement.encode
+        return any(name == instance_id and index not in self.encoded for index, name in enumerate(encoders))
+
+    def _is_to_make_tokens(self, instance_id: str) -> bool:
         if self.placement is None:
             return False
-        encodes = any(
-            encoder == instance_id and index not in self.encoded
-            for index, encoder in enumerate(self.placement.encode)
-        )
         prefills = self.placement.prefill == instance_id and not self.is_handed_over
-        return encodes or prefills or self.placement.decode == instance_id
+        return prefills or self.placement.decode == instance_id
+
+    def forgo_embeddings(self, instance_id: str) -> None:
+        """Nothing waits for what was to come from it."""
+        if self.placement is not None:
+            self.encoded |= {i for i, name in enumerate(self.placement.encode) if name == instance_id}
 
     @property
     def has_shown_token(self) -> bool:
@@ -165,14 +243,20 @@ class Request:
         return self.num_outputs > self.outputs_at_dispatch + 1
 
     def note_stage(self, report: StageReport, instance_id: str) -> None:
-        """Takes a stage's time into the story of the request."""
+        """Takes a stage's time, and what a cache spared it, into the story of the request.
+
+        Counted as cached is what the dispatch that made the first token found: later ones go on from tokens
+        that were shown, and earlier ones came to nothing. What it said before its instance was lost counts.
+        """
+        is_counted = not self.outputs_at_dispatch
         if report.stage is Stage.ENCODE:
             self.encoded.add(report.item_index)
-            if report.cached_tokens:
+            if report.cached_tokens and is_counted:
                 self.cached_media.add(report.item_index)
         if report.stage is Stage.PREFILL:
             self.is_prefilled = True
-            self.cached_tokens = report.cached_tokens
+            if is_counted:
+                self.cached_tokens = report.cached_tokens
         self.stages.append(
             StageSpan(
                 stage=report.stage,

@@ -12,7 +12,13 @@ from importlib import metadata
 import grpc
 
 from coordinator.admission import Admission
+from coordinator.audit import AuditLog
 from coordinator.books import LiveBooks
+from coordinator.cache.admin import CacheAdmin
+from coordinator.cache.cluster_cache import ClusterCache
+from coordinator.cache.explanations import Explanations
+from coordinator.cache.request_warmth import RequestWarmth
+from coordinator.cache.under_way import EmbeddingsUnderWay
 from coordinator.checks import DoorLimits
 from coordinator.clearing import Clearing
 from coordinator.cluster import Cluster
@@ -41,6 +47,7 @@ from coordinator.servicers.admin import AdminServicer
 from coordinator.servicers.inference import InferenceServicer
 from coordinator.servicers.stage_control import StageControlServicer
 from coordinator.state import CoordinatorState, ServedDescription
+from coordinator.tenancy import Tenancy
 from core.clock import MonotonicClock
 from core.profile_file import load_profile
 from elasticmm.v1 import (
@@ -93,17 +100,23 @@ class Coordinator:
         if not config.profile and config.policy != "fixed":
             log.warning("no profile was named: %s reckons with %s", config.policy, DEFAULT_PROFILE)
         self.costs = CostModel(load_profile(config.profile or DEFAULT_PROFILE))
+        self.live = LiveBooks(self.clock, self.costs)
+        self.cache = ClusterCache()
+        self.warmth = RequestWarmth(self.cache, EmbeddingsUnderWay(), self.live.books, self.clock)
+        self.explanations = Explanations()
         self.scheduler = make_scheduler(
             config.policy,
             self.costs.profile,
             Slo(config.slo_ttft_s, config.slo_tpot_s),
             model=self.costs,
+            warmth=self.warmth if config.cache_aware else None,
         )
         self.paces = Paces(self.costs.profile)
-        self.live = LiveBooks(self.clock, self.costs)
         self.dispatcher = self._make_dispatcher()
         self.planner = self._make_planner()
         self.cluster = self._make_cluster()
+        self.audit = AuditLog(config.audit_log)
+        self.tenancy = Tenancy(config.tenants, self.audit, self.cluster.set_cache_shares)
         self.media = GatewayClient(
             config.cluster_token, self._max_message_bytes, config.media.url_timeout_s + _RESOLVE_SLACK_S
         )
@@ -140,6 +153,7 @@ class Coordinator:
         await self.server.stop(self.config.shutdown_grace_s)
         await self.media.close()
         await self.gateway.stop()
+        self.audit.close()
         log.info("coordinator: stopped")
 
     @property
@@ -183,6 +197,8 @@ class Coordinator:
             self.scheduler,
             OutputExpectation(self.config.default_output_tokens),
             self.clock,
+            warmth=self.warmth,
+            explanations=self.explanations,
             paces=self.paces,
             report_grace_s=self.config.report_grace_s,
             instance_wait_s=self.config.instance_wait_s,
@@ -201,6 +217,7 @@ class Coordinator:
             self.registry,
             self.dispatcher,
             self.planner,
+            self.cache,
             self.clock,
             wanted=self.config.wanted,
             heartbeat_interval_s=self.config.heartbeat_interval_s,
@@ -222,6 +239,7 @@ class Coordinator:
             cluster=self.cluster,
             dispatcher=self.dispatcher,
             admission=Admission(self.config.max_waiting),
+            tenancy=self.tenancy,
             limits=limits,
             clock=self.clock,
         )
@@ -238,7 +256,12 @@ class Coordinator:
         inference_pb2_grpc.add_InferenceServicer_to_server(inference, server)
         stage_control_pb2_grpc.add_StageControlServicer_to_server(StageControlServicer(self.cluster), server)
         admin = AdminServicer(
-            self.state, self.dispatcher.migrate, self.planner, self.clock, self.stopping.set
+            self.state,
+            self.dispatcher.migrate,
+            self.planner,
+            CacheAdmin(self.registry, self.cache, self.explanations, self.planner, self.audit),
+            clock=self.clock,
+            shut_down=self.stopping.set,
         )
         admin_pb2_grpc.add_AdminServicer_to_server(admin, server)
         self.health.add_to(server, (INFERENCE, STAGE_CONTROL, ADMIN))
@@ -266,11 +289,16 @@ class Coordinator:
 async def serve(
     config: CoordinatorConfig, *, on_ready: OnReady | None = None, owns_process: bool = False
 ) -> None:
-    """Serves until SIGTERM, SIGINT or Admin.Shutdown; with `owns_process`, garbage is collected when idle."""
+    """Serves until SIGTERM, SIGINT or Admin.Shutdown; with `owns_process`, garbage is collected when idle.
+
+    SIGHUP has the file of tenants read again, if there is one.
+    """
     coordinator = Coordinator(config)
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, coordinator.stopping.set)
+    if config.tenants is not None:
+        loop.add_signal_handler(signal.SIGHUP, coordinator.tenancy.reload)
     ready = await coordinator.start()
     collecting = None
     if owns_process:

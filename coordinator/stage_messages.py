@@ -275,6 +275,13 @@ class FlushCacheCommand:
 
 
 @dataclass(frozen=True, slots=True)
+class SetCacheSharesCommand:
+    """The part of every cache that is a tenant's own, 0 to 1, in the place of what was set before."""
+
+    shares: Mapping[str, float]
+
+
+@dataclass(frozen=True, slots=True)
 class StopCommand:
     pass
 
@@ -288,5 +295,6 @@ Command = (
     | CancelCommand
     | SetRolesCommand
     | FlushCacheCommand
+    | SetCacheSharesCommand
     | StopCommand
 )

@@ -1,6 +1,6 @@
 """Every state a request can be in, and every legal move, in one table.
 
-QUEUED ──► ENCODING ──► PREFILLING ──► DECODING ──► FINISHED
+QUEUED ──► ENCODING ◄─► PREFILLING ──► DECODING ──► FINISHED
    │  └────────────────────▲  │ └───────────────────────▲
    │                          │
    ◄──── an instance was lost: dispatched again ─────────┘
@@ -15,7 +15,7 @@ from enum import Enum
 class RequestState(Enum):
     QUEUED = "queued"  # accepted, waits for dispatch
     ENCODING = "encoding"  # dispatched, media are not all encoded; prefill may run beside it
-    PREFILLING = "prefilling"  # dispatched, every embedding is there or none is needed
+    PREFILLING = "prefilling"  # dispatched, every embedding is there or none is needed, as far as is known
     DECODING = "decoding"  # the first token of this dispatch is out
     FINISHED = "finished"
     FAILED = "failed"
@@ -29,7 +29,8 @@ _S = RequestState
 LEGAL_MOVES: dict[RequestState, frozenset[RequestState]] = {
     _S.QUEUED: frozenset({_S.ENCODING, _S.PREFILLING, _S.FAILED, _S.CANCELLED}),
     _S.ENCODING: frozenset({_S.PREFILLING, _S.QUEUED, _S.FAILED, _S.CANCELLED}),
-    _S.PREFILLING: frozenset({_S.DECODING, _S.FINISHED, _S.QUEUED, _S.FAILED, _S.CANCELLED}),
+    # Back to ENCODING where a cached prefix was not there after all, and its media are needed.
+    _S.PREFILLING: frozenset({_S.ENCODING, _S.DECODING, _S.FINISHED, _S.QUEUED, _S.FAILED, _S.CANCELLED}),
     _S.DECODING: frozenset({_S.FINISHED, _S.QUEUED, _S.FAILED, _S.CANCELLED}),
     _S.FINISHED: frozenset(),
     _S.FAILED: frozenset(),

@@ -13,6 +13,7 @@ from kv_transfer.errors import ChecksumMismatch
 from kv_transfer.host import TransferHost
 from kv_transfer.layout import PayloadKind
 from kv_transfer.leases import Arrival, Lease, LeaseTable
+from kv_transfer.prefixes import NoPrefixes, PrefixHost
 from kv_transfer.runs import BlockTable
 from kv_transfer.source import TensorSource
 
@@ -29,6 +30,7 @@ class Arrivals:
         self._pools = pools
         self._leases = leases
         self._host = host
+        self.prefixes: PrefixHost = NoPrefixes()
         self._wants_checksums = checksums
         self._comparing: dict[int, asyncio.Task[Arrived]] = {}  # checksums, by lease id
 
@@ -135,7 +137,9 @@ class Arrivals:
         lease, *others = parts
         blocks, found = self._pools[lease.kind].blocks, arrival.found
         used, surplus = list(lease.block_ids[: found.num_blocks]), lease.block_ids[found.num_blocks :]
-        if lease.kind is PayloadKind.KV:
+        if lease.is_prefix:
+            self.prefixes.on_prefix(lease.key, used, found.num_tokens)
+        elif lease.kind is PayloadKind.KV:
             self._host.on_kv(lease.key, used, found.num_tokens, arrival.outputs)
         else:
             self._host.on_embedding(lease.key, lease.item_index, used, found.num_tokens)

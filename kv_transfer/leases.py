@@ -93,6 +93,7 @@ class Lease:
     is_written_directly: bool  # by the sender into this memory, past this process
     num_planes: int
     heads: range  # of the model, that this sender brings of those the receiver holds
+    is_prefix: bool  # KV for the receiver's cache
     expires_at_s: float
     state: LeaseState = LeaseState.GRANTED
     reason: str = ""  # why it ended
@@ -158,6 +159,7 @@ class LeaseTable:
         sender_instance_id: str,
         sender: ProcessIdentity | None,
         heads: range = range(1),
+        is_prefix: bool = False,
     ) -> Lease:
         """Takes over one reference to each of the blocks. Live leases for these heads of the item end."""
         for other in self.parts((key, kind, item_index)):
@@ -176,6 +178,7 @@ class LeaseTable:
             is_written_directly=is_written_directly,
             num_planes=num_planes,
             heads=heads,
+            is_prefix=is_prefix,
             expires_at_s=self._clock.now_s() + self.lease_s,
             written=[0] * num_planes,
         )

@@ -33,6 +33,7 @@ class OpenOffer:
     sender_host_id: str
     sender_pid: int
     transports: tuple[str, ...]  # best first
+    is_prefix: bool = False  # KV for the receiver's cache
 
     @property
     def item(self) -> Item:

@@ -151,6 +151,14 @@ class Pool:
         """Puts `data` [n, elements_per_token] at the tokens first_token.. of these blocks."""
         self._put(plane, blocks, first_token, data, self.layout.heads)
 
+    def fill(self, blocks: Sequence[int], data: torch.Tensor, *, plane: int = 0) -> None:
+        """As write_tokens from token 0 on; one copy where the blocks are consecutive."""
+        view = self.read_tokens(blocks, len(data), plane=plane)
+        if view.untyped_storage().data_ptr() == self.memory.untyped_storage().data_ptr():
+            view.copy_(data)
+        else:
+            self.write_tokens(plane, blocks, 0, data)
+
     def write_bytes(
         self, planes: range, blocks: Sequence[int], first_token: int, data: bytes, heads: range | None = None
     ) -> None:

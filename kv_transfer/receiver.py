@@ -18,6 +18,7 @@ from kv_transfer.host import TransferHost
 from kv_transfer.layout import PayloadKind
 from kv_transfer.leases import OPEN_STATES, Item, Key, Lease, LeaseTable
 from kv_transfer.offers import NoSuchPool, OpenOffer, TooLarge, TransferUnavailable
+from kv_transfer.prefixes import PrefixHost, PrefixRequest, PushedPrefix
 from kv_transfer.processes import SeenProcesses
 from kv_transfer.room import Room
 from kv_transfer.transports.acceptor import Acceptor, TransportInfo
@@ -105,6 +106,21 @@ class TransferReceiver:
         for acceptor in self._acceptors.values():
             await acceptor.close()
 
+    def serve_prefixes(self, host: PrefixHost) -> None:
+        """From here on prefixes are pushed and taken in; without this all are refused."""
+        self._arrivals.prefixes = host
+
+    async def push_prefix(self, request: PrefixRequest) -> PushedPrefix:
+        """Sends a peer what it asked for; the caller bounds the time.
+
+        Raises LayoutMismatch, NoSuchPool, TransferError.
+        """
+        self._check_epoch("holder_epoch", request.holder_epoch)
+        fingerprint = self.pools[PayloadKind.KV].layout.model_fingerprint
+        if request.model_fingerprint != fingerprint:
+            raise LayoutMismatch(f"model_fingerprint: {fingerprint} here, {request.model_fingerprint} there")
+        return await self._arrivals.prefixes.push_prefix(request)
+
     async def open(self, offer: OpenOffer) -> Granted:
         """Waits until the request is known here and blocks are free; the caller bounds the time.
 
@@ -179,24 +195,28 @@ class TransferReceiver:
             pool.blocks.check_integrity()
 
     def _check(self, offer: OpenOffer) -> None:
-        if offer.receiver_epoch != self.epoch:
-            raise LayoutMismatch(f"receiver_epoch: {offer.receiver_epoch} is not this life of the instance")
+        self._check_epoch("receiver_epoch", offer.receiver_epoch)
         pool = self.pools.get(offer.layout.kind)
         if pool is None:
             raise NoSuchPool(f"layout.kind: this instance takes no {offer.layout.kind.name}")
         difference = pool.layout.difference(offer.layout)
         if difference:
             raise LayoutMismatch(f"layout: {difference}")
+        if offer.is_prefix and offer.layout.kind is not PayloadKind.KV:
+            raise ValueError(f"is_prefix: is of KV, not of {offer.layout.kind.name}")
         if offer.num_tokens < 1:
             raise ValueError("num_tokens: at least 1")
         if offer.num_tokens > pool.num_tokens:
             raise TooLarge(f"num_tokens: {offer.num_tokens}, the whole pool holds {pool.num_tokens}")
         self._choose(offer)
 
+    def _check_epoch(self, field: str, epoch: int) -> None:
+        if epoch != self.epoch:
+            raise LayoutMismatch(f"{field}: {epoch} is not this life of the instance")
+
     async def _admit(self, offer: OpenOffer) -> Granted:
         kind = offer.layout.kind
-        item_index = None if kind is PayloadKind.KV else offer.item_index
-        await self._host.expect(offer.key, kind, item_index, offer.num_tokens)
+        await self._expect(offer)
         lease = await self._lease(offer)
         try:
             acceptor = self._acceptors[lease.transport]
@@ -204,6 +224,13 @@ class TransferReceiver:
         except BaseException as error:  # the sender was told nothing, so it writes nothing
             self.abort(lease.lease_id, f"granting failed: {error}")
             raise
+
+    async def _expect(self, offer: OpenOffer) -> None:
+        if offer.is_prefix:
+            self._arrivals.prefixes.expect_prefix(offer.key, offer.num_tokens)
+            return
+        item_index = None if offer.layout.kind is PayloadKind.KV else offer.item_index
+        await self._host.expect(offer.key, offer.layout.kind, item_index, offer.num_tokens)
 
     async def _lease(self, offer: OpenOffer) -> Lease:
         """On blocks of its own; a part of an item shares those of the other parts."""
@@ -224,6 +251,8 @@ class TransferReceiver:
         if not assembly.has_place_for(pool.layout.common_heads(offer.layout)):
             return None
         first = assembly.parts[0]
+        if first.is_prefix != offer.is_prefix:
+            raise ValueError(f"is_prefix: {offer.is_prefix}, other parts of the item have {first.is_prefix}")
         if first.num_tokens != offer.num_tokens:
             raise ValueError(
                 f"num_tokens: {offer.num_tokens}, other parts of the item have {first.num_tokens}"
@@ -251,6 +280,7 @@ class TransferReceiver:
             sender_instance_id=offer.sender_instance_id,
             sender=self._senders.identify(offer.sender_instance_id, offer.sender_pid) if is_local else None,
             heads=layout.common_heads(offer.layout),
+            is_prefix=offer.is_prefix,
         )
 
     def _choose(self, offer: OpenOffer) -> Acceptor:

@@ -33,14 +33,15 @@ class CopyRun(NamedTuple):
 class BlockTable:
     """A sequence's blocks as runs of consecutive ones: token t is in blocks[t // block_tokens].
 
+    With `skip_tokens` the first so many tokens of the blocks are none of the table's.
     Built in one vectorised pass where there are many, because a sequence has thousands of
     blocks and is asked for its runs per layer and slice.
     """
 
-    def __init__(self, blocks: Sequence[int], block_tokens: int) -> None:
+    def __init__(self, blocks: Sequence[int], block_tokens: int, skip_tokens: int = 0) -> None:
         firsts = _few_run_starts(blocks) if len(blocks) <= _FEW else _run_starts(blocks)
-        self.num_tokens = len(blocks) * block_tokens
-        self._tokens = [first * block_tokens for first in firsts]  # where each run starts
+        self.num_tokens = len(blocks) * block_tokens - skip_tokens
+        self._tokens = [first * block_tokens - skip_tokens for first in firsts]  # where each run starts
         self._slots = [blocks[first] * block_tokens for first in firsts]
 
     def runs(self, first_token: int, num_tokens: int) -> Iterator[Run]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import math
 import os
 from collections.abc import Coroutine, Sequence
@@ -16,20 +15,21 @@ from kv_transfer.channels import Channels
 from kv_transfer.commits import Arrived, CommitRecord
 from kv_transfer.errors import AttachError, TransferError
 from kv_transfer.farewells import Farewell, Farewells
+from kv_transfer.grants import grant_from
 from kv_transfer.layout import PayloadKind, PoolLayout
 from kv_transfer.leases import Key
 from kv_transfer.outgoing import Outgoing
 from kv_transfer.pace import PacedLink
 from kv_transfer.pool import Pool, embedding_layout
+from kv_transfer.prefixes import PrefixRequest, PushedPrefix
 from kv_transfer.source import PlaneSource, TensorSource
 from kv_transfer.stats import PairCounters, StatsTable
 from kv_transfer.tls import TlsFiles
-from kv_transfer.transports.acceptor import TransportInfo
 from kv_transfer.transports.backlog import Backlog
 from kv_transfer.transports.base import Grant, LeaseDeadline, PeerAddress, Transfer
 from kv_transfer.transports.registry import TRANSPORTS, EndContext, make_transports, usable
 from kv_transfer.turns import Turns
-from kv_transfer.wire import arrived_from, commit_to, layout_from, layout_to
+from kv_transfer.wire import arrived_from, commit_to, layout_to, pull_to, pushed_from
 
 if TYPE_CHECKING:
     import torch
@@ -96,14 +96,27 @@ class Sender:
         item_index: int,
         num_tokens: int,
         source: Pool,
+        *,
+        is_prefix: bool = False,
+        skip_tokens: int = 0,
     ) -> Outgoing:
         """Waits until the peer knows the request and has room for `num_tokens` tokens.
 
-        Raises TransferError: refused, unreachable or not granted in time.
+        With `is_prefix` they are for the peer's cache. The first is the one after `skip_tokens` of the
+        source blocks. Raises TransferError: refused, unreachable or not granted in time.
         """
         if source.layout.kind != kind:
             raise ValueError(f"kind: {kind!r}, the source holds {source.layout.kind.name}")
-        return await self._open(peer, key, item_index, num_tokens, TensorSource.of_pool(source))
+        request = self._open_request(peer, key, item_index, num_tokens, source.layout)
+        request.is_prefix = is_prefix
+        return await self._open(peer, request, TensorSource.of_pool(source), skip_tokens)
+
+    async def pull_prefix(self, peer: PeerAddress, wanted: PrefixRequest, timeout_s: float) -> PushedPrefix:
+        """Asks the peer to push here what it has of a prefix; returns once it did. Raises TransferError."""
+        self._channels.forget(peer.instance_id, but=peer)  # an earlier life
+        stub, metadata = self._channels.stub(peer), self._channels.metadata
+        call = stub.PullPrefix(pull_to(wanted), metadata=metadata, timeout=timeout_s)
+        return pushed_from(await self._channels.answer(peer, call, "pull refused"))
 
     async def send_embedding(
         self, peer: PeerAddress, key: Key, item_index: int, embedding: torch.Tensor
@@ -115,7 +128,8 @@ class Sender:
         num_tokens, width = embedding.shape
         layout = embedding_layout(self._model_fingerprint, embedding.dtype, width=width)
         source = TensorSource.of_tokens(embedding, layout)
-        outgoing = await self._open(peer, key, item_index, num_tokens, source)
+        request = self._open_request(peer, key, item_index, num_tokens, layout)
+        outgoing = await self._open(peer, request, source)
         try:
             outgoing.push(0, num_tokens, range(1), range(1))
             await outgoing.commit(num_tokens)
@@ -177,13 +191,17 @@ class Sender:
             raise AssertionError(f"{len(self._outgoing)} transfers are open, {self.stats.in_flight} counted")
 
     async def _open(
-        self, peer: PeerAddress, key: Key, item_index: int, num_tokens: int, source: PlaneSource
+        self,
+        peer: PeerAddress,
+        request: transfer_pb2.OpenRequest,
+        source: PlaneSource,
+        skip_tokens: int = 0,
     ) -> Outgoing:
         until_s = asyncio.get_running_loop().time() + self._open_timeout_s
         try:
             await self._take_turn(peer, source)
             try:
-                return await self._open_in_turn(peer, key, item_index, num_tokens, source, until_s)
+                return await self._open_in_turn(peer, request, source, skip_tokens, until_s)
             except BaseException:
                 self._turns.give_back(_turn(peer, source))
                 raise
@@ -208,13 +226,12 @@ class Sender:
         finally:
             stats.waiting -= 1
 
-    async def _open_in_turn(  # noqa: PLR0917 - as _open, and until when
+    async def _open_in_turn(
         self,
         peer: PeerAddress,
-        key: Key,
-        item_index: int,
-        num_tokens: int,
+        request: transfer_pb2.OpenRequest,
         source: PlaneSource,
+        skip_tokens: int,
         until_s: float,
     ) -> Outgoing:
         while True:
@@ -223,11 +240,10 @@ class Sender:
                 for name, transport in self._transports.items()
                 if transport.can_reach(peer) and (peer, name) not in self._unreachable
             ]
-            request = self._open_request(peer, key, source.layout, names)
-            request.item_index, request.num_tokens = item_index, num_tokens
+            request.transports[:] = names
             grant = await self._ask(peer, request, until_s)
             try:
-                return await self._start(peer, grant, num_tokens, source)
+                return await self._start(peer, grant, source, request.num_tokens, skip_tokens)
             except AttachError as error:
                 self._unreachable.add((peer, grant.transport))
                 self.stats.of(peer.instance_id, grant.transport).failures["ATTACH"] += 1
@@ -239,15 +255,17 @@ class Sender:
                 raise
 
     def _open_request(
-        self, peer: PeerAddress, key: Key, layout: PoolLayout, transports: Sequence[str]
+        self, peer: PeerAddress, key: Key, item_index: int, num_tokens: int, layout: PoolLayout
     ) -> transfer_pb2.OpenRequest:
+        """Without transports."""
         return transfer_pb2.OpenRequest(
             request_id=key[0],
             attempt=key[1],
+            item_index=item_index,
+            num_tokens=num_tokens,
             layout=layout_to(layout),
             sender_instance_id=self._instance_id,
             sender_host_id=self._host_id,
-            transports=transports,
             receiver_epoch=peer.epoch,
             sender_pid=os.getpid(),
         )
@@ -269,7 +287,7 @@ class Sender:
             raise
         deadline = LeaseDeadline(self._clock, asked_at_s, response.expires_in_ms / 1000)
         try:
-            return _grant_from(response, deadline)
+            return grant_from(response, deadline)
         except TransferError as error:
             await self.abort_lease(peer, response.lease_id, str(error))
             raise
@@ -286,11 +304,13 @@ class Sender:
         )
         await self._abort(self._farewells.new(peer, request))
 
-    async def _start(self, peer: PeerAddress, grant: Grant, num_tokens: int, source: PlaneSource) -> Outgoing:
+    async def _start(
+        self, peer: PeerAddress, grant: Grant, source: PlaneSource, num_tokens: int, skip_tokens: int
+    ) -> Outgoing:
         """Raises AttachError."""
         transport = self._transports[grant.transport]
         moved_bytes = len(source.layout.common_heads(grant.layout)) * source.layout.head_bytes
-        backlog = Backlog(source.layout, num_tokens, moved_bytes)
+        backlog = Backlog(source.layout, num_tokens, moved_bytes, skip_tokens=skip_tokens)
         transfer = Transfer(peer, grant, source, backlog)
         writer = await transport.open_writer(transfer)
         stats = self.stats.of(peer.instance_id, grant.transport)
@@ -351,35 +371,3 @@ class Sender:
 def _turn(peer: PeerAddress, source: PlaneSource) -> tuple[str, PayloadKind]:
     """What a transfer takes turns with."""
     return peer.instance_id, source.layout.kind
-
-
-def _grant_from(response: transfer_pb2.OpenResponse, deadline: LeaseDeadline) -> Grant:
-    """Raises TransferError."""
-    return Grant(
-        lease_id=response.lease_id,
-        transport=response.transport,
-        block_ids=tuple(response.block_ids),
-        info=_info_from(response.transport_info),
-        deadline=deadline,
-        layout=_layout_from(response.layout),
-        wants_checksums=response.wants_checksums,
-    )
-
-
-def _info_from(data: bytes) -> TransportInfo:
-    """Raises TransferError if it is no JSON object."""
-    try:
-        info = json.loads(data or b"{}")
-    except ValueError as error:
-        raise TransferError("PROTOCOL", f"transport_info: {error}") from error
-    if not isinstance(info, dict):
-        raise TransferError("PROTOCOL", "transport_info: is no JSON object")
-    return info
-
-
-def _layout_from(message: transfer_pb2.PoolLayout) -> PoolLayout:
-    """Raises TransferError if it is unset or makes no sense."""
-    try:
-        return layout_from(message)
-    except ValueError as error:
-        raise TransferError("PROTOCOL", str(error)) from error

@@ -15,7 +15,15 @@ from elasticmm.v1 import transfer_pb2, transfer_pb2_grpc
 from kv_transfer.offers import OpenOffer
 from kv_transfer.receiver import TransferReceiver
 from kv_transfer.statuses import KNOWN_ERRORS, status_of
-from kv_transfer.wire import arrived_to, commit_from, kind_from, layout_from, layout_to
+from kv_transfer.wire import (
+    arrived_to,
+    commit_from,
+    kind_from,
+    layout_from,
+    layout_to,
+    pull_from,
+    pushed_to,
+)
 
 MAX_OPEN_WAIT_S = 600.0  # where the caller sets no deadline
 
@@ -105,6 +113,19 @@ class TransferServicer(transfer_pb2_grpc.TransferServicer):
         self._receiver.abort_unanswered(item, request.sender_instance_id, request.reason)
         return transfer_pb2.AbortResponse()
 
+    async def PullPrefix(
+        self, request: transfer_pb2.PullPrefixRequest, context: grpc.aio.ServicerContext[Any, Any]
+    ) -> transfer_pb2.PullPrefixResponse:
+        await self._check_token(context)
+        try:
+            with _statuses():
+                wanted = pull_from(request)
+                async with asyncio.timeout(context.time_remaining() or MAX_OPEN_WAIT_S):
+                    pushed = await self._receiver.push_prefix(wanted)
+        except _Refused as refused:
+            await context.abort(refused.code, str(refused))
+        return pushed_to(pushed)
+
     async def _check_token(self, context: grpc.aio.ServicerContext[Any, Any]) -> None:
         if self._token is not None and not has_token(context.invocation_metadata() or (), self._token):
             await context.abort(grpc.StatusCode.UNAUTHENTICATED, "the cluster token is missing or wrong")
@@ -139,4 +160,5 @@ def _offer_from(request: transfer_pb2.OpenRequest) -> OpenOffer:
         sender_host_id=request.sender_host_id,
         sender_pid=request.sender_pid,
         transports=tuple(request.transports),
+        is_prefix=request.is_prefix,
     )

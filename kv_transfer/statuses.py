@@ -5,7 +5,7 @@ from __future__ import annotations
 import grpc
 
 from kv_transfer.blocks import OutOfBlocks
-from kv_transfer.errors import ChecksumMismatch, LayoutMismatch, UnknownRequest
+from kv_transfer.errors import ChecksumMismatch, LayoutMismatch, TransferError, UnknownRequest
 from kv_transfer.leases import LeaseGone
 from kv_transfer.offers import NoSuchPool, TooLarge, TransferUnavailable
 
@@ -20,6 +20,7 @@ _STATUS: tuple[tuple[type[Exception], grpc.StatusCode], ...] = (
     (TooLarge, grpc.StatusCode.RESOURCE_EXHAUSTED),
     (OutOfBlocks, grpc.StatusCode.RESOURCE_EXHAUSTED),
     (TimeoutError, grpc.StatusCode.DEADLINE_EXCEEDED),
+    (TransferError, grpc.StatusCode.ABORTED),  # of what was sent in answer to a call
     (ValueError, grpc.StatusCode.INVALID_ARGUMENT),
 )
 KNOWN_ERRORS = tuple(kind for kind, _ in _STATUS)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from elasticmm.v1 import transfer_pb2
 from kv_transfer.commits import Arrived, CommitRecord
 from kv_transfer.layout import MemoryOrder, PayloadKind, PoolLayout
+from kv_transfer.prefixes import KEY_BYTES, PrefixRequest, PushedPrefix
+from kv_transfer.transports.base import PeerAddress
 
 _KINDS = {
     PayloadKind.KV: transfer_pb2.PAYLOAD_KIND_KV,
@@ -99,3 +101,46 @@ def arrived_to(arrived: Arrived) -> transfer_pb2.CommitResponse:
 
 def arrived_from(message: transfer_pb2.CommitResponse) -> Arrived:
     return Arrived(message.num_tokens, message.num_planes, message.num_blocks)
+
+
+def pull_to(request: PrefixRequest) -> transfer_pb2.PullPrefixRequest:
+    return transfer_pb2.PullPrefixRequest(
+        request_id=request.key[0],
+        attempt=request.key[1],
+        keys=b"".join(request.block_keys),
+        first_token=request.first_token,
+        block_tokens=request.block_tokens,
+        model_fingerprint=request.model_fingerprint,
+        instance_id=request.asker.instance_id,
+        endpoint=request.asker.endpoint,
+        host_id=request.asker.host_id,
+        epoch=request.asker.epoch,
+        holder_epoch=request.holder_epoch,
+    )
+
+
+def pull_from(message: transfer_pb2.PullPrefixRequest) -> PrefixRequest:
+    """Raises ValueError naming a field that is unset or makes no sense."""
+    for name in ("request_id", "keys", "block_tokens", "endpoint"):
+        if not getattr(message, name):
+            raise ValueError(f"{name}: is missing")
+    if len(message.keys) % KEY_BYTES:
+        raise ValueError(f"keys: {len(message.keys)} bytes are not whole keys of {KEY_BYTES}")
+    starts = range(0, len(message.keys), KEY_BYTES)
+    return PrefixRequest(
+        key=(message.request_id, message.attempt),
+        block_keys=tuple(message.keys[start : start + KEY_BYTES] for start in starts),
+        first_token=message.first_token,
+        block_tokens=message.block_tokens,
+        model_fingerprint=message.model_fingerprint,
+        asker=PeerAddress(message.instance_id, message.endpoint, message.host_id, message.epoch),
+        holder_epoch=message.holder_epoch,
+    )
+
+
+def pushed_to(pushed: PushedPrefix) -> transfer_pb2.PullPrefixResponse:
+    return transfer_pb2.PullPrefixResponse(num_tokens=pushed.num_tokens, transport=pushed.transport)
+
+
+def pushed_from(message: transfer_pb2.PullPrefixResponse) -> PushedPrefix:
+    return PushedPrefix(message.num_tokens, message.transport)

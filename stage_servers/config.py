@@ -59,6 +59,7 @@ class StageConfig:
     cache_ttl_s: float | None = None  # how long an entry may go unused; None: as long as there is room
     cache_shares: TenantShares = ()  # fractions of each cache that are a tenant's own
     media_workers: int = 2  # threads that decode and preprocess pictures
+    pull_timeout_s: float = 3.0  # that a prompt waits for KV of its prefix from a peer; 0: none is fetched
     log_level: str = "INFO"
     tls_cert: Path | None = None  # PEM files of the transfer service and its clients; all three or none
     tls_key: Path | None = None
@@ -81,6 +82,7 @@ class StageConfig:
         check_policy(self.cache_policy)
         check_ttl(self.cache_ttl_s)
         check_shares(self.cache_shares)
+        _require(self.pull_timeout_s >= 0, "pull_timeout_s", "is 0 or above")
         _require(self.time_scale > 0, "time_scale", "is above 0")
         _require(self.cores is None or len(self.cores) > 0, "cores", "names at least one core")
         if any((self.tls_cert, self.tls_key, self.tls_ca, self.tls_name)):

@@ -1,4 +1,7 @@
-"""ENCODE: pull a media item, preprocess it off the engine thread, encode it, push the embedding on."""
+"""ENCODE: pull a media item, preprocess it off the engine thread, encode it, push the embedding on.
+
+What the cache holds, or another job is making, is only pushed on.
+"""
 
 from __future__ import annotations
 
@@ -12,17 +15,19 @@ from typing import TYPE_CHECKING
 
 import grpc
 
-from core.sequence import MediaSpan
+from core.sequence import CacheUse, MediaSpan
 from core.stages import Stage
 from kv_transfer.sender import PeerAddress, Sender
+from stage_servers.cache.embeddings import EmbeddingCache
+from stage_servers.cache.held import HeldEmbedding
+from stage_servers.encode_once import EncodeOnce, Encoding
 from stage_servers.engine.media import MediaError
 from stage_servers.engine_thread import EngineThread
 from stage_servers.media_pull import MediaGoneError, MediaPuller, MediaSource
 from stage_servers.reports import Key, Reports
 
 if TYPE_CHECKING:
-    import torch
-
+    from stage_servers.engine.families.adapter import PixelInput
     from stage_servers.engine.served import ServedModel
 
 logger = logging.getLogger(__name__)
@@ -36,6 +41,7 @@ class EncodeJob:
     source: MediaSource
     span: MediaSpan
     prefill: PeerAddress
+    cache: CacheUse | None = None  # None: nothing is looked up or kept
 
 
 class EncodeStage:
@@ -49,8 +55,9 @@ class EncodeStage:
         sender: Sender,
         puller: MediaPuller,
         reports: Reports,
-        deliver_locally: Callable[[Key, int, torch.Tensor], None],
+        deliver_locally: Callable[[Key, int, HeldEmbedding], None],
         workers: ThreadPoolExecutor,
+        cache: EmbeddingCache,
     ) -> None:
         self._model = model
         self._thread = thread
@@ -59,6 +66,7 @@ class EncodeStage:
         self._reports = reports
         self._deliver_locally = deliver_locally
         self._workers = workers
+        self._once = EncodeOnce(cache, self._encode)
         self._waiting = 0
 
     @property
@@ -69,7 +77,7 @@ class EncodeStage:
     async def run(self, job: EncodeJob, *, is_local: bool) -> None:
         """One job from end to end; whatever goes wrong is reported, not raised."""
         try:
-            await self._encode(job, is_local=is_local)
+            await self._serve(job, is_local=is_local)
         except MediaError as error:
             self._fail(job, grpc.StatusCode.INVALID_ARGUMENT, str(error), field="image")
         except MediaGoneError as error:
@@ -78,23 +86,17 @@ class EncodeStage:
             logger.warning("encoding item %d of %s failed: %s", job.span.item_index, job.key[0], error)
             self._fail(job, grpc.StatusCode.UNAVAILABLE, f"encoding failed: {error}")
 
-    async def _encode(self, job: EncodeJob, *, is_local: bool) -> None:
+    def check_idle(self) -> None:
+        """Raises AssertionError if an item is at work."""
+        self._once.check_idle()
+
+    async def _serve(self, job: EncodeJob, *, is_local: bool) -> None:
         start_ns = time.time_ns()
-        self._waiting += 1
+        obtained = await self._once.obtain(job)
         try:
-            data = await self._puller.pull(job.source)
-            loop = asyncio.get_running_loop()
-            pixels = await loop.run_in_executor(self._workers, self._model.preprocess, data, job.span)
+            transport = await self._deliver(job, obtained.held, is_local=is_local)
         finally:
-            self._waiting -= 1
-        encoded = await self._thread.encode(pixels)
-        if is_local:
-            transport = "local"
-            self._deliver_locally(job.key, job.span.item_index, encoded.embedding)
-        else:
-            transport = await self._sender.send_embedding(
-                job.prefill, job.key, job.span.item_index, encoded.embedding
-            )
+            obtained.held.release()
         self._reports.stage_done(
             job.key,
             Stage.ENCODE,
@@ -102,8 +104,34 @@ class EncodeStage:
             end_ns=time.time_ns(),
             item_index=job.span.item_index,
             transport=transport,
-            device_s=encoded.device_s,
+            cached_tokens=job.span.num_tokens if obtained.is_cached else 0,
+            device_s=obtained.device_s,
         )
+
+    async def _encode(self, job: EncodeJob) -> Encoding:
+        self._waiting += 1
+        try:
+            data = await self._puller.pull(job.source)
+            loop = asyncio.get_running_loop()
+            pixels, host_s = await loop.run_in_executor(self._workers, self._preprocess, data, job.span)
+        finally:
+            self._waiting -= 1
+        encoded = await self._thread.encode(pixels)
+        return Encoding(encoded.embedding, encoded.device_s, host_s)
+
+    async def _deliver(self, job: EncodeJob, held: HeldEmbedding, *, is_local: bool) -> str:
+        """Returns the transport's name."""
+        item_index = job.span.item_index
+        if is_local:
+            self._deliver_locally(job.key, item_index, held)
+            return "local"
+        return await self._sender.send_embedding(job.prefill, job.key, item_index, held.embedding)
+
+    def _preprocess(self, data: bytes, span: MediaSpan) -> tuple[PixelInput, float]:
+        """In a worker; with the seconds that it took."""
+        started_s = time.perf_counter()
+        pixels = self._model.preprocess(data, span)
+        return pixels, time.perf_counter() - started_s
 
     def _fail(self, job: EncodeJob, code: grpc.StatusCode, message: str, field: str = "") -> None:
         self._reports.failed(

@@ -18,10 +18,11 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import grpc
 
+from core.ids import host_id
 from core.sequence import SequenceSpec
 from core.stages import ModalityGroup, Roles, Stage
 from elasticmm.v1 import stage_control_pb2
@@ -32,23 +33,30 @@ from kv_transfer.receiver import TransferReceiver
 from kv_transfer.sender import PeerAddress, Sender
 from kv_transfer.stats import PairCounters
 from stage_servers.cache.counters import kv_counters
+from stage_servers.cache.embeddings import EmbeddingCache
+from stage_servers.cache.held import HeldEmbedding
+from stage_servers.cache.prefix_service import PrefixService
+from stage_servers.cache.prefix_source import PrefixSource
 from stage_servers.cache.reports import CacheReports
+from stage_servers.cache.settings import CacheSettings
 from stage_servers.embeddings import EmbeddingShelf
 from stage_servers.encode_stage import EncodeJob, EncodeStage
 from stage_servers.engine_thread import EngineThread
 from stage_servers.expectations import Expectations
+from stage_servers.held import HeldCalls
 from stage_servers.media_pull import MediaPuller
 from stage_servers.migration import MigrationStage
 from stage_servers.prefill_stage import PrefillStage
-from stage_servers.reports import Key, Reports, Started
+from stage_servers.reports import Key, Reports
+from stage_servers.step_reports import StepReports
 from stage_servers.tasks import TaskTable
-from stage_servers.wire import sequence_tokens, step_measure
 
 if TYPE_CHECKING:
     import torch
 
+    from stage_servers.cache.prefix_store import PrefixStore
     from stage_servers.engine.engine import Engine
-    from stage_servers.engine.records import SequenceFailure, StepOutput, TokenOutput, WrittenChunk
+    from stage_servers.engine.records import StepOutput, WrittenChunk
     from stage_servers.engine.served import ServedModel
 
 
@@ -66,8 +74,11 @@ class Instance:
         roles: Roles,
         group: ModalityGroup,
         media_workers: int,
+        pull_timeout_s: float,
+        embedding_cache: CacheSettings | None = CacheSettings(),  # noqa: B008 - frozen
     ) -> None:
         self.instance_id = ""  # given by the coordinator
+        self.endpoint = ""  # of its transfer service, once that is bound
         self.roles = roles
         self.group = group
         self.reports = Reports()
@@ -78,16 +89,28 @@ class Instance:
         self._model = model
         self._puller = MediaPuller(token)
         self._workers = ThreadPoolExecutor(media_workers, thread_name_prefix="media")
-        self._shelf = EmbeddingShelf(embeddings)
+        self.embedding_cache = EmbeddingCache(embeddings, self.caches, embedding_cache)
+        self._shelf = EmbeddingShelf(embeddings, self.embedding_cache)
         self._to_prefill = Expectations()
         self._to_decode = Expectations()
         self._decoding: dict[Key, SequenceSpec] = {}
-        self._decode_start_ns: dict[Key, int] = {}
+        self._held = HeldCalls()
+        self._pull_timeout_s = pull_timeout_s
+        self._prefixes: PrefixService | None = None
         self._tasks = TaskTable()
         self._cancelling: set[asyncio.Task[None]] = set()
 
-    def start(self, engine: Engine, receiver: TransferReceiver, max_encode_tokens: int) -> None:
-        """Joins the parts that need this object to exist; call on the event loop."""
+    def start(
+        self,
+        engine: Engine,
+        receiver: TransferReceiver,
+        max_encode_tokens: int,
+        prefixes: PrefixStore[Any] | None = None,
+    ) -> None:
+        """Joins the parts that need this object to exist; call on the event loop.
+
+        `prefixes` None: no KV is kept, nor exchanged with peers.
+        """
         self._loop = asyncio.get_running_loop()
         self.crashed: asyncio.Future[None] = self._loop.create_future()
         self._engine = engine
@@ -99,7 +122,27 @@ class Instance:
             on_crash=lambda error: self._loop.call_soon_threadsafe(self._crash, error),
             max_encode_tokens=max_encode_tokens,
         )
-        self._prefill = PrefillStage(engine, self._thread, self._kv, self._sender, self.reports)
+        if prefixes is not None:
+            self._prefixes = PrefixService(
+                prefixes,
+                self._thread,
+                self._kv,
+                self._sender,
+                receiver,
+                address=self._address,
+                timeout_s=self._pull_timeout_s,
+            )
+            receiver.serve_prefixes(self._prefixes)
+        self._prefill = PrefillStage(
+            engine, self._thread, self._kv, self._sender, self.reports, on_added=self._held.release
+        )
+        self._steps = StepReports(
+            self.reports,
+            self._prefill,
+            load=self.load,
+            is_prefilling=self._to_prefill.__contains__,
+            on_end=self._forget,
+        )
         self._migration = MigrationStage(
             engine, self._thread, self._kv, self._sender, self.reports, on_moved=self._moved_away
         )
@@ -109,19 +152,25 @@ class Instance:
             sender=self._sender,
             puller=self._puller,
             reports=self.reports,
-            deliver_locally=self._provide,
+            deliver_locally=self._provide_held,
             workers=self._workers,
+            cache=self.embedding_cache,
         )
         self._kv.blocks.call_when_short(lambda count: self._thread.post(lambda: engine.make_room(count)))
         if engine.cache is not None:
             self.caches.add_counters(partial(kv_counters, engine.cache))
+        self.caches.add_counters(self.embedding_cache.counters)
         self._thread.start()
+        self._tidying = asyncio.create_task(self.embedding_cache.tidy_for_ever(), name="embedding-cache")
 
     async def stop(self) -> None:
         """Drops every request and ends the threads."""
         if not self.crashed.done():
             await self.drop_all()
         self.crashed.cancel()
+        if self._prefixes is not None:
+            await self._prefixes.stop()
+        self._tidying.cancel()
         await asyncio.to_thread(self._thread.stop)
         self._workers.shutdown(wait=True, cancel_futures=True)
         await self._puller.close()
@@ -132,18 +181,23 @@ class Instance:
         is_local = job.prefill.instance_id == self.instance_id
         self._tasks.spawn(job.key, self._encode.run(job, is_local=is_local))
 
-    def prefill(self, spec: SequenceSpec, decode: PeerAddress, prefix_tokens: int = 0) -> None:
-        """`prefix_tokens`: of these an instance has the KV, and no embedding within them is sent."""
+    def prefill(self, spec: SequenceSpec, decode: PeerAddress, prefix: PrefixSource | None = None) -> None:
+        """`prefix` may have KV of the sequence's first tokens, to be fetched first where it is not here. No
+        embedding of items within these is sent unless it is asked for.
+        """
+        is_local = decode.instance_id == self.instance_id
+        promised = prefix.num_tokens if prefix else 0
         self._to_prefill.add(spec.key)
-        if decode.instance_id == self.instance_id:
+        self._shelf.expect(spec)
+        if is_local:
             self._decoding[spec.key] = spec
-            self._admit(
-                spec.key,
-                Stage.PREFILL,
-                lambda: self._engine.add_prefill(spec, hand_over=False, promised_tokens=prefix_tokens),
-            )
+        if prefix is not None and self._prefixes is not None:
+            self._held.hold(spec.key)
+            self._tasks.spawn(spec.key, self._prefill_fetched(spec, decode, self._prefixes, prefix))
+        elif is_local:
+            self._prefill_here(spec, promised)
         else:
-            self._tasks.spawn(spec.key, self._prefill_away(spec, decode, prefix_tokens))
+            self._tasks.spawn(spec.key, self._prefill_away(spec, decode, promised))
 
     def decode(self, spec: SequenceSpec) -> None:
         self._decoding[spec.key] = spec
@@ -156,6 +210,8 @@ class Instance:
         """Forgets what is cached for the tenant, or for all, in one pool or in all."""
         if pool is not PayloadKind.EMBEDDING:
             self._thread.post(lambda: self._engine.flush_cache(tenant))
+        if pool is not PayloadKind.KV:
+            self.embedding_cache.flush(tenant)
 
     def expire_caches(self) -> None:
         """Now and then: what went unused for too long goes also where nobody asks for it."""
@@ -196,7 +252,7 @@ class Instance:
         spec = self._decoding.get(key)
         if spec is None:
             raise UnknownRequest(f"request {key[0]} has ended here")
-        self._decode_start_ns[key] = time.time_ns()
+        self._steps.decode_began(key)
         going_on = replace(spec, outputs=outputs)
         self._admit(
             key, Stage.DECODE, lambda: self._engine.add_decode(going_on, block_ids, num_tokens), block_ids
@@ -205,7 +261,7 @@ class Instance:
     def on_embedding(self, key: Key, item_index: int, block_ids: list[int], num_tokens: int) -> None:
         if key not in self._to_prefill:
             raise UnknownRequest(f"request {key[0]} has ended here")
-        self._provide(key, item_index, self._shelf.keep(key, block_ids, num_tokens))
+        self._provide(key, item_index, self._shelf.arrived(key, item_index, block_ids, num_tokens))
 
     # What the engine does
 
@@ -223,59 +279,20 @@ class Instance:
 
     def _on_step(self, output: StepOutput) -> None:
         """In the engine thread."""
-        self._loop.call_soon_threadsafe(self._step_done, output, time.time_ns())
-
-    def _step_done(self, output: StepOutput, end_ns: int) -> None:
-        start_ns = end_ns - int(output.duration_s * 1e9)
-        for chunk in output.prefilled:
-            if chunk.key in self._to_prefill:  # else it was given up while this step ran
-                self._prefill.started.setdefault(chunk.key, Started(start_ns, chunk.first_token))
-        for failure in output.failed:
-            self._sequence_failed(failure)
-        for token in output.tokens:
-            self._note(token, end_ns)
-        if output.tokens:
-            report = stage_control_pb2.StepReport(
-                sequences=[sequence_tokens(token) for token in output.tokens],
-                load=self.load(),
-                measure=step_measure(output.shape, output.duration_s),
-            )
-            self.reports.send(stage_control_pb2.StageMessage(step=report))
-        for token in output.tokens:
-            if token.finish is not None:
-                self._forget(token.key)
-
-    def _note(self, token: TokenOutput, now_ns: int) -> None:
-        """Reports the stages that this token ends."""
-        key = token.key
-        if key in self._prefill:
-            self._prefill.first_token(token)
-            return
-        started = self._prefill.started.pop(key, None)
-        if started is not None and key in self._to_prefill:
-            self.reports.prefilled(key, started, now_ns, "local")
-            self._decode_start_ns[key] = now_ns
-        if token.finish is not None:
-            self._report_decoded(key, now_ns)
-
-    def _report_decoded(self, key: Key, now_ns: int) -> None:
-        start_ns = self._decode_start_ns.get(key, now_ns)
-        self.reports.stage_done(key, Stage.DECODE, start_ns=start_ns, end_ns=now_ns)
-
-    def _sequence_failed(self, failure: SequenceFailure) -> None:
-        """The engine gave a sequence up; where it may go on elsewhere the coordinator dispatches it again."""
-        if self._prefill.failed(failure.key, failure.reason):
-            return
-        code = grpc.StatusCode.ABORTED if failure.is_retryable else grpc.StatusCode.INTERNAL
-        self.reports.failed(failure.key, Stage.DECODE, code, failure.reason)
-        self._forget(failure.key)
+        self._loop.call_soon_threadsafe(self._steps.step_done, output, time.time_ns())
 
     def _crash(self, error: Exception) -> None:
         if not self.crashed.done():
             self.crashed.set_exception(error)
 
     def _provide(self, key: Key, item_index: int, embedding: torch.Tensor) -> None:
-        self._thread.post(lambda: self._engine.provide_embedding(key, item_index, embedding))
+        provide = partial(self._engine.provide_embedding, key, item_index, embedding)
+        self._held.call(key, lambda: self._thread.post(provide))
+
+    def _provide_held(self, key: Key, item_index: int, held: HeldEmbedding) -> None:
+        """For as long as the sequence is here; one that has ended needs nothing."""
+        if key in self._to_prefill:
+            self._provide(key, item_index, self._shelf.put(key, held.share()))
 
     def _admit(self, key: Key, stage: Stage, add: Callable[[], None], block_ids: Sequence[int] = ()) -> None:
         """Gives a sequence to the engine; a refusal is reported and its blocks go back."""
@@ -294,23 +311,44 @@ class Instance:
         self._forget(key)
 
     def _moved_away(self, key: Key) -> None:
-        self._report_decoded(key, time.time_ns())
+        self._steps.decoded(key, time.time_ns())
         self._forget(key)
 
     # Book-keeping
 
-    async def _prefill_away(self, spec: SequenceSpec, decode: PeerAddress, prefix_tokens: int) -> None:
+    def _address(self) -> PeerAddress:
+        return PeerAddress(self.instance_id, self.endpoint, host_id(), self._receiver.epoch)
+
+    def _prefill_here(self, spec: SequenceSpec, promised: int) -> None:
+        add = partial(self._engine.add_prefill, spec, hand_over=False, promised_tokens=promised)
+        self._admit(spec.key, Stage.PREFILL, add)
+        self._held.release(spec.key)
+
+    async def _prefill_fetched(
+        self, spec: SequenceSpec, decode: PeerAddress, prefixes: PrefixService, source: PrefixSource
+    ) -> None:
         try:
-            await self._prefill.run(spec, decode, prefix_tokens)
+            await prefixes.fetch(spec, source)
+        except BaseException:
+            self._held.drop(spec.key)
+            raise
+        if decode.instance_id == self.instance_id:
+            self._prefill_here(spec, source.num_tokens)
+        else:
+            await self._prefill_away(spec, decode, source.num_tokens)
+
+    async def _prefill_away(self, spec: SequenceSpec, decode: PeerAddress, promised: int) -> None:
+        try:
+            await self._prefill.run(spec, decode, promised)
         finally:
+            self._held.drop(spec.key)
             self._to_prefill.end(spec.key)
             self._thread.post(lambda: self._loop.call_soon_threadsafe(self._shelf.release, spec.key))
 
     def _forget(self, key: Key) -> None:
         """The sequence has ended here; its embeddings go once the engine has let go of them."""
         self._decoding.pop(key, None)
-        self._decode_start_ns.pop(key, None)
-        self._prefill.started.pop(key, None)
+        self._steps.forget(key)
         self._to_prefill.end(key)
         self._to_decode.end(key)
         self._thread.post(lambda: self._loop.call_soon_threadsafe(self._shelf.release, key))
@@ -323,7 +361,7 @@ class Instance:
             sequences_prefilling=self._engine.num_prefilling,
             sequences_decoding=self._engine.num_decoding,
             free_kv_blocks=self._engine.num_free_blocks,
-            free_embedding_blocks=self._embedding_pool.blocks.num_free,
+            free_embedding_blocks=self._embedding_pool.blocks.num_free + self.embedding_cache.num_idle_blocks,
             leases=self._receiver.leases.num_open,
             quarantined_blocks=self._receiver.leases.num_quarantined_blocks,
         )
@@ -334,16 +372,23 @@ class Instance:
         self._receiver.check_integrity()
         self._sender.check_idle()
         self._shelf.check_idle()
+        if self._prefixes is not None:
+            self._prefixes.check_idle()
+        self._encode.check_idle()
+        self.embedding_cache.check_idle()
         held = {
             "tasks": list(self._tasks),
             "cancelling": self._cancelling,
             "to prefill": len(self._to_prefill),
             "to decode": len(self._to_decode),
             "decoding": self._decoding,
-            "times": [*self._decode_start_ns, *self._prefill.started],
+            "held": list(self._held),
+            "times": self._steps.times,
             "leases": list(map(str, self._receiver.leases)),
             "kv": self._kv.num_blocks - self._engine.num_free_blocks,
-            "embeddings": self._embedding_pool.num_blocks - self._embedding_pool.blocks.num_free,
+            "embeddings": self._embedding_pool.num_blocks
+            - self._embedding_pool.blocks.num_free
+            - self.embedding_cache.num_blocks,
         }
         if any(held.values()):
             raise AssertionError(f"held by nobody: { {name: what for name, what in held.items() if what} }")

@@ -17,11 +17,13 @@ from stage_servers.encode_stage import EncodeJob
 from stage_servers.instance import Instance
 from stage_servers.media_pull import MediaSource
 from stage_servers.wire import (
+    cache_from,
     cached_pool_from,
     counters_to,
     group_from,
     group_number,
     peer_from,
+    prefix_from,
     roles_from,
     sequence_from,
     span_from,
@@ -145,10 +147,9 @@ class CoordinatorLink:
         elif command == "encode":
             self._instance.encode(_encode_job(message.encode))
         elif command == "prefill":
-            prefill = message.prefill
-            self._instance.prefill(
-                sequence_from(prefill.sequence), peer_from(prefill.decode), prefill.prefix_tokens
-            )
+            decode = peer_from(message.prefill.decode)
+            sequence = sequence_from(message.prefill.sequence)
+            self._instance.prefill(sequence, decode, prefix_from(message.prefill))
         elif command == "decode":
             self._instance.decode(sequence_from(message.decode.sequence))
         elif command == "migrate":
@@ -197,6 +198,7 @@ def _encode_job(command: stage_control_pb2.EncodeCommand) -> EncodeJob:
         ),
         span=span_from(command.span),
         prefill=peer_from(command.prefill),
+        cache=cache_from(command.cache) if command.HasField("cache") else None,
     )
 
 

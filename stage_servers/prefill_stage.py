@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import CancelledError as ThreadCancelled
 from typing import TYPE_CHECKING
 
@@ -31,13 +31,22 @@ class PrefillStage:
     """Owns the hand-overs of this instance; the engine tells it of written layers."""
 
     def __init__(
-        self, engine: Engine, thread: EngineThread, kv: Pool, sender: Sender, reports: Reports
+        self,
+        engine: Engine,
+        thread: EngineThread,
+        kv: Pool,
+        sender: Sender,
+        reports: Reports,
+        *,
+        on_added: Callable[[Key], None] = lambda _: None,
     ) -> None:
+        """`on_added` is told of each sequence that the engine was given, or refused."""
         self._engine = engine
         self._thread = thread
         self._kv = kv
         self._sender = sender
         self._reports = reports
+        self._on_added = on_added
         self._hand_overs: dict[Key, HandOver] = {}
         self.started: dict[Key, Started] = {}
 
@@ -95,6 +104,7 @@ class PrefillStage:
                 lambda: self._engine.add_prefill(spec, hand_over=True, promised_tokens=promised_tokens)
             )
         )
+        adding.add_done_callback(lambda _: self._on_added(spec.key))
         outgoing = await self._sender.open(decode, spec.key, PayloadKind.KV, 0, num_tokens, self._kv)
         try:
             await adding

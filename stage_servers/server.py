@@ -31,7 +31,8 @@ from kv_transfer.sender import Sender
 from kv_transfer.servicer import add_transfer_service
 from kv_transfer.tls import add_port
 from kv_transfer.transports.registry import usable
-from stage_servers.cache.making import make_kv_cache
+from stage_servers.cache.kv_store import KvPrefixStore
+from stage_servers.cache.making import cache_settings, make_kv_cache
 from stage_servers.config import StageConfig
 from stage_servers.devices import available_cores, device_name
 from stage_servers.emulation.setup import emulate
@@ -97,6 +98,7 @@ class _Parts:
 async def _serve(config: StageConfig, model: ServedModel, pace: PacedLink | None, on_ready: OnReady) -> None:
     async with _parts(config, model, pace) as parts, _transfer_server(config, parts.receiver) as port:
         endpoint = f"{config.public_host}:{port}"
+        parts.instance.endpoint = endpoint
         registration = _registration(config, model, parts, endpoint)
         link = CoordinatorLink(parts.instance, config.coordinator, config.token, registration)
         stop = asyncio.Event()
@@ -142,6 +144,8 @@ async def _parts(config: StageConfig, model: ServedModel, pace: PacedLink | None
         roles=config.roles,
         group=config.group,
         media_workers=config.media_workers,
+        pull_timeout_s=config.pull_timeout_s,
+        embedding_cache=cache_settings(config, PayloadKind.EMBEDDING, embeddings.device),
     )
     receiver = TransferReceiver(
         {PayloadKind.KV: kv, PayloadKind.EMBEDDING: embeddings},
@@ -154,17 +158,18 @@ async def _parts(config: StageConfig, model: ServedModel, pace: PacedLink | None
         checksums=config.checksums,
     )
     limits = EngineConfig(config.chunk_tokens, config.max_sequences, config.block_tokens, config.prompt_order)
+    cache = make_kv_cache(config, kv, instance.caches.note)
     engine = Engine(
         model,
         kv.tensor,
         kv.blocks,
         limits,
         instance,
-        cache=make_kv_cache(config, kv, instance.caches.note),
+        cache=cache,
         on_needed=instance.on_items_needed,
     )
     await receiver.start()
-    instance.start(engine, receiver, MAX_ENCODE_TOKENS)
+    instance.start(engine, receiver, MAX_ENCODE_TOKENS, KvPrefixStore(cache) if cache else None)
     try:
         yield _Parts(instance, kv, embeddings, sender, receiver, transports, epoch)
     finally:

@@ -15,6 +15,7 @@ from elasticmm.v1 import inference_pb2, stage_control_pb2
 from kv_transfer.layout import PayloadKind
 from kv_transfer.sender import PeerAddress
 from kv_transfer.stats import PairCounters
+from stage_servers.cache.prefix_source import PrefixSource
 
 if TYPE_CHECKING:
     from stage_servers.engine.records import TokenOutput
@@ -83,6 +84,13 @@ def peer_from(message: stage_control_pb2.Peer) -> PeerAddress:
         host_id=message.host_id,
         epoch=message.epoch,
     )
+
+
+def prefix_from(command: stage_control_pb2.PrefillCommand) -> PrefixSource | None:
+    """None: nobody is known to have any of it."""
+    if not command.HasField("prefix"):
+        return None
+    return PrefixSource(peer_from(command.prefix), command.prefix_tokens)
 
 
 def counters_to(counters: PairCounters) -> stage_control_pb2.TransferCounters:

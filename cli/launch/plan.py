@@ -51,6 +51,7 @@ class LaunchPlan:
     policy: str | None = None  # of the coordinator, as the next two; None: its default
     profile: str | None = None  # None: see `cost_profile`
     slo: str | None = None
+    cache_aware: bool = True
     allow_private_urls: bool = False
     log_level: str = "INFO"
     tls_cert: Path | None = None  # of all stage servers; see StageConfig
@@ -150,7 +151,8 @@ class LaunchPlan:
     def policy_words(self) -> list[str]:
         """The coordinator's options about policies."""
         given = {"--policy": self.policy, "--profile": self.cost_profile, "--slo": self.slo}
-        return [word for option, value in given.items() if value is not None for word in (option, value)]
+        words = [word for option, value in given.items() if value is not None for word in (option, value)]
+        return words if self.cache_aware else [*words, "--no-cache-aware"]
 
     def to_json(self) -> dict[str, Any]:
         values = dataclasses.asdict(self)

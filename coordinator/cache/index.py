@@ -147,8 +147,10 @@ class ClusterIndex:
 
     def _uncertain(self, chain: Sequence[bytes]) -> list[int]:
         """Places of the chain in the stretches at whose end somebody has less than before."""
+        if len(chain) <= _STRETCH:
+            return list(range(len(chain)))
         places: list[int] = []
-        ends = [*range(_STRETCH, len(chain), _STRETCH), len(chain)] if chain else []
+        ends = [*range(_STRETCH, len(chain), _STRETCH), len(chain)]
         holding, start = self._live, 0
         for end, set_id in zip(ends, self._set_ids([chain[end - 1] for end in ends]).tolist(), strict=True):
             still = self._sets.mask(set_id) & holding

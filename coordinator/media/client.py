@@ -62,9 +62,9 @@ class GatewayClient:
         if self._channel is not None:
             await self._channel.close()
 
-    async def resolve(self, request_id: str, source: ImageSource, field: str) -> MediaItem:
+    async def resolve(self, request_id: str, tenant: str, source: ImageSource, field: str) -> MediaItem:
         stub = self._stub()
-        request = _to_request(request_id, source)
+        request = _to_request(request_id, tenant, source)
         try:
             response = await stub.Resolve(request, metadata=self._metadata, timeout=self._resolve_timeout_s)
         except grpc.aio.AioRpcError as error:
@@ -90,12 +90,15 @@ class GatewayClient:
         return cast("pb_grpc.MediaStoreAsyncStub", pb_grpc.MediaStoreStub(self._channel))
 
 
-def _to_request(request_id: str, source: ImageSource) -> pb.ResolveRequest:
+def _to_request(request_id: str, tenant: str, source: ImageSource) -> pb.ResolveRequest:
+    request = pb.ResolveRequest(request_id=request_id, tenant=tenant)
     if source.digest is not None:
-        return pb.ResolveRequest(request_id=request_id, digest=source.digest)
-    if source.data is not None:
-        return pb.ResolveRequest(request_id=request_id, data=source.data)
-    return pb.ResolveRequest(request_id=request_id, url=source.url or "")
+        request.digest = source.digest
+    elif source.data is not None:
+        request.data = source.data
+    else:
+        request.url = source.url or ""
+    return request
 
 
 def _translated(error: grpc.aio.AioRpcError, field: str) -> ServiceError:

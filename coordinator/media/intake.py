@@ -37,8 +37,11 @@ class Intake:
     def close(self) -> None:
         self._workers.shutdown(cancel_futures=True)
 
-    async def take(self, pieces: AsyncIterator[bytes], field: str) -> StoredItem:
-        """Raises InvalidFieldError(field), or OverloadedError; leaves no file behind then."""
+    async def take(self, pieces: AsyncIterator[bytes], field: str, tenant: str) -> StoredItem:
+        """An item that the tenant has brought.
+
+        Raises InvalidFieldError(field), or OverloadedError; leaves no file behind then.
+        """
         path, file = self._segments.create()
         reserved = [0]
         try:
@@ -47,7 +50,7 @@ class Intake:
             header = await asyncio.get_running_loop().run_in_executor(
                 self._workers, inspect_picture, path, self._limits.media_pixels, field
             )
-            return self._store.add(received.digest, received.size_bytes, header, path)
+            return self._store.add(tenant, received.digest, received.size_bytes, header, path)
         except BaseException:
             path.unlink(missing_ok=True)
             raise

@@ -14,6 +14,7 @@ from coordinator.errors import InvalidFieldError
 from coordinator.media.intake import Intake, of_file
 from coordinator.media.resolver import Resolver
 from coordinator.media.store import MediaStore, StoredItem
+from coordinator.tenants import DEFAULT_TENANT, check_tenant_name
 from core.ids import host_id
 from elasticmm.v1 import inference_pb2, inference_pb2_grpc
 from elasticmm.v1 import media_store_pb2 as pb
@@ -30,7 +31,10 @@ class MediaServicer(inference_pb2_grpc.MediaServicer):
     async def Upload(
         self, requests: AsyncIterator[inference_pb2.UploadRequest], context: grpc.aio.ServicerContext
     ) -> inference_pb2.UploadResponse:
-        item = await self._intake.take(_upload_pieces(requests), "data")
+        pieces = _upload_pieces(requests)
+        first = await anext(pieces, None)
+        tenant = _tenant_of(first)
+        item = await self._intake.take(_data_of(first, pieces), "data", tenant)
         return inference_pb2.UploadResponse(
             digest=item.digest,
             size_bytes=item.size_bytes,
@@ -49,13 +53,14 @@ class MediaStoreServicer(pb_grpc.MediaStoreServicer):
     async def Resolve(
         self, request: pb.ResolveRequest, context: grpc.aio.ServicerContext
     ) -> pb.ResolveResponse:
-        item = await self._resolver.resolve(request.request_id, _to_source(request))
+        tenant = request.tenant or DEFAULT_TENANT
+        item = await self._resolver.resolve(request.request_id, tenant, _to_source(request))
         return pb.ResolveResponse(item=self._from_item(item))
 
     async def Pull(  # type: ignore[override]
         self, request: pb.PullRequest, context: grpc.aio.ServicerContext
     ) -> None:
-        async for piece in of_file(self._store.get(request.digest).path):
+        async for piece in of_file(self._store.find(request.digest).path):
             await context.write(pb.PullResponse(data=piece))
 
     async def Release(
@@ -77,7 +82,9 @@ class MediaStoreServicer(pb_grpc.MediaStoreServicer):
         )
 
 
-async def _upload_pieces(requests: AsyncIterator[inference_pb2.UploadRequest]) -> AsyncIterator[bytes]:
+async def _upload_pieces(
+    requests: AsyncIterator[inference_pb2.UploadRequest],
+) -> AsyncIterator[inference_pb2.UploadRequest]:
     """Raises InvalidFieldError, also for an upload that does not go on: it holds room in the store."""
     pieces = aiter(requests)
     while True:
@@ -89,6 +96,22 @@ async def _upload_pieces(requests: AsyncIterator[inference_pb2.UploadRequest]) -
             return
         if len(request.data) > _MAX_PIECE_BYTES:
             raise InvalidFieldError("data", f"piece of {len(request.data)} bytes, limit {_MAX_PIECE_BYTES}")
+        yield request
+
+
+def _tenant_of(first: inference_pb2.UploadRequest | None) -> str:
+    """Raises InvalidFieldError."""
+    tenant = "" if first is None else first.tenant
+    check_tenant_name(tenant)
+    return tenant or DEFAULT_TENANT
+
+
+async def _data_of(
+    first: inference_pb2.UploadRequest | None, others: AsyncIterator[inference_pb2.UploadRequest]
+) -> AsyncIterator[bytes]:
+    if first is not None:
+        yield first.data
+    async for request in others:
         yield request.data
 
 

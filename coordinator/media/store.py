@@ -14,6 +14,7 @@ _RETRY_AFTER_S = 1.0
 
 @dataclass(slots=True, eq=False)
 class StoredItem:
+    tenant: str  # who brought it
     digest: bytes
     size_bytes: int
     header: PictureHeader
@@ -23,13 +24,18 @@ class StoredItem:
 
 
 class MediaStore:
-    """Bytes on their way in count as well, so that the bound holds at every moment."""
+    """Bytes on their way in count as well, so that the bound holds at every moment.
+
+    What two tenants bring is kept twice, even where it is the same: so neither finds out what the other has
+    brought, by a digest or by how long an item stays.
+    """
 
     def __init__(self, max_bytes: int, ttl_s: float, clock: Clock) -> None:
         self._max_bytes = max_bytes
         self._ttl_s = ttl_s
         self._clock = clock
-        self._items: dict[bytes, StoredItem] = {}  # least recently used first
+        self._items: dict[tuple[str, bytes], StoredItem] = {}  # least recently used first
+        self._tenants: dict[bytes, list[str]] = {}  # who has brought it, by digest
         self._incoming_bytes = 0
 
     @property
@@ -58,23 +64,33 @@ class MediaStore:
         """The bytes are an item now, or did not come."""
         self._incoming_bytes -= num_bytes
 
-    def add(self, digest: bytes, size_bytes: int, header: PictureHeader, path: Path) -> StoredItem:
-        """Takes the file over; where the item is here already, the new file goes."""
-        present = self._items.get(digest)
+    def add(
+        self, tenant: str, digest: bytes, size_bytes: int, header: PictureHeader, path: Path
+    ) -> StoredItem:
+        """Takes the file over; where the tenant's item is here already, the new file goes."""
+        present = self._items.get((tenant, digest))
         if present is not None:
             path.unlink(missing_ok=True)
             self._touch(present)
             return present
-        item = StoredItem(digest, size_bytes, header, path, self._clock.now_s())
-        self._items[digest] = item
+        item = StoredItem(tenant, digest, size_bytes, header, path, self._clock.now_s())
+        self._items[tenant, digest] = item
+        self._tenants.setdefault(digest, []).append(tenant)
         return item
 
-    def get(self, digest: bytes) -> StoredItem:
-        """Raises NotFoundError("digest")."""
-        item = self._items.get(digest)
+    def get(self, tenant: str, digest: bytes) -> StoredItem:
+        """What the tenant has brought. Raises NotFoundError("digest")."""
+        item = self._items.get((tenant, digest))
         if item is None:
-            raise NotFoundError("digest", f"{digest.hex()[:16]}… is not in the store (uploaded items expire)")
+            raise _not_here(digest)
         return item
+
+    def find(self, digest: bytes) -> StoredItem:
+        """Whoever brought it: for parts of the cluster only. Raises NotFoundError("digest")."""
+        tenants = self._tenants.get(digest)
+        if not tenants:
+            raise _not_here(digest)
+        return self._items[tenants[0], digest]
 
     def lease(self, item: StoredItem, request_id: str) -> None:
         item.leases.add(request_id)
@@ -95,8 +111,16 @@ class MediaStore:
 
     def _touch(self, item: StoredItem) -> None:
         item.used_s = self._clock.now_s()
-        self._items[item.digest] = self._items.pop(item.digest)
+        key = item.tenant, item.digest
+        self._items[key] = self._items.pop(key)
 
     def _drop(self, item: StoredItem) -> None:
-        del self._items[item.digest]
+        del self._items[item.tenant, item.digest]
+        self._tenants[item.digest].remove(item.tenant)
+        if not self._tenants[item.digest]:
+            del self._tenants[item.digest]
         item.path.unlink(missing_ok=True)
+
+
+def _not_here(digest: bytes) -> NotFoundError:
+    return NotFoundError("digest", f"{digest.hex()[:16]}… is not in the store (uploaded items expire)")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import numpy.typing as npt
 
@@ -39,8 +41,10 @@ class Columns:
             if row is not None:
                 self._fill(row, books.instances[name])
 
-    def row(self, instance_id: str) -> int:
-        return self._row_of[instance_id]
+    @property
+    def row(self) -> Callable[[str], int]:
+        """Gives an instance's row; one look-up where it is asked for many."""
+        return self._row_of.__getitem__
 
     def players(self, roles: Roles, group: ModalityGroup) -> Ints:
         """Rows of open instances that play all these stages for the group; found once per change of

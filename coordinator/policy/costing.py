@@ -52,7 +52,7 @@ class Costing:
         load = book.load
         return self.decode_step_s(load.sequences + 1, load.kv_blocks * book.block_tokens)
 
-    def hand_over_s(self, work: Work) -> float:
+    def hand_over_s(self, work: Work, prefill_s: float) -> float:
         """KV follows the prefill layer by layer: what that does not hide, and the setup, come after it."""
         setup_s = self.profile.kv_move.setup_s
-        return setup_s + max(0.0, self.model.kv_move_s(work.context_tokens) - setup_s - work.prefill_s)
+        return setup_s + max(0.0, self.model.kv_move_s(work.context_tokens) - setup_s - prefill_s)

@@ -10,7 +10,8 @@ from coordinator.policy.cost_model import CostModel
 from coordinator.policy.forecast import Forecast
 from coordinator.policy.plan import GROUPS
 from coordinator.policy.queueing import NO_FLOW, Flow
-from coordinator.policy.work import Work
+from coordinator.policy.view import Placement
+from coordinator.policy.work import Work, left_to_do_s
 from core.costs import chunk_shape
 from core.stages import ModalityGroup
 
@@ -51,27 +52,51 @@ class GroupDemand:
 Demand = dict[ModalityGroup, GroupDemand]
 
 
+class _Left:
+    """Which part of the seconds of one stage caches leave to do, over about the last 50 dispatches."""
+
+    def __init__(self) -> None:
+        self._whole_s = self._saved_s = 0.0
+
+    def note(self, whole_s: float, left_s: float) -> None:
+        self._whole_s = self._whole_s * _KEEP + whole_s
+        self._saved_s = self._saved_s * _KEEP + whole_s - left_s
+
+    @property
+    def share(self) -> float:
+        """Exactly 1 where nothing was saved."""
+        return max(0.0, 1.0 - self._saved_s / self._whole_s) if self._saved_s > 0 else 1.0
+
+
 class _Meter:
-    """One group: work by its forecast, sizes averaged over about the last `_MEMORY` requests."""
+    """One group: work by its forecast, sizes averaged over about the last 50 requests."""
 
     def __init__(self) -> None:
         self.forecast = Forecast()
+        self.prefill_left, self.encode_left = _Left(), _Left()
         self.weight = 0.0
         self._sums = [0.0] * 9
         self._outputs = 0.0
         self._num_ended = 0.0
 
-    def add(self, work: Work, work_s: float, added_s: float, now_s: float) -> None:
-        """`added_s`: of its prefill, to a step that runs anyhow."""
+    def add(self, work: Work, added_s: float, decode_s: float, now_s: float) -> None:
+        """`added_s`: of its prefill, to a step that runs anyhow.
+
+        Caches are taken to spare the share that they spared lately: prompts get shorter, and items fewer.
+        """
+        prefill_left, encode_left = self.prefill_left.share, self.encode_left.share
+        added_s *= prefill_left
+        encode_s = work.encode_s * encode_left
+        work_s = encode_s + added_s + decode_s
         self.forecast.note(work_s, now_s)
         news = (
             work_s,
-            work.prefill_s,
+            work.prefill_s * prefill_left,
             added_s,
             added_s**2,
-            len(work.media),
-            work.encode_s,
-            sum([item.encode_s**2 for item in work.media]),
+            len(work.media) * encode_left,
+            encode_s,
+            sum([item.encode_s**2 for item in work.media]) * encode_left,
             work.prompt_tokens,
             work.reserve_tokens,
         )
@@ -102,7 +127,7 @@ class _Meter:
 
 
 class DemandMeter:
-    """Fed with every arrival and every end; says what to be ready for."""
+    """Fed with every arrival, dispatch and end; says what to be ready for."""
 
     def __init__(self, model: CostModel) -> None:
         self._model = model
@@ -111,8 +136,13 @@ class DemandMeter:
     def note_arrival(self, work: Work, now_s: float) -> None:
         added_s = self._added_prefill_s(work)
         decode_s = self._model.decode_work_s(work.reserve_tokens, work.prompt_tokens)
-        work_s = work.encode_s + added_s + decode_s
-        self._meters[work.group].add(work, work_s, added_s, now_s)
+        self._meters[work.group].add(work, added_s, decode_s, now_s)
+
+    def note_dispatch(self, work: Work, placement: Placement) -> None:
+        meter = self._meters[work.group]
+        prefill_s, encode_s = left_to_do_s(work, placement)
+        meter.prefill_left.note(work.prefill_s, prefill_s)
+        meter.encode_left.note(work.encode_s, encode_s)
 
     def note_finished(self, work: Work) -> None:
         self._meters[work.group].ended(work.num_outputs)

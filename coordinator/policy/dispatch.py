@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 
 from coordinator.policy.books import Books
+from coordinator.policy.choice import Choice
 from coordinator.policy.columns import Bools, Columns, Floats, Ints
 from coordinator.policy.costing import Costing
-from coordinator.policy.decisions import Decision, DecisionRing
+from coordinator.policy.decisions import DecisionRing
 from coordinator.policy.forms import PD, D, E, P
 from coordinator.policy.lateness import ArrivalQueueing, Queueing
-from coordinator.policy.one_by_one import Choice, OneByOne
+from coordinator.policy.one_by_one import OneByOne
+from coordinator.policy.reuse import Reuse, Start
+from coordinator.policy.starts import StartRows
 from coordinator.policy.turns import Turns
 from coordinator.policy.view import Placement
+from coordinator.policy.warmth import COLD, Warmth, WarmthSource
 from coordinator.policy.work import Work
 from core.stages import COUPLED
 
@@ -23,7 +28,7 @@ _QUEUED_STEPS = 0.5  # of prefill that may wait on an instance behind what it wo
 
 
 class _Encoding(NamedTuple):
-    """Where a request's media go (rows, one per item) and after how many seconds all have arrived."""
+    """Where media go (rows, one per item that needs encoding) and after how many seconds all have arrived."""
 
     rows: tuple[int, ...]
     ready_s: float
@@ -45,6 +50,9 @@ class Dispatch:
     predicted first token wins; then the decode instance where the answer is predicted to end first.
     With `together`, one instance does all stages of a request, as coupled replicas do.
 
+    What caches spare an instance (`Reuse`) counts as work that it does not have: seconds saved are weighed
+    against seconds queued.
+
     Many instances are weighed at once, in columns; `OneByOne` does the same for few.
     """
 
@@ -55,6 +63,7 @@ class Dispatch:
         decisions: DecisionRing,
         *,
         queueing: Queueing | None = None,
+        warmth: WarmthSource | None = None,
         together: bool = False,
         few: int = FEW,
     ) -> None:
@@ -64,27 +73,32 @@ class Dispatch:
         self._decisions = decisions
         self._together = together
         self._queueing = queueing or ArrivalQueueing()
+        self._warmth = warmth
         self._columns = Columns(costing)
         self._most_queued_s = _QUEUED_STEPS * costing.chunk_s
         self._few = few
         self._one_by_one = OneByOne(
             costing, self._queueing, most_queued_s=self._most_queued_s, together=together
         )
-        self._blocked: tuple[int, int, list[Work]] | None = None
+        self._blocked: tuple[int, int, int, list[Work]] | None = None
 
     def place(self, books: Books, now_s: float) -> Placement | None:
         """The next request to dispatch, or None; the driver applies it before it asks again."""
         order = self._turns.order(books)
         firsts = [work for group in order if (work := self._queueing.first(books, group, now_s)) is not None]
-        state = books.version, books.journal.end, firsts
+        warm_version = 0 if self._warmth is None else self._warmth.version
+        state = books.version, books.journal.end, warm_version, firsts
         if not firsts or state == self._blocked:
             return None
         choose = self._one_by_one.choose if len(books.instances) <= self._few else self._choose
         for work in firsts:
-            choice = choose(books, work)
+            reuse = Reuse(work, self._warmth_of(work), books, self._costing.model, alone=self._together)
+            choice = choose(books, work, reuse)
             if choice is not None:
-                self._turns.took(work)
-                return self._placement(work, choice, now_s)
+                placement = choice.placement(work, now_s)
+                self._turns.took(work, placement)
+                self._decisions.add(choice.decision(work, placement))
+                return placement
         self._blocked = state
         return None
 
@@ -92,31 +106,40 @@ class Dispatch:
         """What was placed has shown its first token."""
         self._queueing.shown(work, work.arrival_s + ttft_s)
 
-    def _choose(self, books: Books, work: Work) -> Choice | None:
+    def _warmth_of(self, work: Work) -> Warmth:
+        return COLD if self._warmth is None else self._warmth.of(work)
+
+    def _choose(self, books: Books, work: Work, reuse: Reuse) -> Choice | None:
         columns = self._columns
         columns.refresh(books)
-        spread = self._spread_media(work) if work.media else _NO_MEDIA
         rows = self._with_room(work)
         if not rows.size:
             return None
-        first_s, is_local = self._first_token_s(work, rows, spread)
+        starts = StartRows(reuse, columns, rows)
+        spreads = self._spread_media(work, starts.different) if work.media else []
+        first_s, is_local = self._first_token_s(work, rows, starts, spreads)
         best = int(first_s.argmin())
         soonest_s = float(first_s[best])
         if soonest_s == np.inf:
             return None
-        prefill = int(rows[best])
-        decode = self._choose_decode(work, prefill)
+        prefill, number = int(rows[best]), starts.at(best)
+        start = starts.different[number]
+        decode = self._choose_decode(work, prefill, start)
         if decode is None:
             return None
-        encode = (prefill,) * len(work.media) if is_local[best] else spread.rows
         ids = columns.ids
+        names: tuple[str, ...] = ()
+        if work.media:
+            encode = (prefill,) * len(start.needed) if is_local[best] else spreads[number].rows
+            names = tuple(ids[row] for row in encode)
         return Choice(
-            tuple(ids[row] for row in encode),
+            reuse.encoders(start, ids[prefill], names, lambda: self._stand_in(work, prefill)),
             ids[prefill],
             ids[decode],
             soonest_s,
             float(columns.backlog_s[prefill]),
             float(columns.decode_step_s[decode]),
+            start,
         )
 
     def _with_room(self, work: Work) -> Ints:
@@ -131,48 +154,78 @@ class Dispatch:
         able_rows: Ints = rows[able]
         return able_rows
 
-    def _spread_media(self, work: Work) -> _Encoding:
-        """Each item to the encoder that is predicted to finish it first, the longest item first."""
+    def _spread_media(self, work: Work, starts: Sequence[Start]) -> list[_Encoding]:
+        """For each of the starts."""
+        known: dict[tuple[int, ...], _Encoding] = {}
+        for start in starts:
+            needed = tuple(start.needed)
+            if needed not in known:
+                known[needed] = self._spread(work, start)
+        return [known[tuple(start.needed)] for start in starts]
+
+    def _spread(self, work: Work, start: Start) -> _Encoding:
+        """Each needed item to the encoder that is predicted to finish it first, the longest item first."""
         columns = self._columns
         if self._together:
             return _NO_ROOM
+        if not start.needed:
+            return _NO_MEDIA
         encoders = columns.players(E, work.group)
-        encoders = encoders[columns.encode_s[encoders] <= max(work.encode_s, self._most_queued_s)]
+        encoders = encoders[columns.encode_s[encoders] <= max(start.encode_s, self._most_queued_s)]
         if not encoders.size:
             return _NO_ROOM
         backlog_s = columns.backlog_s[encoders]
-        chosen = [0] * len(work.media)
+        chosen: dict[int, int] = {}
         ready_s = 0.0
-        for index in sorted(range(len(chosen)), key=lambda index: -work.media[index].encode_s):
+        for index in sorted(start.needed, key=lambda index: -work.media[index].encode_s):
             item = work.media[index]
             place = int(backlog_s.argmin())
             backlog_s[place] += item.encode_s
             chosen[index] = int(encoders[place])
             move_s = self._costing.model.embedding_move_s(item.num_tokens)
             ready_s = max(ready_s, float(backlog_s[place]) + move_s)
-        return _Encoding(tuple(chosen), ready_s)
+        return _Encoding(tuple(chosen[index] for index in start.needed), ready_s)
 
-    def _first_token_s(self, work: Work, rows: Ints, spread: _Encoding) -> tuple[Floats, Bools]:
+    def _stand_in(self, work: Work, prefill: int) -> str:
+        """Who would encode what a prefix spares: the prefill instance, else the least busy encoder."""
+        columns = self._columns
+        encoders = columns.players(E, work.group)
+        if columns.encodes[prefill] or not encoders.size:
+            return columns.ids[prefill]
+        return columns.ids[int(encoders[columns.backlog_s[encoders].argmin()])]
+
+    def _first_token_s(
+        self, work: Work, rows: Ints, starts: StartRows, spreads: list[_Encoding]
+    ) -> tuple[Floats, Bools]:
         """Seconds to the first token by prefill row, and on which rows the media had best be encoded too.
 
         Infinite where the budget does not take the request now.
         """
         columns = self._columns
         backlog_s = columns.backlog_s[rows]
-        own_s = work.prefill_s * columns.stretch[rows]
+        own_s = starts.of(lambda start: start.prefill_s) * columns.stretch[rows]
+        arrive_s = starts.of(lambda start: start.arrive_s)
         if not work.media:
-            return np.where(self._takes_text(work, rows), backlog_s + own_s, np.inf), _nowhere(rows)
+            start_s = np.maximum(backlog_s, arrive_s) if starts.are_warm else backlog_s
+            takes = self._takes_text(work, rows, starts.of(lambda start: start.cached_tokens))
+            return np.where(takes, start_s + own_s, np.inf), _nowhere(rows)
         is_free = columns.media_tokens[rows] == 0
-        start_s = np.maximum(backlog_s, spread.ready_s)
-        start_s[~is_free & (backlog_s > spread.ready_s + own_s)] = np.inf
-        queued_s = np.minimum(work.encode_s + own_s, self._queueing.slack_s(work))
+        ready_s = starts.spread(
+            [max(each.ready_s, start.arrive_s) for each, start in zip(spreads, starts.different, strict=True)]
+        )
+        encode_s = starts.of(lambda start: start.encode_s)
+        start_s = np.maximum(backlog_s, ready_s)
+        start_s[~is_free & (backlog_s > ready_s + own_s)] = np.inf
+        queued_s = np.minimum(encode_s + own_s, self._queueing.slack_s(work))
         is_open = is_free | (backlog_s <= np.maximum(queued_s, self._most_queued_s))
         start_s[columns.encodes[rows] & ~is_open] = np.inf
         may_encode = columns.encodes[rows] & is_open
-        local_s = np.where(may_encode, backlog_s + work.encode_s, np.inf)
+        local_s = np.where(may_encode, backlog_s + encode_s, np.inf)
+        if starts.are_warm:
+            local_s = np.maximum(local_s, arrive_s)
         return np.minimum(start_s, local_s) + own_s, (local_s <= start_s) & may_encode
 
-    def _takes_text(self, work: Work, rows: Ints) -> Bools:
+    def _takes_text(self, work: Work, rows: Ints, cached_tokens: Floats | float) -> Bools:
         """By open tokens of text alone, so that text never waits for room behind media.
 
         What would be late behind other text waits here, where it can still yield.
@@ -180,11 +233,11 @@ class Dispatch:
         columns, costing = self._columns, self._costing
         tokens = columns.text_tokens[rows]
         before_s = tokens * columns.stretch[rows] * costing.chunk_s / costing.profile.chunk_tokens
-        fits = tokens + work.context_tokens <= costing.open_tokens
+        fits = tokens + (work.context_tokens - cached_tokens) <= costing.open_tokens
         takes: Bools = (tokens == 0) | (fits & (before_s <= self._queueing.slack_s(work)))
         return takes
 
-    def _choose_decode(self, work: Work, prefill: int) -> int | None:
+    def _choose_decode(self, work: Work, prefill: int, start: Start) -> int | None:
         """Where the answer ends first; the prefill instance at a tie, if it decodes."""
         columns = self._columns
         if self._together:
@@ -194,21 +247,8 @@ class Dispatch:
         if not rows.size:
             return None
         end_s = columns.decode_step_s[rows] * work.reserve_tokens + columns.backlog_s[rows]
-        end_s += np.where(rows == prefill, -1e-9, self._costing.hand_over_s(work))
+        end_s += np.where(rows == prefill, -1e-9, self._costing.hand_over_s(work, start.prefill_s))
         return int(rows[end_s.argmin()])
-
-    def _placement(self, work: Work, choice: Choice, now_s: float) -> Placement:
-        placement = Placement(work.request_id, choice.encode, choice.prefill, choice.decode, now_s)
-        numbers = {
-            "waited_s": now_s - work.arrival_s,
-            "first_token_in_s": choice.first_s,
-            "prefill_backlog_s": choice.backlog_s,
-            "decode_step_s": choice.decode_step_s,
-        }
-        words = f"goes to prefill {choice.prefill}, decode {choice.decode}"
-        words += f", encode {' '.join(choice.encode)}" if choice.encode else ""
-        self._decisions.add(Decision(now_s, "dispatch", work.request_id, words, numbers))
-        return placement
 
 
 def _nowhere(rows: Ints) -> Bools:

@@ -23,6 +23,7 @@ from coordinator.policy.scheduler import Slo
 from coordinator.policy.slack import DEFAULT_WEIGHT, SlackWeight
 from coordinator.policy.standings import standings_of
 from coordinator.policy.view import Placement
+from coordinator.policy.warmth import WarmthSource
 from coordinator.policy.work import Work
 from core.costs import StepShape
 
@@ -45,13 +46,14 @@ class EmpScheduler:
         *,
         tick_s: float,
         reshape_s: float,
+        warmth: WarmthSource | None = None,
     ) -> None:
         self.tick_s = tick_s
         self.decisions = decisions
         self._costing = costing
         self._slo = slo
         self._reshape_s = reshape_s
-        self._dispatch = emp_dispatch(costing, slo, decisions, pieces)
+        self._dispatch = emp_dispatch(costing, slo, decisions, pieces, warmth)
         self._meter = DemandMeter(costing.model)
         self._slack = SlackWeight(slo.ttft_s, slo.tpot_s)
         self._tunes_weight = Piece.W_TUNING in pieces
@@ -63,7 +65,10 @@ class EmpScheduler:
         self._steps_left = _STEPS_LEARNED
 
     def place(self, books: Books, now_s: float) -> Placement | None:
-        return self._dispatch.place(books, now_s)
+        placement = self._dispatch.place(books, now_s)
+        if placement is not None:
+            self._meter.note_dispatch(books.queued(placement.request_id), placement)
+        return placement
 
     def plan(self, books: Books, now_s: float) -> Plan:
         self._steps_left = _STEPS_LEARNED

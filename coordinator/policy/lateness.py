@@ -10,7 +10,7 @@ from typing import Protocol
 from coordinator.policy.books import Books
 from coordinator.policy.plan import GROUPS
 from coordinator.policy.scheduler import Slo
-from coordinator.policy.work import Work
+from coordinator.policy.work import Work, left_to_do_s
 from core.stages import ModalityGroup
 
 _MOST_ASKED = 64  # who may be late, before one is taken that is not in any case
@@ -83,6 +83,7 @@ class ServiceTime:
     """Seconds from dispatch to the first token: the work's own, and what was added to that lately.
 
     Half of the target is added before anything was measured.
+    Work that waits counts whole, as if no cache had any of it.
     """
 
     _KEPT = 64
@@ -106,7 +107,8 @@ class ServiceTime:
         return min(self.limit_s, work.encode_s + work.prefill_s + self._added_s)
 
     def note(self, work: Work, took_s: float) -> None:
-        self._added.append(took_s - work.encode_s - work.prefill_s)
+        prefill_s, encode_s = left_to_do_s(work)
+        self._added.append(took_s - encode_s - prefill_s)
         self._unseen += 1
         if self._unseen >= self._RENEW:
             self._unseen = 0

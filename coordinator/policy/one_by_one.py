@@ -4,31 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from math import inf
-from typing import NamedTuple
 
 from coordinator.policy.books import Books, InstanceBook
+from coordinator.policy.choice import Choice
 from coordinator.policy.columns import UNBOUNDED
 from coordinator.policy.costing import Costing
 from coordinator.policy.forms import PD, D, E, P
 from coordinator.policy.lateness import Queueing
+from coordinator.policy.reuse import Reuse, Start
 from coordinator.policy.work import Work
 from core.stages import COUPLED, ModalityGroup, Roles, Stage
 
 _Batch = tuple[int, int, int]  # sequences, their tokens or blocks, version of the costs
-_Media = tuple[tuple["_Row", ...], float]  # the encoder of each item, and when all will have arrived
+_Media = tuple[tuple["_Row", ...], float]  # encoders of the needed items, and when all will have arrived
 
 _NOWHERE: _Media = (), inf
-
-
-class Choice(NamedTuple):
-    """Names of the chosen instances, the predicted seconds to the first token, and what was found there."""
-
-    encode: tuple[str, ...]
-    prefill: str
-    decode: str
-    first_s: float
-    backlog_s: float  # of the prefill instance
-    decode_step_s: float
+_NO_MEDIA: _Media = (), 0.0
 
 
 class OneByOne:
@@ -45,26 +36,28 @@ class OneByOne:
         self._rows: dict[str, _Row] = {}
         self._players: dict[tuple[Roles, ModalityGroup], list[_Row]] = {}
 
-    def choose(self, books: Books, work: Work) -> Choice | None:
+    def choose(self, books: Books, work: Work, reuse: Reuse) -> Choice | None:
         """None where no instance takes the request now."""
         self._refresh(books)
         if not work.media:
-            prefill, first_s = self._soonest_text(work)
-            encoders: tuple[_Row, ...] = ()
+            prefill, first_s = self._soonest_text(work, reuse)
+            encoders: tuple[str, ...] = ()
         else:
-            prefill, first_s, encoders = self._soonest_media(work)
+            prefill, first_s, encoders = self._soonest_media(work, reuse)
         if prefill is None:
             return None
-        decode = prefill if self._together else self._decoder(work, prefill)
+        start = reuse.start_at(prefill.name)
+        decode = prefill if self._together else self._decoder(work, prefill, start)
         if decode is None:
             return None
         return Choice(
-            tuple([row.name for row in encoders]),
+            encoders,
             prefill.name,
             decode.name,
             first_s,
             prefill.backlog_s,
             decode.decode_step_s(),
+            start,
         )
 
     def _refresh(self, books: Books) -> None:
@@ -92,72 +85,99 @@ class OneByOne:
             ]
         return known
 
-    def _soonest_text(self, work: Work) -> tuple[_Row | None, float]:
-        tokens, prefill_s = work.context_tokens, work.prefill_s
+    def _soonest_text(self, work: Work, reuse: Reuse) -> tuple[_Row | None, float]:
+        tokens = work.context_tokens
         promised = work.promised_tokens if self._together else tokens
         most_open, slack_s = self._costing.open_tokens - tokens, self._queueing.slack_s(work)
         chunk_s, chunk_tokens = self._costing.chunk_s, self._costing.profile.chunk_tokens
         best, best_s = None, inf
         for row in self._open(PD if self._together else P, work.group):
+            start = reuse.start_at(row.name)
             before = row.text_tokens
-            if row.free_kv_tokens < promised or (before and before > most_open):
+            if row.free_kv_tokens < promised or (before and before > most_open + start.cached_tokens):
                 continue
             if before and before * row.stretch * chunk_s / chunk_tokens > slack_s:
                 continue
-            first_s = row.backlog_s + prefill_s * row.stretch
+            begin_s = row.backlog_s
+            if start.is_warm and start.arrive_s > begin_s:
+                begin_s = start.arrive_s
+            first_s = begin_s + start.prefill_s * row.stretch
             if first_s < best_s:
                 best, best_s = row, first_s
         return best, best_s
 
-    def _soonest_media(self, work: Work) -> tuple[_Row | None, float, tuple[_Row, ...]]:
+    def _soonest_media(self, work: Work, reuse: Reuse) -> tuple[_Row | None, float, tuple[str, ...]]:
         together = self._together
         promised = work.promised_tokens if together else work.context_tokens
-        blocks, encode_s, prefill_s = work.embedding_blocks, work.encode_s, work.prefill_s
-        slack_s, most_queued_s = self._queueing.slack_s(work), self._most_queued_s
-        spread: _Media | None = _NOWHERE if together else None  # found once an instance is open
+        blocks, slack_s, most_queued_s = (
+            work.embedding_blocks,
+            self._queueing.slack_s(work),
+            self._most_queued_s,
+        )
+        spreads: dict[tuple[int, ...], _Media] = {}  # found once an instance is open
         best, best_s, is_local = None, inf, False
         for row in self._open(COUPLED if together else P, work.group):
             if row.free_kv_tokens < promised or row.free_embedding_blocks < blocks:
                 continue
-            is_free, backlog_s, own_s = not row.media_tokens, row.backlog_s, prefill_s * row.stretch
-            local_s = inf
+            start = reuse.start_at(row.name)
+            is_free, backlog_s, own_s = not row.media_tokens, row.backlog_s, start.prefill_s * row.stretch
+            local_s, arrive_s = inf, start.arrive_s
             if row.encodes:
-                queued_s = min(encode_s + own_s, slack_s)
+                queued_s = min(start.encode_s + own_s, slack_s)
                 if not (is_free or backlog_s <= queued_s or backlog_s <= most_queued_s):
                     continue
-                local_s = backlog_s + encode_s
-            if spread is None:
-                spread = self._spread(work)
-            ready_s = spread[1]
+                local_s = backlog_s + start.encode_s
+                if start.is_warm and arrive_s > local_s:
+                    local_s = arrive_s
+            ready_s = max(self._spread(work, start, spreads)[1], arrive_s)
             start_s = backlog_s if backlog_s > ready_s else ready_s
             if not is_free and backlog_s > ready_s + own_s:
                 start_s = inf
             first_s = (start_s if start_s < local_s else local_s) + own_s
             if first_s < best_s:
                 best, best_s, is_local = row, first_s, local_s <= start_s
-        if best is None or spread is None:
+        if best is None:
             return None, inf, ()
-        return best, best_s, (best,) * len(work.media) if is_local else spread[0]
+        chosen, start = best, reuse.start_at(best.name)
+        rows = (best,) * len(start.needed) if is_local else self._spread(work, start, spreads)[0]
+        names = [row.name for row in rows]
+        return best, best_s, reuse.encoders(start, best.name, names, lambda: self._stand_in(work, chosen))
 
-    def _spread(self, work: Work) -> _Media:
-        """Each item to the encoder that is predicted to finish it first, the longest item first."""
-        most_s = max(work.encode_s, self._most_queued_s)
+    def _spread(self, work: Work, start: Start, known: dict[tuple[int, ...], _Media]) -> _Media:
+        """Each needed item to the encoder that is predicted to finish it first, the longest item first."""
+        needed = tuple(start.needed)
+        if needed not in known:
+            if self._together:
+                known[needed] = _NOWHERE
+            else:
+                known[needed] = self._found_spread(work, needed, start.encode_s) if needed else _NO_MEDIA
+        return known[needed]
+
+    def _found_spread(self, work: Work, needed: Sequence[int], encode_s: float) -> _Media:
+        most_s = max(encode_s, self._most_queued_s)
         encoders = [row for row in self._open(E, work.group) if row.encode_s <= most_s]
         if not encoders:
             return _NOWHERE
         ends_s = [row.backlog_s for row in encoders]
-        chosen = [encoders[0]] * len(work.media)
+        chosen: dict[int, _Row] = {}
         ready_s = 0.0
-        for index in _longest_first(work):
+        for index in _longest_first(work, needed):
             item = work.media[index]
             end_s = min(ends_s)
             place = ends_s.index(end_s)
             end_s += item.encode_s
             ends_s[place], chosen[index] = end_s, encoders[place]
             ready_s = max(ready_s, end_s + self._costing.model.embedding_move_s(item.num_tokens))
-        return tuple(chosen), ready_s
+        return tuple([chosen[index] for index in needed]), ready_s
 
-    def _decoder(self, work: Work, prefill: _Row) -> _Row | None:
+    def _stand_in(self, work: Work, prefill: _Row) -> str:
+        """Who would encode what a prefix spares: the prefill instance, else the least busy encoder."""
+        encoders = self._open(E, work.group)
+        if prefill.encodes or not encoders:
+            return prefill.name
+        return min(encoders, key=lambda row: row.backlog_s).name
+
+    def _decoder(self, work: Work, prefill: _Row, start: Start) -> _Row | None:
         promised, outputs = work.promised_tokens, work.reserve_tokens
         hand_over_s: float | None = None
         best, best_s = None, inf
@@ -169,7 +189,7 @@ class OneByOne:
                 end_s += -1e-9
             else:
                 if hand_over_s is None:
-                    hand_over_s = self._costing.hand_over_s(work)
+                    hand_over_s = self._costing.hand_over_s(work, start.prefill_s)
                 end_s += hand_over_s
             if end_s < best_s:
                 best, best_s = row, end_s
@@ -233,8 +253,8 @@ class _Row:
         return self._step_s
 
 
-def _longest_first(work: Work) -> Sequence[int]:
+def _longest_first(work: Work, needed: Sequence[int]) -> Sequence[int]:
+    if len(needed) == 1:
+        return needed
     media = work.media
-    if len(media) == 1:
-        return (0,)
-    return sorted(range(len(media)), key=lambda index: -media[index].encode_s)
+    return sorted(needed, key=lambda index: -media[index].encode_s)

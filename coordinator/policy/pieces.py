@@ -16,6 +16,7 @@ class Piece(Enum):
     LATE_YIELDS = "late-yields"
     HYSTERESIS = "hysteresis"
     W_TUNING = "w-tuning"
+    CACHE_AWARE = "cache-aware"
 
 
 Pieces = frozenset[Piece]

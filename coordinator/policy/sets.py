@@ -15,6 +15,7 @@ from coordinator.policy.pieces import ALL_PIECES, pieces_without
 from coordinator.policy.routing import Routing
 from coordinator.policy.scheduler import Scheduler, Slo
 from coordinator.policy.turns import ArrivalTurns, FairTurns
+from coordinator.policy.warmth import WarmthSource
 from core.profile import Profile
 
 POLICY_SETS = ("emp", "coupled", "replicas", *(f"static:{split}" for split in TEXT_SHARES), "fixed")
@@ -30,10 +31,12 @@ def make_scheduler(
     reshape_s: float = 1.0,
     ring_size: int = 1024,
     model: CostModel | None = None,
+    warmth: WarmthSource | None = None,
 ) -> Scheduler:
     """The policy set of that name, one of POLICY_SETS; `without` names pieces of emp that are switched off.
 
-    `model` is the profile's, where others are to see its corrections.
+    `model` is the profile's, where others are to see its corrections. `warmth` says what caches hold, which
+    all but "replicas" weigh; None: nothing is known of caches.
 
     Raises ValueError naming the sets or pieces there are.
     """
@@ -42,15 +45,17 @@ def make_scheduler(
     costing, decisions = Costing(model or CostModel(profile)), DecisionRing(ring_size)
     pieces = pieces_without(without)
     if name == "emp":
-        return EmpScheduler(costing, slo, decisions, pieces, tick_s=tick_s, reshape_s=reshape_s)
+        return EmpScheduler(
+            costing, slo, decisions, pieces, tick_s=tick_s, reshape_s=reshape_s, warmth=warmth
+        )
     if pieces != ALL_PIECES:
         raise ValueError(f"pieces: {name} has none that could be switched off")
     if name == "replicas":
         return FixedScheduler(coupled_layout, Routing(decisions), decisions, tick_s)
     if name == "coupled":
-        central = Dispatch(costing, ArrivalTurns(), decisions, together=True)
+        central = Dispatch(costing, ArrivalTurns(), decisions, together=True, warmth=warmth)
         return FixedScheduler(coupled_layout, central, decisions, tick_s)
-    dispatch = Dispatch(costing, FairTurns(), decisions)
+    dispatch = Dispatch(costing, FairTurns(), decisions, warmth=warmth)
     if name == "fixed":
         return FixedScheduler(present_layout, dispatch, decisions, tick_s)
     return FixedScheduler(static_layout(name.removeprefix("static:")), dispatch, decisions, tick_s)

@@ -6,7 +6,8 @@ from typing import Protocol
 
 from coordinator.policy.books import Books
 from coordinator.policy.plan import GROUPS
-from coordinator.policy.work import Work
+from coordinator.policy.view import Placement
+from coordinator.policy.work import Work, left_to_do_s
 from core.stages import ModalityGroup
 
 
@@ -17,7 +18,7 @@ class Turns(Protocol):
         """Groups whose first waiting request may be placed now, first choice first. Changes nothing."""
         ...
 
-    def took(self, work: Work) -> None: ...
+    def took(self, work: Work, placement: Placement) -> None: ...
 
 
 class FairTurns:
@@ -35,9 +36,10 @@ class FairTurns:
         present = [group for group in GROUPS if books.num_waiting(group)]
         return sorted(present, key=self._start_s) if len(present) > 1 else present
 
-    def took(self, work: Work) -> None:
+    def took(self, work: Work, placement: Placement) -> None:
         self._virtual_s = self._start_s(work.group)
-        self._finish_s[work.group] = self._virtual_s + work.prefill_s + work.encode_s
+        prefill_s, encode_s = left_to_do_s(work, placement)
+        self._finish_s[work.group] = self._virtual_s + prefill_s + encode_s
 
     def _start_s(self, group: ModalityGroup) -> float:
         return max(self._virtual_s, self._finish_s[group])
@@ -52,5 +54,5 @@ class ArrivalTurns:
             return [min(firsts, key=lambda work: work.order).group]
         return [work.group for work in firsts]
 
-    def took(self, work: Work) -> None:
+    def took(self, work: Work, placement: Placement) -> None:
         """Keeps no account."""

@@ -19,6 +19,7 @@ class Placement:
     skipped: frozenset[int] = frozenset()  # items in the cached prefix: encoded only if that is not there
     prefix: str | None = None  # who has the prefix; None: nobody, nothing is cached
     prefix_tokens: int = 0  # leading tokens that prefill takes from there
+    saved_s: float = 0.0  # of prefill, by the prefix
 
     @property
     def instance_ids(self) -> frozenset[str]:

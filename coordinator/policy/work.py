@@ -17,6 +17,7 @@ class MediaWork:
     num_tokens: int
     pixels: int = 0
     encode_s: float = 0.0
+    end_token: int | None = None  # of the prompt's, after its last one; None: not known, so never skipped
 
     @property
     def embedding_blocks(self) -> int:
@@ -79,6 +80,18 @@ class Work:
     def promised_tokens(self) -> int:
         """Tokens that the decoder promises blocks for; grows with an answer longer than expected."""
         return self.prompt_tokens + max(self.reserve_tokens, self.num_outputs + 1)
+
+
+def left_to_do_s(work: Work, placement: Placement | None = None) -> tuple[float, float]:
+    """Device seconds of prefill and of encoding under its placement, or under one it is about to get: what
+    caches have of it is left out.
+    """
+    placement = placement or work.placement
+    if placement is None or not (placement.held or placement.skipped or placement.prefix_tokens):
+        return work.prefill_s, work.encode_s
+    spared = placement.held | placement.skipped
+    encode_s = sum([item.encode_s for index, item in enumerate(work.media) if index not in spared])
+    return work.prefill_s - placement.saved_s, encode_s
 
 
 @dataclass(slots=True)
@@ -152,7 +165,7 @@ def shares_of(work: Work, block_tokens: dict[str, int]) -> dict[str, Share]:
     """What the work lays on each instance; `block_tokens` are the instances' KV block sizes.
 
     Blocks are promised from dispatch on, before the instance has taken them, so that two decisions in a
-    row do not give the same block twice.
+    row do not give the same block twice. So they are for what caches are said to hold, which may be gone.
     """
     placement = work.placement
     if placement is None:
@@ -165,15 +178,15 @@ def shares_of(work: Work, block_tokens: dict[str, int]) -> dict[str, Share]:
         on_prefill = shares[prefill] = Share()
     if work.media:
         if len(work.encoded) < len(work.media):
-            _share_encodes(work, placement.encode, shares)
+            _share_encodes(work, placement, shares)
         if not (is_handed_over and (not is_local or work.num_moves > 0)):
             on_prefill.embedding_blocks = work.embedding_blocks
     if not is_prefilled:
-        tokens = work.computed_tokens
+        tokens = work.computed_tokens - placement.prefix_tokens
         on_prefill.prefills = 1
         on_prefill.prefill_tokens = tokens
         on_prefill.media_tokens = tokens if work.media else 0
-        on_prefill.prefill_s = work.prefill_s
+        on_prefill.prefill_s = work.prefill_s - placement.saved_s
     if not (is_local or is_handed_over) and prefill in block_tokens:
         on_prefill.kv_blocks = num_blocks(work.computed_tokens, block_tokens[prefill])
     if decode in block_tokens:
@@ -188,10 +201,10 @@ def shares_of(work: Work, block_tokens: dict[str, int]) -> dict[str, Share]:
     return shares
 
 
-def _share_encodes(work: Work, encoders: tuple[str, ...], shares: dict[str, Share]) -> None:
-    """Of the media that are not encoded yet."""
-    for index, encoder in enumerate(encoders):
-        if index not in work.encoded:
+def _share_encodes(work: Work, placement: Placement, shares: dict[str, Share]) -> None:
+    """Of the media that are not encoded yet and have to be."""
+    for index, encoder in enumerate(placement.encode):
+        if index not in work.encoded and index not in placement.held and index not in placement.skipped:
             if encoder not in shares:
                 shares[encoder] = Share()
             on_encoder, item = shares[encoder], work.media[index]

@@ -9,11 +9,13 @@ from collections.abc import Callable
 
 import grpc
 
+from coordinator.cache.admin import CacheAdmin
 from coordinator.errors import CannotMigrateError
 from coordinator.migration import MigrationOutcome
 from coordinator.planner import Planner
 from coordinator.policy.decisions import DISPATCHES
 from coordinator.state import CoordinatorState
+from coordinator.wire.cache_admin import from_cache_status, from_explanation, to_flush
 from coordinator.wire.plan import from_decision, from_plan
 from coordinator.wire.stages import from_status, to_group, to_roles
 from core.clock import Clock
@@ -29,12 +31,15 @@ class AdminServicer(pb_grpc.AdminServicer):
         state: Callable[[], CoordinatorState],
         migrate: Migrate,
         planner: Planner,
+        caches: CacheAdmin,
+        *,
         clock: Clock,
         shut_down: Callable[[], None],
     ) -> None:
         self._state = state
         self._migrate = migrate
         self._planner = planner
+        self._caches = caches
         self._clock = clock
         self._shut_down = shut_down
 
@@ -96,6 +101,24 @@ class AdminServicer(pb_grpc.AdminServicer):
     async def Resume(self, request: pb.ResumeRequest, context: grpc.aio.ServicerContext) -> pb.ResumeResponse:
         self._planner.resume(request.instance_id)
         return pb.ResumeResponse()
+
+    async def GetCache(
+        self, request: pb.GetCacheRequest, context: grpc.aio.ServicerContext
+    ) -> pb.GetCacheResponse:
+        return from_cache_status(self._caches.status())
+
+    async def FlushCache(
+        self, request: pb.FlushCacheRequest, context: grpc.aio.ServicerContext
+    ) -> pb.FlushCacheResponse:
+        flushed = self._caches.flush(
+            to_flush(request), request.instance_id or None, request.reason, context.peer()
+        )
+        return pb.FlushCacheResponse(instance_ids=flushed)
+
+    async def ExplainCache(
+        self, request: pb.ExplainCacheRequest, context: grpc.aio.ServicerContext
+    ) -> pb.ExplainCacheResponse:
+        return from_explanation(*self._caches.explain(request.request_id))
 
     async def Shutdown(
         self, request: pb.ShutdownRequest, context: grpc.aio.ServicerContext

@@ -16,6 +16,7 @@ from coordinator.stage_messages import (
     Peer,
     PrefillCommand,
     RegisteredCommand,
+    SetCacheSharesCommand,
     SetRolesCommand,
     StopCommand,
 )
@@ -55,6 +56,9 @@ def from_command(command: Command) -> pb.CoordinatorMessage:  # noqa: PLR0911 (o
         case FlushCacheCommand():
             flush = pb.FlushCacheCommand(tenant=command.tenant, pool=from_pool(command.pool))
             return pb.CoordinatorMessage(flush_cache=flush)
+        case SetCacheSharesCommand():
+            shares = pb.SetCacheSharesCommand(shares=command.shares)
+            return pb.CoordinatorMessage(set_cache_shares=shares)
         case StopCommand():
             return pb.CoordinatorMessage(stop=pb.StopCommand())
 

@@ -14,6 +14,7 @@ from coordinator.calls import (
     SamplingWish,
     StopWish,
 )
+from coordinator.errors import InvalidFieldError
 from coordinator.events import AcceptedEvent, Event, FinishedEvent, StageSpan, TokensEvent
 from coordinator.state import ServedDescription
 from core.cache.scope import CacheScope
@@ -112,8 +113,16 @@ def from_description(description: ServedDescription) -> pb.GetModelResponse:
 
 
 def to_scope(value: pb.CacheScope.ValueType) -> CacheScope | None:
-    """None for an unspecified one, or one that this version does not know."""
-    return _SCOPES_BACK.get(value)
+    """None for an unspecified one.
+
+    Raises InvalidFieldError for one that this version does not know: another one in its place might share
+    more than was meant.
+    """
+    if value == pb.CACHE_SCOPE_UNSPECIFIED:
+        return None
+    if value not in _SCOPES_BACK:
+        raise InvalidFieldError("cache_scope", f"{value} is no scope that is known here")
+    return _SCOPES_BACK[value]
 
 
 def from_scope(scope: CacheScope) -> pb.CacheScope.ValueType:

@@ -15,6 +15,7 @@ _CODES: tuple[tuple[type[errors.ServiceError], grpc.StatusCode], ...] = (
     (errors.InvalidFieldError, grpc.StatusCode.INVALID_ARGUMENT),
     (errors.NotFoundError, grpc.StatusCode.NOT_FOUND),
     (errors.TooLargeError, grpc.StatusCode.RESOURCE_EXHAUSTED),
+    (errors.NotAllowedError, grpc.StatusCode.PERMISSION_DENIED),
     (errors.AlreadyRunningError, grpc.StatusCode.ALREADY_EXISTS),
     (errors.InstanceRefusedError, grpc.StatusCode.FAILED_PRECONDITION),
     (errors.CannotMigrateError, grpc.StatusCode.FAILED_PRECONDITION),

@@ -57,6 +57,13 @@ class CacheBook:
         self._demoted: dict[Entry, int] = {}  # places in the moves
         self._is_there: dict[bytes, bool] = {}  # of keys that changed
 
+    def set_shares(self, parts: Mapping[str, float]) -> None:
+        """Tenants' own parts of each tier, 0 to 1, in the place of earlier ones; what is kept goes only when
+        room is needed. Raises ValueError if they are more than there is.
+        """
+        self._device.set_shares(parts)
+        self._host.set_shares(parts)
+
     # -- what can be asked
 
     def __len__(self) -> int:
@@ -182,13 +189,13 @@ class CacheBook:
 
     # -- what the owner of the memory does
 
-    def shed(self, num_bytes: int, tenant: str, now_s: float) -> int:
-        """Takes so many bytes off the device for what the tenant runs, others' own share last; returns how
-        many could be had.
+    def shed(self, num_bytes: int, tenant: str, now_s: float, *, is_urgent: bool = True) -> int:
+        """Takes so many bytes off the device for the tenant, others' own share last, and only where it is
+        urgent; returns how many could be had.
         """
         freed = 0
         while freed < num_bytes:
-            entry = self._device.victim(tenant, num_bytes - freed, now_s, is_urgent=True)
+            entry = self._device.victim(tenant, num_bytes - freed, now_s, is_urgent=is_urgent)
             if entry is None:
                 break
             freed += entry.size_bytes

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from core.cache.entry import Entry
 from core.cache.eviction import EvictionOrder
@@ -25,6 +25,11 @@ class TierMemory:
     @property
     def num_evictable(self) -> int:
         return sum(map(len, self._orders.values()))
+
+    def set_shares(self, parts: Mapping[str, float]) -> None:
+        """Tenants' own parts of the tier, 0 to 1. Raises ValueError if they are more than there is."""
+        named = {tenant: int(part * self.capacity_bytes) for tenant, part in parts.items()}
+        self._shares = Shares(self.capacity_bytes, named)
 
     @property
     def unused_bytes(self) -> int:
@@ -65,7 +70,8 @@ class TierMemory:
 
     def victim(self, tenant: str, wanted_bytes: int, now_s: float, *, is_urgent: bool) -> Entry | None:
         """Who goes so that the tenant gets so many bytes more: an entry of its own where it would be over its
-        share, else of the tenant that is most over its own; of one that is not only where it is urgent.
+        share, else of the tenant that is most over its own. Where nobody is over, one of its own, or, if it
+        is urgent, of whoever is least under.
         """
         if tenant in self._orders and len(self.bytes_of) == 1:
             return self._orders[tenant].least(now_s)  # who is alone has no share to keep
@@ -73,9 +79,9 @@ class TierMemory:
         if over.get(tenant, 0) > 0:
             return self._orders[tenant].least(now_s)
         most = max(over, key=lambda each: over[each], default=None)
-        if most is None or (over[most] <= 0 and not is_urgent):
-            return None
-        return self._orders[most].least(now_s)
+        if most is not None and over[most] <= 0 and not is_urgent:
+            most = tenant if tenant in over else None
+        return None if most is None else self._orders[most].least(now_s)
 
     def _over_bytes(self, tenant: str, wanted_bytes: int) -> dict[str, int]:
         """By tenant that has something to give: bytes it has over its share, under it if negative."""

@@ -36,9 +36,15 @@ class Backlog:
     the engine thread, `take` by one writer.
     """
 
-    def __init__(self, layout: PoolLayout, num_tokens: int, token_bytes: int | None = None) -> None:
-        """`layout` is that of the source; `token_bytes` are moved per token and plane (None: all it has)."""
+    def __init__(
+        self, layout: PoolLayout, num_tokens: int, token_bytes: int | None = None, *, skip_tokens: int = 0
+    ) -> None:
+        """`layout` is that of the source; `token_bytes` are moved per token and plane (None: all it has).
+
+        The lease's first token is not the first of the source blocks, but the one after `skip_tokens`.
+        """
         self.num_tokens = num_tokens
+        self._skip_tokens = skip_tokens
         self._layout = layout
         self._token_bytes = layout.token_bytes if token_bytes is None else token_bytes
         self._pushed = [0] * layout.num_planes
@@ -63,7 +69,7 @@ class Backlog:
         ValueError where tokens would be left out, or do not fit the lease.
         """
         end = first_token + num_tokens
-        if end > len(source_blocks) * self._layout.block_tokens:
+        if end + self._skip_tokens > len(source_blocks) * self._layout.block_tokens:
             raise ValueError(f"{len(source_blocks)} source_blocks do not hold tokens up to {end}")
         if num_tokens < 1 or first_token < 0 or end > self.num_tokens:
             raise ValueError(
@@ -125,7 +131,7 @@ class Backlog:
 
     def _block_table(self) -> BlockTable:
         if self._table is None:
-            self._table = BlockTable(self._source_blocks, self._layout.block_tokens)
+            self._table = BlockTable(self._source_blocks, self._layout.block_tokens, self._skip_tokens)
         return self._table
 
     def missing(self, num_tokens: int) -> str:

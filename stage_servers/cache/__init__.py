@@ -1,1 +1,1 @@
-"""What an instance keeps of what it computed: KV of prefixes, under the books of core.cache."""
+"""What an instance keeps of what it computed or was sent, under the books of core.cache."""

@@ -17,6 +17,11 @@ class StepSeconds:
         self._per_token_s, self._per_pair_s = _FIRST_S, 0.0
         self._tt = self._tp = self._pp = self._ty = self._py = 0.0  # moments of tokens, pairs, seconds
 
+    @property
+    def is_measured(self) -> bool:
+        """Whether a step was seen."""
+        return self._tt > 0
+
     def note(self, shape: StepShape, seconds: float) -> None:
         """Of one step. A fixed part of its time is small where it has many tokens, and those weigh most."""
         tokens, pairs = float(shape.new_tokens), shape.attended

@@ -97,3 +97,10 @@ def test_a_chain_is_timed(tmp_path: Path) -> None:
     main(["chain", "--json", str(tmp_path / "found.json")])
     found = json.loads((tmp_path / "found.json").read_text())
     assert all(found[name] > 0 for name in ("text_ms", "media_ms", "blake2b_links_ms", "sha256_links_ms"))
+
+
+def test_what_a_request_costs_before_its_dispatch_is_timed(tmp_path: Path) -> None:
+    main(["warmth", "--instances", "3", "5", "--json", str(tmp_path / "found.json")])
+    rows = json.loads((tmp_path / "found.json").read_text())["rows"]
+    assert sorted({row["instances"] for row in rows}) == [3, 5]
+    assert all(row["keys_ms"] >= row["turn_ms"] > 0 and row["look_us"] > 0 for row in rows)

@@ -20,7 +20,8 @@ def test_json_is_the_whole_result(run_cli: RunCli, cluster: FakeCluster) -> None
         "prompt_tokens": 7,
         "completion_tokens": 2,
         "media_tokens": 4,
-        "cached_tokens": 0,
+        "cached_tokens": 2,
+        "cached_media": 1,
     }
     assert values["stages"] == [
         {"stage": "prefill", "instance": "p-0", "start_ms": 1.5, "end_ms": 9.0, "transport": "shm"}

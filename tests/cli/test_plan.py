@@ -51,6 +51,13 @@ def test_policies_reckon_with_what_devices_are_emulated_by(
     assert plan.policy_words == ([] if counts is None else ["--profile", counts])
 
 
+def test_the_coordinator_weighs_caches_unless_told_otherwise(model: Path) -> None:
+    assert LaunchPlan("c", model).policy_words == []
+    told = LaunchPlan("c", model, policy="emp", cache_aware=False)
+    assert told.policy_words == ["--policy", "emp", "--no-cache-aware"]
+    assert LaunchPlan.from_json(told.to_json()) == told
+
+
 def test_devices_of_several_profiles_need_one_that_counts(model: Path) -> None:
     with pytest.raises(ValueError, match="^profile: devices are emulated by cpu-demo and cpu-120m"):
         LaunchPlan("c", model, devices=("emulated:cpu-demo", "emulated:cpu-120m"))

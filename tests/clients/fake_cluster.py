@@ -36,6 +36,7 @@ class FakeCluster(rpc.InferenceServicer, rpc.MediaServicer, admin_pb2_grpc.Admin
         self.answer: Answer = echo
         self.requests: list[pb.GenerateRequest] = []
         self.uploads: list[bytes] = []
+        self.brought: set[tuple[str, bytes]] = set()  # tenants and digests of all uploads
         self.started = threading.Event()  # a Generate call arrived
         self.num_active = 0  # Generate calls that have not come to their end
         self.ended = threading.Event()  # a Generate call came to its end, of any kind
@@ -65,7 +66,8 @@ class FakeCluster(rpc.InferenceServicer, rpc.MediaServicer, admin_pb2_grpc.Admin
         yield from self.answer(request, context)
 
     def _check_digests(self, request: pb.GenerateRequest, context: grpc.ServicerContext) -> None:
-        known = {hashlib.sha256(data).digest() for data in self.uploads}
+        here = {hashlib.sha256(data).digest() for data in self.uploads}
+        known = {digest for tenant, digest in self.brought if tenant == request.tenant and digest in here}
         for number, message in enumerate(request.messages):
             for index, part in enumerate(message.parts):
                 if part.image.digest and part.image.digest not in known:
@@ -84,11 +86,14 @@ class FakeCluster(rpc.InferenceServicer, rpc.MediaServicer, admin_pb2_grpc.Admin
     def Upload(
         self, requests: Iterator[pb.UploadRequest], context: grpc.ServicerContext
     ) -> pb.UploadResponse:
-        data = b"".join(request.data for request in requests)
+        messages = list(requests)
+        data = b"".join(each.data for each in messages)
         if data.startswith(b"broken"):
             refuse(context, grpc.StatusCode.INVALID_ARGUMENT, "not a picture", field="data")
         self.uploads.append(data)
-        return pb.UploadResponse(digest=hashlib.sha256(data).digest(), size_bytes=len(data))
+        digest = hashlib.sha256(data).digest()
+        self.brought.add((messages[0].tenant, digest))
+        return pb.UploadResponse(digest=digest, size_bytes=len(data))
 
     def GetStatus(
         self, request: admin_pb2.GetStatusRequest, context: grpc.ServicerContext
@@ -201,6 +206,52 @@ class FakeCluster(rpc.InferenceServicer, rpc.MediaServicer, admin_pb2_grpc.Admin
             refuse(context, grpc.StatusCode.FAILED_PRECONDITION, "text: nobody would play 'p'")
         self.orders.append((verb, request))
 
+    def GetCache(
+        self, request: admin_pb2.GetCacheRequest, context: grpc.ServicerContext
+    ) -> admin_pb2.GetCacheResponse:
+        check_token(context)
+        instances = [
+            admin_pb2.InstanceCaches(instance_id=name, caches=caches)
+            for name, caches in (("pd-0", [kv_cache()]), ("e-0", []))
+        ]
+        return admin_pb2.GetCacheResponse(instances=instances, index_keys=1000, index_bytes=3 << 20)
+
+    def FlushCache(
+        self, request: admin_pb2.FlushCacheRequest, context: grpc.ServicerContext
+    ) -> admin_pb2.FlushCacheResponse:
+        check_token(context)
+        if request.instance_id == "no":
+            refuse(context, grpc.StatusCode.NOT_FOUND, "is not attached", field="instance_id")
+        self.orders.append(("flush", request))
+        return admin_pb2.FlushCacheResponse(instance_ids=[request.instance_id or "pd-0", "e-0"])
+
+    def ExplainCache(
+        self, request: admin_pb2.ExplainCacheRequest, context: grpc.ServicerContext
+    ) -> admin_pb2.ExplainCacheResponse:
+        check_token(context)
+        if request.request_id != "r":
+            refuse(context, grpc.StatusCode.NOT_FOUND, "is not remembered", field="request_id")
+        return admin_pb2.ExplainCacheResponse(
+            request_id="r",
+            tenant="t",
+            scope=pb.CACHE_SCOPE_TENANT,
+            prompt_tokens=100,
+            cached_tokens=16,
+            known_tokens=96,
+            known_instance_id="p-0",
+            prefill_instance_id="p-1",
+            media=[
+                admin_pb2.MediaExplanation(
+                    field="messages[0].parts[0].image",
+                    was_cached=True,
+                    known_instance_ids=["e-0", "e-1"],
+                    encode_instance_id="e-0",
+                ),
+                admin_pb2.MediaExplanation(field="messages[0].parts[1].image", encode_instance_id="e-1"),
+            ],
+            reasons=["the 96 tokens on p-0 were not used"],
+        )
+
     def Shutdown(
         self, request: admin_pb2.ShutdownRequest, context: grpc.ServicerContext
     ) -> admin_pb2.ShutdownResponse:
@@ -234,6 +285,28 @@ def instance(
     )
     load = stage_control_pb2.Load(free_kv_blocks=90, sequences_decoding=1, quarantined_blocks=7)
     return admin_pb2.InstanceStatus(info=info, load=load, uptime_s=61, requests=1, transfers=transfers)
+
+
+def kv_cache() -> stage_control_pb2.CacheCounters:
+    return stage_control_pb2.CacheCounters(
+        pool=stage_control_pb2.CACHE_POOL_KV,
+        entries=40,
+        device_bytes=3 << 20,
+        device_capacity_bytes=4 << 20,
+        host_bytes=1 << 20,
+        host_capacity_bytes=8 << 20,
+        lookups=20,
+        hits=75,
+        hit_bytes=6 << 20,
+        stored=90,
+        evictions={"room": 45, "flush": 5},
+        refused=2,
+        saved_s=12.5,
+        demoted=7,
+        promoted=3,
+        pulled=6,
+        pulled_bytes=5 << 19,
+    )
 
 
 def sent(**fields: Any) -> stage_control_pb2.TransferCounters:
@@ -281,7 +354,8 @@ def tokens(index: int, text: str, with_logprobs: bool = False) -> pb.GenerateEve
 
 
 def finished(num_tokens: int) -> pb.GenerateEvent:
-    usage = pb.Usage(prompt_tokens=7, completion_tokens=num_tokens, media_tokens=4, cached_tokens=0)
+    usage = pb.Usage(prompt_tokens=7, completion_tokens=num_tokens, media_tokens=4, cached_tokens=2)
+    usage.cached_media = 1
     span = pb.StageSpan(stage=pb.STAGE_PREFILL, instance_id="p-0", start_ms=1.5, end_ms=9.0, transport="shm")
     return pb.GenerateEvent(
         finished=pb.Finished(reason=pb.FINISH_REASON_STOP, stop_string="!", usage=usage, stages=[span])

@@ -40,6 +40,12 @@ async def test_uploads_pictures(async_client: AsyncClient, cluster: FakeCluster)
     assert sorted(cluster.uploads) == [b"one", b"two"]
 
 
+async def test_uploads_a_picture_for_each_tenant(async_client: AsyncClient, cluster: FakeCluster) -> None:
+    for tenant in ("a", "b", "a"):
+        await async_client.generate([user_message("x", b"picture")], tenant=tenant).text()
+    assert len(cluster.uploads) == 2
+
+
 async def test_uploads_again_what_the_gateway_lost(async_client: AsyncClient, cluster: FakeCluster) -> None:
     await async_client.generate([user_message("x", b"picture")]).text()
     cluster.uploads.clear()

@@ -5,6 +5,7 @@ import grpc
 import pytest
 from PIL import Image
 
+from elasticmm.v1 import inference_pb2 as pb
 from elasticmm_client import (
     Accepted,
     AccessDenied,
@@ -41,7 +42,7 @@ def test_gathers_the_result(client: Client) -> None:
     assert (result.text, result.token_ids) == ("abc", (97, 98, 99))
     assert [each.top[0].token_id for each in result.logprobs] == [97, 98, 99]
     assert (result.finish_reason, result.stop_string) == ("stop", "!")
-    assert dataclasses.astuple(result.usage) == (7, 3, 4, 0)
+    assert dataclasses.astuple(result.usage) == (7, 3, 4, 2, 1)
     assert dataclasses.astuple(result.stages[0]) == ("prefill", "p-0", 1.5, 9.0, "shm")
     assert result.ttft_ms is not None
     assert result.tpot_ms is not None
@@ -65,6 +66,8 @@ def test_sends_every_option(client: Client, cluster: FakeCluster) -> None:
         stop_token_ids=[1, 2],
         ignore_eos=True,
         tenant="t",
+        cache_scope="cluster",
+        cache_salt="s",
         priority=-3,
         deadline_s=2.5,
     ).text()
@@ -74,6 +77,7 @@ def test_sends_every_option(client: Client, cluster: FakeCluster) -> None:
     assert (request.sampling.min_p, request.sampling.repetition_penalty) == (0.25, 1.5)
     assert list(request.stop.strings) == ["x", "y"]
     assert (list(request.stop.token_ids), request.stop.ignore_eos) == ([1, 2], True)
+    assert (request.cache_scope, request.cache_salt) == (pb.CACHE_SCOPE_CLUSTER, "s")
     assert (request.tenant, request.priority, request.deadline.ToMilliseconds()) == ("t", -3, 2500)
 
 
@@ -108,6 +112,13 @@ def test_uploads_again_what_the_gateway_lost(client: Client, cluster: FakeCluste
     cluster.uploads.clear()
     assert client.generate([user_message("x", b"picture")]).text() == "x#"
     assert cluster.uploads == [b"picture"]
+
+
+def test_uploads_a_picture_for_each_tenant(client: Client, cluster: FakeCluster) -> None:
+    for tenant in ("a", "b", "a"):
+        assert client.generate([user_message("x", b"picture")], tenant=tenant).text() == "x#"
+    assert len(cluster.uploads) == 2
+    assert {tenant for tenant, _ in cluster.brought} == {"a", "b"}
 
 
 def test_cuts_large_uploads(client: Client, cluster: FakeCluster) -> None:
@@ -160,6 +171,12 @@ def test_values_that_fit_no_field_name_it(client: Client) -> None:
     with pytest.raises(InvalidRequest) as caught:
         client.generate("x", max_tokens=-1)
     assert caught.value.field == "sampling.max_tokens"
+
+
+def test_an_unknown_scope_names_its_field(client: Client) -> None:
+    with pytest.raises(InvalidRequest, match="none, tenant, cluster") as caught:
+        client.generate("x", cache_scope="all")  # type: ignore[typeddict-item]
+    assert caught.value.field == "cache_scope"
 
 
 def test_unknown_options_are_a_type_error(client: Client) -> None:

@@ -145,6 +145,9 @@ def ask_for(
     request_id: str = "",
     model: str = "",
     deadline_s: float | None = None,
+    tenant: str = "",
+    cache_scope: pb.CacheScope.ValueType = pb.CACHE_SCOPE_UNSPECIFIED,
+    cache_salt: str = "",
     **sampling: float,
 ) -> pb.GenerateRequest:
     parts = [pb.Part(image=image) for image in images]
@@ -156,6 +159,9 @@ def ask_for(
         messages=[pb.Message(role="user", parts=parts)],
         sampling=pb.SamplingParams(**sampling),
         stop=stop,
+        tenant=tenant,
+        cache_scope=cache_scope,
+        cache_salt=cache_salt,
     )
     if deadline_s is not None:
         request.deadline.FromNanoseconds(round(deadline_s * 1e9))

@@ -14,6 +14,7 @@ import grpc
 from core.access import token_metadata
 from elasticmm.v1 import inference_pb2, stage_control_pb2_grpc
 from elasticmm.v1 import stage_control_pb2 as pb
+from tests.coordinator.fake_cache import FakeCache
 
 E, P, D = inference_pb2.STAGE_ENCODE, inference_pb2.STAGE_PREFILL, inference_pb2.STAGE_DECODE
 STAGES = {"e": E, "p": P, "d": D}
@@ -33,6 +34,7 @@ class World:
     encoded: dict[tuple[Key, int], asyncio.Event] = field(default_factory=lambda: defaultdict(asyncio.Event))
     prefilled: dict[Key, asyncio.Event] = field(default_factory=lambda: defaultdict(asyncio.Event))
     moved: dict[Key, int] = field(default_factory=dict)  # by the target's key: the index it goes on with
+    caches: dict[str, FakeCache] = field(default_factory=dict)  # by instance
 
 
 class FakeStage:
@@ -48,12 +50,14 @@ class FakeStage:
         fingerprint: str,
         name: str = "",
         blocks: int = 1000,
+        block_tokens: int = 16,
         make_token: Callable[[int, int], int] = fake_token,
     ) -> None:
         self.world = world
         self.roles = roles
         self.name = name
         self.blocks = blocks
+        self.cache = FakeCache(fingerprint, block_tokens)
         self.fingerprint = fingerprint
         self.dtype = "float32"
         self.epoch = time.time_ns() % 2**62
@@ -85,6 +89,7 @@ class FakeStage:
         registered = await self._call.read()
         assert registered.WhichOneof("message") == "registered"
         self.name = registered.registered.instance_id
+        self.world.caches[self.name] = self.cache
         self._tasks = [asyncio.create_task(self._send()), asyncio.create_task(self._receive())]
         return self
 
@@ -124,7 +129,7 @@ class FakeStage:
             host_id="here",
             model_fingerprint=self.fingerprint,
             dtype=self.dtype,
-            block_tokens=16,
+            block_tokens=self.cache.block_tokens,
             total_kv_blocks=self.blocks,
         )
 
@@ -171,21 +176,46 @@ class FakeStage:
         assert command.media.segment
         assert command.span.num_tokens
         self.world.encoded[_key(command), command.item_index].set()
-        yield _done(_key(command), E, item_index=command.item_index, transport="shm")
+        cached_tokens = 0
+        if command.HasField("cache"):
+            key = self.cache.embedding_key(command)
+            cached_tokens = command.span.num_tokens if key in self.cache.keys else 0
+            yield self.cache.keep([key])
+        yield _done(
+            _key(command), E, item_index=command.item_index, transport="shm", cached_tokens=cached_tokens
+        )
 
     async def _prefill(self, command: pb.PrefillCommand) -> AsyncIterator[pb.StageMessage]:
         sequence = command.sequence
-        for span in sequence.media:
-            await self.world.encoded[_key(sequence), span.item_index].wait()
+        cached_tokens = self._cached_tokens(command)
+        ends = {span.item_index: span.first_token + span.num_tokens for span in sequence.media}
+        needed = [index for index, end in ends.items() if cached_tokens < end]
+        unsent = [index for index in needed if ends[index] <= command.prefix_tokens]
+        if unsent:
+            need = pb.NeedReport(
+                request_id=sequence.request_id, attempt=sequence.attempt, item_indices=unsent
+            )
+            yield pb.StageMessage(need=need)
+        for index in needed:
+            await self.world.encoded[_key(sequence), index].wait()
         first = len(sequence.output_token_ids)
         is_whole = command.decode.instance_id == self.name
         self.world.prefilled[_key(sequence)].set()
         await self.hold_first.wait()
         yield self._tokens(sequence, first)
-        yield _done(_key(sequence), P, transport="local" if is_whole else "shm")
+        if sequence.HasField("cache"):
+            yield self.cache.keep(self.cache.block_keys(sequence))
+        transport = "local" if is_whole else "shm"
+        yield _done(_key(sequence), P, transport=transport, cached_tokens=cached_tokens)
         if is_whole:
             async for message in self._go_on(sequence, first + 1):
                 yield message
+
+    def _cached_tokens(self, command: pb.PrefillCommand) -> int:
+        """Of its own cache, or of that of the instance that is said to have the prefix."""
+        own = self.cache.prefix_tokens(command.sequence)
+        source = self.world.caches.get(command.prefix.instance_id)
+        return own if source is None else max(own, source.prefix_tokens(command.sequence))
 
     async def _decode(self, sequence: pb.Sequence) -> AsyncIterator[pb.StageMessage]:
         """Goes on after the prefill, or where the instance that it moved from stopped."""

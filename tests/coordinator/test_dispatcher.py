@@ -4,249 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections import deque
-from dataclasses import dataclass, field
 from typing import Any
 
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from coordinator.books import LiveBooks
-from coordinator.dispatcher import Dispatcher
-from coordinator.errors import CannotMigrateError, NotFoundError, ServiceError
+from coordinator.errors import ServiceError
 from coordinator.events import FinishedEvent, TokensEvent
-from coordinator.fanout import RequestOutput
-from coordinator.paces import Paces
-from coordinator.policy.cost_model import CostModel
-from coordinator.policy.expectation import OutputExpectation
-from coordinator.policy.scheduler import Slo
-from coordinator.policy.sets import make_scheduler
-from coordinator.registry import Instance, Registry
-from coordinator.request import PlacedMedia, Request
-from coordinator.stage_messages import (
-    CancelCommand,
-    DecodeCommand,
-    EncodeCommand,
-    FailureReport,
-    InstanceInfo,
-    MediaItem,
-    MigrateCommand,
-    MigrationReport,
-    PrefillCommand,
-    Report,
-    StageReport,
-    StepReport,
-    TokenRun,
-)
-from core.clock import ManualClock
-from core.sampling import SamplingParams
-from core.sequence import FinishReason, MediaSpan, SequenceSpec
-from core.stages import ModalityGroup, Roles, Stage, parse_roles
-from tests.quick_profile import make_profile
-
-BLOCKS = 12
-
-
-@dataclass
-class Player:
-    """One instance whose reports come when the test says so, in their order."""
-
-    instance: Instance
-    reports: deque[Report] = field(default_factory=deque)
-
-
-class Play:
-    """A dispatcher, scripted instances, and every move that the world could make."""
-
-    def __init__(self, policy: str = "fixed") -> None:
-        self.clock = ManualClock()
-        self.registry = Registry("model", heartbeat_timeout_s=1e9)
-        costs = CostModel(make_profile())
-        self.dispatcher = Dispatcher(
-            self.registry,
-            LiveBooks(self.clock, costs),
-            make_scheduler(policy, costs.profile, Slo(1.0, 1.0)),
-            OutputExpectation(default_tokens=4),
-            self.clock,
-            paces=Paces(costs.profile),
-            report_grace_s=0.0,
-            instance_wait_s=0.0,
-        )
-        self.players: dict[str, Player] = {}
-        self.requests: list[Request] = []
-        self.num_started = 0
-        self.num_moved = 0
-        self.specs: dict[tuple[str, int], SequenceSpec] = {}  # of sequences that may come to an instance
-
-    def join(self, roles: Roles) -> None:
-        name = f"i{self.num_started}"
-        self.num_started += 1
-        info = InstanceInfo(
-            name, 1, roles, ModalityGroup.SHARED, "", "", 1, "model", "f", "", "", 4, BLOCKS, BLOCKS
-        )
-        self.players[name] = Player(self.registry.attach(info, self.clock.now_s()))
-        self.dispatcher.add_instance(self.players[name].instance)
-
-    def submit(self, prompt_tokens: int, max_tokens: int, num_media: int) -> None:
-        name = f"r{len(self.requests)}"
-        item = MediaItem(b"", 1, 1, 1, "", "", "", "")
-        spans = [MediaSpan(index, index, 1, (1, 1, 1), b"") for index in range(num_media)]
-        request = Request(
-            request_id=name,
-            arrival_s=self.clock.now_s(),
-            arrival_ns=0,
-            prompt=(1,) * prompt_tokens,
-            sampling=SamplingParams(max_tokens),
-            stop_token_ids=frozenset(),
-            output=RequestOutput(lambda ids: "x" * len(ids), (), frozenset()),
-            reserve_tokens=min(4, max_tokens),
-            media=tuple(PlacedMedia(item, span, "field") for span in spans),
-        )
-        self.requests.append(request)
-        self.dispatcher.submit(request)
-
-    def lose(self, player: Player) -> None:
-        del self.players[player.instance.instance_id]
-        player.instance.end("lost")
-        self.registry.detach(player.instance)
-        self.dispatcher.lose_instance(player.instance, "lost")
-
-    def obey(self, player: Player) -> None:
-        """Turns all commands into the reports that they lead to."""
-        while not player.instance.outbox.empty():
-            match player.instance.outbox.get_nowait():
-                case EncodeCommand() as work:
-                    index = work.span.item_index
-                    player.reports.append(_done(work.request_id, work.attempt, Stage.ENCODE, index))
-                case PrefillCommand() as work:
-                    is_whole = work.decode.instance_id == player.instance.instance_id
-                    self._prefill(player, work.sequence, is_whole)
-                case DecodeCommand() as work if work.prefill.instance_id in self.movers(work.sequence):
-                    self.specs[work.sequence.key] = work.sequence
-                case DecodeCommand() as work:
-                    self._decode(player, work.sequence)
-                case MigrateCommand() as work:
-                    self._move(player, work)
-                case CancelCommand() as work:
-                    key = (work.request_id, work.attempt)
-                    self.specs.pop(key, None)
-                    player.reports = deque(r for r in player.reports if _key(r) != key)
-
-    def migrate(self, number: int, target: str | None) -> None:
-        """Asks for a move, mostly of what decodes; it may be refused for a reason."""
-        decoding = [request for request in self.requests if request.is_decoding]
-        candidates = decoding if decoding and number % 5 else self.requests
-        request = candidates[number % len(candidates)]
-        try:
-            self.dispatcher.migrate(request.request_id, target)
-        except (CannotMigrateError, NotFoundError):
-            return
-        assert request.is_decoding
-
-    def movers(self, sequence: SequenceSpec) -> set[str]:
-        """Instances that are asked to move this sequence away."""
-        (request,) = [each for each in self.requests if each.request_id == sequence.request_id]
-        migration = request.migration
-        is_this = migration is not None and migration.new_attempt == sequence.attempt
-        return {migration.source} if migration is not None and is_this else set()
-
-    def _move(self, player: Player, work: MigrateCommand) -> None:
-        """What the source has not reported yet, but its next token, the target will make."""
-        old, new = (work.request_id, work.attempt), (work.request_id, work.new_attempt)
-        mine = [r for r in player.reports if _key(r) == old and isinstance(r, StepReport)]
-        target = self.players.get(work.to.instance_id)
-        if target is not None:
-            self.obey(target)
-        report = MigrationReport(*old, work.new_attempt, False, "trouble")
-        if target is not None and new in self.specs and len(mine) > 1:
-            self.num_moved += 1
-            leaving = mine[1:]
-            player.reports = deque(r for r in player.reports if r not in leaving)
-            spec = self.specs.pop(new)
-            for each in leaving:
-                target.reports.append(_token(spec, each.runs[0].first_index))
-            report = MigrationReport(*old, work.new_attempt, True)
-        player.reports.append(report)
-
-    def report(self, player: Player) -> None:
-        self.obey(player)
-        if player.reports:
-            self._take(player, player.reports.popleft())
-
-    def fail_next(self, player: Player, code: int) -> None:
-        """The next thing reported turns out to be a failure."""
-        self.obey(player)
-        if player.reports:
-            if isinstance(player.reports[0], MigrationReport):
-                return
-            request_id, attempt = _key(player.reports.popleft())
-            failure = FailureReport(request_id, attempt, Stage.DECODE, 0, code, "trouble")
-            self.dispatcher.take_failure(player.instance, failure)
-
-    def _take(self, player: Player, report: Report) -> None:
-        if isinstance(report, StepReport):
-            self.dispatcher.take_step(player.instance, report)
-        elif isinstance(report, MigrationReport):
-            self.dispatcher.take_migration(player.instance, report)
-        else:
-            self.dispatcher.take_stage(player.instance, report)
-
-    def _prefill(self, player: Player, sequence: SequenceSpec, is_whole: bool) -> None:
-        first = len(sequence.outputs)
-        player.reports.append(_done(sequence.request_id, sequence.attempt, Stage.PREFILL, 0))
-        player.reports.append(_token(sequence, first))
-        if is_whole:
-            self._decode(player, sequence)
-
-    def _decode(self, player: Player, sequence: SequenceSpec) -> None:
-        for index in range(len(sequence.outputs) + 1, sequence.sampling.max_tokens):
-            player.reports.append(_token(sequence, index))
-
-    def check(self) -> None:
-        self.dispatcher.check_integrity()
-        for name, book in self.dispatcher.books.instances.items():
-            assert book.load.kv_blocks <= self._most_promised(name)
-
-    def _most_promised(self, instance_id: str) -> int:
-        """The pool, plus by how much present answers outgrew what was expected of them."""
-        grown = sum(
-            max(0, request.num_outputs + 1 - request.reserve_tokens)
-            for request in self.dispatcher.requests()
-            if request.has_stage(Stage.DECODE, instance_id)
-        )
-        return BLOCKS + grown
-
-    async def settle(self) -> None:
-        """Lets everything that is under way come to its end."""
-        for roles in ("epd", "epd"):
-            self.join(parse_roles(roles))
-        for _ in range(400):
-            self.clock.advance(10.0)
-            for player in list(self.players.values()):
-                for _ in range(20):
-                    self.report(player)
-            self.dispatcher.expire()
-            await asyncio.sleep(0)
-            if not self.dispatcher.requests():
-                return
-        raise AssertionError(f"left: {[(r.request_id, r.state) for r in self.dispatcher.requests()]}")
-
-
-def _key(report: Report) -> tuple[str, int]:
-    if isinstance(report, StepReport):
-        return report.runs[0].request_id, report.runs[0].attempt
-    assert isinstance(report, StageReport | MigrationReport)
-    return report.request_id, report.attempt
-
-
-def _done(request_id: str, attempt: int, stage: Stage, item_index: int) -> StageReport:
-    return StageReport(request_id, attempt, stage, item_index, 0, 0)
-
-
-def _token(sequence: SequenceSpec, index: int) -> StepReport:
-    finish = FinishReason.LENGTH if index + 1 == sequence.sampling.max_tokens else None
-    run = TokenRun(sequence.request_id, sequence.attempt, index, (1000 + index,), finish=finish)
-    return StepReport((run,))
+from coordinator.request import Request
+from core.stages import parse_roles
+from tests.coordinator.play import Play
 
 
 async def answer_of(request: Request) -> tuple[list[int], FinishedEvent | ServiceError | None]:
@@ -283,9 +50,9 @@ def make_move(rng: random.Random) -> tuple[Any, ...]:
     return kind, rng.randrange(6)
 
 
-async def run_play(script: list[tuple[Any, ...]]) -> int:
-    """Returns how many sequences were moved."""
-    play = Play()
+async def run_play(script: list[tuple[Any, ...]], hints: random.Random | None = None) -> Play:
+    """Plays it to the end of all requests."""
+    play = Play(hints=hints)
     for name in ("ep", "d", "epd"):
         play.join(parse_roles(name))
     cancelled: set[int] = set()
@@ -319,7 +86,7 @@ async def run_play(script: list[tuple[Any, ...]]) -> int:
             token_ids, last = await answer_of(request)
             assert token_ids == [1000 + index for index in range(len(token_ids))]
             assert isinstance(last, ServiceError) or len(token_ids) == request.sampling.max_tokens
-    return play.num_moved
+    return play
 
 
 @settings(max_examples=60, deadline=None)
@@ -327,13 +94,19 @@ async def run_play(script: list[tuple[Any, ...]]) -> int:
 @example(5834188, 108)  # a source dies with the word of a token that its target went on from
 def test_any_course_of_events(seed: int, length: int) -> None:
     rng = random.Random(seed)
-    asyncio.run(run_play([make_move(rng) for _ in range(length)]))
+    asyncio.run(run_play([make_move(rng) for _ in range(length)], hints=rng if seed % 2 else None))
 
 
 def test_moves_happen_in_such_courses() -> None:
     rng = random.Random(5)
     courses = [[make_move(rng) for _ in range(1500)] for _ in range(4)]
-    assert sum(asyncio.run(run_play(course)) for course in courses) > 3
+    assert sum(asyncio.run(run_play(course)).num_moved for course in courses) > 3
+
+
+def test_prefixes_are_missed_in_such_courses() -> None:
+    rng = random.Random(6)
+    courses = [[make_move(rng) for _ in range(800)] for _ in range(4)]
+    assert sum(asyncio.run(run_play(course, hints=rng)).num_needed for course in courses) > 10
 
 
 async def test_a_router_sends_on_arrival_whatever_the_blocks() -> None:

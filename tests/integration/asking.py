@@ -53,14 +53,14 @@ def make_questions(seed: int, count: int) -> list[Asked]:
 
 
 def _make(rng: np.random.Generator, num_pictures: int) -> Asked:
-    parts: list[str | bytes] = [_words(rng)]
+    parts: list[str | bytes] = [make_words(rng)]
     for _ in range(num_pictures):
         width, height = SIZES[int(rng.integers(len(SIZES)))]
-        parts += [make_picture(rng, width, height), _words(rng)]
+        parts += [make_picture(rng, width, height), make_words(rng)]
     return Asked(tuple(parts))
 
 
-def _words(rng: np.random.Generator) -> str:
+def make_words(rng: np.random.Generator) -> str:
     words = ("what", "colour", "is", "the", "large", "circle", "näher", "図", "left", "of", "42", "?")
     return " ".join(words[int(index)] for index in rng.integers(len(words), size=int(rng.integers(2, 20))))
 

@@ -2,7 +2,8 @@
 
 Speaks JSON, one object per line; hears one word per line, an empty line ends it. A receiver (WHERE: its
 cluster) says where it is, then what it was handed (SHA-256 over all planes). A sender (WHERE: the receiver's
-address) opens one transfer over each of its transports and pushes half of the planes.
+address) opens one transfer over each of its transports and pushes half of the planes. A holder (WHERE: its
+cluster) says where it is, and of each prefix that it is asked for it pushes half of the planes.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from kv_transfer.layout import PayloadKind
 from kv_transfer.leases import Key
 from kv_transfer.outgoing import Outgoing
 from kv_transfer.pool import Pool
+from kv_transfer.prefixes import PrefixRequest, PushedPrefix
 from kv_transfer.receiver import TransferReceiver
 from kv_transfer.segment import SegmentOwner
 from kv_transfer.sender import PeerAddress, Sender
@@ -158,6 +160,57 @@ async def send(address: str, transports: tuple[str, ...] = HERE, freeze_in: str 
     say(threads=num_threads())
 
 
+class HalfHost:
+    """Pushes half of the planes of whatever prefix it is asked for, says so, and leaves it at that."""
+
+    def __init__(self) -> None:
+        self.source = Pool(KV, 16)
+        self.source.tensor.fill_(1)
+        self.senders: list[Sender] = []
+
+    async def push_prefix(self, request: PrefixRequest) -> PushedPrefix:
+        name = HERE[request.key[1]]
+        sender = Sender(
+            model_fingerprint=FINGERPRINT,
+            instance_id="child",
+            host_id=host_id(),
+            token=TOKEN,
+            transports=[name],
+        )
+        self.senders.append(sender)
+        outgoing = await sender.open(
+            request.asker, request.key, PayloadKind.KV, 0, 20, self.source, is_prefix=True
+        )
+        outgoing.push(0, 20, range(3), range(5))
+        say(pushes=outgoing.transport)
+        await asyncio.Event().wait()
+        return PushedPrefix(20, name)
+
+    def expect_prefix(self, key: Key, num_tokens: int) -> None:
+        raise NotImplementedError
+
+    def on_prefix(self, key: Key, block_ids: list[int], num_tokens: int) -> None:
+        raise NotImplementedError
+
+
+async def hold(cluster: str) -> None:
+    """Until it is killed."""
+    shm.LITTLE_BYTES = 0  # what is pushed leaves at once
+    epoch = new_epoch()
+    pool = Pool(KV, 1, owner=SegmentOwner(cluster, "child", epoch))
+    receiver = TransferReceiver(
+        {PayloadKind.KV: pool}, DigestHost(pool, is_quiet=True), epoch=epoch, host_id=host_id()
+    )
+    receiver.serve_prefixes(HalfHost())
+    await receiver.start()
+    server = grpc.aio.server(options=SERVER_OPTIONS)
+    add_transfer_service(server, receiver, TOKEN)
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    say(instance_id="child", endpoint=f"127.0.0.1:{port}", host_id=host_id(), epoch=epoch)
+    await server.wait_for_termination()
+
+
 async def commit_rest(outgoing: Outgoing) -> str:
     """The cause why that failed; empty if it did not."""
     outgoing.push(0, 20, range(3, 6), range(5))
@@ -170,4 +223,4 @@ async def commit_rest(outgoing: Outgoing) -> str:
 
 if __name__ == "__main__":
     role, where, options = sys.argv[1:]
-    asyncio.run({"receive": receive, "send": send}[role](where, **json.loads(options)))
+    asyncio.run({"receive": receive, "send": send, "hold": hold}[role](where, **json.loads(options)))

@@ -108,3 +108,13 @@ def test_missing_names_a_plane() -> None:
     backlog = Backlog(KV, 8)
     backlog.push(0, 8, range(4), BLOCKS, None)
     assert backlog.missing(8) == "2 planes lack tokens, plane 4 has 0 of 8"
+
+
+def test_the_lease_may_begin_within_a_source_block() -> None:
+    backlog = Backlog(KV, 8, skip_tokens=3)
+    with pytest.raises(ValueError, match="2 source_blocks do not hold tokens up to 6"):
+        backlog.push(0, 6, range(6), [7, 2], None)
+    backlog.push(0, 5, range(6), [7, 2], None)
+    batch = backlog.take(1 << 20)
+    assert batch is not None
+    assert list(batch.source.runs(0, 5)) == [(0, 31, 1), (1, 8, 4)]

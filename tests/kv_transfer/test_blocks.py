@@ -65,3 +65,13 @@ def test_release_of_more_than_was_taken_changes_nothing() -> None:
 @pytest.mark.parametrize(("tokens", "expected"), [(0, 0), (1, 1), (16, 1), (17, 2)])
 def test_blocks_for(tokens: int, expected: int) -> None:
     assert blocks_for(tokens, 16) == expected
+
+
+def test_who_could_do_without_blocks_is_asked_for_them() -> None:
+    blocks = BlockAllocator(4)
+    spare = blocks.allocate(3)
+    blocks.call_when_short(lambda count: blocks.release(spare[:count]))
+    with pytest.raises(OutOfBlocks):
+        blocks.allocate(4)
+    blocks.ask_for(4)
+    assert len(blocks.allocate(4)) == 4

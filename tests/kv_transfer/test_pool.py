@@ -145,3 +145,12 @@ def test_heads_are_whole_elements() -> None:
 def test_unknown_dtype_is_refused() -> None:
     with pytest.raises(ValueError, match="dtype: torch has no 'float99'"):
         Pool(PoolLayout(PayloadKind.KV, "f", "float99", 1, 1, 4), 1)
+
+
+@pytest.mark.parametrize("blocks", [[2, 3, 4], [4, 2, 3]])
+def test_filled_blocks_read_as_what_was_put_in(blocks: list[int]) -> None:
+    pool = Pool(EMBEDDING, 6)
+    data = torch.arange(40 * 24, dtype=torch.float32).view(40, 24).to(torch.bfloat16)
+    pool.fill(blocks, data)
+    assert torch.equal(pool.read_tokens(blocks, 40), data)
+    assert not pool.read_tokens([0, 1, 5], 48).any()

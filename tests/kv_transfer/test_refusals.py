@@ -10,9 +10,9 @@ import torch
 
 from elasticmm.v1 import transfer_pb2
 from kv_transfer.errors import TransferError
+from kv_transfer.grants import _layout_from
 from kv_transfer.layout import PayloadKind
 from kv_transfer.pool import Pool
-from kv_transfer.sender import _layout_from
 from kv_transfer.wire import layout_to
 from tests.kv_transfer.loopback import EMBEDDING, KEY, KV, MakeSender, Receive
 from tests.kv_transfer.raw import Raw, refused

@@ -13,14 +13,18 @@ BLOCKS = st.lists(st.integers(0, 12), min_size=1, max_size=8, unique=True)
 
 @given(blocks=BLOCKS, block_tokens=st.integers(1, 5), data=st.data())
 def test_runs_are_the_slots_of_the_tokens(blocks: list[int], block_tokens: int, data: st.DataObject) -> None:
-    size = len(blocks) * block_tokens
+    skip = data.draw(st.integers(0, block_tokens - 1))
+    size = len(blocks) * block_tokens - skip
     first = data.draw(st.integers(0, size - 1))
     count = data.draw(st.integers(0, size - first))
-    runs = list(BlockTable(blocks, block_tokens).runs(first, count))
+    runs = list(BlockTable(blocks, block_tokens, skip).runs(first, count))
     slots = [run.first_slot + i for run in runs for i in range(run.num_tokens)]
     tokens = [run.first_token + i for run in runs for i in range(run.num_tokens)]
     assert tokens == list(range(first, first + count))
-    assert slots == [blocks[t // block_tokens] * block_tokens + t % block_tokens for t in tokens]
+    assert slots == [
+        blocks[t // block_tokens] * block_tokens + t % block_tokens
+        for t in range(first + skip, first + skip + count)
+    ]
     ends = [run.first_slot + run.num_tokens for run in runs]
     assert all(run.first_slot != end for run, end in zip(runs[1:], ends, strict=False))
 
@@ -54,3 +58,5 @@ def test_copies_join_blocks_of_different_sizes(
 def test_tokens_beyond_the_blocks_are_refused() -> None:
     with pytest.raises(IndexError, match="tokens 3 to 9"):
         list(BlockTable([4, 5], 4).runs(3, 6))
+    with pytest.raises(IndexError, match="tokens 3 to 6 are not within the 5"):
+        list(BlockTable([4, 5], 4, skip_tokens=3).runs(3, 3))

@@ -9,7 +9,20 @@ import pytest
 from elasticmm.v1 import transfer_pb2
 from kv_transfer.commits import Arrived, CommitRecord
 from kv_transfer.layout import MemoryOrder, PayloadKind, PoolLayout
-from kv_transfer.wire import arrived_from, arrived_to, commit_from, commit_to, layout_from, layout_to
+from kv_transfer.prefixes import PrefixRequest, PushedPrefix
+from kv_transfer.transports.base import PeerAddress
+from kv_transfer.wire import (
+    arrived_from,
+    arrived_to,
+    commit_from,
+    commit_to,
+    layout_from,
+    layout_to,
+    pull_from,
+    pull_to,
+    pushed_from,
+    pushed_to,
+)
 from tests.kv_transfer.loopback import EMBEDDING, KV
 
 SHARD = replace(KV, first_head=1, num_heads=2, total_heads=4)
@@ -62,3 +75,24 @@ def test_commits_survive(record: CommitRecord) -> None:
     assert commit_from(message) == record
     arrived = Arrived(record.num_tokens, 6, 2)
     assert arrived_from(arrived_to(arrived)) == arrived
+
+
+@pytest.mark.parametrize("first_token", [0, 48])
+def test_pulls_survive(first_token: int) -> None:
+    request = PrefixRequest(
+        key=("req prefix 3", 2),
+        block_keys=(bytes(32), b"k" * 32),
+        first_token=first_token,
+        block_tokens=16,
+        model_fingerprint="f00d",
+        asker=PeerAddress("b", "127.0.0.1:9", "host", 2**63 + 1),
+        holder_epoch=2**64 - 1,
+    )
+    message = transfer_pb2.PullPrefixRequest.FromString(pull_to(request).SerializeToString())
+    assert pull_from(message) == request
+
+
+@pytest.mark.parametrize("pushed", [PushedPrefix(0), PushedPrefix(64, "shm")])
+def test_what_was_pushed_survives(pushed: PushedPrefix) -> None:
+    message = transfer_pb2.PullPrefixResponse.FromString(pushed_to(pushed).SerializeToString())
+    assert pushed_from(message) == pushed

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 import grpc
 
+from core.cache.keys import DIGEST_BYTES
 from core.ids import host_id
 from core.sequence import SequenceSpec
 from core.stages import COUPLED, ModalityGroup
@@ -16,13 +17,15 @@ from elasticmm.v1 import stage_control_pb2 as pb
 from kv_transfer.layout import PayloadKind
 from kv_transfer.pool import Pool, embedding_layout, kv_layout
 from kv_transfer.receiver import TransferReceiver
+from kv_transfer.segment import SegmentOwner
 from kv_transfer.sender import PeerAddress, Sender
 from kv_transfer.servicer import add_transfer_service
 from stage_servers.cache.kv_cache import KvCache
+from stage_servers.cache.kv_store import KvPrefixStore
 from stage_servers.cache.settings import CacheSettings
 from stage_servers.engine.engine import Engine
 from stage_servers.engine.model import Model
-from stage_servers.engine.records import EngineConfig
+from stage_servers.engine.records import EngineConfig, StepOutput
 from stage_servers.instance import Instance
 
 TOKEN = "a token for tests"
@@ -38,12 +41,14 @@ class Part:
     receiver: TransferReceiver
     sender: Sender
     address: PeerAddress
+    cache: KvCache | None = None
+    steps: list[StepOutput] = field(default_factory=list)
     tokens: dict[tuple[str, int], list[tuple[int, int]]] = field(default_factory=dict)
     migrations: list[pb.MigrationReport] = field(default_factory=list)
     stages: list[pb.StageReport] = field(default_factory=list)
     failures: list[pb.FailureReport] = field(default_factory=list)
     needs: list[pb.NeedReport] = field(default_factory=list)
-    kept: set[bytes] = field(default_factory=set)  # keys, as reported
+    kept: set[bytes] = field(default_factory=set)  # cache keys, as reported
     reported: list[str] = field(default_factory=list)  # kinds in order, "tokens" once in a row
 
     async def collect(self) -> None:
@@ -72,6 +77,18 @@ class Part:
     def num_tokens(self, spec: SequenceSpec) -> int:
         return len(self.tokens.get(spec.key, ()))
 
+    def num_prefilled(self, spec: SequenceSpec) -> int:
+        """Tokens of it that steps of this instance computed before its first new one."""
+        return sum(
+            chunk.num_tokens for step in self.steps for chunk in step.prefilled if chunk.key == spec.key
+        )
+
+    async def has_ended(self, spec: SequenceSpec) -> bool:
+        """Here, with all tokens."""
+        await until(lambda: self.num_tokens(spec) == spec.sampling.max_tokens)
+        await self.instance._thread.call(lambda: None)
+        return True
+
     def assert_nothing_is_held(self) -> None:
         self.engine.check_integrity()
         self.receiver.check_integrity()
@@ -80,11 +97,12 @@ class Part:
 
     @property
     def is_free(self) -> bool:
-        return self.kv.blocks.num_free == self.kv.num_blocks
+        num_kept = self.cache.num_blocks if self.cache else 0
+        return self.kv.blocks.num_free + num_kept == self.kv.num_blocks
 
 
 def _keys(joined: bytes) -> set[bytes]:
-    return {joined[at : at + 32] for at in range(0, len(joined), 32)}
+    return {joined[at : at + DIGEST_BYTES] for at in range(0, len(joined), DIGEST_BYTES)}
 
 
 async def until(condition: Callable[[], object]) -> None:
@@ -95,26 +113,38 @@ async def until(condition: Callable[[], object]) -> None:
 
 @asynccontextmanager
 async def running(
-    model: Model, name: str, *, kv_blocks: int, epoch: int, cache: CacheSettings | None = None
+    model: Model,
+    name: str,
+    *,
+    kv_blocks: int,
+    epoch: int,
+    block_tokens: int = 16,
+    transport: str = "grpc",
+    cache: CacheSettings | None = None,
+    cluster: str = "",
+    fingerprint: str | None = None,
 ) -> AsyncIterator[Part]:
+    """With a `cluster` its KV lies in shared memory. `fingerprint` is said to be the model's."""
+    fingerprint = fingerprint or model.fingerprint
     kv = Pool(
         kv_layout(
-            model.fingerprint,
+            fingerprint,
             model.dtype,
             num_layers=model.num_layers,
             num_heads=model.num_kv_heads,
             head_dim=model.head_dim,
-            block_tokens=16,
+            block_tokens=block_tokens,
         ),
         kv_blocks,
+        owner=SegmentOwner(cluster, name, epoch) if cluster else None,
     )
-    embeddings = Pool(embedding_layout(model.fingerprint, model.dtype, width=model.embedding_width), 8)
+    embeddings = Pool(embedding_layout(fingerprint, model.dtype, width=model.embedding_width), 8)
     sender = Sender(
-        model_fingerprint=model.fingerprint,
+        model_fingerprint=fingerprint,
         instance_id=name,
         host_id=host_id(),
         token=TOKEN,
-        transports=["grpc"],
+        transports=[transport],
     )
     instance = Instance(
         model=model,
@@ -125,6 +155,7 @@ async def running(
         roles=COUPLED,
         group=ModalityGroup.SHARED,
         media_workers=1,
+        pull_timeout_s=30.0,
     )
     instance.instance_id = name
     receiver = TransferReceiver(
@@ -136,19 +167,13 @@ async def running(
     )
     kept = None
     if cache is not None:
-        note = instance.caches.note
-        kept = KvCache(kv.tensor, kv.blocks, model.fingerprint, cache, on_change=note)
-    engine = Engine(
-        model,
-        kv.tensor,
-        kv.blocks,
-        EngineConfig(),
-        instance,
-        cache=kept,
-        on_needed=instance.on_items_needed,
-    )
+        kept = KvCache(kv.tensor, kv.blocks, fingerprint, cache, on_change=instance.caches.note)
+    config = EngineConfig(block_tokens=block_tokens)
+    needed = instance.on_items_needed
+    engine = Engine(model, kv.tensor, kv.blocks, config, instance, cache=kept, on_needed=needed)
+    steps = record_steps(engine)
     await receiver.start()
-    instance.start(engine, receiver, max_encode_tokens=64)
+    instance.start(engine, receiver, 64, KvPrefixStore(kept) if kept else None)
     server = grpc.aio.server()
     add_transfer_service(server, receiver, TOKEN)
     port = server.add_insecure_port("127.0.0.1:0")
@@ -156,6 +181,9 @@ async def running(
     part = Part(
         instance, engine, kv, receiver, sender, PeerAddress(name, f"127.0.0.1:{port}", host_id(), epoch)
     )
+    part.cache, part.steps = kept, steps
+    instance.endpoint = part.address.endpoint
+    instance.caches.attach()
     collecting = asyncio.create_task(part.collect())
     try:
         yield part
@@ -165,3 +193,18 @@ async def running(
         await sender.close()
         await server.stop(None)
         await receiver.close()
+        kv.close()
+        embeddings.close()
+
+
+def record_steps(engine: Engine) -> list[StepOutput]:
+    """All that this engine does from here on."""
+    steps: list[StepOutput] = []
+    step = engine.step
+
+    def recorded() -> StepOutput:
+        steps.append(step())
+        return steps[-1]
+
+    engine.step = recorded  # type: ignore[method-assign]
+    return steps

@@ -49,6 +49,7 @@ def test_defaults_are_the_coupled_server() -> None:
         ({"cache_host_mib": -1}, "cache_host_mib"),
         ({"cache_ttl_s": 0}, "cache_ttl_s"),
         ({"cache_shares": [["a", 2]]}, "cache_shares"),
+        ({"pull_timeout_s": -1}, "pull_timeout_s"),
         ({"cores": []}, "cores"),
         ({"port": 70000}, "port"),
         ({"speed": "fast"}, "speed"),

@@ -9,12 +9,15 @@ from dataclasses import dataclass, field
 import grpc
 import pytest
 
+from core.sequence import SequenceSpec
 from core.stages import COUPLED, ModalityGroup, Roles, Stage
 from elasticmm.v1 import stage_control_pb2 as pb
 from elasticmm.v1 import stage_control_pb2_grpc as pb_grpc
 from kv_transfer.layout import PayloadKind
+from kv_transfer.sender import PeerAddress
 from kv_transfer.stats import PairCounters
 from stage_servers import link as link_module
+from stage_servers.cache.prefix_source import PrefixSource
 from stage_servers.cache.reports import CacheReports
 from stage_servers.link import CoordinatorLink
 from stage_servers.reports import Reports
@@ -30,6 +33,8 @@ class ToldInstance:
     group: ModalityGroup = ModalityGroup.TEXT
     instance_id: str = ""
 
+    prefills: list[tuple[str, str, PrefixSource | None]] = field(default_factory=list)
+
     def __post_init__(self) -> None:
         self.caches = CacheReports(self.reports)
         self.flushed: list[tuple[str | None, PayloadKind | None]] = []
@@ -42,6 +47,9 @@ class ToldInstance:
 
     async def drop_all(self) -> None:
         """It holds nothing."""
+
+    def prefill(self, spec: SequenceSpec, decode: PeerAddress, prefix: PrefixSource | None) -> None:
+        self.prefills.append((spec.request_id, decode.instance_id, prefix))
 
     def load(self) -> pb.Load:
         return pb.Load(leases=2, quarantined_blocks=3)
@@ -102,6 +110,18 @@ async def test_new_roles_are_taken_on_and_told_at_once() -> None:
     heartbeat = (await instance.reports.next()).heartbeat
     assert list(heartbeat.roles) == [stage_number(Stage.DECODE)]
     assert heartbeat.group == pb.MODALITY_GROUP_SHARED
+
+
+async def test_a_prefill_may_name_who_has_its_prefix() -> None:
+    instance = ToldInstance()
+    link = link_of(instance)
+    command = pb.PrefillCommand(sequence=pb.Sequence(request_id="r"), decode=pb.Peer(instance_id="d-0"))
+    link._obey(pb.CoordinatorMessage(prefill=command))
+    command.prefix.CopyFrom(pb.Peer(instance_id="a-0", endpoint="127.0.0.1:2", host_id="host", epoch=9))
+    command.prefix_tokens = 48
+    link._obey(pb.CoordinatorMessage(prefill=command))
+    source = PrefixSource(PeerAddress("a-0", "127.0.0.1:2", "host", 9), 48)
+    assert instance.prefills == [("r", "d-0", None), ("r", "d-0", source)]
 
 
 async def test_it_registers_again_with_what_it_plays_by_then() -> None:

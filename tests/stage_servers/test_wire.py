@@ -8,11 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from coordinator.stage_messages import DecodeCommand, Peer
+from coordinator.stage_messages import DecodeCommand, Peer, PrefillCommand
 from coordinator.wire.commands import from_command
 from coordinator.wire.stages import to_transfers
 from core.sampling import SamplingParams
-from core.sequence import FinishReason, MediaSpan, SequenceSpec, TokenLogprobs
+from core.sequence import CacheUse, FinishReason, MediaSpan, SequenceSpec, TokenLogprobs
 from core.stages import ModalityGroup, Stage
 from elasticmm.v1 import inference_pb2
 from kv_transfer.stats import PairCounters
@@ -40,7 +40,9 @@ SPANS = st.builds(
     num_tokens=st.integers(1, 999),
     grid=st.tuples(st.just(1), st.integers(1, 64), st.integers(1, 64)),
     digest=st.binary(min_size=32, max_size=32),
+    identity=st.just(b"") | st.binary(min_size=32, max_size=32),
 )
+USES = st.builds(CacheUse, salt=st.binary(max_size=32), tenant=st.text(max_size=20))
 SEQUENCES = st.builds(
     SequenceSpec,
     request_id=st.text(max_size=20),
@@ -52,6 +54,7 @@ SEQUENCES = st.builds(
     ),
     outputs=st.lists(TOKENS, max_size=9).map(tuple),
     stop_token_ids=st.frozensets(TOKENS, max_size=4),
+    cache=st.none() | USES,
 )
 
 
@@ -62,6 +65,19 @@ def test_sequences_arrive_whole(spec: SequenceSpec) -> None:
     assert wire.sequence_from(arrived.decode.sequence) == spec
     peer = wire.peer_from(arrived.decode.prefill)
     assert (peer.instance_id, peer.endpoint, peer.host_id, peer.epoch) == ("p-0", "127.0.0.1:1", "host", 7)
+
+
+@pytest.mark.parametrize(("prefix", "num_tokens"), [(None, 0), (Peer("a-0", "127.0.0.1:2", "host", 9), 48)])
+def test_who_has_a_prefix_is_heard(prefix: Peer | None, num_tokens: int) -> None:
+    spec = SequenceSpec("r", 0, (1, 2), SamplingParams(max_tokens=1))
+    message = from_command(PrefillCommand(spec, Peer("p-0", "127.0.0.1:1", "host", 7), prefix, num_tokens))
+    source = wire.prefix_from(type(message).FromString(message.SerializeToString()).prefill)
+    if prefix is None:
+        assert source is None
+    else:
+        assert source is not None
+        assert dataclasses.asdict(source.peer) == dataclasses.asdict(prefix)
+        assert source.num_tokens == num_tokens
 
 
 @pytest.mark.parametrize(

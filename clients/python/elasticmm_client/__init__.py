@@ -12,6 +12,7 @@
 from elasticmm_client.admin import AdminClient
 from elasticmm_client.async_client import AsyncClient
 from elasticmm_client.async_stream import AsyncStream
+from elasticmm_client.caches import CacheExplanation, ClusterCache, InstanceCache, MediaExplanation, PoolCache
 from elasticmm_client.client import Client
 from elasticmm_client.errors import (
     AccessDenied,
@@ -51,8 +52,10 @@ __all__ = [
     "Alternative",
     "AsyncClient",
     "AsyncStream",
+    "CacheExplanation",
     "Cancelled",
     "Client",
+    "ClusterCache",
     "ClusterStatus",
     "DeadlineExceeded",
     "ElasticMMError",
@@ -60,13 +63,16 @@ __all__ = [
     "Finished",
     "GenerateOptions",
     "GenerateResult",
+    "InstanceCache",
     "InstanceStatus",
     "InvalidRequest",
     "Limits",
+    "MediaExplanation",
     "Migration",
     "Model",
     "NotRunning",
     "Overloaded",
+    "PoolCache",
     "ServerError",
     "StageSpan",
     "Stream",

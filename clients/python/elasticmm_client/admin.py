@@ -10,6 +10,14 @@ from google.protobuf.message import Message
 from grpc import aio
 
 from elasticmm.v1 import admin_pb2, admin_pb2_grpc
+from elasticmm_client.caches import (
+    CacheExplanation,
+    ClusterCache,
+    PoolName,
+    cache_from_proto,
+    explanation_from_proto,
+    pool_number,
+)
 from elasticmm_client.channel import CHANNEL_OPTIONS, UNARY_TIMEOUT_S, token_metadata
 from elasticmm_client.errors import error_from_call
 from elasticmm_client.migration import Migration, migration_from_proto
@@ -83,6 +91,39 @@ class AdminClient:
     def resume(self, instance_id: str, timeout_s: float = UNARY_TIMEOUT_S) -> None:
         """Gives a drained instance work again. Raises ElasticMMError."""
         self._call("Resume", admin_pb2.ResumeRequest(instance_id=instance_id), timeout_s)
+
+    def cache(self, timeout_s: float = UNARY_TIMEOUT_S) -> ClusterCache:
+        """What the caches of all instances hold and did. Raises ElasticMMError."""
+        return cache_from_proto(self._call("GetCache", admin_pb2.GetCacheRequest(), timeout_s))
+
+    def flush_cache(
+        self,
+        *,
+        tenant: str | None = None,
+        pool: PoolName | None = None,
+        instance_id: str | None = None,
+        reason: str = "",
+        timeout_s: float = UNARY_TIMEOUT_S,
+    ) -> tuple[str, ...]:
+        """Has instances forget what they keep and nobody uses; None: all of it. Returns who was told.
+
+        Raises ElasticMMError, ValueError for an unknown pool.
+        """
+        request = admin_pb2.FlushCacheRequest(
+            tenant=tenant or "",
+            pool=pool_number(pool),
+            instance_id=instance_id or "",
+            reason=reason,
+        )
+        return tuple(self._call("FlushCache", request, timeout_s).instance_ids)
+
+    def explain_cache(self, request_id: str, timeout_s: float = UNARY_TIMEOUT_S) -> CacheExplanation:
+        """What a recent request found in caches, and why not more.
+
+        Raises InvalidRequest (code NOT_FOUND) where it is not remembered, ElasticMMError.
+        """
+        request = admin_pb2.ExplainCacheRequest(request_id=request_id)
+        return explanation_from_proto(self._call("ExplainCache", request, timeout_s))
 
     def shutdown(self, timeout_s: float = UNARY_TIMEOUT_S) -> None:
         """Ends the cluster. Raises ElasticMMError."""

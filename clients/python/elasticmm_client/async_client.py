@@ -76,28 +76,29 @@ class AsyncClient:
         self, messages: Messages, options: GenerateOptions, has_lost_uploads: bool
     ) -> AsyncStreamCall:
         parsed = await asyncio.to_thread(parse_messages, messages)
+        tenant = options.get("tenant") or ""
         if has_lost_uploads:
-            self._uploads.forget(pictures_of(parsed))
-        request = build_request(parsed, options, await self._upload(pictures_of(parsed)))
+            self._uploads.forget(pictures_of(parsed), tenant)
+        request = build_request(parsed, options, await self._upload(pictures_of(parsed), tenant))
         call = self._inference.Generate(request, timeout=options.get("timeout_s"))
         return cast(AsyncStreamCall, call)
 
-    async def _upload(self, pictures: list[ImageBytes]) -> dict[bytes, bytes]:
+    async def _upload(self, pictures: list[ImageBytes], tenant: str) -> dict[bytes, bytes]:
         """Digest by bytes of what the gateway keeps; empty where there is no gateway."""
         if not pictures or not (await self.model()).media_endpoint:
             return {}
         ttl_s = (await self.model()).limits.media_ttl_s
-        missing = self._uploads.missing(pictures, time.monotonic(), ttl_s)
-        await asyncio.gather(*(self._upload_one(picture) for picture in missing))
-        return self._uploads.use(pictures, time.monotonic())
+        missing = self._uploads.missing(pictures, tenant, time.monotonic(), ttl_s)
+        await asyncio.gather(*(self._upload_one(picture, tenant) for picture in missing))
+        return self._uploads.use(pictures, tenant, time.monotonic())
 
-    async def _upload_one(self, picture: ImageBytes) -> None:
+    async def _upload_one(self, picture: ImageBytes, tenant: str) -> None:
         if self._media_channel is None:
             endpoint = (await self.model()).media_endpoint
             self._media_channel = aio.insecure_channel(endpoint, options=CHANNEL_OPTIONS)
         stub = rpc.MediaStub(self._media_channel)
         try:
-            await stub.Upload(upload_requests(picture.data), timeout=UNARY_TIMEOUT_S)
+            await stub.Upload(upload_requests(picture.data, tenant), timeout=UNARY_TIMEOUT_S)
         except grpc.RpcError as error:
             raise error_from_call(error, field=picture.field) from error
 

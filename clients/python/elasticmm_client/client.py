@@ -79,28 +79,29 @@ class Client:
             self._media_channel.close()
 
     def _start(self, messages: list[ChatMessage], options: GenerateOptions) -> StreamCall:
-        request = build_request(messages, options, self._upload(pictures_of(messages)))
+        uploaded = self._upload(pictures_of(messages), options.get("tenant") or "")
+        request = build_request(messages, options, uploaded)
         return cast(StreamCall, self._inference.Generate(request, timeout=options.get("timeout_s")))
 
     def _start_again(self, messages: list[ChatMessage], options: GenerateOptions) -> StreamCall:
-        self._uploads.forget(pictures_of(messages))
+        self._uploads.forget(pictures_of(messages), options.get("tenant") or "")
         return self._start(messages, options)
 
-    def _upload(self, pictures: list[ImageBytes]) -> dict[bytes, bytes]:
+    def _upload(self, pictures: list[ImageBytes], tenant: str) -> dict[bytes, bytes]:
         """Digest by bytes of what the gateway keeps; empty where there is no gateway."""
         if not pictures or not self.model().media_endpoint:
             return {}
         ttl_s = self.model().limits.media_ttl_s
-        for picture in self._uploads.missing(pictures, time.monotonic(), ttl_s):
-            self._upload_one(picture)
-        return self._uploads.use(pictures, time.monotonic())
+        for picture in self._uploads.missing(pictures, tenant, time.monotonic(), ttl_s):
+            self._upload_one(picture, tenant)
+        return self._uploads.use(pictures, tenant, time.monotonic())
 
-    def _upload_one(self, picture: ImageBytes) -> None:
+    def _upload_one(self, picture: ImageBytes, tenant: str) -> None:
         if self._media_channel is None:
             self._media_channel = grpc.insecure_channel(self.model().media_endpoint, options=CHANNEL_OPTIONS)
         stub = rpc.MediaStub(self._media_channel)
         try:
-            stub.Upload(upload_requests(picture.data), timeout=UNARY_TIMEOUT_S)
+            stub.Upload(upload_requests(picture.data, tenant), timeout=UNARY_TIMEOUT_S)
         except grpc.RpcError as error:
             raise error_from_call(error, field=picture.field) from error
 

@@ -60,7 +60,7 @@ class AlreadyRunning(ElasticMMError):
 
 
 class AccessDenied(ElasticMMError):
-    """The cluster token is missing or wrong."""
+    """The cluster token is missing or wrong, or the tenant may not have what it asks for."""
 
 
 class ServerError(ElasticMMError):

@@ -29,12 +29,16 @@ class TokenLogprobs:
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """Tokens spent: prompt (media included), answer, and of the prompt: media and cached ones."""
+    """Tokens spent: prompt (media included), answer, and of the prompt: media and cached ones.
+
+    cached_media: pictures that did not have to be encoded.
+    """
 
     prompt_tokens: int
     completion_tokens: int
     media_tokens: int
     cached_tokens: int
+    cached_media: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,6 +133,7 @@ def _finished(message: pb.Finished) -> Finished:
         completion_tokens=message.usage.completion_tokens,
         media_tokens=message.usage.media_tokens,
         cached_tokens=message.usage.cached_tokens,
+        cached_media=message.usage.cached_media,
     )
     stages = tuple(_stage(each) for each in message.stages if each.stage in _STAGES)
     return Finished(_REASONS.get(message.reason, "stop"), message.stop_string or None, usage, stages)

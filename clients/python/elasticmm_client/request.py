@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, TypedDict
+from typing import Any, Literal, TypedDict
 
 from elasticmm.v1 import inference_pb2 as pb
 from elasticmm_client.errors import InvalidRequest
 from elasticmm_client.messages import ChatMessage, ImageBytes, ImageUrl, Part, TextPart
+
+CacheScope = Literal["none", "tenant", "cluster"]
 
 
 class GenerateOptions(TypedDict, total=False):
@@ -28,14 +30,21 @@ class GenerateOptions(TypedDict, total=False):
     stop_token_ids: Sequence[int]  # the answer ends with one of these
     ignore_eos: bool  # go on past the model's end token
     request_id: str  # idempotency key
-    tenant: str  # tenants share no cache
+    tenant: str  # whose request this is; "default" if left out
+    cache_scope: CacheScope  # who may find what this leaves in caches; as set for the tenant if left out
+    cache_salt: str  # only requests with the same one share cache entries, at most 256 characters
     priority: int  # higher goes first, [-10, 10]
     deadline_s: float  # from arrival to the last token, kept by the server
     timeout_s: float  # of the call, kept by both sides
 
 
+_SCOPES = {
+    "none": pb.CACHE_SCOPE_NONE,
+    "tenant": pb.CACHE_SCOPE_TENANT,
+    "cluster": pb.CACHE_SCOPE_CLUSTER,
+}
 _SAMPLING = frozenset(field.name for field in pb.SamplingParams.DESCRIPTOR.fields)
-_PLAIN = frozenset({"model", "request_id", "tenant", "priority"})
+_PLAIN = frozenset({"model", "request_id", "tenant", "priority", "cache_salt"})
 _STOP = {"stop": "strings", "stop_token_ids": "token_ids", "ignore_eos": "ignore_eos"}
 
 
@@ -64,6 +73,8 @@ def _set_option(request: pb.GenerateRequest, name: str, value: Any) -> None:
         _assign(request.stop, _STOP[name], values, f"stop.{_STOP[name]}")
     elif name == "deadline_s":
         _set_deadline(request, value)
+    elif name == "cache_scope":
+        _set_scope(request, value)
     else:
         raise TypeError(f"generate() got an unexpected option {name!r}")
 
@@ -83,6 +94,12 @@ def _set_deadline(request: pb.GenerateRequest, deadline_s: float) -> None:
         request.deadline.FromNanoseconds(int(deadline_s * 1e9))
     except (TypeError, ValueError, OverflowError) as error:
         raise InvalidRequest(str(error), field="deadline") from error
+
+
+def _set_scope(request: pb.GenerateRequest, scope: str) -> None:
+    if scope not in _SCOPES:
+        raise InvalidRequest(f"{scope!r} is none of {', '.join(_SCOPES)}", field="cache_scope")
+    request.cache_scope = _SCOPES[scope]
 
 
 def _message(message: ChatMessage, uploaded: Mapping[bytes, bytes]) -> pb.Message:

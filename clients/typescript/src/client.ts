@@ -62,8 +62,9 @@ export class Client {
 
   async #start(messages: string | Message[], options: GenerateOptions, hasLostUploads: boolean): Promise<WireCall> {
     const parsed = await parseMessages(messages);
-    if (hasLostUploads) this.#uploads.forget(picturesOf(parsed));
-    const request = buildRequest(parsed, options, await this.#upload(picturesOf(parsed)));
+    const tenant = options.tenant ?? "";
+    if (hasLostUploads) this.#uploads.forget(picturesOf(parsed), tenant);
+    const request = buildRequest(parsed, options, await this.#upload(picturesOf(parsed), tenant));
     const call: CallOptions = options.timeoutS === undefined ? {} : { deadline: Date.now() + options.timeoutS * 1e3 };
     return this.#inference.generate(request, call);
   }
@@ -85,23 +86,24 @@ export class Client {
   }
 
   /** Digest by bytes of what the gateway keeps; empty where there is no gateway. */
-  async #upload(pictures: Picture[]): Promise<Map<Buffer, Buffer>> {
+  async #upload(pictures: Picture[], tenant: string): Promise<Map<Buffer, Buffer>> {
     if (pictures.length === 0) return new Map();
     const { mediaEndpoint, mediaTtlMs } = await this.model();
     if (!mediaEndpoint) return new Map();
     this.#media ??= new Media(mediaEndpoint, this.#credentials, CHANNEL_OPTIONS);
     const media = this.#media;
-    await Promise.all(this.#uploads.missing(pictures, Date.now(), mediaTtlMs).map((each) => uploadOne(media, each)));
-    return this.#uploads.use(pictures, Date.now());
+    const missing = this.#uploads.missing(pictures, tenant, Date.now(), mediaTtlMs);
+    await Promise.all(missing.map((each) => uploadOne(media, each, tenant)));
+    return this.#uploads.use(pictures, tenant, Date.now());
   }
 }
 
-function uploadOne(media: MediaClient, picture: Picture): Promise<void> {
+function uploadOne(media: MediaClient, picture: Picture, tenant: string): Promise<void> {
   return new Promise((resolve, reject) => {
     const call = media.upload({ deadline: Date.now() + UNARY_TIMEOUT_MS }, (error) =>
       error ? reject(errorFromCall(error, picture.field)) : resolve(),
     );
-    for (const data of chunksOf(picture.data)) call.write({ data });
+    chunksOf(picture.data).forEach((data, index) => call.write(index === 0 ? { data, tenant } : { data }));
     call.end();
   });
 }

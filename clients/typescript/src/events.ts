@@ -43,6 +43,8 @@ export interface Usage {
   completionTokens: number;
   mediaTokens: number;
   cachedTokens: number;
+  /** Pictures that did not have to be encoded. */
+  cachedMedia: number;
 }
 
 export interface StageSpan {
@@ -54,6 +56,8 @@ export interface StageSpan {
   /** How the result went on: "local", a transport (such as "shm"), "" nowhere. */
   transport: string;
 }
+
+const NO_USAGE: Usage = { promptTokens: 0, completionTokens: 0, mediaTokens: 0, cachedTokens: 0, cachedMedia: 0 };
 
 /** The event, or undefined for a kind that a newer server knows and we do not. */
 export function eventFromWire(message: WireEvent): Event | undefined {
@@ -76,7 +80,7 @@ function finished(message: NonNullable<WireEvent["finished"]>): Finished {
     text: "",
     reason: message.reason === "FINISH_REASON_LENGTH" ? "length" : "stop",
     ...(message.stopString && { stopString: message.stopString }),
-    usage: message.usage ?? { promptTokens: 0, completionTokens: 0, mediaTokens: 0, cachedTokens: 0 },
+    usage: message.usage ?? NO_USAGE,
     stages: message.stages.map(({ stage, instanceId, ...rest }) => ({
       stage: stage.replace("STAGE_", "").toLowerCase(),
       instance: instanceId,

@@ -1,4 +1,5 @@
 /** The wire request from messages and options. */
+import { InvalidRequest } from "./errors.js";
 import type { ParsedMessage, ParsedPart } from "./messages.js";
 import type { WireMessage, WireRequest } from "./wire.js";
 
@@ -26,7 +27,12 @@ export interface GenerateOptions {
   ignoreEos?: boolean;
   /** Idempotency key. */
   requestId?: string;
+  /** Whose request this is; "default" if left out. */
   tenant?: string;
+  /** Who may find what this leaves in caches; as set for the tenant if left out. */
+  cacheScope?: "none" | "tenant" | "cluster";
+  /** Only requests with the same one share cache entries, at most 256 characters. */
+  cacheSalt?: string;
   /** Higher goes first, -10 to 10. */
   priority?: number;
   /** Seconds from arrival to the last token, kept by the server. */
@@ -50,13 +56,15 @@ const SAMPLING = [
   "logprobs",
 ] as const;
 
+const SCOPES = ["none", "tenant", "cluster"];
+
 /** Pictures in `digests` go by digest, others inline. */
 export function buildRequest(
   messages: ParsedMessage[],
   options: GenerateOptions,
   digests: Map<Buffer, Buffer>,
 ): WireRequest {
-  const { requestId, model, tenant, priority, deadlineS } = options;
+  const { requestId, model, tenant, cacheScope, cacheSalt, priority, deadlineS } = options;
   const sampling = SAMPLING.flatMap((name) => {
     const value = options[name];
     return value === undefined ? [] : [[name, typeof value === "bigint" ? value.toString() : value] as const];
@@ -72,9 +80,16 @@ export function buildRequest(
     ...(requestId !== undefined && { requestId }),
     ...(model !== undefined && { model }),
     ...(tenant !== undefined && { tenant }),
+    ...(cacheScope !== undefined && { cacheScope: scopeName(cacheScope) }),
+    ...(cacheSalt !== undefined && { cacheSalt }),
     ...(priority !== undefined && { priority }),
     ...(deadlineS !== undefined && { deadline: duration(deadlineS) }),
   };
+}
+
+function scopeName(scope: string): string {
+  if (!SCOPES.includes(scope)) throw new InvalidRequest(`${scope} is none of ${SCOPES.join(", ")}`, "cache_scope");
+  return `CACHE_SCOPE_${scope.toUpperCase()}`;
 }
 
 function duration(seconds: number): { seconds: number; nanos: number } {

@@ -6,29 +6,30 @@ import type { Picture } from "./messages.js";
 const CHUNK_BYTES = 1 << 20;
 const MAX_REMEMBERED = 4096;
 
-/** Digests the gateway still keeps: those used within half its time to live. */
+/** Digests the gateway still keeps for each tenant: those used within half its time to live. */
 export class UploadCache {
   readonly #usedAtMs = new Map<string, number>();
 
   /** Pictures to upload, each once. */
-  missing(pictures: Picture[], nowMs: number, ttlMs: number): Picture[] {
+  missing(pictures: Picture[], tenant: string, nowMs: number, ttlMs: number): Picture[] {
     const byDigest = new Map(pictures.map((picture) => [digestOf(picture.data).toString("hex"), picture]));
     return [...byDigest]
-      .filter(([digest]) => (this.#usedAtMs.get(digest) ?? -Infinity) <= nowMs - ttlMs / 2)
+      .filter(([digest]) => (this.#usedAtMs.get(`${digest} ${tenant}`) ?? -Infinity) <= nowMs - ttlMs / 2)
       .map(([, picture]) => picture);
   }
 
   /** The gateway lost them. */
-  forget(pictures: Picture[]): void {
-    for (const { data } of pictures) this.#usedAtMs.delete(digestOf(data).toString("hex"));
+  forget(pictures: Picture[], tenant: string): void {
+    for (const { data } of pictures) this.#usedAtMs.delete(`${digestOf(data).toString("hex")} ${tenant}`);
   }
 
   /** All of them are uploaded and used now; returns digests by bytes. */
-  use(pictures: Picture[], nowMs: number): Map<Buffer, Buffer> {
+  use(pictures: Picture[], tenant: string, nowMs: number): Map<Buffer, Buffer> {
     const digests = new Map(pictures.map(({ data }) => [data, digestOf(data)]));
     for (const digest of digests.values()) {
-      this.#usedAtMs.delete(digest.toString("hex"));
-      this.#usedAtMs.set(digest.toString("hex"), nowMs);
+      const key = `${digest.toString("hex")} ${tenant}`;
+      this.#usedAtMs.delete(key);
+      this.#usedAtMs.set(key, nowMs);
     }
     for (const oldest of this.#usedAtMs.keys()) {
       if (this.#usedAtMs.size <= MAX_REMEMBERED) break;

@@ -24,6 +24,8 @@ export interface WireRequest {
   requestId?: string;
   model?: string;
   tenant?: string;
+  cacheScope?: string;
+  cacheSalt?: string;
   priority?: number;
   deadline?: { seconds: number; nanos: number };
 }
@@ -33,6 +35,14 @@ export interface WireLogprobs {
   top: { tokenId: number; logprob: number }[];
 }
 
+export interface WireUsage {
+  promptTokens: number;
+  completionTokens: number;
+  mediaTokens: number;
+  cachedTokens: number;
+  cachedMedia: number;
+}
+
 export interface WireEvent {
   event?: "accepted" | "tokens" | "finished";
   accepted?: { requestId: string; model: string; seed: string; promptTokens: number };
@@ -40,7 +50,7 @@ export interface WireEvent {
   finished?: {
     reason: string;
     stopString: string;
-    usage: { promptTokens: number; completionTokens: number; mediaTokens: number; cachedTokens: number } | null;
+    usage: WireUsage | null;
     stages: { stage: string; instanceId: string; startMs: number; endMs: number; transport: string }[];
   };
 }
@@ -66,7 +76,7 @@ export interface MediaClient extends grpc.Client {
   upload(
     options: grpc.CallOptions,
     callback: (error: grpc.ServiceError | null, reply?: { digest: Buffer }) => void,
-  ): grpc.ClientWritableStream<{ data: Buffer }>;
+  ): grpc.ClientWritableStream<{ data: Buffer; tenant?: string }>;
 }
 
 type Constructor<Service> = new (

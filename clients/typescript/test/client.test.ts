@@ -39,7 +39,13 @@ test("gathers the result", async () => {
   const result = await client.generate("abc", { logprobs: 1 }).result();
   assert.deepEqual(result.tokenIds, [97, 98, 99]);
   assert.deepEqual([result.text, result.finishReason, result.stopString], ["abc", "stop", "!"]);
-  assert.deepEqual(result.usage, { promptTokens: 7, completionTokens: 3, mediaTokens: 4, cachedTokens: 0 });
+  assert.deepEqual(result.usage, {
+    promptTokens: 7,
+    completionTokens: 3,
+    mediaTokens: 4,
+    cachedTokens: 2,
+    cachedMedia: 1,
+  });
   assert.deepEqual(result.stages, [
     { stage: "prefill", instance: "p-0", startMs: 1.5, endMs: 9, transport: "shm" },
   ]);
@@ -66,6 +72,18 @@ test("uploads again what the gateway lost", async () => {
   await client.generate([message]).text();
   await client.generate("forget uploads").text();
   assert.equal(await client.generate([message]).text(), "x#");
+});
+
+test("uploads a picture for each tenant", async () => {
+  const message = userMessage("x", Buffer.from("of a tenant"));
+  for (const tenant of ["a", "b", "a"]) assert.equal(await client.generate([message], { tenant }).text(), "x#");
+});
+
+test("says who may share its cache entries", async () => {
+  assert.equal(await client.generate("cache", { cacheScope: "cluster", cacheSalt: "s" }).text(), "CACHE_SCOPE_CLUSTER s");
+  assert.equal(await client.generate("cache").text(), "CACHE_SCOPE_UNSPECIFIED ");
+  const wrong = client.generate("x", { cacheScope: "all" as "none" });
+  await assert.rejects(wrong.text(), (error) => error instanceof InvalidRequest && error.field === "cache_scope");
 });
 
 test("names the field of a broken picture", async () => {

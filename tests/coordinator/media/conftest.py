@@ -52,6 +52,16 @@ def redirect(location: str) -> Page:
     return page(b"", f"Location: {location}", status="302 Found")
 
 
+def later(event: asyncio.Event, then: Page) -> Page:
+    """Another page, once the event is set."""
+
+    async def write(writer: asyncio.StreamWriter) -> None:
+        await event.wait()
+        await then(writer)
+
+    return write
+
+
 async def hang(_writer: asyncio.StreamWriter) -> None:
     await asyncio.Event().wait()
 

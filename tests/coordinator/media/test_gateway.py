@@ -21,7 +21,7 @@ from elasticmm.v1 import inference_pb2, inference_pb2_grpc
 from elasticmm.v1 import media_store_pb2 as pb
 from elasticmm.v1 import media_store_pb2_grpc as pb_grpc
 from tests.coordinator.conftest import TOKEN, Failure, failure_of, picture, until
-from tests.coordinator.media.conftest import Page, WebServer, page
+from tests.coordinator.media.conftest import WebServer, later
 
 METADATA = token_metadata(TOKEN)
 
@@ -36,16 +36,6 @@ def content(item: pb.MediaItem) -> bytes | None:
     return path.read_bytes() if path.exists() else None
 
 
-def later(event: asyncio.Event) -> Page:
-    """The picture, once the event is set."""
-
-    async def write(writer: asyncio.StreamWriter) -> None:
-        await event.wait()
-        await page(picture())(writer)
-
-    return write
-
-
 @dataclass
 class Gateway:
     serves: ServingGateway
@@ -53,9 +43,13 @@ class Gateway:
     media: inference_pb2_grpc.MediaStub
     store: pb_grpc.MediaStoreStub
 
-    async def upload(self, data: bytes, piece_bytes: int = 1 << 16) -> inference_pb2.UploadResponse:
+    async def upload(
+        self, data: bytes, piece_bytes: int = 1 << 16, tenant: str = ""
+    ) -> inference_pb2.UploadResponse:
         starts = range(0, len(data), piece_bytes)
         pieces = [inference_pb2.UploadRequest(data=data[start : start + piece_bytes]) for start in starts]
+        for first in pieces[:1]:
+            first.tenant = tenant
         return await self.media.Upload(iter(pieces))
 
     async def resolve(self, request_id: str = "r", **source: object) -> pb.MediaItem:
@@ -109,7 +103,7 @@ async def test_inline_bytes_url_and_data_url_are_one_item(gateway: Gateway, web:
 
 async def test_a_url_wanted_by_many_is_fetched_once(gateway: Gateway, web: WebServer) -> None:
     everyone_waits = asyncio.Event()
-    web.pages["/slow"] = later(everyone_waits)
+    web.pages["/slow"] = later(everyone_waits, web.pages["/picture"])
     calls = [asyncio.create_task(gateway.resolve(f"r{n}", url=web.url("/slow"))) for n in range(5)]
     await until(lambda: gateway.serves.resolver.num_waiting == 5)
     everyone_waits.set()
@@ -119,9 +113,83 @@ async def test_a_url_wanted_by_many_is_fetched_once(gateway: Gateway, web: WebSe
     assert len(web.requests) == 1
 
 
+async def test_tenants_fetch_a_url_each_for_itself(gateway: Gateway, web: WebServer) -> None:
+    everyone_waits = asyncio.Event()
+    web.pages["/slow"] = later(everyone_waits, web.pages["/picture"])
+    wishes = [(f"{tenant}{n}", tenant) for tenant in ("a", "b") for n in range(3)]
+    calls = [
+        asyncio.create_task(gateway.resolve(request_id, tenant=tenant, url=web.url("/slow")))
+        for request_id, tenant in wishes
+    ]
+    await until(lambda: gateway.serves.resolver.num_waiting == 6)
+    everyone_waits.set()
+    items = await asyncio.gather(*calls)
+    assert len(web.requests) == 2
+    assert len({item.segment for item in items[:3]}) == len({item.segment for item in items[3:]}) == 1
+    assert items[0].segment != items[3].segment
+
+
+async def test_a_failed_fetch_fails_all_who_wait(gateway: Gateway, web: WebServer) -> None:
+    everyone_waits = asyncio.Event()
+    web.pages["/slow"] = later(everyone_waits, web.pages["/missing"])
+    calls = [asyncio.create_task(gateway.resolve(f"r{n}", url=web.url("/slow"))) for n in range(20)]
+    await until(lambda: gateway.serves.resolver.num_waiting == 20)
+    everyone_waits.set()
+    results = await asyncio.gather(*calls, return_exceptions=True)
+    assert {failure_of(each).field for each in results if isinstance(each, grpc.aio.AioRpcError)} == {"url"}
+    assert all(isinstance(each, grpc.aio.AioRpcError) for each in results)
+    assert (len(web.requests), gateway.serves.store.num_bytes) == (1, 0)
+
+
+async def test_one_request_that_wants_a_url_twice(gateway: Gateway, web: WebServer) -> None:
+    """Each wish has a deadline of its own: the end of one is not that of the other."""
+    go_on = asyncio.Event()
+    web.pages["/slow"] = later(go_on, web.pages["/picture"])
+    calls = [asyncio.create_task(gateway.resolve(url=web.url("/slow"))) for _ in range(2)]
+    await until(lambda: gateway.serves.resolver.num_waiting == 2)
+    calls[0].cancel()
+    await until(lambda: gateway.serves.resolver.num_waiting == 1)
+    go_on.set()
+    assert (await calls[1]).width == 112
+
+
+async def test_who_comes_after_the_last_gave_up_fetches_anew(gateway: Gateway, web: WebServer) -> None:
+    call = asyncio.create_task(gateway.resolve("r0", url=web.url("/hang")))
+    await until(lambda: web.requests)
+    call.cancel()
+    await until(lambda: not gateway.serves.resolver.num_waiting)
+    web.pages["/hang"] = web.pages["/picture"]
+    assert (await gateway.resolve("r1", url=web.url("/hang"))).width == 112
+    assert (len(web.requests), gateway.serves.store.num_leases) == (2, 1)
+
+
+async def test_another_tenants_upload_is_not_there(gateway: Gateway) -> None:
+    digest = (await gateway.upload(picture(), tenant="a")).digest
+    assert (await gateway.resolve(digest=digest, tenant="a")).width == 112
+    never = b"\0" * 32
+    failures = [
+        await gateway.refusal(digest=named, tenant=tenant)
+        for named, tenant in ((digest, "b"), (digest, ""), (never, "a"))
+    ]
+    assert {each.code for each in failures} == {grpc.StatusCode.NOT_FOUND}
+    said = {each.message.replace(digest.hex()[:16], "").replace(never.hex()[:16], "") for each in failures}
+    assert len(said) == 1
+
+
+async def test_an_upload_without_a_tenant_is_the_default_ones(gateway: Gateway) -> None:
+    digest = (await gateway.upload(picture())).digest
+    assert (await gateway.resolve(digest=digest, tenant="default")).width == 112
+
+
+async def test_a_tenants_name_is_limited(gateway: Gateway) -> None:
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await gateway.upload(picture(), tenant="x" * 129)
+    assert failure_of(caught.value).field == "tenant"
+
+
 async def test_one_of_many_may_give_up(gateway: Gateway, web: WebServer) -> None:
     given_up = asyncio.Event()
-    web.pages["/slow"] = later(given_up)
+    web.pages["/slow"] = later(given_up, web.pages["/picture"])
     calls = [asyncio.create_task(gateway.resolve(f"r{n}", url=web.url("/slow"))) for n in range(2)]
     await until(lambda: gateway.serves.resolver.num_waiting == 2)
     calls[0].cancel()

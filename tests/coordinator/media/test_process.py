@@ -66,7 +66,7 @@ async def test_stopping_leaves_no_segment() -> None:
     await coordinator.start()
     assert coordinator.health.is_serving(MEDIA)
     pid = coordinator.gateway.pid
-    await coordinator.media.resolve("r", ImageSource(data=picture()), "image")
+    await coordinator.media.resolve("r", "default", ImageSource(data=picture()), "image")
     assert segments_of(pid)
     await coordinator.stop()
     assert not segments_of(pid)

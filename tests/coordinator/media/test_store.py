@@ -22,12 +22,12 @@ class Fixture:
         self.folder = folder
         self.store = MediaStore(max_bytes=100, ttl_s=10, clock=self.clock)
 
-    def add(self, name: str, size_bytes: int = 40) -> StoredItem:
-        path = self.folder / f"{name}-{self.clock.now_s()}"
+    def add(self, name: str, size_bytes: int = 40, tenant: str = "t") -> StoredItem:
+        path = self.folder / f"{name}-{tenant}-{self.clock.now_s()}"
         path.write_bytes(b"x")
         self.store.reserve(size_bytes)
         try:
-            return self.store.add(name.encode(), size_bytes, HEADER, path)
+            return self.store.add(tenant, name.encode(), size_bytes, HEADER, path)
         finally:
             self.store.unreserve(size_bytes)
 
@@ -50,7 +50,7 @@ def test_unleased_items_expire(kept: Fixture) -> None:
     kept.store.sweep()
     assert kept.names == []
     with pytest.raises(NotFoundError):
-        kept.store.get(b"a")
+        kept.store.get("t", b"a")
 
 
 def test_leased_items_stay_until_released(kept: Fixture) -> None:
@@ -60,7 +60,7 @@ def test_leased_items_stay_until_released(kept: Fixture) -> None:
     kept.clock.advance(100)
     kept.store.release("r1")
     kept.store.sweep()
-    assert kept.store.get(b"a") is item
+    assert kept.store.get("t", b"a") is item
     kept.store.release("r2")
     kept.store.release("unknown")
     kept.clock.advance(11)
@@ -101,6 +101,36 @@ def test_the_same_item_twice_is_kept_once(kept: Fixture) -> None:
     assert kept.add("a") is item
     assert kept.names == ["a"]
     assert kept.store.num_bytes == 40
+
+
+def test_what_another_tenant_brought_is_not_there(kept: Fixture) -> None:
+    mine, other = kept.add("a"), kept.add("a", tenant="u")
+    assert mine is not other
+    assert kept.names == ["a", "a"]
+    kept.clock.advance(11)
+    kept.store.lease(other, "r")
+    kept.store.sweep()
+    refusals = []
+    for digest in (b"a", b"b"):
+        with pytest.raises(NotFoundError) as caught:
+            kept.store.get("t", digest)
+        refusals.append(caught.value.reason.replace(digest.hex(), "…"))
+    assert refusals[0] == refusals[1]
+    assert kept.store.get("u", b"a") is other
+
+
+def test_parts_of_the_cluster_find_an_item_whoever_brought_it(kept: Fixture) -> None:
+    first, second = kept.add("a"), kept.add("a", tenant="u")
+    assert kept.store.find(b"a") is first
+    kept.store.lease(second, "r")
+    kept.clock.advance(11)
+    kept.store.sweep()
+    assert kept.store.find(b"a") is second
+    kept.store.release("r")
+    kept.clock.advance(11)
+    kept.store.sweep()
+    with pytest.raises(NotFoundError):
+        kept.store.find(b"a")
 
 
 def test_segments_are_private_and_go_with_their_process(tmp_path: Path) -> None:

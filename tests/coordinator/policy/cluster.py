@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import accumulate
+
 from coordinator.policy.books import Books, InstanceBook
 from coordinator.policy.plan import Assignment
 from coordinator.policy.work import MediaWork, Work
@@ -53,7 +55,11 @@ def text(name: str, at_s: float = 0.0, prompt: int = 200, output: int = 100, pri
 
 
 def pictures(name: str, at_s: float = 0.0, sizes: tuple[int, ...] = (1000,), output: int = 100) -> Work:
-    media = tuple(MediaWork(size, size * 784, PROFILE.encode.encode_s(size)) for size in sizes)
+    ends = accumulate(sizes)
+    media = tuple(
+        MediaWork(size, size * 784, PROFILE.encode.encode_s(size), end)
+        for size, end in zip(sizes, ends, strict=True)
+    )
     prompt = 50 + sum(sizes)
     return Work(name, at_s, prompt, output, PROFILE.step.prefill_s(prompt, PROFILE.chunk_tokens), media)
 

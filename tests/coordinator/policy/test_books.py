@@ -10,7 +10,10 @@ from core.stages import COUPLED, ModalityGroup
 from tests.coordinator.policy.cluster import books_of, instance, pictures, text
 
 verbs = st.lists(
-    st.tuples(st.sampled_from(["queue", "place", "encoded", "prefilled", "token", "end"]), st.integers(0, 5)),
+    st.tuples(
+        st.sampled_from(["queue", "place", "place warm", "encoded", "prefilled", "token", "end"]),
+        st.integers(0, 5),
+    ),
     max_size=60,
 )
 
@@ -42,6 +45,14 @@ def _do(books, work, verb, known):
     elif work.request_id in known and verb == "place" and work.placement is None:
         names = tuple(f"i{number % 3}" for number in range(len(work.media)))
         work.placement = Placement(work.request_id, names, "i0", "i2", 0.0)
+        books.note(work)
+    elif work.request_id in known and verb == "place warm" and work.placement is None:
+        names = tuple(f"i{number % 3}" for number in range(len(work.media)))
+        held, skipped = (frozenset({1}), frozenset({0})) if work.media else (frozenset(), frozenset())
+        saved = {"prefix": "i1", "prefix_tokens": 150, "saved_s": work.prefill_s / 2}
+        work.placement = Placement(
+            work.request_id, names, "i0", "i2", 0.0, held=held, skipped=skipped, **saved
+        )
         books.note(work)
     elif work.request_id in books.running:
         work.encoded |= set(range(len(work.media))) if verb == "encoded" else set()

@@ -11,9 +11,11 @@ from coordinator.policy.dispatch import Dispatch
 from coordinator.policy.lateness import LateYields
 from coordinator.policy.scheduler import Slo
 from coordinator.policy.turns import ArrivalTurns, FairTurns
+from coordinator.policy.warmth import Warmth
 from tests.coordinator.policy.cluster import PROFILE, books_of, instance, pictures, text
 from tests.coordinator.policy.clusters import clusters
 from tests.coordinator.policy.driver import dispatched
+from tests.coordinator.policy.warm import KnownWarmth, warmths
 
 sizes = st.lists(st.integers(1, 3000), min_size=1, max_size=4).map(tuple)
 texts = st.builds(text, st.uuids().map(str), st.floats(0, 9), st.integers(1, 9000), st.integers(1, 500))
@@ -21,13 +23,15 @@ media = st.builds(pictures, st.uuids().map(str), st.floats(0, 9), sizes)
 waves = st.lists(st.lists(st.one_of(texts, media), max_size=15), min_size=2, max_size=2)
 
 
-def placed(cluster, waves, *, few, together, yields):
+def placed(cluster, waves, *, few, together, yields, warmth=None):
     """What waves are placed as, each while every other of those before decodes; and why."""
     books = books_of(*(instance(f"i{n}", *each) for n, each in enumerate(cluster)))
     decisions, turns = DecisionRing(), ArrivalTurns() if together else FairTurns()
     queueing = LateYields(Slo(2.0, 0.1)) if yields else None
     costing = Costing(CostModel(PROFILE))
-    dispatch = Dispatch(costing, turns, decisions, queueing=queueing, together=together, few=few)
+    dispatch = Dispatch(
+        costing, turns, decisions, queueing=queueing, warmth=warmth, together=together, few=few
+    )
     placements = []
     for wave in deepcopy(waves):
         for work in wave:
@@ -46,6 +50,26 @@ def test_few_and_many_are_weighed_alike(cluster, waves, together, yields):
         placed(cluster, waves, few=few, together=together, yields=yields) for few in (len(cluster), 0)
     )
     assert one_by_one == at_once
+
+
+@given(clusters, waves, st.lists(warmths, max_size=30), st.booleans(), st.booleans())
+def test_few_and_many_weigh_caches_alike(cluster, waves, found, together, yields):
+    warmth = KnownWarmth.of_waves(waves, found)
+    one_by_one, at_once = (
+        placed(cluster, waves, few=few, together=together, yields=yields, warmth=warmth)
+        for few in (len(cluster), 0)
+    )
+    assert one_by_one == at_once
+
+
+@given(clusters, waves, st.booleans(), st.sampled_from([0, 64]))
+def test_cold_caches_change_no_choice(cluster, waves, together, few):
+    """To the last bit: numbers weighed are compared, too."""
+    unknown, cold, empty = (
+        placed(cluster, waves, few=few, together=together, yields=True, warmth=warmth)
+        for warmth in (None, KnownWarmth(), KnownWarmth(default=Warmth({"i0": 0}, (frozenset(),) * 4)))
+    )
+    assert unknown == cold == empty
 
 
 @pytest.mark.parametrize("few", [0, 1])

@@ -5,9 +5,11 @@ from __future__ import annotations
 import pytest
 
 from coordinator.calls import ChatMessage, ChatPart, GenerateCall, ImageSource, SamplingWish, StopWish
+from coordinator.errors import InvalidFieldError
 from coordinator.events import AcceptedEvent, FinishedEvent, StageSpan, TokensEvent, Usage
 from coordinator.state import ServedDescription
 from coordinator.wire import inference as wire
+from core.cache.scope import CacheScope
 from core.sampling import SamplingParams
 from core.sequence import FinishReason, TokenLogprobs
 from core.stages import Stage
@@ -21,6 +23,7 @@ def test_an_empty_call_has_no_opinions() -> None:
     assert call == GenerateCall(messages=(), size_bytes=0)
     assert call.sampling == SamplingWish()
     assert call.deadline_s is None
+    assert call.cache_scope is None
 
 
 @pytest.mark.parametrize("name", SAMPLING_FIELDS)
@@ -54,6 +57,8 @@ def test_a_whole_call() -> None:
         stop=pb.StopConditions(strings=["a"], token_ids=[3], ignore_eos=True),
         tenant="t",
         priority=-4,
+        cache_scope=pb.CACHE_SCOPE_CLUSTER,
+        cache_salt="s",
     )
     message.deadline.FromMilliseconds(1500)
     call = wire.to_call(message)
@@ -73,6 +78,8 @@ def test_a_whole_call() -> None:
         tenant="t",
         priority=-4,
         deadline_s=1.5,
+        cache_scope=CacheScope.CLUSTER,
+        cache_salt="s",
         size_bytes=message.ByteSize(),
     )
 
@@ -89,6 +96,15 @@ def test_complete_sampling_leaves_nothing_unset(logprobs: int | None) -> None:
     }
 
 
+@pytest.mark.parametrize("scope", CacheScope)
+def test_scopes_both_ways_and_unspecified_is_no_opinion(scope: CacheScope) -> None:
+    assert wire.to_scope(wire.from_scope(scope)) is scope
+    call = wire.to_call(pb.GenerateRequest(cache_scope=wire.from_scope(scope), cache_salt="salt"))
+    assert (call.cache_scope, call.cache_salt) == (scope, "salt")
+    silent = wire.to_call(pb.GenerateRequest())
+    assert (silent.cache_scope, silent.cache_salt) == (None, "")
+
+
 def test_events() -> None:
     accepted = wire.from_event(AcceptedEvent("r", "m", 0, 12)).accepted
     assert (accepted.request_id, accepted.model, accepted.seed, accepted.prompt_tokens) == ("r", "m", 0, 12)
@@ -100,11 +116,12 @@ def test_events() -> None:
 
 def test_the_last_event() -> None:
     span = StageSpan(Stage.ENCODE, "e0", 0.0, 2.5, "shm")
-    message = wire.from_event(FinishedEvent(FinishReason.STOP, "end", Usage(9, 3, 4, 0), (span,))).finished
+    message = wire.from_event(FinishedEvent(FinishReason.STOP, "end", Usage(9, 3, 4, 2, 1), (span,))).finished
     assert message.reason == pb.FINISH_REASON_STOP
     assert message.stop_string == "end"
     assert (message.usage.prompt_tokens, message.usage.completion_tokens) == (9, 3)
-    assert (message.usage.media_tokens, message.usage.cached_tokens) == (4, 0)
+    assert (message.usage.media_tokens, message.usage.cached_tokens) == (4, 2)
+    assert message.usage.cached_media == 1
     (sent,) = message.stages
     assert (sent.stage, sent.instance_id, sent.start_ms, sent.end_ms) == (pb.STAGE_ENCODE, "e0", 0.0, 2.5)
 
@@ -113,6 +130,17 @@ def test_the_last_event() -> None:
 def test_stages_both_ways(stage: Stage) -> None:
     assert wire.to_stage(wire.from_stage(stage)) is stage
     assert wire.to_stage(pb.STAGE_UNSPECIFIED) is None
+
+
+@pytest.mark.parametrize("scope", CacheScope)
+def test_scopes_both_ways(scope: CacheScope) -> None:
+    assert wire.to_scope(wire.from_scope(scope)) is scope
+
+
+def test_a_scope_that_is_not_known_is_not_taken_for_another() -> None:
+    with pytest.raises(InvalidFieldError) as caught:
+        wire.to_call(pb.GenerateRequest(cache_scope=4))  # type: ignore[arg-type]
+    assert caught.value.field == "cache_scope"
 
 
 @pytest.mark.parametrize("reason", [None, *FinishReason])

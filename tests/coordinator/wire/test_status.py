@@ -14,6 +14,7 @@ CASES = [
     (errors.InvalidFieldError("f", "bad"), CODES.INVALID_ARGUMENT, "f", None),
     (errors.NotFoundError("model", "no"), CODES.NOT_FOUND, "model", None),
     (errors.TooLargeError("messages", "big"), CODES.RESOURCE_EXHAUSTED, "messages", None),
+    (errors.NotAllowedError("cache_scope", "no"), CODES.PERMISSION_DENIED, "cache_scope", None),
     (errors.AlreadyRunningError("request_id", "twice"), CODES.ALREADY_EXISTS, "request_id", None),
     (errors.InstanceRefusedError("register.dtype", "x"), CODES.FAILED_PRECONDITION, "register.dtype", None),
     (errors.CannotMigrateError("no room"), CODES.FAILED_PRECONDITION, None, None),

@@ -179,6 +179,21 @@ def test_tenants_without_names_have_equal_shares_and_use_what_others_leave() -> 
     assert [book.used_bytes(Tier.DEVICE, tenant) for tenant in "abc"] == [4, 4, 4]
 
 
+def test_shares_may_change_and_count_when_room_is_needed() -> None:
+    book = CacheBook(Lru(), 10)
+    put(book, *range(10), tenant="big", now_s=0)
+    book.set_shares({"big": 0.8})
+    assert book.used_bytes(Tier.DEVICE, "big") == 10
+    put(book, "a", "b", "c", "d", tenant="small", now_s=1)
+    assert book.used_bytes(Tier.DEVICE, "big") == 8
+    book.set_shares({})
+    put(book, "e", "f", "g", tenant="small", now_s=2)
+    assert book.used_bytes(Tier.DEVICE, "big") == 5
+    with pytest.raises(ValueError, match="shares: are more than"):
+        book.set_shares({"a": 0.6, "b": 0.6})
+    book.check_integrity()
+
+
 def test_shares_of_more_than_there_is_are_refused() -> None:
     with pytest.raises(ValueError, match="shares: are more than the 5 bytes"):
         CacheBook(Lru(), 5, device_shares={"a": 3, "b": 3})
@@ -272,3 +287,12 @@ def test_a_tail_of_a_picture_is_not_that_of_a_text_that_spells_it() -> None:
     (parent,), _ = book.take(path("a"), 0)
     store_tail(book, parent, [7, 7], 5)
     assert book.take_tail(parent, [(bytes(32), 0), (bytes(32), 1)], 0) is None
+
+
+def test_what_is_not_urgent_costs_no_other_tenant_its_share() -> None:
+    book = CacheBook(Lru(), 8)
+    put(book, "a1", tenant="a")
+    put(book, "b1", tenant="b")
+    assert book.shed(2, "a", 1, is_urgent=False) == 1
+    assert here(book) == {key("b1")}
+    assert book.shed(1, "a", 1) == 1

@@ -13,11 +13,13 @@ from core.ids import host_id
 from kv_transfer.errors import TransferError
 from kv_transfer.layout import PayloadKind
 from kv_transfer.pool import Pool
+from kv_transfer.prefixes import PrefixRequest
 from kv_transfer.segment import reap_segments
 from kv_transfer.sender import PeerAddress
 from tests.kv_transfer.children import Child, Start
 from tests.kv_transfer.faults.survivors import assert_senders_are_whole, planes_written, send, threads
-from tests.kv_transfer.loopback import CLUSTER, HERE, KEY, MakeSender, Receive, segments, until
+from tests.kv_transfer.loopback import CLUSTER, FINGERPRINT, HERE, KEY, MakeSender, Receive, segments, until
+from tests.kv_transfer.prefixes import PULL, AskingHost
 from tests.kv_transfer.raw import Raw
 
 pytestmark = pytest.mark.cluster
@@ -64,6 +66,38 @@ async def test_a_killed_receiver(
     assert [path.is_socket() for path in segments()] == [True, False]  # ...-commit-..., ...-kv-...
     assert len(reap_segments(CLUSTER)) == 2
     assert segments() == []
+
+
+async def test_a_killed_holder_of_a_prefix(start: Start, receive: Receive, sender_with: MakeSender) -> None:
+    here = await receive(kv_blocks=32, checksums=True)
+    pulls = [(PULL[0], attempt) for attempt in range(len(HERE))]
+    asking = AskingHost(known=set(pulls))
+    here.receiver.serve_prefixes(asking)
+    child = await start("hold", CLUSTER)
+    holder = PeerAddress(**await child.hear())
+    caller = sender_with("grpc", instance_id="receiver")
+    pulling = []
+    for pull in pulls:
+        request = PrefixRequest(
+            key=pull,
+            block_keys=(bytes(32),) * 5,
+            first_token=0,
+            block_tokens=4,
+            model_fingerprint=FINGERPRINT,
+            asker=here.address,
+            holder_epoch=holder.epoch,
+        )
+        pulling.append(asyncio.create_task(caller.pull_prefix(holder, request, 60.0)))
+    assert {(await child.hear())["pushes"] for _ in HERE} == set(HERE)
+    leases = list(here.receiver.leases)
+    await until(lambda: all(planes_written(here.kv, lease) == [0, 1, 2] for lease in leases))
+    await child.kill()
+    for each in pulling:
+        with pytest.raises(TransferError, match="pull refused: UNAVAILABLE"):
+            await each
+    await until(lambda: not list(here.receiver.leases))
+    assert asking.came == []
+    here.assert_nothing_is_held()
 
 
 async def test_a_sender_that_is_gone_when_it_is_granted_leaves_nothing(receive: Receive) -> None:

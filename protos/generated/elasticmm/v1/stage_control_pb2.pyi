@@ -122,6 +122,7 @@ class CoordinatorMessage(_message.Message):
     STOP_FIELD_NUMBER: _builtins.int
     MIGRATE_FIELD_NUMBER: _builtins.int
     FLUSH_CACHE_FIELD_NUMBER: _builtins.int
+    SET_CACHE_SHARES_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def registered(self) -> Global___Registered: ...
     @_builtins.property
@@ -140,6 +141,8 @@ class CoordinatorMessage(_message.Message):
     def migrate(self) -> Global___MigrateCommand: ...
     @_builtins.property
     def flush_cache(self) -> Global___FlushCacheCommand: ...
+    @_builtins.property
+    def set_cache_shares(self) -> Global___SetCacheSharesCommand: ...
     def __init__(
         self,
         *,
@@ -152,12 +155,13 @@ class CoordinatorMessage(_message.Message):
         stop: Global___StopCommand | None = ...,
         migrate: Global___MigrateCommand | None = ...,
         flush_cache: Global___FlushCacheCommand | None = ...,
+        set_cache_shares: Global___SetCacheSharesCommand | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["cancel", b"cancel", "decode", b"decode", "encode", b"encode", "flush_cache", b"flush_cache", "message", b"message", "migrate", b"migrate", "prefill", b"prefill", "registered", b"registered", "set_roles", b"set_roles", "stop", b"stop"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["cancel", b"cancel", "decode", b"decode", "encode", b"encode", "flush_cache", b"flush_cache", "message", b"message", "migrate", b"migrate", "prefill", b"prefill", "registered", b"registered", "set_cache_shares", b"set_cache_shares", "set_roles", b"set_roles", "stop", b"stop"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cancel", b"cancel", "decode", b"decode", "encode", b"encode", "flush_cache", b"flush_cache", "message", b"message", "migrate", b"migrate", "prefill", b"prefill", "registered", b"registered", "set_roles", b"set_roles", "stop", b"stop"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cancel", b"cancel", "decode", b"decode", "encode", b"encode", "flush_cache", b"flush_cache", "message", b"message", "migrate", b"migrate", "prefill", b"prefill", "registered", b"registered", "set_cache_shares", b"set_cache_shares", "set_roles", b"set_roles", "stop", b"stop"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_message: _TypeAlias = _typing.Literal["registered", "encode", "prefill", "decode", "cancel", "set_roles", "stop", "migrate", "flush_cache"]  # noqa: Y015
+    _WhichOneofReturnType_message: _TypeAlias = _typing.Literal["registered", "encode", "prefill", "decode", "cancel", "set_roles", "stop", "migrate", "flush_cache", "set_cache_shares"]  # noqa: Y015
     _WhichOneofArgType_message: _TypeAlias = _typing.Literal["message", b"message"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_message) -> _WhichOneofReturnType_message | None: ...
 
@@ -1161,6 +1165,54 @@ class FlushCacheCommand(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___FlushCacheCommand: _TypeAlias = FlushCacheCommand  # noqa: Y015
+
+@_typing.final
+class SetCacheSharesCommand(_message.Message):
+    """What tenants keep of every cache whatever others do. Replaces what was set
+    before; sent on attachment, if there is any, and when it changes.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class SharesEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.float
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.float = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    SHARES_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def shares(self) -> _containers.ScalarMap[_builtins.str, _builtins.float]:
+        """By tenant, the part of each pool and tier, 0 to 1 and together at most 1.
+        Tenants that are not named share what is left in equal parts.
+        """
+
+    def __init__(
+        self,
+        *,
+        shares: _abc.Mapping[_builtins.str, _builtins.float] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["shares", b"shares"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SetCacheSharesCommand: _TypeAlias = SetCacheSharesCommand  # noqa: Y015
 
 @_typing.final
 class StopCommand(_message.Message):

@@ -24,43 +24,43 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1b\x65lasticmm/v1/transfer.proto\x12\x0c\x65lasticmm.v1\"\xd3\x01\n\x11PullPrefixRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x02 \x01(\r\x12\x0c\n\x04keys\x18\x03 \x01(\x0c\x12\x13\n\x0b\x66irst_token\x18\x04 \x01(\r\x12\x14\n\x0c\x62lock_tokens\x18\x05 \x01(\r\x12\x19\n\x11model_fingerprint\x18\x06 \x01(\t\x12\x13\n\x0binstance_id\x18\x07 \x01(\t\x12\x10\n\x08\x65ndpoint\x18\x08 \x01(\t\x12\x0f\n\x07host_id\x18\t \x01(\t\x12\r\n\x05\x65poch\x18\n \x01(\x04\";\n\x12PullPrefixResponse\x12\x12\n\nnum_tokens\x18\x01 \x01(\r\x12\x11\n\ttransport\x18\x02 \x01(\t\"\xa1\x02\n\x15OfferEmbeddingRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x02 \x01(\r\x12\x12\n\nitem_index\x18\x03 \x01(\r\x12\x12\n\nnum_tokens\x18\x04 \x01(\r\x12(\n\x06layout\x18\x05 \x01(\x0b\x32\x18.elasticmm.v1.PoolLayout\x12\x0f\n\x07segment\x18\x06 \x01(\t\x12\x0f\n\x07host_id\x18\x07 \x01(\t\x12\x11\n\tblock_ids\x18\x08 \x03(\r\x12\x12\n\nnum_blocks\x18\t \x01(\r\x12\x1a\n\x12sender_instance_id\x18\n \x01(\t\x12\x14\n\x0csender_epoch\x18\x0b \x01(\x04\x12\x16\n\x0ereceiver_epoch\x18\x0c \x01(\x04\"*\n\x16OfferEmbeddingResponse\x12\x10\n\x08is_taken\x18\x01 \x01(\x08\"\x84\x02\n\nPoolLayout\x12\'\n\x04kind\x18\x01 \x01(\x0e\x32\x19.elasticmm.v1.PayloadKind\x12\x19\n\x11model_fingerprint\x18\x02 \x01(\t\x12\r\n\x05\x64type\x18\x03 \x01(\t\x12\x12\n\nnum_planes\x18\x04 \x01(\r\x12\x14\n\x0c\x62lock_tokens\x18\x05 \x01(\r\x12\x13\n\x0btoken_bytes\x18\x06 \x01(\r\x12\x12\n\nfirst_head\x18\x07 \x01(\r\x12\x11\n\tnum_heads\x18\x08 \x01(\r\x12\x13\n\x0btotal_heads\x18\t \x01(\r\x12(\n\x05order\x18\n \x01(\x0e\x32\x19.elasticmm.v1.MemoryOrder\"\x8b\x02\n\x0bOpenRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x02 \x01(\r\x12\x12\n\nitem_index\x18\x03 \x01(\r\x12\x12\n\nnum_tokens\x18\x04 \x01(\r\x12(\n\x06layout\x18\x05 \x01(\x0b\x32\x18.elasticmm.v1.PoolLayout\x12\x1a\n\x12sender_instance_id\x18\x06 \x01(\t\x12\x16\n\x0esender_host_id\x18\x07 \x01(\t\x12\x12\n\ntransports\x18\x08 \x03(\t\x12\x16\n\x0ereceiver_epoch\x18\t \x01(\x04\x12\x12\n\nsender_pid\x18\n \x01(\r\x12\x11\n\tis_prefix\x18\x0b \x01(\x08\"\xb8\x01\n\x0cOpenResponse\x12\x10\n\x08lease_id\x18\x01 \x01(\x04\x12\x11\n\ttransport\x18\x02 \x01(\t\x12\x11\n\tblock_ids\x18\x03 \x03(\r\x12\x16\n\x0etransport_info\x18\x04 \x01(\x0c\x12\x15\n\rexpires_in_ms\x18\x05 \x01(\r\x12(\n\x06layout\x18\x06 \x01(\x0b\x32\x18.elasticmm.v1.PoolLayout\x12\x17\n\x0fwants_checksums\x18\x07 \x01(\x08\"f\n\x0cWriteRequest\x12\x10\n\x08lease_id\x18\x01 \x01(\x04\x12\r\n\x05plane\x18\x02 \x01(\r\x12\x13\n\x0b\x66irst_token\x18\x03 \x01(\r\x12\x0c\n\x04\x64\x61ta\x18\x04 \x01(\x0c\x12\x12\n\nnum_planes\x18\x05 \x01(\r\"\'\n\rWriteResponse\x12\x16\n\x0ereceived_bytes\x18\x01 \x01(\x04\"\x7f\n\rCommitRequest\x12\x10\n\x08lease_id\x18\x01 \x01(\x04\x12\x12\n\nnum_tokens\x18\x02 \x01(\r\x12\x18\n\x10output_token_ids\x18\x03 \x03(\r\x12\x15\n\rwritten_bytes\x18\x04 \x01(\x04\x12\x17\n\x0f\x62lock_checksums\x18\x05 \x03(\x07\"L\n\x0e\x43ommitResponse\x12\x12\n\nnum_tokens\x18\x01 \x01(\r\x12\x12\n\nnum_planes\x18\x02 \x01(\r\x12\x12\n\nnum_blocks\x18\x03 \x01(\r\"\xae\x01\n\x0c\x41\x62ortRequest\x12\x10\n\x08lease_id\x18\x01 \x01(\x04\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12\x12\n\nrequest_id\x18\x03 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x04 \x01(\r\x12\'\n\x04kind\x18\x05 \x01(\x0e\x32\x19.elasticmm.v1.PayloadKind\x12\x12\n\nitem_index\x18\x06 \x01(\r\x12\x1a\n\x12sender_instance_id\x18\x07 \x01(\t\"\x0f\n\rAbortResponse*\\\n\x0bPayloadKind\x12\x1c\n\x18PAYLOAD_KIND_UNSPECIFIED\x10\x00\x12\x13\n\x0fPAYLOAD_KIND_KV\x10\x01\x12\x1a\n\x16PAYLOAD_KIND_EMBEDDING\x10\x02*\xcf\x01\n\x0bMemoryOrder\x12\x1c\n\x18MEMORY_ORDER_UNSPECIFIED\x10\x00\x12\'\n#MEMORY_ORDER_PLANE_BLOCK_TOKEN_HEAD\x10\x01\x12\'\n#MEMORY_ORDER_PLANE_BLOCK_HEAD_TOKEN\x10\x02\x12\'\n#MEMORY_ORDER_BLOCK_PLANE_TOKEN_HEAD\x10\x03\x12\'\n#MEMORY_ORDER_BLOCK_PLANE_HEAD_TOKEN\x10\x04\x32\xc2\x03\n\x08Transfer\x12=\n\x04Open\x12\x19.elasticmm.v1.OpenRequest\x1a\x1a.elasticmm.v1.OpenResponse\x12\x42\n\x05Write\x12\x1a.elasticmm.v1.WriteRequest\x1a\x1b.elasticmm.v1.WriteResponse(\x01\x12\x43\n\x06\x43ommit\x12\x1b.elasticmm.v1.CommitRequest\x1a\x1c.elasticmm.v1.CommitResponse\x12@\n\x05\x41\x62ort\x12\x1a.elasticmm.v1.AbortRequest\x1a\x1b.elasticmm.v1.AbortResponse\x12O\n\nPullPrefix\x12\x1f.elasticmm.v1.PullPrefixRequest\x1a .elasticmm.v1.PullPrefixResponse\x12[\n\x0eOfferEmbedding\x12#.elasticmm.v1.OfferEmbeddingRequest\x1a$.elasticmm.v1.OfferEmbeddingResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1b\x65lasticmm/v1/transfer.proto\x12\x0c\x65lasticmm.v1\"\xe9\x01\n\x11PullPrefixRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x02 \x01(\r\x12\x0c\n\x04keys\x18\x03 \x01(\x0c\x12\x13\n\x0b\x66irst_token\x18\x04 \x01(\r\x12\x14\n\x0c\x62lock_tokens\x18\x05 \x01(\r\x12\x19\n\x11model_fingerprint\x18\x06 \x01(\t\x12\x13\n\x0binstance_id\x18\x07 \x01(\t\x12\x10\n\x08\x65ndpoint\x18\x08 \x01(\t\x12\x0f\n\x07host_id\x18\t \x01(\t\x12\r\n\x05\x65poch\x18\n \x01(\x04\x12\x14\n\x0cholder_epoch\x18\x0b \x01(\x04\";\n\x12PullPrefixResponse\x12\x12\n\nnum_tokens\x18\x01 \x01(\r\x12\x11\n\ttransport\x18\x02 \x01(\t\"\xa1\x02\n\x15OfferEmbeddingRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x02 \x01(\r\x12\x12\n\nitem_index\x18\x03 \x01(\r\x12\x12\n\nnum_tokens\x18\x04 \x01(\r\x12(\n\x06layout\x18\x05 \x01(\x0b\x32\x18.elasticmm.v1.PoolLayout\x12\x0f\n\x07segment\x18\x06 \x01(\t\x12\x0f\n\x07host_id\x18\x07 \x01(\t\x12\x11\n\tblock_ids\x18\x08 \x03(\r\x12\x12\n\nnum_blocks\x18\t \x01(\r\x12\x1a\n\x12sender_instance_id\x18\n \x01(\t\x12\x14\n\x0csender_epoch\x18\x0b \x01(\x04\x12\x16\n\x0ereceiver_epoch\x18\x0c \x01(\x04\"*\n\x16OfferEmbeddingResponse\x12\x10\n\x08is_taken\x18\x01 \x01(\x08\"\x84\x02\n\nPoolLayout\x12\'\n\x04kind\x18\x01 \x01(\x0e\x32\x19.elasticmm.v1.PayloadKind\x12\x19\n\x11model_fingerprint\x18\x02 \x01(\t\x12\r\n\x05\x64type\x18\x03 \x01(\t\x12\x12\n\nnum_planes\x18\x04 \x01(\r\x12\x14\n\x0c\x62lock_tokens\x18\x05 \x01(\r\x12\x13\n\x0btoken_bytes\x18\x06 \x01(\r\x12\x12\n\nfirst_head\x18\x07 \x01(\r\x12\x11\n\tnum_heads\x18\x08 \x01(\r\x12\x13\n\x0btotal_heads\x18\t \x01(\r\x12(\n\x05order\x18\n \x01(\x0e\x32\x19.elasticmm.v1.MemoryOrder\"\x8b\x02\n\x0bOpenRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x02 \x01(\r\x12\x12\n\nitem_index\x18\x03 \x01(\r\x12\x12\n\nnum_tokens\x18\x04 \x01(\r\x12(\n\x06layout\x18\x05 \x01(\x0b\x32\x18.elasticmm.v1.PoolLayout\x12\x1a\n\x12sender_instance_id\x18\x06 \x01(\t\x12\x16\n\x0esender_host_id\x18\x07 \x01(\t\x12\x12\n\ntransports\x18\x08 \x03(\t\x12\x16\n\x0ereceiver_epoch\x18\t \x01(\x04\x12\x12\n\nsender_pid\x18\n \x01(\r\x12\x11\n\tis_prefix\x18\x0b \x01(\x08\"\xb8\x01\n\x0cOpenResponse\x12\x10\n\x08lease_id\x18\x01 \x01(\x04\x12\x11\n\ttransport\x18\x02 \x01(\t\x12\x11\n\tblock_ids\x18\x03 \x03(\r\x12\x16\n\x0etransport_info\x18\x04 \x01(\x0c\x12\x15\n\rexpires_in_ms\x18\x05 \x01(\r\x12(\n\x06layout\x18\x06 \x01(\x0b\x32\x18.elasticmm.v1.PoolLayout\x12\x17\n\x0fwants_checksums\x18\x07 \x01(\x08\"f\n\x0cWriteRequest\x12\x10\n\x08lease_id\x18\x01 \x01(\x04\x12\r\n\x05plane\x18\x02 \x01(\r\x12\x13\n\x0b\x66irst_token\x18\x03 \x01(\r\x12\x0c\n\x04\x64\x61ta\x18\x04 \x01(\x0c\x12\x12\n\nnum_planes\x18\x05 \x01(\r\"\'\n\rWriteResponse\x12\x16\n\x0ereceived_bytes\x18\x01 \x01(\x04\"\x7f\n\rCommitRequest\x12\x10\n\x08lease_id\x18\x01 \x01(\x04\x12\x12\n\nnum_tokens\x18\x02 \x01(\r\x12\x18\n\x10output_token_ids\x18\x03 \x03(\r\x12\x15\n\rwritten_bytes\x18\x04 \x01(\x04\x12\x17\n\x0f\x62lock_checksums\x18\x05 \x03(\x07\"L\n\x0e\x43ommitResponse\x12\x12\n\nnum_tokens\x18\x01 \x01(\r\x12\x12\n\nnum_planes\x18\x02 \x01(\r\x12\x12\n\nnum_blocks\x18\x03 \x01(\r\"\xae\x01\n\x0c\x41\x62ortRequest\x12\x10\n\x08lease_id\x18\x01 \x01(\x04\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12\x12\n\nrequest_id\x18\x03 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x04 \x01(\r\x12\'\n\x04kind\x18\x05 \x01(\x0e\x32\x19.elasticmm.v1.PayloadKind\x12\x12\n\nitem_index\x18\x06 \x01(\r\x12\x1a\n\x12sender_instance_id\x18\x07 \x01(\t\"\x0f\n\rAbortResponse*\\\n\x0bPayloadKind\x12\x1c\n\x18PAYLOAD_KIND_UNSPECIFIED\x10\x00\x12\x13\n\x0fPAYLOAD_KIND_KV\x10\x01\x12\x1a\n\x16PAYLOAD_KIND_EMBEDDING\x10\x02*\xcf\x01\n\x0bMemoryOrder\x12\x1c\n\x18MEMORY_ORDER_UNSPECIFIED\x10\x00\x12\'\n#MEMORY_ORDER_PLANE_BLOCK_TOKEN_HEAD\x10\x01\x12\'\n#MEMORY_ORDER_PLANE_BLOCK_HEAD_TOKEN\x10\x02\x12\'\n#MEMORY_ORDER_BLOCK_PLANE_TOKEN_HEAD\x10\x03\x12\'\n#MEMORY_ORDER_BLOCK_PLANE_HEAD_TOKEN\x10\x04\x32\xc2\x03\n\x08Transfer\x12=\n\x04Open\x12\x19.elasticmm.v1.OpenRequest\x1a\x1a.elasticmm.v1.OpenResponse\x12\x42\n\x05Write\x12\x1a.elasticmm.v1.WriteRequest\x1a\x1b.elasticmm.v1.WriteResponse(\x01\x12\x43\n\x06\x43ommit\x12\x1b.elasticmm.v1.CommitRequest\x1a\x1c.elasticmm.v1.CommitResponse\x12@\n\x05\x41\x62ort\x12\x1a.elasticmm.v1.AbortRequest\x1a\x1b.elasticmm.v1.AbortResponse\x12O\n\nPullPrefix\x12\x1f.elasticmm.v1.PullPrefixRequest\x1a .elasticmm.v1.PullPrefixResponse\x12[\n\x0eOfferEmbedding\x12#.elasticmm.v1.OfferEmbeddingRequest\x1a$.elasticmm.v1.OfferEmbeddingResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'elasticmm.v1.transfer_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_PAYLOADKIND']._serialized_start=1922
-  _globals['_PAYLOADKIND']._serialized_end=2014
-  _globals['_MEMORYORDER']._serialized_start=2017
-  _globals['_MEMORYORDER']._serialized_end=2224
+  _globals['_PAYLOADKIND']._serialized_start=1944
+  _globals['_PAYLOADKIND']._serialized_end=2036
+  _globals['_MEMORYORDER']._serialized_start=2039
+  _globals['_MEMORYORDER']._serialized_end=2246
   _globals['_PULLPREFIXREQUEST']._serialized_start=46
-  _globals['_PULLPREFIXREQUEST']._serialized_end=257
-  _globals['_PULLPREFIXRESPONSE']._serialized_start=259
-  _globals['_PULLPREFIXRESPONSE']._serialized_end=318
-  _globals['_OFFEREMBEDDINGREQUEST']._serialized_start=321
-  _globals['_OFFEREMBEDDINGREQUEST']._serialized_end=610
-  _globals['_OFFEREMBEDDINGRESPONSE']._serialized_start=612
-  _globals['_OFFEREMBEDDINGRESPONSE']._serialized_end=654
-  _globals['_POOLLAYOUT']._serialized_start=657
-  _globals['_POOLLAYOUT']._serialized_end=917
-  _globals['_OPENREQUEST']._serialized_start=920
-  _globals['_OPENREQUEST']._serialized_end=1187
-  _globals['_OPENRESPONSE']._serialized_start=1190
-  _globals['_OPENRESPONSE']._serialized_end=1374
-  _globals['_WRITEREQUEST']._serialized_start=1376
-  _globals['_WRITEREQUEST']._serialized_end=1478
-  _globals['_WRITERESPONSE']._serialized_start=1480
-  _globals['_WRITERESPONSE']._serialized_end=1519
-  _globals['_COMMITREQUEST']._serialized_start=1521
-  _globals['_COMMITREQUEST']._serialized_end=1648
-  _globals['_COMMITRESPONSE']._serialized_start=1650
-  _globals['_COMMITRESPONSE']._serialized_end=1726
-  _globals['_ABORTREQUEST']._serialized_start=1729
-  _globals['_ABORTREQUEST']._serialized_end=1903
-  _globals['_ABORTRESPONSE']._serialized_start=1905
-  _globals['_ABORTRESPONSE']._serialized_end=1920
-  _globals['_TRANSFER']._serialized_start=2227
-  _globals['_TRANSFER']._serialized_end=2677
+  _globals['_PULLPREFIXREQUEST']._serialized_end=279
+  _globals['_PULLPREFIXRESPONSE']._serialized_start=281
+  _globals['_PULLPREFIXRESPONSE']._serialized_end=340
+  _globals['_OFFEREMBEDDINGREQUEST']._serialized_start=343
+  _globals['_OFFEREMBEDDINGREQUEST']._serialized_end=632
+  _globals['_OFFEREMBEDDINGRESPONSE']._serialized_start=634
+  _globals['_OFFEREMBEDDINGRESPONSE']._serialized_end=676
+  _globals['_POOLLAYOUT']._serialized_start=679
+  _globals['_POOLLAYOUT']._serialized_end=939
+  _globals['_OPENREQUEST']._serialized_start=942
+  _globals['_OPENREQUEST']._serialized_end=1209
+  _globals['_OPENRESPONSE']._serialized_start=1212
+  _globals['_OPENRESPONSE']._serialized_end=1396
+  _globals['_WRITEREQUEST']._serialized_start=1398
+  _globals['_WRITEREQUEST']._serialized_end=1500
+  _globals['_WRITERESPONSE']._serialized_start=1502
+  _globals['_WRITERESPONSE']._serialized_end=1541
+  _globals['_COMMITREQUEST']._serialized_start=1543
+  _globals['_COMMITREQUEST']._serialized_end=1670
+  _globals['_COMMITRESPONSE']._serialized_start=1672
+  _globals['_COMMITRESPONSE']._serialized_end=1748
+  _globals['_ABORTREQUEST']._serialized_start=1751
+  _globals['_ABORTREQUEST']._serialized_end=1925
+  _globals['_ABORTRESPONSE']._serialized_start=1927
+  _globals['_ABORTRESPONSE']._serialized_end=1942
+  _globals['_TRANSFER']._serialized_start=2249
+  _globals['_TRANSFER']._serialized_end=2699
 # @@protoc_insertion_point(module_scope)

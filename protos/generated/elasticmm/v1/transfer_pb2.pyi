@@ -75,11 +75,13 @@ class PullPrefixRequest(_message.Message):
     ENDPOINT_FIELD_NUMBER: _builtins.int
     HOST_ID_FIELD_NUMBER: _builtins.int
     EPOCH_FIELD_NUMBER: _builtins.int
+    HOLDER_EPOCH_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
+    """Made for this one pull; the KV is pushed under it."""
     attempt: _builtins.int
     keys: _builtins.bytes
-    """Of the wanted blocks in order, 32 bytes each, at the ends of the holder's
-    or the asker's blocks, whichever are longer.
+    """Of the wanted blocks in order, 32 bytes each, at the ends of the asker's
+    blocks. A holder of longer blocks knows those where its own end.
     """
     first_token: _builtins.int
     """Tokens before the first of these blocks, which the asker has."""
@@ -90,6 +92,8 @@ class PullPrefixRequest(_message.Message):
     endpoint: _builtins.str
     host_id: _builtins.str
     epoch: _builtins.int
+    holder_epoch: _builtins.int
+    """Epoch of the holder as the asker knows it; another one is refused."""
     def __init__(
         self,
         *,
@@ -103,10 +107,11 @@ class PullPrefixRequest(_message.Message):
         endpoint: _builtins.str = ...,
         host_id: _builtins.str = ...,
         epoch: _builtins.int = ...,
+        holder_epoch: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "block_tokens", b"block_tokens", "endpoint", b"endpoint", "epoch", b"epoch", "first_token", b"first_token", "host_id", b"host_id", "instance_id", b"instance_id", "keys", b"keys", "model_fingerprint", b"model_fingerprint", "request_id", b"request_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "block_tokens", b"block_tokens", "endpoint", b"endpoint", "epoch", b"epoch", "first_token", b"first_token", "holder_epoch", b"holder_epoch", "host_id", b"host_id", "instance_id", b"instance_id", "keys", b"keys", "model_fingerprint", b"model_fingerprint", "request_id", b"request_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -119,7 +124,7 @@ class PullPrefixResponse(_message.Message):
     NUM_TOKENS_FIELD_NUMBER: _builtins.int
     TRANSPORT_FIELD_NUMBER: _builtins.int
     num_tokens: _builtins.int
-    """Tokens whose KV was pushed; 0: nothing is here any more."""
+    """Tokens from first_token on whose KV was pushed; 0: nothing is here any more."""
     transport: _builtins.str
     def __init__(
         self,

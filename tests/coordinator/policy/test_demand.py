@@ -1,0 +1,57 @@
+"""What arrives, less what caches spare of it."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from coordinator.policy.cost_model import CostModel
+from coordinator.policy.demand import DemandMeter
+from coordinator.policy.view import Placement
+from core.stages import ModalityGroup
+from tests.coordinator.policy.cluster import PROFILE, pictures
+
+MEDIA = ModalityGroup.MULTIMODAL
+
+
+def met(held=frozenset(), saved_share=0.0, requests=400):
+    """The demand after so many requests, of each of which caches have the same."""
+    meter = DemandMeter(CostModel(PROFILE))
+    for number in range(requests):
+        work = pictures(f"r{number}", number * 0.01, sizes=(1000, 1000))
+        meter.note_arrival(work, work.arrival_s)
+        tokens, saved_s = (800, saved_share * work.prefill_s) if saved_share else (0, 0.0)
+        placement = Placement(
+            work.request_id, ("e", "e"), "p", "p", 0.0, held=held, prefix_tokens=tokens, saved_s=saved_s
+        )
+        meter.note_dispatch(work, placement)
+    return meter.demand(requests * 0.01)[MEDIA]
+
+
+def test_items_that_caches_have_are_no_demand_for_encoding():
+    cold, half, none = met(), met(frozenset({0})), met(frozenset({0, 1}))
+    assert half.encode.rate == pytest.approx(cold.encode.rate / 2, rel=0.05)
+    assert half.encode.mean_s == pytest.approx(cold.encode.mean_s)
+    assert none.encode.rate == pytest.approx(0.0, abs=0.01 * cold.encode.rate)
+    assert half.prefill == pytest.approx(cold.prefill, rel=0.05)
+
+
+def test_cached_prefixes_shorten_prompts():
+    cold, warm = met(), met(saved_share=0.75)
+    assert warm.prefill.mean_s == pytest.approx(cold.prefill.mean_s / 4, rel=0.05)
+    assert warm.rate == pytest.approx(cold.rate, rel=0.05)
+    assert warm.encode.mean_s == cold.encode.mean_s
+
+
+@given(st.lists(st.tuples(st.booleans(), st.floats(0, 1)), max_size=60))
+def test_demand_is_never_negative(dispatches):
+    meter = DemandMeter(CostModel(PROFILE))
+    for number, (is_held, share) in enumerate(dispatches):
+        work = pictures(f"r{number}", number * 0.1)
+        meter.note_arrival(work, work.arrival_s)
+        held = frozenset({0} if is_held else ())
+        placement = Placement(
+            work.request_id, ("e",), "p", "p", 0.0, held=held, prefix_tokens=1, saved_s=share * work.prefill_s
+        )
+        meter.note_dispatch(work, placement)
+    for each in meter.demand(len(dispatches) * 0.1).values():
+        assert min(each.rate, each.items, each.encode_s, each.prefill_s, each.prefill.mean_s) >= 0
