@@ -32,6 +32,7 @@ from kv_transfer.pool import Pool
 from kv_transfer.receiver import TransferReceiver
 from kv_transfer.sender import PeerAddress, Sender
 from kv_transfer.stats import PairCounters
+from stage_servers.cache.control import CacheControl
 from stage_servers.cache.counters import kv_counters
 from stage_servers.cache.held import HeldEmbedding
 from stage_servers.cache.kv_store import KvPrefixStore
@@ -47,16 +48,16 @@ from stage_servers.held import HeldCalls
 from stage_servers.media_pull import MediaPuller
 from stage_servers.migration import MigrationStage
 from stage_servers.prefill_stage import PrefillStage
-from stage_servers.reports import Key, Reports, Started
+from stage_servers.reports import Key, Reports
+from stage_servers.step_reports import StepReports
 from stage_servers.tasks import TaskTable
-from stage_servers.wire import sequence_tokens, step_measure
 
 if TYPE_CHECKING:
     import torch
 
     from stage_servers.cache.embeddings import EmbeddingCache
     from stage_servers.engine.engine import Engine
-    from stage_servers.engine.records import SequenceFailure, StepOutput, TokenOutput, WrittenChunk
+    from stage_servers.engine.records import StepOutput, WrittenChunk
     from stage_servers.engine.served import ServedModel
 
 
@@ -96,7 +97,6 @@ class Instance:
         self._held = HeldCalls()
         self._pull_timeout_s = pull_timeout_s
         self._prefixes: PrefixService | None = None
-        self._decode_start_ns: dict[Key, int] = {}
         self._tasks = TaskTable()
         self._cancelling: set[asyncio.Task[None]] = set()
 
@@ -123,6 +123,7 @@ class Instance:
             slice_s=slice_s,
             encode_order=encode_order,
         )
+        self.cache_control = CacheControl(self._thread, engine, self._shelf.cache)
         self._pipeline = EncodePipeline(
             self._model,
             self._thread,
@@ -145,6 +146,13 @@ class Instance:
             self.caches.add_counters(partial(kv_counters, engine.cache))
         self._prefill = PrefillStage(
             engine, self._thread, self._kv, self._sender, self.reports, on_added=self._held.release
+        )
+        self._steps = StepReports(
+            self.reports,
+            self._prefill,
+            load=self.load,
+            is_prefilling=self._to_prefill.__contains__,
+            on_end=self._forget,
         )
         self._migration = MigrationStage(
             engine, self._thread, self._kv, self._sender, self.reports, on_moved=self._moved_away
@@ -204,17 +212,6 @@ class Instance:
     def migrate(self, key: Key, new_attempt: int, target: PeerAddress) -> None:
         self._tasks.spawn(key, self._migration.run(key, new_attempt, target))
 
-    def flush_cache(self, tenant: str | None, pool: PayloadKind | None) -> None:
-        """Forgets what is cached for the tenant, or for all, in one pool or in all."""
-        if pool is not PayloadKind.EMBEDDING:
-            self._thread.post(lambda: self._engine.flush_cache(tenant))
-        if pool is not PayloadKind.KV:
-            self.embedding_cache.flush(tenant)
-
-    def expire_caches(self) -> None:
-        """Now and then: what went unused for too long goes also where nobody asks for it."""
-        self._thread.post(self._engine.expire_cache)
-
     def cancel_soon(self, key: Key) -> None:
         """As cancel, without waiting for the step at hand."""
         task = asyncio.create_task(self.cancel(key))
@@ -250,7 +247,7 @@ class Instance:
         spec = self._decoding.get(key)
         if spec is None:
             raise UnknownRequest(f"request {key[0]} has ended here")
-        self._decode_start_ns[key] = time.time_ns()
+        self._steps.decode_began(key)
         going_on = replace(spec, outputs=outputs)
         self._admit(
             key, Stage.DECODE, lambda: self._engine.add_decode(going_on, block_ids, num_tokens), block_ids
@@ -285,52 +282,7 @@ class Instance:
 
     def _on_step(self, output: StepOutput) -> None:
         """In the engine thread."""
-        self._loop.call_soon_threadsafe(self._step_done, output, time.time_ns())
-
-    def _step_done(self, output: StepOutput, end_ns: int) -> None:
-        start_ns = end_ns - int(output.duration_s * 1e9)
-        for chunk in output.prefilled:
-            if chunk.key in self._to_prefill:  # else it was given up while this step ran
-                self._prefill.started.setdefault(chunk.key, Started(start_ns, chunk.first_token))
-        for failure in output.failed:
-            self._sequence_failed(failure)
-        for token in output.tokens:
-            self._note(token, end_ns)
-        if output.tokens:
-            report = stage_control_pb2.StepReport(
-                sequences=[sequence_tokens(token) for token in output.tokens],
-                load=self.load(),
-                measure=step_measure(output.shape, output.duration_s),
-            )
-            self.reports.send(stage_control_pb2.StageMessage(step=report))
-        for token in output.tokens:
-            if token.finish is not None:
-                self._forget(token.key)
-
-    def _note(self, token: TokenOutput, now_ns: int) -> None:
-        """Reports the stages that this token ends."""
-        key = token.key
-        if key in self._prefill:
-            self._prefill.first_token(token)
-            return
-        started = self._prefill.started.pop(key, None)
-        if started is not None and key in self._to_prefill:
-            self.reports.prefilled(key, started, now_ns, "local")
-            self._decode_start_ns[key] = now_ns
-        if token.finish is not None:
-            self._report_decoded(key, now_ns)
-
-    def _report_decoded(self, key: Key, now_ns: int) -> None:
-        start_ns = self._decode_start_ns.get(key, now_ns)
-        self.reports.stage_done(key, Stage.DECODE, start_ns=start_ns, end_ns=now_ns)
-
-    def _sequence_failed(self, failure: SequenceFailure) -> None:
-        """The engine gave a sequence up; where it may go on elsewhere the coordinator dispatches it again."""
-        if self._prefill.failed(failure.key, failure.reason):
-            return
-        code = grpc.StatusCode.ABORTED if failure.is_retryable else grpc.StatusCode.INTERNAL
-        self.reports.failed(failure.key, Stage.DECODE, code, failure.reason)
-        self._forget(failure.key)
+        self._loop.call_soon_threadsafe(self._steps.step_done, output, time.time_ns())
 
     def _crash(self, error: Exception) -> None:
         if not self.crashed.done():
@@ -362,7 +314,7 @@ class Instance:
         self._forget(key)
 
     def _moved_away(self, key: Key) -> None:
-        self._report_decoded(key, time.time_ns())
+        self._steps.decoded(key, time.time_ns())
         self._forget(key)
 
     # Book-keeping
@@ -392,8 +344,7 @@ class Instance:
         """The sequence has ended here; its embeddings go once the engine has let go of them."""
         self._decoding.pop(key, None)
         self._held.drop(key)
-        self._decode_start_ns.pop(key, None)
-        self._prefill.started.pop(key, None)
+        self._steps.forget(key)
         self._to_prefill.end(key)
         self._to_decode.end(key)
         self._thread.post(lambda: self._loop.call_soon_threadsafe(self._shelf.release, key))
@@ -428,7 +379,7 @@ class Instance:
             "to decode": len(self._to_decode),
             "decoding": self._decoding,
             "held": list(self._held),
-            "times": [*self._decode_start_ns, *self._prefill.started],
+            "times": self._steps.times,
             "leases": list(map(str, self._receiver.leases)),
             "kv": self._kv.num_blocks - self._engine.num_free_blocks,
         }

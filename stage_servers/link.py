@@ -116,7 +116,7 @@ class CoordinatorLink:
                 yield await asyncio.wait_for(self._instance.reports.next(), due_s - clock())
             if clock() >= due_s:  # also while reports never pause: they say nothing of transfers
                 yield self._heartbeat()
-                self._instance.expire_caches()
+                self._instance.cache_control.expire()
                 due_s = clock() + self._interval_s
 
     def _present(self) -> stage_control_pb2.Register:
@@ -164,7 +164,9 @@ class CoordinatorLink:
             self._set_roles(message.set_roles)
         elif command == "flush_cache":
             flush = message.flush_cache
-            self._instance.flush_cache(flush.tenant or None, cached_pool_from(flush.pool))
+            self._instance.cache_control.flush(flush.tenant or None, cached_pool_from(flush.pool))
+        elif command == "set_cache_shares":
+            self._instance.cache_control.set_shares(dict(message.set_cache_shares.shares))
         elif command == "stop":
             self._stopped = True
 

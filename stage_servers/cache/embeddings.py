@@ -11,7 +11,7 @@ What nobody uses is room: it goes when the pool is short.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Protocol
 
 from core.cache.book import CacheBook
@@ -54,6 +54,7 @@ class EmbeddingCache:
         *,
         clock: Clock | None = None,
     ) -> None:
+        """Without `settings` nothing has a key, so nothing is kept."""
         self._is_on = settings is not None
         settings = settings or CacheSettings()
         self._pool = pool
@@ -160,6 +161,10 @@ class EmbeddingCache:
         flushed = self._book.flush(self._clock.now_s(), tenant)
         self._carry_out()
         return flushed
+
+    def set_shares(self, parts: Mapping[str, float]) -> None:
+        """Tenants' own parts of each tier, 0 to 1, from now on. Raises ValueError if they are more than 1."""
+        self._book.set_shares(parts)
 
     def tidy(self) -> None:
         """Drops what went unused for too long; to be called now and then."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import torch
 
@@ -143,6 +143,11 @@ class Engine:
         if self.cache is not None:
             self.cache.make_room_elsewhere(num_blocks)
             self._look(self._sequences.values())
+
+    def set_cache_shares(self, parts: Mapping[str, float]) -> None:
+        """Tenants' own parts of each tier, 0 to 1, from now on."""
+        if self.cache is not None:
+            self.cache.book.set_shares(parts)
 
     def expire_cache(self) -> None:
         """What went unused for too long goes."""

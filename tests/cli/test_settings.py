@@ -27,6 +27,8 @@ SHARED = {
     "encode_order": "arrival",
     "encoding": "blocking",
 }
+CACHE_WORDS = ("--no-prefix-cache", "--cache-share", "a=0.5", "--cache-share", "b=0.25")
+CACHE = {"prefix_cache": False, "cache_shares": (("a", 0.5), ("b", 0.25))}
 WORDS = [word for key, value in SHARED.items() for word in (f"--{key.replace('_', '-')}", value)]
 CORE = available_cores()[0]
 
@@ -49,7 +51,7 @@ def planned(monkeypatch: pytest.MonkeyPatch) -> list[LaunchPlan]:
 def test_all_of_stage(run_cli: RunCli, model: Path, served: list[StageConfig]) -> None:
     own = ("--id", "d-9", "--cluster", "c", "--roles", "d", "--device", "cuda:1", "--cores", CORE)
     words = ("--coordinator", "there:1", "--model", model, "--checksums", "--log-level", "debug", *own)
-    assert run_cli("stage", *words, *WORDS).exit_code == 0
+    assert run_cli("stage", *words, *WORDS, *CACHE_WORDS).exit_code == 0
     assert served == [
         StageConfig(
             model=model,
@@ -63,6 +65,7 @@ def test_all_of_stage(run_cli: RunCli, model: Path, served: list[StageConfig]) -
             checksums=True,
             log_level="DEBUG",
             **SHARED,  # type: ignore[arg-type]
+            **CACHE,  # type: ignore[arg-type]
         )
     ]
 
@@ -82,7 +85,7 @@ def test_stage_without_a_token_is_wrong_usage(run_cli: RunCli, model: Path) -> N
 def test_all_of_up(run_cli: RunCli, model: Path, planned: list[LaunchPlan]) -> None:
     own = ("--name", "n", "--model-name", "m", "--topology", "coupled", "--instances", 2, "--device", "cpu")
     words = (*own, "--cores", CORE, "--checksums", "--allow-private-urls", "--log-level", "debug")
-    assert run_cli("up", "--model", model, *words, *WORDS).exit_code == 0
+    assert run_cli("up", "--model", model, *words, *WORDS, *CACHE_WORDS).exit_code == 0
     (plan,) = planned
     assert plan.cluster.startswith("n_")
     assert plan == LaunchPlan(
@@ -97,7 +100,14 @@ def test_all_of_up(run_cli: RunCli, model: Path, planned: list[LaunchPlan]) -> N
         allow_private_urls=True,
         log_level="DEBUG",
         **SHARED,  # type: ignore[arg-type]
+        **CACHE,  # type: ignore[arg-type]
     )
+
+
+def test_a_share_that_is_none_is_wrong_usage(run_cli: RunCli, model: Path) -> None:
+    result = run_cli("up", "--model", model, "--device", "cpu", "--cache-share", "a=2")
+    assert result.exit_code == 2
+    assert "cache_shares" in result.stderr
 
 
 def test_none_of_up(run_cli: RunCli, model: Path, planned: list[LaunchPlan]) -> None:

@@ -46,6 +46,17 @@ async def test_open_waits_until_blocks_are_free(
     peer.assert_nothing_is_held()
 
 
+async def test_who_holds_what_it_could_do_without_is_asked_for_it() -> None:
+    blocks = BlockAllocator(4)
+    held, asked = blocks.allocate(4), list[int]()
+    blocks.call_when_short(asked.append)
+    taking = asyncio.create_task(Room(blocks).take(3))
+    await until(lambda: asked)
+    assert asked == [3]
+    await asyncio.to_thread(blocks.release, held)
+    assert len(await taking) == 3
+
+
 async def test_the_deadline_passes(receive: Receive, sender_with: MakeSender, source: Pool) -> None:
     peer = await receive()
     held = peer.kv.blocks.allocate(16)

@@ -47,6 +47,7 @@ class Part:
     needs: list[pb.NeedReport] = field(default_factory=list)
     stages: list[pb.StageReport] = field(default_factory=list)
     failures: list[pb.FailureReport] = field(default_factory=list)
+    needs: list[pb.NeedReport] = field(default_factory=list)
     kept: set[bytes] = field(default_factory=set)  # cache keys, as reported
     reported: list[str] = field(default_factory=list)  # kinds in order, "tokens" once in a row
 
@@ -70,6 +71,18 @@ class Part:
             for run in message.step.sequences:
                 tokens = self.tokens.setdefault((run.request_id, run.attempt), [])
                 tokens += enumerate(run.token_ids, run.first_index)
+
+    def _note(self, kind: str, message: pb.StageMessage) -> None:
+        if kind == "migration":
+            self.migrations.append(message.migration)
+        elif kind == "stage":
+            self.stages.append(message.stage)
+        elif kind == "failure":
+            self.failures.append(message.failure)
+        elif kind == "need":
+            self.needs.append(message.need)
+        elif kind == "cache":
+            self.kept = (self.kept | _keys(message.cache.stored)) - _keys(message.cache.evicted)
 
     def num_tokens(self, spec: SequenceSpec) -> int:
         return len(self.tokens.get(spec.key, ()))
@@ -97,8 +110,8 @@ class Part:
         return self.kv.blocks.num_free + num_kept == self.kv.num_blocks
 
 
-def _keys(packed: bytes) -> list[bytes]:
-    return [packed[at : at + DIGEST_BYTES] for at in range(0, len(packed), DIGEST_BYTES)]
+def _keys(joined: bytes) -> set[bytes]:
+    return {joined[at : at + DIGEST_BYTES] for at in range(0, len(joined), DIGEST_BYTES)}
 
 
 async def until(condition: Callable[[], object]) -> None:

@@ -26,8 +26,9 @@ def test_round_trip() -> None:
         cores=(0, 1),
         kv_blocks=7,
         checksums=True,
+        cache_shares=(("a", 0.5), ("b", 0.25)),
     )
-    assert StageConfig.from_json(config.to_json()) == config
+    assert StageConfig.from_json(json.loads(json.dumps(config.to_json()))) == config
 
 
 def test_defaults_are_the_coupled_server() -> None:
@@ -44,6 +45,10 @@ def test_defaults_are_the_coupled_server() -> None:
         ({"chunk_tokens": 0}, "chunk_tokens"),
         ({"prompt_order": "last"}, "prompt_order"),
         ({"kv_blocks": 0}, "kv_blocks"),
+        ({"cache_policy": "mru"}, "cache_policy"),
+        ({"cache_host_mib": -1}, "cache_host_mib"),
+        ({"cache_ttl_s": 0}, "cache_ttl_s"),
+        ({"cache_shares": [["a", 2]]}, "cache_shares"),
         ({"pull_timeout_s": -1}, "pull_timeout_s"),
         ({"cores": []}, "cores"),
         ({"port": 70000}, "port"),

@@ -20,5 +20,5 @@ async def test_an_instance_tells_what_it_holds(two: Two) -> None:
 
 async def test_a_prefill_that_was_given_up_while_its_step_ran_leaves_nothing(two: Two) -> None:
     step = StepOutput(prefilled=(PrefillChunk(("given up", 1), 0, 8),))
-    two.target.instance._step_done(step, 0)
+    two.target.instance._steps.step_done(step, 0)
     await two.target.instance.check_idle()

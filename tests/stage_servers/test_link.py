@@ -24,6 +24,23 @@ from stage_servers.wire import stage_number
 
 
 @dataclass
+class ToldCaches:
+    """What caches are told."""
+
+    flushed: list[tuple[str | None, PayloadKind | None]] = field(default_factory=list)
+    shares: dict[str, float] = field(default_factory=dict)
+
+    def flush(self, tenant: str | None, pool: PayloadKind | None) -> None:
+        self.flushed.append((tenant, pool))
+
+    def expire(self) -> None:
+        """Nothing is kept."""
+
+    def set_shares(self, parts: dict[str, float]) -> None:
+        self.shares = parts
+
+
+@dataclass
 class ToldInstance:
     """Only what heartbeats and reports are made of."""
 
@@ -36,13 +53,7 @@ class ToldInstance:
 
     def __post_init__(self) -> None:
         self.caches = CacheReports(self.reports)
-        self.flushed: list[tuple[str | None, PayloadKind | None]] = []
-
-    def flush_cache(self, tenant: str | None, pool: PayloadKind | None) -> None:
-        self.flushed.append((tenant, pool))
-
-    def expire_caches(self) -> None:
-        """It keeps nothing."""
+        self.cache_control = ToldCaches()
 
     async def drop_all(self) -> None:
         """It holds nothing."""
@@ -191,7 +202,14 @@ async def test_caches_are_flushed_as_told(
 ) -> None:
     instance = ToldInstance()
     link_of(instance)._obey(pb.CoordinatorMessage(flush_cache=command))
-    assert instance.flushed == [flushed]
+    assert instance.cache_control.flushed == [flushed]
+
+
+async def test_caches_are_told_of_tenants_shares() -> None:
+    instance = ToldInstance()
+    command = pb.SetCacheSharesCommand(shares={"t": 0.25})
+    link_of(instance)._obey(pb.CoordinatorMessage(set_cache_shares=command))
+    assert instance.cache_control.shares == {"t": 0.25}
 
 
 async def test_heartbeats_carry_what_caches_counted_and_a_new_coordinator_hears_what_is_kept() -> None:

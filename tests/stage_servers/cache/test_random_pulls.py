@@ -44,7 +44,7 @@ class Crowd:
         a, b = self.peers.a, self.peers.b
         for number, (where, holder) in enumerate(((a, b), (b, a), (a, b))):
             spec = ask(self.model, f"first{number}", self.peers.question)
-            where.instance.flush_cache(None, None)
+            where.instance.cache_control.flush(None, None)
             where.instance.prefill(spec, where.address, len(spec.prompt), holder.address)
             provide(where, spec, self.peers.question)
             self.asked.append((where, spec))
@@ -60,7 +60,7 @@ class Crowd:
             await where.instance.cancel(spec.key)
         elif chance < 0.4:
             where, _ = self.random.choice(self.asked)
-            where.instance.flush_cache(None, None)
+            where.instance.cache_control.flush(None, None)
         else:
             await asyncio.sleep(self.random.choice([0, 0, 0.001, 0.02]))
 
@@ -91,7 +91,7 @@ async def test_whatever_happens_meanwhile(model: Model, transport: str) -> None:
             pushes = each.instance._prefixes._pushes  # type: ignore[union-attr]
             await until(lambda pushes=pushes: not pushes._pushing and not pushes._pinned)  # type: ignore[misc]
             await until(lambda each=each: not list(each.receiver.leases))  # type: ignore[misc]
-            each.instance.flush_cache(None, None)
+            each.instance.cache_control.flush(None, None)
             await each.instance._thread.call(lambda: None)
             assert each.kv.blocks.num_free == each.kv.num_blocks
         await crowd.peers.check_idle()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,8 +11,10 @@ import torch
 
 from core.profile import Profile
 from core.sampling import SamplingParams
-from core.sequence import SequenceSpec
+from core.sequence import CacheUse, SequenceSpec
 from kv_transfer.blocks import BlockAllocator
+from stage_servers.cache.kv_cache import KvCache
+from stage_servers.cache.settings import CacheSettings
 from stage_servers.emulation.device import EmulatedDevice
 from stage_servers.emulation.model import EmulatedModel
 from stage_servers.emulation.runner import WrongKv
@@ -33,16 +36,23 @@ class Listener:
 class Rig:
     """One engine and its pool."""
 
-    def __init__(self, model: EmulatedModel) -> None:
-        self.pool = torch.zeros(model.kv_planes, 64, 16, model.kv_token_elements)
-        self.blocks = BlockAllocator(64)
+    def __init__(
+        self, model: EmulatedModel, *, num_blocks: int = 64, cache: CacheSettings | None = None
+    ) -> None:
+        self.pool = torch.zeros(model.kv_planes, num_blocks, 16, model.kv_token_elements)
+        self.blocks = BlockAllocator(num_blocks)
         self.listener = Listener()
-        self.engine = Engine(model, self.pool, self.blocks, EngineConfig(64, 8, 16), self.listener)
+        self.cache = KvCache(self.pool, self.blocks, model.fingerprint, cache) if cache else None
+        config = EngineConfig(64, 8, 16)
+        self.engine = Engine(model, self.pool, self.blocks, config, self.listener, cache=self.cache)
+        self.num_prefilled = 0
 
     def run(self) -> list[int]:
         tokens: list[int] = []
         while self.engine.has_work:
-            tokens += [token.token_id for token in self.engine.step().tokens]
+            out = self.engine.step()
+            tokens += [token.token_id for token in out.tokens]
+            self.num_prefilled += out.num_prefill_tokens
         return tokens
 
 
@@ -112,3 +122,27 @@ def test_kv_that_never_came_does_not_pass(model: EmulatedModel) -> None:
     rig.engine.add_decode(make_spec(outputs=(5,)), rig.blocks.allocate(7), len(PROMPT))
     with pytest.raises(WrongKv, match="KV of tokens 0 to 100"):
         rig.run()
+
+
+def test_a_prompt_that_comes_again_takes_no_time_for_what_is_cached(model: EmulatedModel) -> None:
+    rig, use = Rig(model, cache=CacheSettings()), CacheUse(bytes(32), "t")
+    answers = []
+    for name in "ab":
+        rig.engine.add_prefill(replace(make_spec(name), cache=use), hand_over=False)
+        answers.append(rig.run())
+    assert answers[0] == answers[1]
+    assert rig.num_prefilled == len(PROMPT) + 100 % 16  # the second time only what comes after whole blocks
+    rig.engine.check_integrity()
+
+
+def test_kv_that_comes_back_from_the_host_is_what_was_written(model: EmulatedModel) -> None:
+    cache = CacheSettings(host_bytes=1 << 20)
+    rig, use = Rig(model, num_blocks=10, cache=cache), CacheUse(bytes(32), "t")
+    for number in (1, 2, 1, 2):
+        spec = replace(make_spec(f"r{rig.num_prefilled}"), prompt=(number,) * 100, cache=use)
+        rig.engine.add_prefill(spec, hand_over=False)
+        assert len(rig.run()) == 20
+        rig.engine.check_integrity()
+    assert rig.cache is not None
+    assert rig.cache.book.stats.promoted
+    assert rig.num_prefilled < 220
