@@ -18,6 +18,7 @@ from cli.state import StateDir
 
 _NUMBERS = frozenset({"num_instances", "threads", "kv_blocks", "embedding_blocks", "chunk_tokens"})
 _WORDS = frozenset({"dtype", "attention", "transport", "policy", "prompt_order", "encode_order", "encoding"})
+_SWITCHES = frozenset({"prefix_cache"})  # "on" or "off"
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,9 +46,10 @@ def _parse_setting(word: str, text: str) -> tuple[str, Any]:
         return name, int(value)
     if name in _WORDS and value:
         return name, value
-    raise ValueError(
-        f"setup: {word!r} in {text!r} is none of {', '.join(sorted(_NUMBERS | _WORDS))} with a value"
-    )
+    if name in _SWITCHES and value in ("on", "off"):
+        return name, value == "on"
+    known = ", ".join(sorted(_NUMBERS | _WORDS | _SWITCHES))
+    raise ValueError(f"setup: {word!r} in {text!r} is none of {known} with a value")
 
 
 @contextmanager
