@@ -7,10 +7,10 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
 
 import pytest
-from stage_servers.cache.prefix_source import PrefixSource
 
 from core.sequence import SequenceSpec
 from core.stages import Stage
+from elasticmm.v1 import stage_control_pb2 as pb
 from stage_servers.cache.settings import CacheSettings
 from stage_servers.wire import stage_number
 from tests.exactness import Question, Tally
@@ -32,21 +32,17 @@ class Two:
         """Prefilled by the source, decoded by the target; the answer is compared."""
         spec = self.spec(question, name)
         self.target.instance.decode(spec)
-        self.source.instance.prefill(spec, self.target.address, self.hint(prefix_tokens))
+        self.source.instance.prefill(spec, self.target.address, prefix_tokens)
         await self.provide(spec, question, prefix_tokens)
         await self.answered(spec, question)
         return spec
 
     async def ask_here(self, question: Question, name: str, prefix_tokens: int = 0) -> SequenceSpec:
         spec = self.spec(question, name)
-        self.source.instance.prefill(spec, self.source.address, self.hint(prefix_tokens))
+        self.source.instance.prefill(spec, self.source.address, prefix_tokens)
         await self.provide(spec, question, prefix_tokens)
         await self.answered(spec, question)
         return spec
-
-    def hint(self, prefix_tokens: int) -> PrefixSource | None:
-        """That the source itself has so many tokens."""
-        return PrefixSource(self.source.address, prefix_tokens) if prefix_tokens else None
 
     def spec(self, question: Question, name: str) -> SequenceSpec:
         return ask(self.pair, question, name, max_tokens=NUM_TOKENS)
@@ -78,6 +74,13 @@ class Two:
             if (stage.request_id, stage.stage) == (spec.request_id, stage_number(Stage.PREFILL))
         ]
         return report.cached_tokens
+
+    def kv_counters(self) -> pb.CacheCounters:
+        """Of the source."""
+        (counters,) = [
+            each for each in self.source.instance.caches.counters() if each.pool == pb.CACHE_POOL_KV
+        ]
+        return counters
 
     async def check_idle(self) -> None:
         for part in (self.source, self.target):
@@ -162,7 +165,7 @@ async def test_what_is_cached_makes_room_for_what_peers_send(first: Pair) -> Non
 async def test_items_that_were_promised_and_are_not_here_are_asked_for(two: Two) -> None:
     question = pictured(two.pair)
     spec = two.spec(question, "a")
-    two.source.instance.prefill(spec, two.source.address, two.hint(64))
+    two.source.instance.prefill(spec, two.source.address, 64)
     await until(lambda: two.source.needs)
     (need,) = two.source.needs
     assert (need.request_id, need.attempt, list(need.item_indices)) == ("a", spec.attempt, [0])
@@ -173,11 +176,11 @@ async def test_items_that_were_promised_and_are_not_here_are_asked_for(two: Two)
 async def test_a_coordinator_is_told_of_what_is_kept_and_of_what_goes(two: Two) -> None:
     await two.ask_here(two.pair.question(3, num_text=60), "a")
     await until(lambda: len(two.source.kept) == (60 + NUM_TOKENS - 1) // 16)
-    counters, _ = two.source.instance.caches.counters()
+    counters = two.kv_counters()
     assert (counters.lookups, counters.stored, counters.entries) == (1, 6, 6)  # with the begun block
     two.source.instance.cache_control.flush("theirs", None)
     await two.ask_here(two.pair.question(3, num_text=60), "b")
-    assert two.source.instance.caches.counters()[0].hits > 0
+    assert two.kv_counters().hits > 0
     two.source.instance.cache_control.flush("ours", None)
     await until(lambda: not two.source.kept)
-    assert two.source.instance.caches.counters()[0].evictions["flush"] >= 6
+    assert two.kv_counters().evictions["flush"] >= 6
