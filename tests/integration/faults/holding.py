@@ -59,7 +59,7 @@ def _sending(kind: PayloadKind) -> Look:
     return look
 
 
-def _told_to_prefill(_stage: Any, spec: Any, decode: Any) -> Reached | None:
+def _told_to_prefill(_stage: Any, spec: Any, decode: Any, *_: Any) -> Reached | None:
     _decoders[spec.key] = decode.instance_id
     return Reached(peer=decode.instance_id, request_id=spec.request_id)
 
@@ -112,7 +112,7 @@ def _copying(copy: Any, _room_tokens: int) -> Reached | None:
 POINTS: dict[str, tuple[type, str, Look]] = {
     "told to encode": (EncodeStage, "run", _told_to_encode),
     "pulling": (MediaPuller, "pull", _anywhere),
-    "encoding": (Model, "encode", _anywhere),
+    "encoding": (Model, "encode_in_parts", _anywhere),
     "sending an embedding": (Outgoing, "commit", _sending(PayloadKind.EMBEDDING)),
     "told to prefill": (PrefillStage, "run", _told_to_prefill),
     "first chunk": (PrefillStage, "on_layer_written", _in_chunk(is_first=True)),

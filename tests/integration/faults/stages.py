@@ -28,8 +28,8 @@ _run = server.run
 class Shown(Instance):
     """Tells on SIGUSR1 whether it holds anything."""
 
-    def start(self, *parts: Any) -> None:
-        super().start(*parts)
+    def start(self, *parts: Any, **options: Any) -> None:
+        super().start(*parts, **options)
         self._telling: set[asyncio.Task[None]] = set()
         self._loop.add_signal_handler(signal.SIGUSR1, self._tell_soon)
 

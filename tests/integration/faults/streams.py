@@ -36,7 +36,10 @@ class Reference:
 
 
 class Streams:
-    """All questions asked at once; each is read by a thread of its own."""
+    """All questions asked at once; each is read by a thread of its own.
+
+    Each is alone with what it leaves in caches, so that it comes to every point each time it is asked.
+    """
 
     def __init__(self, cluster: Failing, asked: Sequence[Asked], max_tokens: int = 160) -> None:
         self._cluster = cluster
@@ -58,7 +61,8 @@ class Streams:
         return [name for name in self.names if self._cluster.num_dispatches(name) > 1]
 
     def _read(self, name: str, asked: Asked) -> GenerateResult:
-        options: dict[str, Any] = {"max_tokens": self._max_tokens, "ignore_eos": True, "request_id": name}
+        options: dict[str, Any] = {"max_tokens": self._max_tokens, "ignore_eos": True}
+        options |= {"request_id": name, "cache_salt": name}
         stream = self._cluster.client.generate(asked.messages, **options)
         for event in stream:
             if isinstance(event, Tokens):
