@@ -15,16 +15,15 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from core.stages import Stage
 from kv_transfer.layout import PayloadKind
 from kv_transfer.outgoing import Outgoing
 from kv_transfer.receiver import TransferReceiver
 from stage_servers.encode_stage import EncodeStage
 from stage_servers.engine.model import Model
-from stage_servers.instance import Instance
 from stage_servers.kv_copy import KvCopy
 from stage_servers.media_pull import MediaPuller
 from stage_servers.prefill_stage import PrefillStage
+from stage_servers.step_reports import StepReports
 
 DECODE_INDEX = 20  # a token well within the answer
 
@@ -89,15 +88,15 @@ def _arriving(role: str) -> Look:
     return look
 
 
-def _decoded(instance: Any, output: Any, _end_ns: int) -> Reached | None:
-    for token in output.tokens if Stage.DECODE in instance.roles else ():
+def _decoded(_steps: Any, output: Any, _end_ns: int) -> Reached | None:
+    for token in output.tokens:
         if token.index >= DECODE_INDEX and token.finish is None:
             return Reached(request_id=token.key[0])
     return None
 
 
-def _ended(instance: Any, output: Any, _end_ns: int) -> Reached | None:
-    for token in output.tokens if Stage.DECODE in instance.roles else ():
+def _ended(_steps: Any, output: Any, _end_ns: int) -> Reached | None:
+    for token in output.tokens:
         if token.finish is not None:
             return Reached(request_id=token.key[0])
     return None
@@ -120,8 +119,8 @@ POINTS: dict[str, tuple[type, str, Look]] = {
     "committing KV": (Outgoing, "commit", _sending(PayloadKind.KV)),  # of a prefill, or of a move
     "KV arrives": (TransferReceiver, "commit", _arriving("p")),
     "moved KV arrives": (TransferReceiver, "commit", _arriving("d")),
-    "decoding": (Instance, "_step_done", _decoded),
-    "ending": (Instance, "_step_done", _ended),
+    "decoding": (StepReports, "step_done", _decoded),
+    "ending": (StepReports, "step_done", _ended),
     "copying to move": (KvCopy, "look", _copying),
 }
 
