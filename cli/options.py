@@ -131,12 +131,6 @@ CacheTtlOption = Annotated[
     float | None,
     typer.Option("--cache-ttl-s", help="Seconds that an entry may go unused. Default: while there is room."),
 ]
-CacheShareOption = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--cache-share", metavar="TENANT=FRACTION", help="Of each cache, a tenant's own; may be repeated."
-    ),
-]
 TlsCertOption = Annotated[
     Path | None,
     typer.Option(

@@ -17,7 +17,6 @@ from cli.options import (
     CacheAwareOption,
     CacheHostOption,
     CachePolicyOption,
-    CacheShareOption,
     CacheTtlOption,
     ChecksumsOption,
     ChunkTokensOption,
@@ -88,7 +87,6 @@ def run(
     cache_policy: CachePolicyOption = "seconds-saved",
     cache_host_mib: CacheHostOption = None,
     cache_ttl_s: CacheTtlOption = None,
-    cache_share: CacheShareOption = None,
     time_scale: TimeScaleOption = None,
     policy: PolicyOption = None,
     profile: ProfileOption = None,
@@ -118,7 +116,6 @@ def make_plan(
     instances: int | None,
     device: str,
     cores: str | None,
-    cache_share: list[str] | None,
     log_level: str,
     **settings: Any,
 ) -> LaunchPlan:
@@ -126,7 +123,6 @@ def make_plan(
     from cli.devices import choose_cores, choose_devices
     from cli.launch.plan import LaunchPlan, new_cluster_id
     from cli.model_folder import model_folder, served_name
-    from stage_servers.cache.settings import parse_shares
 
     try:
         return LaunchPlan(
@@ -136,7 +132,6 @@ def make_plan(
             num_instances=instances,
             devices=choose_devices(device, instances),
             cores=choose_cores(cores),
-            cache_shares=parse_shares(cache_share or ()),
             log_level=log_level.upper(),
             **settings,
         )

@@ -15,7 +15,7 @@ from cli.slo import parse_slo
 from core.profile_file import load_profile
 from core.stages import Roles, roles_name
 from core.topology import Topology, parse_topology
-from stage_servers.cache.settings import DEFAULT_POLICY, TenantShares
+from stage_servers.cache.settings import DEFAULT_POLICY
 from stage_servers.config import TLS_FILES, StageConfig, emulated_profile
 
 
@@ -44,11 +44,10 @@ class LaunchPlan:
     prompt_order: str = "text-first"
     encode_order: str = "shortest"
     encoding: str = "pipelined"
-    prefix_cache: bool = True  # of all stage servers, as the next four; see StageConfig
+    prefix_cache: bool = True  # of all stage servers, as the next three; see StageConfig
     cache_policy: str = DEFAULT_POLICY
     cache_host_mib: int | None = None
     cache_ttl_s: float | None = None
-    cache_shares: TenantShares = ()
     time_scale: float | None = None  # of emulated devices
     policy: str | None = None  # of the coordinator, as the next two; None: its default
     profile: str | None = None  # None: see `cost_profile`
@@ -125,7 +124,6 @@ class LaunchPlan:
             "cache_policy",
             "cache_host_mib",
             "cache_ttl_s",
-            "cache_shares",
             "time_scale",
             "log_level",
             *TLS_FILES,
@@ -168,7 +166,6 @@ class LaunchPlan:
         made = dict(values) | {"model": Path(values["model"])}
         for name in ("devices", "cores"):
             made[name] = tuple(made[name])
-        made["cache_shares"] = tuple((tenant, share) for tenant, share in made["cache_shares"])
         made |= {name: Path(made[name]) for name in TLS_FILES if made[name] is not None}
         return cls(**made)
 

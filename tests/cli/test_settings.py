@@ -27,8 +27,8 @@ SHARED = {
     "encode_order": "arrival",
     "encoding": "blocking",
 }
-CACHE_WORDS = ("--no-prefix-cache", "--cache-share", "a=0.5", "--cache-share", "b=0.25")
-CACHE = {"prefix_cache": False, "cache_shares": (("a", 0.5), ("b", 0.25))}
+CACHE_WORDS = ("--no-prefix-cache", "--cache-policy", "lru")
+CACHE = {"prefix_cache": False, "cache_policy": "lru"}
 WORDS = [word for key, value in SHARED.items() for word in (f"--{key.replace('_', '-')}", value)]
 CORE = available_cores()[0]
 
@@ -102,12 +102,6 @@ def test_all_of_up(run_cli: RunCli, model: Path, planned: list[LaunchPlan]) -> N
         **SHARED,  # type: ignore[arg-type]
         **CACHE,  # type: ignore[arg-type]
     )
-
-
-def test_a_share_that_is_none_is_wrong_usage(run_cli: RunCli, model: Path) -> None:
-    result = run_cli("up", "--model", model, "--device", "cpu", "--cache-share", "a=2")
-    assert result.exit_code == 2
-    assert "cache_shares" in result.stderr
 
 
 def test_none_of_up(run_cli: RunCli, model: Path, planned: list[LaunchPlan]) -> None:
