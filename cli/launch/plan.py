@@ -12,6 +12,7 @@ from typing import Any
 
 from cli.cores import assign_cores
 from cli.slo import parse_slo
+from coordinator.tenants import load_tenants
 from core.profile_file import load_profile
 from core.stages import Roles, roles_name
 from core.topology import Topology, parse_topology
@@ -46,6 +47,8 @@ class LaunchPlan:
     profile: str | None = None  # None: see `cost_profile`
     slo: str | None = None
     allow_private_urls: bool = False
+    tenants: Path | None = None  # of the coordinator, as the next; see CoordinatorConfig
+    audit_log: Path | None = None
     log_level: str = "INFO"
     tls_cert: Path | None = None  # of all stage servers; see StageConfig
     tls_key: Path | None = None
@@ -59,6 +62,7 @@ class LaunchPlan:
             raise ValueError(f"port: {self.port} is not between 0 and 65535")
         if not (self.model / "config.json").is_file():
             raise ValueError(f"model: {self.model} is no model folder (config.json is missing)")
+        load_tenants(self.tenants)
         self.stage_configs("checked:0", "checked")
         for name in (*self._emulated_profiles, self.cost_profile):
             if name is not None:
@@ -141,6 +145,12 @@ class LaunchPlan:
         given = {"--policy": self.policy, "--profile": self.cost_profile, "--slo": self.slo}
         return [word for option, value in given.items() if value is not None for word in (option, value)]
 
+    @property
+    def tenancy_words(self) -> list[str]:
+        """The coordinator's options about tenants."""
+        given = {"--tenants": self.tenants, "--audit-log": self.audit_log}
+        return [word for option, path in given.items() if path is not None for word in (option, str(path))]
+
     def to_json(self) -> dict[str, Any]:
         values = dataclasses.asdict(self)
         paths = {name: str(value) for name, value in values.items() if isinstance(value, Path)}
@@ -151,7 +161,8 @@ class LaunchPlan:
         made = dict(values) | {"model": Path(values["model"])}
         for name in ("devices", "cores"):
             made[name] = tuple(made[name])
-        made |= {name: Path(made[name]) for name in TLS_FILES if made[name] is not None}
+        files = (*TLS_FILES, "tenants", "audit_log")
+        made |= {name: Path(made[name]) for name in files if made[name] is not None}
         return cls(**made)
 
 
