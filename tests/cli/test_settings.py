@@ -4,9 +4,11 @@ from pathlib import Path
 
 import pytest
 
+import cli.coordinator
 import cli.stage
 import cli.up
 from cli.launch.plan import LaunchPlan
+from coordinator.config import CoordinatorConfig
 from core.stages import Stage
 from stage_servers.config import StageConfig
 from stage_servers.devices import available_cores
@@ -102,6 +104,21 @@ def test_all_of_up(run_cli: RunCli, model: Path, planned: list[LaunchPlan]) -> N
         **SHARED,  # type: ignore[arg-type]
         **CACHE,  # type: ignore[arg-type]
     )
+
+
+def test_tenants_of_coordinator(
+    run_cli: RunCli, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    served: list[CoordinatorConfig] = []
+    monkeypatch.setenv("ELASTICMM_TOKEN", "t")
+    monkeypatch.setattr(cli.coordinator, "serve", lambda config, _tell: served.append(config))
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "t.toml").touch()
+    result = run_cli("coordinator", "--model", model, "--tenants", "t.toml", "--audit-log", "audit")
+    assert result.exit_code == 0, result.output
+    assert [(config.tenants, config.audit_log) for config in served] == [
+        (tmp_path / "t.toml", tmp_path / "audit")
+    ]
 
 
 def test_none_of_up(run_cli: RunCli, model: Path, planned: list[LaunchPlan]) -> None:
