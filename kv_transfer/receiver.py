@@ -242,7 +242,8 @@ class TransferReceiver:
 
     async def _take_room(self, offer: OpenOffer) -> list[int]:
         kind = offer.layout.kind
-        return await self.rooms[kind].take(self.pools[kind].blocks_for(offer.num_tokens))
+        num_blocks = self.pools[kind].blocks_for(offer.num_tokens)
+        return await self.rooms[kind].take(num_blocks, gives_way=offer.is_prefix)
 
     def _join(self, offer: OpenOffer) -> list[int] | None:
         """A reference to each of the blocks of the other parts of the item; None without any."""

@@ -1,4 +1,4 @@
-"""Waiting for free blocks, in order of arrival."""
+"""Waiting for free blocks, in order of arrival, those who give way behind the others."""
 
 from __future__ import annotations
 
@@ -19,21 +19,24 @@ class Room:
         self._blocks = blocks
         self._loop = asyncio.get_running_loop()
         self._waiting: deque[asyncio.Event] = deque()
+        self._num_ahead = 0  # of those who wait: who gives no way
         blocks.call_on_free(self._blocks_freed)
 
     @property
     def num_waiting(self) -> int:
         return len(self._waiting)
 
-    async def take(self, count: int) -> list[int]:
-        """Waits until `count` blocks are free and it is this caller's turn.
+    async def take(self, count: int, *, gives_way: bool = False) -> list[int]:
+        """Waits until `count` blocks are free and it is this caller's turn; who `gives_way` lets all others
+        go first.
 
         Raises OutOfBlocks if the pool can never hold that many.
         """
         if count > self._blocks.num_blocks:
             raise OutOfBlocks(f"{count} blocks wanted, the pool has {self._blocks.num_blocks}")
         wake = asyncio.Event()
-        self._waiting.append(wake)
+        self._waiting.insert(len(self._waiting) if gives_way else self._num_ahead, wake)
+        self._num_ahead += not gives_way
         try:
             while True:
                 taken = self._try(wake, count)
@@ -43,6 +46,7 @@ class Room:
                 wake.clear()
         finally:
             self._waiting.remove(wake)
+            self._num_ahead -= not gives_way
             self._wake_first()
 
     def _try(self, wake: asyncio.Event, count: int) -> list[int] | None:

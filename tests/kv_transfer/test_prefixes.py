@@ -16,7 +16,7 @@ from kv_transfer.layout import PayloadKind
 from kv_transfer.pool import Pool
 from kv_transfer.prefixes import PushedPrefix
 from kv_transfer.wire import layout_to, pull_to
-from tests.kv_transfer.loopback import EACH, EMBEDDING, KV, TOKEN, MakeSender, Receive, until
+from tests.kv_transfer.loopback import EACH, EMBEDDING, KEY, KV, TOKEN, MakeSender, Receive, until
 from tests.kv_transfer.prefixes import PULL, AskingHost, HoldingHost, Pair, elsewhere
 from tests.kv_transfer.raw import Raw, refused
 
@@ -203,6 +203,20 @@ async def test_the_deadline_passes_while_the_asker_has_no_room(make_pair: MakePa
     await until(lambda: not pair.holding.num_pinned and not pair.holding.sender.stats.in_flight)
     await until(lambda: not pair.asker.receiver.rooms[PayloadKind.KV].num_waiting)
     pair.asker.kv.blocks.release(held)
+    pair.assert_nothing_is_held()
+
+
+async def test_kv_to_decode_on_goes_before_a_prefix(make_pair: MakePair, source: Pool) -> None:
+    pair = await make_pair()
+    pair.asker.host.known.add(KEY)
+    held = pair.asker.kv.blocks.allocate(14)
+    pulling = pair.pulling(ENDS)
+    await until(lambda: pair.asker.receiver.rooms[PayloadKind.KV].num_waiting)
+    outgoing = await pair.holding.sender.open(pair.asker.address, KEY, PayloadKind.KV, 0, 8, source)
+    await outgoing.abort("that was all")
+    pair.asker.kv.blocks.release(held)
+    assert (await pulling).num_tokens == 16
+    pair.release_what_came()
     pair.assert_nothing_is_held()
 
 

@@ -134,6 +134,29 @@ async def test_first_come_first_served() -> None:
     assert order == ["large", "small"]
 
 
+async def test_who_gives_way_holds_nobody_up() -> None:
+    blocks = BlockAllocator(4)
+    waiting_room = Room(blocks)
+    held = blocks.allocate(4)
+    order: list[str] = []
+
+    async def take(name: str, count: int, *, gives_way: bool) -> None:
+        taken = await waiting_room.take(count, gives_way=gives_way)
+        order.append(name)
+        blocks.release(taken)
+
+    names = [("a", 4, True), ("b", 2, False), ("c", 1, True), ("d", 2, False)]
+    tasks = [asyncio.create_task(take(name, count, gives_way=way)) for name, count, way in names]
+    await until(lambda: waiting_room.num_waiting == 4)
+    blocks.release(held[:2])
+    await asyncio.gather(tasks[1], tasks[3])
+    assert order == ["b", "d"]
+    tasks[0].cancel()
+    await tasks[2]
+    blocks.release(held[2:])
+    assert (order[2:], blocks.num_free, waiting_room.num_waiting) == (["c"], 4, 0)
+
+
 async def test_the_next_goes_on_when_the_first_leaves() -> None:
     blocks = BlockAllocator(4)
     waiting_room = Room(blocks)
