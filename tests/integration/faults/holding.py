@@ -15,6 +15,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from kv_transfer.in_place.lender import Lender
 from kv_transfer.layout import PayloadKind
 from kv_transfer.outgoing import Outgoing
 from kv_transfer.receiver import TransferReceiver
@@ -48,6 +49,10 @@ def _told_to_encode(_stage: Any, job: Any, **_: Any) -> Reached | None:
 
 def _anywhere(*_: Any) -> Reached | None:
     return Reached()
+
+
+def _lending(_lender: Any, peer: Any, key: Any, *_: Any) -> Reached | None:
+    return Reached(peer=peer.instance_id, request_id=key[0])
 
 
 def _sending(kind: PayloadKind) -> Look:
@@ -112,7 +117,7 @@ POINTS: dict[str, tuple[type, str, Look]] = {
     "told to encode": (EncodeStage, "run", _told_to_encode),
     "pulling": (MediaPuller, "pull", _anywhere),
     "encoding": (Model, "encode_in_parts", _anywhere),
-    "sending an embedding": (Outgoing, "commit", _sending(PayloadKind.EMBEDDING)),
+    "lending an embedding": (Lender, "lend", _lending),
     "told to prefill": (PrefillStage, "run", _told_to_prefill),
     "first chunk": (PrefillStage, "on_layer_written", _in_chunk(is_first=True)),
     "middle chunk": (PrefillStage, "on_layer_written", _in_chunk(is_first=False)),
