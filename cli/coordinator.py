@@ -11,6 +11,7 @@ from cli.exits import FAILED, USAGE
 from cli.options import (
     AdvertiseOption,
     AllowPrivateOption,
+    AuditLogOption,
     CacheAwareOption,
     HostOption,
     LogLevelOption,
@@ -19,6 +20,7 @@ from cli.options import (
     PolicyOption,
     ProfileOption,
     SloOption,
+    TenantsOption,
     TokenFileOption,
 )
 from cli.state import DEFAULT_NAME, find_state_dir
@@ -46,6 +48,8 @@ def run(
     slo: SloOption = None,
     cache_aware: CacheAwareOption = True,
     allow_private_urls: AllowPrivateOption = False,
+    tenants: TenantsOption = None,
+    audit_log: AuditLogOption = None,
     heartbeat_timeout: Annotated[
         float | None,
         typer.Option(
@@ -81,6 +85,8 @@ def run(
             policy=policy,
             profile=profile,
             cache_aware=cache_aware,
+            tenants=tenants,
+            audit_log=audit_log,
         )
     except ValueError as error:
         tell("failed", str(error))
@@ -101,8 +107,10 @@ def make_config(
     from cli.model_folder import model_folder, served_name
     from cli.slo import parse_slo
     from coordinator.config import CoordinatorConfig, MediaLimits
+    from coordinator.tenants import load_tenants
     from core.profile_file import load_profile
 
+    load_tenants(settings.get("tenants"))
     if settings.get("profile"):
         load_profile(settings["profile"])
     if slo is not None:

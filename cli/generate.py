@@ -13,6 +13,7 @@ from cli.connection import client_of, endpoint_of
 from cli.exits import INTERRUPTED, USAGE, fail, print_json
 from cli.options import AddressOption, JsonOption, NameOption, StateDirOption
 from cli.state import DEFAULT_NAME
+from core.cache.scope import CacheScope
 
 if TYPE_CHECKING:
     from elasticmm_client import GenerateOptions, GenerateResult, Stream
@@ -41,6 +42,12 @@ def run(
     ignore_eos: Annotated[bool, typer.Option("--ignore-eos", help="Go on up to --max-tokens.")] = False,
     request_id: Annotated[str | None, typer.Option(help="Idempotency key.")] = None,
     tenant: Annotated[str | None, typer.Option(help="Whose request this is.")] = None,
+    cache_scope: Annotated[
+        CacheScope | None, typer.Option(help="Who shares its cache entries. Default: as set for the tenant.")
+    ] = None,
+    cache_salt: Annotated[
+        str | None, typer.Option(help="Only requests with the same one share cache entries.")
+    ] = None,
     priority: Annotated[int | None, typer.Option(help="-10 to 10, higher first.")] = None,
     deadline: Annotated[float | None, typer.Option(metavar="S", help="Seconds until the last token.")] = None,
     address: AddressOption = None,
@@ -66,6 +73,8 @@ def run(
         "stop": stop,
         "request_id": request_id,
         "tenant": tenant,
+        "cache_scope": None if cache_scope is None else cache_scope.value,
+        "cache_salt": cache_salt,
         "priority": priority,
         "deadline_s": deadline,
     }

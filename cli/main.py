@@ -18,6 +18,7 @@ COMMANDS = (
     "status",
     "plan",
     "why",
+    "cache",
     "pin",
     "unpin",
     "drain",
@@ -43,7 +44,11 @@ def build_app(names: Sequence[str] = COMMANDS) -> typer.Typer:
         epilog="Exit codes: 0 done, 1 failed, 2 wrong usage, 3 cluster not reachable.",
     )
     for name in names:
-        app.command(name)(importlib.import_module(f"cli.{name}").run)
+        module = importlib.import_module(f"cli.{name}")
+        if hasattr(module, "app"):  # it has sub-commands of its own
+            app.add_typer(module.app, name=name)
+        else:
+            app.command(name)(module.run)
     return app
 
 

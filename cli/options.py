@@ -79,6 +79,24 @@ CacheAwareOption = Annotated[
     bool,
     typer.Option("--cache-aware/--no-cache-aware", help="Dispatch weighs what instances' caches hold."),
 ]
+TenantsOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--tenants",
+        metavar="FILE",
+        resolve_path=True,
+        help="What tenants may share and keep in caches (TOML); read again on SIGHUP of the coordinator.",
+    ),
+]
+AuditLogOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--audit-log",
+        metavar="FILE",
+        resolve_path=True,
+        help="Who emptied caches, who shares them: JSON lines. Default: among the coordinator's log.",
+    ),
+]
 AttentionOption = Annotated[str, typer.Option("--attention", help="Attention backend; auto takes the best.")]
 TransportOption = Annotated[
     str, typer.Option("--transport", help=f"auto, {', '.join(NAMES[:-1])} or {NAMES[-1]}.")
@@ -130,12 +148,6 @@ CacheHostOption = Annotated[
 CacheTtlOption = Annotated[
     float | None,
     typer.Option("--cache-ttl-s", help="Seconds that an entry may go unused. Default: while there is room."),
-]
-CacheShareOption = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--cache-share", metavar="TENANT=FRACTION", help="Of each cache, a tenant's own; may be repeated."
-    ),
 ]
 TlsCertOption = Annotated[
     Path | None,

@@ -13,7 +13,6 @@ from cli.options import (
     AttentionOption,
     CacheHostOption,
     CachePolicyOption,
-    CacheShareOption,
     CacheTtlOption,
     ChecksumsOption,
     ChunkTokensOption,
@@ -76,7 +75,6 @@ def run(
     cache_policy: CachePolicyOption = "seconds-saved",
     cache_host_mib: CacheHostOption = None,
     cache_ttl_s: CacheTtlOption = None,
-    cache_share: CacheShareOption = None,
     time_scale: TimeScaleOption = None,
     tls_cert: TlsCertOption = None,
     tls_key: TlsKeyOption = None,
@@ -96,7 +94,6 @@ def make_config(
     roles: str,
     device: str,
     cores: str | None,
-    cache_share: list[str] | None,
     log_level: str,
     **settings: Any,
 ) -> StageConfig:
@@ -105,7 +102,6 @@ def make_config(
     from cli.model_folder import model_folder
     from core.profile_file import load_profile
     from core.stages import parse_roles
-    from stage_servers.cache.settings import parse_shares
     from stage_servers.config import StageConfig
 
     try:
@@ -115,7 +111,6 @@ def make_config(
             roles=parse_roles(roles),
             device=choose_device(device),
             cores=choose_cores(cores) if cores else None,
-            cache_shares=parse_shares(cache_share or ()),
             log_level=log_level.upper(),
             **{key: value for key, value in settings.items() if value is not None},
         )

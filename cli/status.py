@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import TYPE_CHECKING
 
+from cli.cache_summary import cache_summary
 from cli.connection import admin_of, endpoint_of
 from cli.console import make_console
 from cli.exits import print_json
@@ -15,6 +16,7 @@ from cli.transfer_table import transfer_table
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from elasticmm_client.caches import ClusterCache
     from elasticmm_client.status import ClusterStatus, InstanceStatus
 
 
@@ -30,14 +32,17 @@ def run(
     endpoint = endpoint_of(name, state_dir, address, token_file)
     with admin_of(endpoint, as_json=as_json) as admin:
         status = admin.status(timeout_s=10)
-    if as_json:
+        cache = None if as_json else admin.cache(timeout_s=10)
+    if cache is None:
         print_json({"address": endpoint.address, **dataclasses.asdict(status)})
     else:
-        show(endpoint.address, status)
+        show(endpoint.address, status, cache)
 
 
-def show(address: str, status: ClusterStatus) -> None:
-    """Two lines on the cluster, a table of its instances, and one of their transfers if there were any."""
+def show(address: str, status: ClusterStatus, cache: ClusterCache) -> None:
+    """Two lines on the cluster, one on its caches if they are used, a table of its instances, and one of
+    their transfers if there were any.
+    """
     console = make_console()
     missing = f", {status.instances_missing} instances missing" if status.instances_missing else ""
     console.print(
@@ -47,6 +52,8 @@ def show(address: str, status: ClusterStatus) -> None:
         f"requests: {status.requests_running} running, {status.requests_waiting} waiting, "
         f"{status.requests_finished} finished, {status.requests_failed} failed"
     )
+    if (line := cache_summary(cache)) is not None:
+        console.print(line)
     console.print(_table(status))
     if (transfers := transfer_table(status)) is not None:
         console.print(transfers)

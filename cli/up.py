@@ -14,10 +14,10 @@ from cli.options import (
     AdvertiseOption,
     AllowPrivateOption,
     AttentionOption,
+    AuditLogOption,
     CacheAwareOption,
     CacheHostOption,
     CachePolicyOption,
-    CacheShareOption,
     CacheTtlOption,
     ChecksumsOption,
     ChunkTokensOption,
@@ -40,6 +40,7 @@ from cli.options import (
     PromptOrderOption,
     SloOption,
     StateDirOption,
+    TenantsOption,
     ThreadsOption,
     TimeScaleOption,
     TlsCaOption,
@@ -88,7 +89,6 @@ def run(
     cache_policy: CachePolicyOption = "seconds-saved",
     cache_host_mib: CacheHostOption = None,
     cache_ttl_s: CacheTtlOption = None,
-    cache_share: CacheShareOption = None,
     time_scale: TimeScaleOption = None,
     policy: PolicyOption = None,
     profile: ProfileOption = None,
@@ -99,6 +99,8 @@ def run(
     tls_ca: TlsCaOption = None,
     tls_name: TlsNameOption = None,
     allow_private_urls: AllowPrivateOption = False,
+    tenants: TenantsOption = None,
+    audit_log: AuditLogOption = None,
     name: NameOption = DEFAULT_NAME,
     state_dir: StateDirOption = None,
     log_level: LogLevelOption = "INFO",
@@ -118,7 +120,6 @@ def make_plan(
     instances: int | None,
     device: str,
     cores: str | None,
-    cache_share: list[str] | None,
     log_level: str,
     **settings: Any,
 ) -> LaunchPlan:
@@ -126,7 +127,6 @@ def make_plan(
     from cli.devices import choose_cores, choose_devices
     from cli.launch.plan import LaunchPlan, new_cluster_id
     from cli.model_folder import model_folder, served_name
-    from stage_servers.cache.settings import parse_shares
 
     try:
         return LaunchPlan(
@@ -136,7 +136,6 @@ def make_plan(
             num_instances=instances,
             devices=choose_devices(device, instances),
             cores=choose_cores(cores),
-            cache_shares=parse_shares(cache_share or ()),
             log_level=log_level.upper(),
             **settings,
         )

@@ -14,7 +14,7 @@ from core.prompt_order import ENCODINGS, PROMPT_ORDERS, Encoding, PromptOrder
 from core.stages import COUPLED, ModalityGroup, Roles, parse_roles, roles_name
 from kv_transfer.tls import TlsFiles
 from kv_transfer.transports import NAMES
-from stage_servers.cache.settings import DEFAULT_POLICY, TenantShares, check_policy, check_shares, check_ttl
+from stage_servers.cache.settings import DEFAULT_POLICY, check_policy, check_ttl
 
 TRANSPORTS = ("auto", *NAMES)
 _ANY_HOST = ("0.0.0.0", "::")
@@ -60,7 +60,6 @@ class StageConfig:
         None  # RAM under the device's caches; None: some where that is not RAM itself
     )
     cache_ttl_s: float | None = None  # how long an entry may go unused; None: as long as there is room
-    cache_shares: TenantShares = ()  # fractions of each cache that are a tenant's own
     media_workers: int = 2  # threads that decode and preprocess pictures
     pull_timeout_s: float = 3.0  # that a prompt waits for KV of its prefix from a peer; 0: none is fetched
     log_level: str = "INFO"
@@ -87,7 +86,6 @@ class StageConfig:
         _require(self.cache_host_mib is None or self.cache_host_mib >= 0, "cache_host_mib", "is at least 0")
         check_policy(self.cache_policy)
         check_ttl(self.cache_ttl_s)
-        check_shares(self.cache_shares)
         _require(self.time_scale > 0, "time_scale", "is above 0")
         _require(self.cores is None or len(self.cores) > 0, "cores", "names at least one core")
         if any((self.tls_cert, self.tls_key, self.tls_ca, self.tls_name)):
@@ -119,7 +117,6 @@ class StageConfig:
         values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         values |= {"model": str(self.model), "roles": roles_name(self.roles), "group": self.group.value}
         values["cores"] = None if self.cores is None else list(self.cores)
-        values["cache_shares"] = [list(share) for share in self.cache_shares]
         values |= {name: str(values[name]) for name in TLS_FILES if values[name] is not None}
         return values
 
@@ -138,8 +135,6 @@ class StageConfig:
             made["group"] = ModalityGroup(made["group"])
         if made.get("cores") is not None:
             made["cores"] = tuple(made["cores"])
-        if "cache_shares" in made:
-            made["cache_shares"] = tuple((tenant, share) for tenant, share in made["cache_shares"])
         made |= {name: Path(made[name]) for name in TLS_FILES if made.get(name) is not None}
         return cls(**made)
 

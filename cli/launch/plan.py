@@ -12,10 +12,11 @@ from typing import Any
 
 from cli.cores import assign_cores
 from cli.slo import parse_slo
+from coordinator.tenants import load_tenants
 from core.profile_file import load_profile
 from core.stages import Roles, roles_name
 from core.topology import Topology, parse_topology
-from stage_servers.cache.settings import DEFAULT_POLICY, TenantShares
+from stage_servers.cache.settings import DEFAULT_POLICY
 from stage_servers.config import TLS_FILES, StageConfig, emulated_profile
 
 
@@ -44,17 +45,18 @@ class LaunchPlan:
     prompt_order: str = "text-first"
     encode_order: str = "shortest"
     encoding: str = "pipelined"
-    prefix_cache: bool = True  # of all stage servers, as the next four; see StageConfig
+    prefix_cache: bool = True  # of all stage servers, as the next three; see StageConfig
     cache_policy: str = DEFAULT_POLICY
     cache_host_mib: int | None = None
     cache_ttl_s: float | None = None
-    cache_shares: TenantShares = ()
     time_scale: float | None = None  # of emulated devices
     policy: str | None = None  # of the coordinator, as the next two; None: its default
     profile: str | None = None  # None: see `cost_profile`
     slo: str | None = None
     cache_aware: bool = True
     allow_private_urls: bool = False
+    tenants: Path | None = None  # of the coordinator, as the next; see CoordinatorConfig
+    audit_log: Path | None = None
     log_level: str = "INFO"
     tls_cert: Path | None = None  # of all stage servers; see StageConfig
     tls_key: Path | None = None
@@ -68,6 +70,7 @@ class LaunchPlan:
             raise ValueError(f"port: {self.port} is not between 0 and 65535")
         if not (self.model / "config.json").is_file():
             raise ValueError(f"model: {self.model} is no model folder (config.json is missing)")
+        load_tenants(self.tenants)
         self.stage_configs("checked:0", "checked")
         for name in (*self._emulated_profiles, self.cost_profile):
             if name is not None:
@@ -125,7 +128,6 @@ class LaunchPlan:
             "cache_policy",
             "cache_host_mib",
             "cache_ttl_s",
-            "cache_shares",
             "time_scale",
             "log_level",
             *TLS_FILES,
@@ -158,6 +160,12 @@ class LaunchPlan:
         words = [word for option, value in given.items() if value is not None for word in (option, value)]
         return words if self.cache_aware else [*words, "--no-cache-aware"]
 
+    @property
+    def tenancy_words(self) -> list[str]:
+        """The coordinator's options about tenants."""
+        given = {"--tenants": self.tenants, "--audit-log": self.audit_log}
+        return [word for option, path in given.items() if path is not None for word in (option, str(path))]
+
     def to_json(self) -> dict[str, Any]:
         values = dataclasses.asdict(self)
         paths = {name: str(value) for name, value in values.items() if isinstance(value, Path)}
@@ -168,8 +176,8 @@ class LaunchPlan:
         made = dict(values) | {"model": Path(values["model"])}
         for name in ("devices", "cores"):
             made[name] = tuple(made[name])
-        made["cache_shares"] = tuple((tenant, share) for tenant, share in made["cache_shares"])
-        made |= {name: Path(made[name]) for name in TLS_FILES if made[name] is not None}
+        files = (*TLS_FILES, "tenants", "audit_log")
+        made |= {name: Path(made[name]) for name in files if made[name] is not None}
         return cls(**made)
 
 

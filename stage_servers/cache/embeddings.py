@@ -68,8 +68,6 @@ class EmbeddingCache:
             self._capacity_bytes,
             settings.host_bytes,
             ttl_s=settings.ttl_s,
-            device_shares=settings.share_bytes(self._capacity_bytes),
-            host_shares=settings.share_bytes(settings.host_bytes),
         )
         self._host = HostStore(pool)
         self._lookups = 0

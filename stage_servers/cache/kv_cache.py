@@ -66,8 +66,6 @@ class KvCache:
             self.capacity_bytes,
             self.host_capacity_bytes,
             ttl_s=settings.ttl_s,
-            device_shares=settings.share_bytes(self.capacity_bytes),
-            host_shares=settings.share_bytes(self.host_capacity_bytes),
         )
         self._blocks = blocks
         self._fingerprint = model_fingerprint

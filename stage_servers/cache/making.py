@@ -32,7 +32,6 @@ def cache_settings(config: StageConfig, kind: PayloadKind, device: torch.device)
         policy=config.cache_policy,
         host_bytes=int(_host_bytes(config, device) * _HOST_PARTS[kind]),
         ttl_s=config.cache_ttl_s,
-        shares=dict(config.cache_shares),
     )
 
 

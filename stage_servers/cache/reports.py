@@ -12,7 +12,7 @@ from elasticmm.v1 import stage_control_pb2
 from stage_servers.reports import Reports
 
 _DELAY_S = 0.02  # what changes within it leaves together
-_MOST_KEYS = 4096  # of one report
+_MOST_KEYS = 1024  # of one report: what the coordinator takes in a few milliseconds
 
 Counters = Callable[[], stage_control_pb2.CacheCounters]
 

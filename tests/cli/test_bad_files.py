@@ -122,6 +122,18 @@ def test_steps_that_take_no_time_are_no_profile(run_cli: RunCli, tmp_path: Path)
     assert said.endswith("round.json: step: takes no time: all that a decode costs is zero")
 
 
+@pytest.mark.parametrize("command", ["up", "coordinator"])
+def test_commands_that_take_tenants_say_what_is_wrong_with_them(
+    run_cli: RunCli, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: str
+) -> None:
+    monkeypatch.setenv("ELASTICMM_TOKEN", "t")
+    path = tmp_path / "tenants.toml"
+    path.write_text("tenants.a.cache_share = 2")
+    result = run_cli(command, "--model", model, "--tenants", path)
+    assert result.exit_code == 2
+    assert result.stderr == f"elasticmm: {path}: tenants.a.cache_share: 2 is not between 0 and 1\n"
+
+
 @pytest.mark.parametrize(
     "words",
     [

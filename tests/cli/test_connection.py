@@ -8,10 +8,17 @@ from cli.state import ClusterRecord, StateDir
 from tests.cli.conftest import RunCli
 from tests.clients.fake_cluster import FakeCluster
 
-COMMANDS = (("status",), ("migrate", "r"), ("generate", "Hi"))
+COMMANDS = (
+    ("status",),
+    ("migrate", "r"),
+    ("cache", "stats"),
+    ("cache", "flush"),
+    ("cache", "explain", "r"),
+    ("generate", "Hi"),
+)
 
 
-@pytest.mark.parametrize("words", COMMANDS[:2])
+@pytest.mark.parametrize("words", COMMANDS[:-1])
 def test_a_missing_token_file_is_wrong_usage(run_cli: RunCli, words: tuple[str, ...]) -> None:
     result = run_cli(*words, "--token-file", "/no/such")
     assert result.exit_code == 2

@@ -3,6 +3,7 @@ from pathlib import Path
 
 import grpc
 
+from elasticmm.v1 import inference_pb2 as pb
 from tests.cli.conftest import RunCli
 from tests.clients.fake_cluster import FakeCluster, refuse
 
@@ -44,6 +45,10 @@ def test_sends_pictures_and_options(run_cli: RunCli, cluster: FakeCluster, tmp_p
         "--stop",
         "y",
         "--ignore-eos",
+        "--cache-scope",
+        "none",
+        "--cache-salt",
+        "s",
     )
     result = run_cli("generate", "hello", *words, *options, "--address", cluster.address)
     assert result.exit_code == 0
@@ -53,6 +58,7 @@ def test_sends_pictures_and_options(run_cli: RunCli, cluster: FakeCluster, tmp_p
     assert cluster.uploads == [b"picture"]
     assert (request.sampling.max_tokens, request.sampling.temperature, request.sampling.seed) == (5, 0.5, 3)
     assert (list(request.stop.strings), request.stop.ignore_eos) == (["x", "y"], True)
+    assert (request.cache_scope, request.cache_salt) == (pb.CACHE_SCOPE_NONE, "s")
 
 
 def test_a_missing_picture_is_wrong_usage(run_cli: RunCli) -> None:

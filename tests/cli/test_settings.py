@@ -4,9 +4,11 @@ from pathlib import Path
 
 import pytest
 
+import cli.coordinator
 import cli.stage
 import cli.up
 from cli.launch.plan import LaunchPlan
+from coordinator.config import CoordinatorConfig
 from core.stages import Stage
 from stage_servers.config import StageConfig
 from stage_servers.devices import available_cores
@@ -27,8 +29,8 @@ SHARED = {
     "encode_order": "arrival",
     "encoding": "blocking",
 }
-CACHE_WORDS = ("--no-prefix-cache", "--cache-share", "a=0.5", "--cache-share", "b=0.25")
-CACHE = {"prefix_cache": False, "cache_shares": (("a", 0.5), ("b", 0.25))}
+CACHE_WORDS = ("--no-prefix-cache", "--cache-policy", "lru")
+CACHE = {"prefix_cache": False, "cache_policy": "lru"}
 WORDS = [word for key, value in SHARED.items() for word in (f"--{key.replace('_', '-')}", value)]
 CORE = available_cores()[0]
 
@@ -104,10 +106,19 @@ def test_all_of_up(run_cli: RunCli, model: Path, planned: list[LaunchPlan]) -> N
     )
 
 
-def test_a_share_that_is_none_is_wrong_usage(run_cli: RunCli, model: Path) -> None:
-    result = run_cli("up", "--model", model, "--device", "cpu", "--cache-share", "a=2")
-    assert result.exit_code == 2
-    assert "cache_shares" in result.stderr
+def test_tenants_of_coordinator(
+    run_cli: RunCli, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    served: list[CoordinatorConfig] = []
+    monkeypatch.setenv("ELASTICMM_TOKEN", "t")
+    monkeypatch.setattr(cli.coordinator, "serve", lambda config, _tell: served.append(config))
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "t.toml").touch()
+    result = run_cli("coordinator", "--model", model, "--tenants", "t.toml", "--audit-log", "audit")
+    assert result.exit_code == 0, result.output
+    assert [(config.tenants, config.audit_log) for config in served] == [
+        (tmp_path / "t.toml", tmp_path / "audit")
+    ]
 
 
 def test_none_of_up(run_cli: RunCli, model: Path, planned: list[LaunchPlan]) -> None:

@@ -3,12 +3,15 @@ from pathlib import Path
 
 import pytest
 
+from cli.cache_summary import cache_summary
 from cli.status import duration
 from cli.transfer_table import transfer_row
 from core.access import write_token
+from elasticmm.v1 import admin_pb2, stage_control_pb2
+from elasticmm_client.caches import cache_from_proto
 from elasticmm_client.status import TransferStatus
 from tests.cli.conftest import RunCli
-from tests.clients.fake_cluster import TOKEN, FakeCluster, sent
+from tests.clients.fake_cluster import TOKEN, FakeCluster, kv_cache, sent
 
 
 @pytest.fixture
@@ -33,6 +36,16 @@ def test_shows_every_column(run_cli: RunCli, cluster: FakeCluster, token_file: P
         "1m01s",
     ):
         assert word in result.output
+
+
+def test_caches_are_one_line_once_they_are_used(
+    run_cli: RunCli, cluster: FakeCluster, token_file: Path
+) -> None:
+    result = run_cli("status", "--address", cluster.address, "--token-file", token_file)
+    assert "caches: KV 40 in 4.0 MiB, 75 hits in 20 look-ups, 12.5 s saved\n" in result.output
+    unused = stage_control_pb2.CacheCounters(pool=kv_cache().pool, device_capacity_bytes=1)
+    caches = [admin_pb2.InstanceCaches(caches=[unused])]
+    assert cache_summary(cache_from_proto(admin_pb2.GetCacheResponse(instances=caches))) is None
 
 
 def test_json_is_one_object(run_cli: RunCli, cluster: FakeCluster, token_file: Path) -> None:

@@ -6,6 +6,7 @@ import json
 import socket
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -42,6 +43,53 @@ def test_a_whole_life_without_torch() -> None:
     assert said["heavy"] == []
     assert said["port"]
     assert said["media"].startswith("127.0.0.1:")
+    assert "Traceback" not in done.stderr
+
+
+TENANTS_SCRIPT = """
+import os, signal, sys
+from pathlib import Path
+from coordinator.config import CoordinatorConfig
+from coordinator.server import run
+
+folder = Path(sys.argv[2])
+file, log = folder / "tenants.toml", folder / "audit"
+file.write_text("tenants.a.cache_share = 0.5")
+
+def ready(where):
+    file.write_text("tenants.b.cache_share = 0.5")
+    for number in (signal.SIGHUP, signal.SIGTERM):
+        os.kill(os.getpid(), number)
+
+config = CoordinatorConfig(
+    model_path=Path(sys.argv[1]), cluster_token="t", tenants=file, audit_log=log, start_gateway=False
+)
+run(config, on_ready=ready)
+"""
+
+
+def test_a_hangup_has_tenants_read_again(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [
+            sys.executable,
+            "-W",
+            "error::ResourceWarning",
+            "-c",
+            TENANTS_SCRIPT,
+            str(CHECKPOINT),
+            str(tmp_path),
+        ],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    events = [json.loads(line) for line in (tmp_path / "audit").read_text().splitlines()]
+    assert [(each["event"], list(each["tenants"])) for each in events] == [
+        ("tenants_at_start", ["a"]),
+        ("tenants_changed", ["b"]),
+    ]
     assert "Traceback" not in done.stderr
 
 

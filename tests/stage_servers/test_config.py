@@ -26,7 +26,6 @@ def test_round_trip() -> None:
         cores=(0, 1),
         kv_blocks=7,
         checksums=True,
-        cache_shares=(("a", 0.5), ("b", 0.25)),
     )
     assert StageConfig.from_json(json.loads(json.dumps(config.to_json()))) == config
 
@@ -48,7 +47,6 @@ def test_defaults_are_the_coupled_server() -> None:
         ({"cache_policy": "mru"}, "cache_policy"),
         ({"cache_host_mib": -1}, "cache_host_mib"),
         ({"cache_ttl_s": 0}, "cache_ttl_s"),
-        ({"cache_shares": [["a", 2]]}, "cache_shares"),
         ({"pull_timeout_s": -1}, "pull_timeout_s"),
         ({"cores": []}, "cores"),
         ({"port": 70000}, "port"),

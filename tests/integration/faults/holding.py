@@ -15,16 +15,16 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from core.stages import Stage
+from kv_transfer.in_place.lender import Lender
 from kv_transfer.layout import PayloadKind
 from kv_transfer.outgoing import Outgoing
 from kv_transfer.receiver import TransferReceiver
 from stage_servers.encode_stage import EncodeStage
 from stage_servers.engine.model import Model
-from stage_servers.instance import Instance
 from stage_servers.kv_copy import KvCopy
 from stage_servers.media_pull import MediaPuller
 from stage_servers.prefill_stage import PrefillStage
+from stage_servers.step_reports import StepReports
 
 DECODE_INDEX = 20  # a token well within the answer
 
@@ -49,6 +49,10 @@ def _told_to_encode(_stage: Any, job: Any, **_: Any) -> Reached | None:
 
 def _anywhere(*_: Any) -> Reached | None:
     return Reached()
+
+
+def _lending(_lender: Any, peer: Any, key: Any, *_: Any) -> Reached | None:
+    return Reached(peer=peer.instance_id, request_id=key[0])
 
 
 def _sending(kind: PayloadKind) -> Look:
@@ -89,15 +93,15 @@ def _arriving(role: str) -> Look:
     return look
 
 
-def _decoded(instance: Any, output: Any, _end_ns: int) -> Reached | None:
-    for token in output.tokens if Stage.DECODE in instance.roles else ():
+def _decoded(_steps: Any, output: Any, _end_ns: int) -> Reached | None:
+    for token in output.tokens:
         if token.index >= DECODE_INDEX and token.finish is None:
             return Reached(request_id=token.key[0])
     return None
 
 
-def _ended(instance: Any, output: Any, _end_ns: int) -> Reached | None:
-    for token in output.tokens if Stage.DECODE in instance.roles else ():
+def _ended(_steps: Any, output: Any, _end_ns: int) -> Reached | None:
+    for token in output.tokens:
         if token.finish is not None:
             return Reached(request_id=token.key[0])
     return None
@@ -113,15 +117,15 @@ POINTS: dict[str, tuple[type, str, Look]] = {
     "told to encode": (EncodeStage, "run", _told_to_encode),
     "pulling": (MediaPuller, "pull", _anywhere),
     "encoding": (Model, "encode_in_parts", _anywhere),
-    "sending an embedding": (Outgoing, "commit", _sending(PayloadKind.EMBEDDING)),
+    "lending an embedding": (Lender, "lend", _lending),
     "told to prefill": (PrefillStage, "run", _told_to_prefill),
     "first chunk": (PrefillStage, "on_layer_written", _in_chunk(is_first=True)),
     "middle chunk": (PrefillStage, "on_layer_written", _in_chunk(is_first=False)),
     "committing KV": (Outgoing, "commit", _sending(PayloadKind.KV)),  # of a prefill, or of a move
     "KV arrives": (TransferReceiver, "commit", _arriving("p")),
     "moved KV arrives": (TransferReceiver, "commit", _arriving("d")),
-    "decoding": (Instance, "_step_done", _decoded),
-    "ending": (Instance, "_step_done", _ended),
+    "decoding": (StepReports, "step_done", _decoded),
+    "ending": (StepReports, "step_done", _ended),
     "copying to move": (KvCopy, "look", _copying),
 }
 

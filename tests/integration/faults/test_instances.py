@@ -20,9 +20,9 @@ STATES = [
     # who stands still, where, who is lost: itself or the peer that it works with
     ("e", "pulling", "itself"),
     ("e", "encoding", "itself"),
-    ("e", "sending an embedding", "itself"),
+    ("e", "lending an embedding", "itself"),
     ("e", "told to encode", "peer"),
-    ("e", "sending an embedding", "peer"),
+    ("e", "lending an embedding", "peer"),
     ("p", "told to prefill", "itself"),
     ("p", "first chunk", "itself"),
     ("p", "middle chunk", "itself"),

@@ -40,13 +40,16 @@ class Told:
 class Keeping:
     """Four items of two blocks each fit."""
 
-    def __init__(self, *, num_blocks: int = 8, **settings: int | str | Mapping[str, float] | None) -> None:
+    def __init__(
+        self, *, num_blocks: int = 8, shares: Mapping[str, float] | None = None, **settings: int | str | None
+    ) -> None:
         layout = embedding_layout("model", torch.float32, width=WIDTH)
         self.pool = Pool(layout, num_blocks)
         self.told = Told()
         self.clock = ManualClock()
         chosen = CacheSettings(**({"policy": "lru"} | settings))  # type: ignore[arg-type]
         self.cache = EmbeddingCache(self.pool, self.told, chosen, clock=self.clock)
+        self.cache.set_shares(shares or {})
 
     def key(self, name: str, use: CacheUse = USE) -> bytes:
         key = self.cache.key_of(use, span(name))
