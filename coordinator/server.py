@@ -34,6 +34,7 @@ from coordinator.media.client import GatewayClient
 from coordinator.media.process import GatewayProcess
 from coordinator.media.settings import GatewaySettings
 from coordinator.model import ServedModel, load_model
+from coordinator.oip.servicer import OpenInferenceServicer
 from coordinator.paces import Paces
 from coordinator.planner import Planner
 from coordinator.policy.cost_model import CostModel
@@ -50,6 +51,7 @@ from coordinator.state import CoordinatorState, ServedDescription
 from coordinator.tenancy import Tenancy
 from core.clock import MonotonicClock
 from core.profile_file import load_profile
+from elasticmm.oip import open_inference_pb2, open_inference_pb2_grpc
 from elasticmm.v1 import (
     admin_pb2,
     admin_pb2_grpc,
@@ -65,6 +67,7 @@ INFERENCE = inference_pb2.DESCRIPTOR.services_by_name["Inference"].full_name
 MEDIA = inference_pb2.DESCRIPTOR.services_by_name["Media"].full_name
 STAGE_CONTROL = stage_control_pb2.DESCRIPTOR.services_by_name["StageControl"].full_name
 ADMIN = admin_pb2.DESCRIPTOR.services_by_name["Admin"].full_name
+OPEN_INFERENCE = open_inference_pb2.DESCRIPTOR.services_by_name["GRPCInferenceService"].full_name
 
 # Messages over the limit by less than this get a status that names the field; gRPC cuts off the rest.
 _MESSAGE_SLACK_BYTES = 4 << 20
@@ -129,7 +132,7 @@ class Coordinator:
         """Raises OSError if the address cannot be bound, RuntimeError if the gateway does not start."""
         for service in ("", STAGE_CONTROL, ADMIN):
             self.health.note(service, True)
-        self.health.note(INFERENCE, self.cluster.is_ready)
+        self._note_readiness(self.cluster.is_ready)
         self.health.note(MEDIA, False)
         self.port = bind(self.server, endpoint(self.config.host, self.config.port))
         if self.config.start_gateway:
@@ -190,6 +193,10 @@ class Coordinator:
     def _max_message_bytes(self) -> int:
         return self.config.message_bytes + _MESSAGE_SLACK_BYTES
 
+    def _note_readiness(self, is_ready: bool) -> None:
+        for service in (INFERENCE, OPEN_INFERENCE):
+            self.health.note(service, is_ready)
+
     def _make_dispatcher(self) -> Dispatcher:
         return Dispatcher(
             self.registry,
@@ -221,7 +228,7 @@ class Coordinator:
             self.clock,
             wanted=self.config.wanted,
             heartbeat_interval_s=self.config.heartbeat_interval_s,
-            on_readiness=lambda is_ready: self.health.note(INFERENCE, is_ready),
+            on_readiness=self._note_readiness,
         )
 
     def _make_door(self) -> Door:
@@ -264,7 +271,15 @@ class Coordinator:
             shut_down=self.stopping.set,
         )
         admin_pb2_grpc.add_AdminServicer_to_server(admin, server)
-        self.health.add_to(server, (INFERENCE, STAGE_CONTROL, ADMIN))
+        open_inference = OpenInferenceServicer(
+            self.door,
+            self.model.name,
+            metadata.version("elasticmm"),
+            lambda: self.cluster.is_ready,
+            self.config.stalled_reader_s,
+        )
+        open_inference_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(open_inference, server)
+        self.health.add_to(server, (INFERENCE, STAGE_CONTROL, ADMIN, OPEN_INFERENCE))
         return server
 
     def gateway_settings(self) -> GatewaySettings:

@@ -1,0 +1,195 @@
+"""A ModelInferRequest as the one call that every door makes."""
+
+from __future__ import annotations
+
+from coordinator.calls import ChatMessage, GenerateCall, ImageSource, SamplingWish, StopWish
+from coordinator.errors import InvalidFieldError, NotFoundError
+from coordinator.oip.asked import OUTPUTS, TEXT_OUTPUT, AskedInference
+from coordinator.oip.chat import from_messages, from_text, to_image
+from coordinator.oip.naming import renamed_fields
+from coordinator.oip.options import OPTIONS
+from coordinator.oip.tensors import BYTES, Tensor, to_tensors
+from coordinator.oip.values import shortened, to_text
+from coordinator.oip.wishes import SAMPLING_PARAMETERS, Wishes, only_value
+from core.cache.scope import CacheScope
+from elasticmm.oip import open_inference_pb2 as pb
+
+VERSION = "1"
+
+# Inputs that are no options: their datatype and number of elements, -1 being any.
+CONTENT_INPUTS = {"text_input": 1, "messages": 1, "image": -1, SAMPLING_PARAMETERS: 1}
+
+# Options that add an output.
+_ADDING = {
+    "return_finish_reason": "finish_reason",
+    "return_num_input_tokens": "num_input_tokens",
+    "return_num_output_tokens": "num_output_tokens",
+    "return_log_probs": "output_log_probs",
+}
+
+
+def to_asked(request: pb.ModelInferRequest) -> AskedInference:
+    """Raises a FieldError with the name of the input, parameter or output at fault."""
+    check_version(request.model_version)
+    contents, wishes = _to_wishes(request)
+    outputs = _to_outputs(request, wishes)
+    images = tuple(to_image(each) for each in _elements(contents.get("image")))
+    messages = _to_messages(contents, images)
+    return AskedInference(
+        call=_to_call(request, messages, wishes, outputs),
+        id=request.id,
+        outputs=outputs,
+        is_streamed=wishes.flag("stream"),
+        is_raw=_is_raw(request, wishes),
+        echo=_to_echo(contents, wishes),
+        renamed=renamed_fields(messages, images, wishes, has_text="text_input" in contents),
+    )
+
+
+def check_version(version: str) -> None:
+    if version not in ("", VERSION):
+        raise NotFoundError("model_version", f"{shortened(version)!r} is not served here, {VERSION!r} is")
+
+
+def _to_wishes(request: pb.ModelInferRequest) -> tuple[dict[str, Tensor], Wishes]:
+    """The inputs that are no options, by name; and all options."""
+    _check_names(request)
+    contents, wishes = {}, Wishes()
+    for tensor in to_tensors(request):
+        if tensor.name in CONTENT_INPUTS:
+            contents[tensor.name] = _checked_content(tensor)
+        else:
+            wishes.add_tensor(tensor)
+    if SAMPLING_PARAMETERS in contents:
+        wishes.add_json(_text(contents[SAMPLING_PARAMETERS]))
+    for name in sorted(request.parameters):
+        _add_parameter(wishes, name, request.parameters[name])
+    return contents, wishes
+
+
+def _add_parameter(wishes: Wishes, name: str, parameter: pb.InferParameter) -> None:
+    if name == SAMPLING_PARAMETERS:
+        wishes.add_json(to_text(name, parameter.string_param))
+    else:
+        wishes.add_parameter(name, parameter)
+
+
+def _check_names(request: pb.ModelInferRequest) -> None:
+    """Before any input's contents are looked at: what is said of these starts with the input's name."""
+    seen = set()
+    for each in request.inputs:
+        if each.name not in CONTENT_INPUTS and each.name not in OPTIONS:
+            raise InvalidFieldError(shortened(each.name), "is no input that is known here")
+        if each.name in seen:
+            raise InvalidFieldError(each.name, "is given twice")
+        seen.add(each.name)
+
+
+def _checked_content(tensor: Tensor) -> Tensor:
+    if tensor.datatype != BYTES:
+        raise InvalidFieldError(tensor.name, f"is {tensor.datatype}, not {BYTES}")
+    if CONTENT_INPUTS[tensor.name] == 1:
+        only_value(tensor)
+    return tensor
+
+
+def _to_outputs(request: pb.ModelInferRequest, wishes: Wishes) -> tuple[str, ...]:
+    """Those that are named, else the text; and those that options add."""
+    for each in request.outputs:
+        if each.name not in OUTPUTS:
+            raise InvalidFieldError(shortened(each.name), "is no output that is known here")
+        for key in sorted(each.parameters):
+            raise InvalidFieldError(
+                f"{each.name}.{shortened(key)}", "is no parameter of an output that is known here"
+            )
+    asked = {each.name for each in request.outputs} or {TEXT_OUTPUT}
+    asked |= {output for option, output in _ADDING.items() if wishes.flag(option)}
+    if wishes.has("logprobs"):
+        asked.add("logprobs")
+    return tuple(name for name in OUTPUTS if name in asked)
+
+
+def _to_messages(contents: dict[str, Tensor], images: tuple[ImageSource, ...]) -> tuple[ChatMessage, ...]:
+    text, messages = contents.get("text_input"), contents.get("messages")
+    if text is None and messages is None:
+        raise InvalidFieldError("text_input", "is missing, and so is messages")
+    if messages is None:
+        assert text is not None
+        return from_text(_text(text), images)
+    if text is not None:
+        raise InvalidFieldError("messages", "is given besides text_input")
+    return from_messages(_text(messages), images)
+
+
+def _to_call(
+    request: pb.ModelInferRequest,
+    messages: tuple[ChatMessage, ...],
+    wishes: Wishes,
+    outputs: tuple[str, ...],
+) -> GenerateCall:
+    timeout_us = wishes.whole("timeout")
+    return GenerateCall(
+        messages=messages,
+        request_id=wishes.text("request_id"),
+        model=request.model_name,
+        sampling=_to_sampling(wishes, outputs),
+        stop=StopWish(wishes.texts("stop"), wishes.ids("stop_token_ids"), wishes.flag("ignore_eos")),
+        tenant=wishes.text("tenant"),
+        deadline_s=None if timeout_us is None else timeout_us / 1e6,
+        size_bytes=request.ByteSize(),
+        cache_scope=_to_scope(wishes),
+        cache_salt=wishes.text("cache_salt"),
+    )
+
+
+def _to_sampling(wishes: Wishes, outputs: tuple[str, ...]) -> SamplingWish:
+    """Outputs that tell log probabilities ask for them."""
+    num_alternatives = wishes.whole("logprobs")
+    if num_alternatives is None and not {"logprobs", "output_log_probs"}.isdisjoint(outputs):
+        num_alternatives = 0
+    return SamplingWish(
+        max_tokens=wishes.whole("max_tokens"),
+        temperature=wishes.number("temperature"),
+        top_p=wishes.number("top_p"),
+        top_k=wishes.whole("top_k"),
+        min_p=wishes.number("min_p"),
+        presence_penalty=wishes.number("presence_penalty"),
+        frequency_penalty=wishes.number("frequency_penalty"),
+        repetition_penalty=wishes.number("repetition_penalty"),
+        seed=wishes.whole("seed"),
+        logprobs=num_alternatives,
+    )
+
+
+def _to_scope(wishes: Wishes) -> CacheScope | None:
+    if not wishes.has("cache_scope"):
+        return None
+    try:
+        return CacheScope(wishes.text("cache_scope"))
+    except ValueError as error:
+        known = ", ".join(scope.value for scope in CacheScope)
+        raise InvalidFieldError("cache_scope", f"is none of {known}") from error
+
+
+def _to_echo(contents: dict[str, Tensor], wishes: Wishes) -> str:
+    """What goes before the answer where the client does not want the input left out."""
+    if not wishes.has("exclude_input_in_output") or wishes.flag("exclude_input_in_output"):
+        return ""
+    if "text_input" not in contents:
+        raise InvalidFieldError("exclude_input_in_output", "must be true with messages")
+    return _text(contents["text_input"])
+
+
+def _is_raw(request: pb.ModelInferRequest, wishes: Wishes) -> bool:
+    """As asked for, else as the inputs are."""
+    if wishes.has("binary_data_output"):
+        return wishes.flag("binary_data_output")
+    return bool(request.raw_input_contents)
+
+
+def _text(tensor: Tensor) -> str:
+    return to_text(tensor.name, only_value(tensor))
+
+
+def _elements(tensor: Tensor | None) -> tuple[bytes, ...]:
+    return () if tensor is None else tuple(each for each in tensor.values if isinstance(each, bytes))

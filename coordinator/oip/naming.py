@@ -1,0 +1,54 @@
+"""Errors of the one internal call, with the names that a client of this protocol knows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from coordinator.calls import ChatMessage, ImageSource
+from coordinator.errors import FieldError, ServiceError
+from coordinator.oip.options import OPTIONS
+from coordinator.oip.wishes import Wishes
+
+# By the path in the call: the option, where they differ by more than "sampling.".
+_PATHS = {
+    "stop.strings": "stop",
+    "stop.token_ids": "stop_token_ids",
+    "stop.ignore_eos": "ignore_eos",
+    "deadline": "timeout",
+}
+
+Renamed = tuple[tuple[str, str], ...]
+
+
+def renamed_fields(
+    messages: Sequence[ChatMessage], images: Sequence[ImageSource], wishes: Wishes, *, has_text: bool
+) -> Renamed:
+    """Pairs of a path in the call and the client's name of it; the first that fits a path counts."""
+    paths = {f"sampling.{option}": option for option in OPTIONS} | _PATHS
+    options = [(path, wishes.given_name(option)) for path, option in paths.items()]
+    content = [("messages", "text_input")] if has_text else _contents(messages)
+    return (*_images(messages, images), *options, ("model", "model_name"), *content)
+
+
+def with_client_names(error: ServiceError, renamed: Renamed) -> ServiceError:
+    """The same error, of the same kind."""
+    if not isinstance(error, FieldError):
+        return error
+    for path, name in renamed:
+        if error.field == path or error.field.startswith((f"{path}[", f"{path}.")):
+            return type(error)(name + error.field[len(path) :], error.reason)
+    return error
+
+
+def _images(messages: Sequence[ChatMessage], images: Sequence[ImageSource]) -> Iterator[tuple[str, str]]:
+    """Pictures are elements of `image`, or URLs within `messages`."""
+    places = {id(image): f"image[{k}]" for k, image in enumerate(images)}
+    for i, message in enumerate(messages):
+        for j, part in enumerate(message.parts):
+            if part.image is not None:
+                in_messages = f"messages[{i}].content[{j}].image_url"
+                yield f"messages[{i}].parts[{j}].image", places.get(id(part.image), in_messages)
+
+
+def _contents(messages: Sequence[ChatMessage]) -> list[tuple[str, str]]:
+    return [(f"messages[{i}].parts", f"messages[{i}].content") for i in range(len(messages))]
