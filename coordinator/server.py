@@ -11,6 +11,9 @@ from importlib import metadata
 
 import grpc
 
+from coordinator.access.guard import Guard
+from coordinator.access.keys import Keyring
+from coordinator.access.principal import Right
 from coordinator.admission import Admission
 from coordinator.audit import AuditLog
 from coordinator.books import LiveBooks
@@ -28,7 +31,7 @@ from coordinator.dispatcher import Dispatcher
 from coordinator.door import Door
 from coordinator.errors import UnavailableError
 from coordinator.health import HealthBoard
-from coordinator.interceptors import StatusInterceptor, TokenInterceptor
+from coordinator.interceptors import GuardInterceptor, StatusInterceptor, TokenInterceptor
 from coordinator.listening import bind, endpoint, server_options
 from coordinator.media.client import GatewayClient
 from coordinator.media.process import GatewayProcess
@@ -119,7 +122,8 @@ class Coordinator:
         self.planner = self._make_planner()
         self.cluster = self._make_cluster()
         self.audit = AuditLog(config.audit_log)
-        self.tenancy = Tenancy(config.tenants, self.audit, self.cluster.set_cache_shares)
+        self.tenancy = Tenancy(config.tenants, self.audit, self.cluster.set_cache_shares, self.use_keys)
+        self.guard = Guard(config.cluster_token, self.tenancy.tenants.keyring, self.audit, self.clock)
         self.media = GatewayClient(
             config.cluster_token, self._max_message_bytes, config.media.url_timeout_s + _RESOLVE_SLACK_S
         )
@@ -247,6 +251,7 @@ class Coordinator:
             dispatcher=self.dispatcher,
             admission=Admission(self.config.max_waiting),
             tenancy=self.tenancy,
+            guard=self.guard,
             limits=limits,
             clock=self.clock,
         )
@@ -254,12 +259,13 @@ class Coordinator:
     def _make_server(self) -> grpc.aio.Server:
         server = grpc.aio.server(
             interceptors=(
-                TokenInterceptor(self.config.cluster_token, {STAGE_CONTROL, ADMIN}),
+                TokenInterceptor(self.config.cluster_token, {STAGE_CONTROL}),
+                GuardInterceptor(self.guard, {INFERENCE: Right.INFER, ADMIN: Right.ADMIN}),
                 StatusInterceptor(),
             ),
             options=server_options(self._max_message_bytes),
         )
-        inference = InferenceServicer(self.door, self.describe, self.config.stalled_reader_s)
+        inference = InferenceServicer(self.door, self.describe, self.guard, self.config.stalled_reader_s)
         inference_pb2_grpc.add_InferenceServicer_to_server(inference, server)
         stage_control_pb2_grpc.add_StageControlServicer_to_server(StageControlServicer(self.cluster), server)
         admin = AdminServicer(
@@ -267,6 +273,7 @@ class Coordinator:
             self.dispatcher.migrate,
             self.planner,
             CacheAdmin(self.registry, self.cache, self.explanations, self.planner, self.audit),
+            self.guard,
             clock=self.clock,
             shut_down=self.stopping.set,
         )
@@ -290,7 +297,14 @@ class Coordinator:
             public_host=self.config.public_host,
             message_bytes=self._max_message_bytes,
             limits=self.config.media,
+            keys=self.tenancy.tenants.keyring.keys,
+            audit_log=None if self.config.audit_log is None else str(self.config.audit_log.resolve()),
         )
+
+    def use_keys(self, keyring: Keyring) -> None:
+        """From now on, at all doors."""
+        self.guard.use(keyring)
+        self.gateway.tell(self.gateway_settings())
 
     def note_gateway(self, port: int | None) -> None:
         self._media_port = port
