@@ -27,6 +27,7 @@ from coordinator.config import CoordinatorConfig
 from coordinator.dispatcher import Dispatcher
 from coordinator.door import Door
 from coordinator.errors import UnavailableError
+from coordinator.formats import Formats
 from coordinator.health import HealthBoard
 from coordinator.interceptors import StatusInterceptor, TokenInterceptor
 from coordinator.listening import bind, endpoint, server_options
@@ -53,6 +54,7 @@ from coordinator.servicers.stage_control import StageControlServicer
 from coordinator.state import CoordinatorState, ServedDescription
 from coordinator.tenancy import Tenancy
 from core.clock import MonotonicClock
+from core.grammars import Grammars
 from core.profile_file import load_profile
 from elasticmm.v1 import (
     admin_pb2,
@@ -236,9 +238,11 @@ class Coordinator:
         )
 
     def _make_door(self) -> Door:
+        family = self.model.family
         limits = DoorLimits(
             model_name=self.model.name,
-            vocab_size=self.model.family.vocab_size,
+            vocab_size=family.vocab_size,
+            media_token_ids=family.media_token_ids,
             message_bytes=self.config.message_bytes,
             media_per_request=self.config.media_per_request,
             media_bytes=self.config.media.media_bytes,
@@ -246,6 +250,7 @@ class Coordinator:
         return Door(
             model=self.model,
             prompts=load_builder(self.config.model_path),
+            formats=Formats(Grammars(self.config.model_path, family.vocab_size, family.eos_token_ids)),
             media=self.media,
             cluster=self.cluster,
             dispatcher=self.dispatcher,

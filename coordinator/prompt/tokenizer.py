@@ -30,6 +30,10 @@ class PromptTokenizer:
         """As the model's own tools do it: names of control tokens become control tokens."""
         return list(self._tokenizer.encode(text, add_special_tokens=False).ids)
 
+    def encode_whole(self, text: str) -> list[int]:
+        """As `encode`, with what the tokenizer itself puts before and after a text."""
+        return list(self._tokenizer.encode(text).ids)
+
     def encode_plain(self, text: str) -> list[int]:
         """Names of control tokens are text like any other."""
         return list(self._plain.encode(text, add_special_tokens=False).ids) if text else []
