@@ -39,6 +39,10 @@ from coordinator.media.process import GatewayProcess
 from coordinator.media.settings import GatewaySettings
 from coordinator.model import ServedModel, load_model
 from coordinator.oip.servicer import OpenInferenceServicer
+from coordinator.openai.app import make_app
+from coordinator.openai.listener import HttpListener
+from coordinator.openai.served import Served
+from coordinator.openai.token_texts import TokenTexts
 from coordinator.paces import Paces
 from coordinator.planner import Planner
 from coordinator.policy.cost_model import CostModel
@@ -87,6 +91,7 @@ class Ready:
     port: int
     endpoint: str
     media_endpoint: str
+    http_endpoint: str = ""  # empty: there is no HTTP door
 
 
 OnReady = Callable[[Ready], None]
@@ -133,6 +138,7 @@ class Coordinator:
         self.door = self._make_door()
         self.server = self._make_server()
         self.port = 0
+        self.http: HttpListener | None = None
 
     async def start(self) -> Ready:
         """Raises OSError if the address cannot be bound, RuntimeError if the gateway does not start."""
@@ -144,12 +150,15 @@ class Coordinator:
         if self.config.start_gateway:
             await self.gateway.start()
         await self.server.start()
+        http_endpoint = self._open_http()
         self._watchers = [
             asyncio.create_task(self.cluster.watch_forever()),
             asyncio.create_task(self.planner.run_forever()),
         ]
         log.info("coordinator: %s on %s:%d", self.model.name, self.config.host, self.port)
-        return Ready(self.port, endpoint(self.config.public_host, self.port), self.media_endpoint)
+        return Ready(
+            self.port, endpoint(self.config.public_host, self.port), self.media_endpoint, http_endpoint
+        )
 
     async def stop(self) -> None:
         """Requests end with UNAVAILABLE, instances are told to stop, the gateway goes last."""
@@ -159,6 +168,8 @@ class Coordinator:
         await self.cluster.stop_instances(self.config.shutdown_grace_s)
         for watcher in self._watchers:
             watcher.cancel()
+        if self.http is not None:
+            await self.http.close()
         await self.server.stop(self.config.shutdown_grace_s)
         await self.media.close()
         await self.gateway.stop()
@@ -260,6 +271,25 @@ class Coordinator:
             limits=limits,
             clock=self.clock,
         )
+
+    def _make_served(self) -> Served:
+        return Served(
+            generate=self.door.generate,
+            describe=self.describe,
+            is_ready=lambda: self.cluster.is_ready,
+            texts=TokenTexts(self.door.tokenizer),
+            version=metadata.version("elasticmm"),
+            stalled_s=self.config.stalled_reader_s,
+        )
+
+    def _open_http(self) -> str:
+        """Where the HTTP door is, empty if it stays closed. Raises OSError."""
+        if self.config.http_port is None:
+            return ""
+        self.http = HttpListener(make_app(self._make_served()), self.config.shutdown_grace_s)
+        port = self.http.open(self.config.host, self.config.http_port)
+        log.info("coordinator: HTTP on %s:%d", self.config.host, port)
+        return endpoint(self.config.public_host, port)
 
     def _make_server(self) -> grpc.aio.Server:
         server = grpc.aio.server(

@@ -42,6 +42,10 @@ class PromptTokenizer:
         """Text without control tokens; ids outside the vocabulary are nothing."""
         return str(self._tokenizer.decode(token_ids, skip_special_tokens=True))
 
+    def piece(self, token_id: int) -> str:
+        """The token as the vocabulary writes it; empty outside of it."""
+        return self._tokenizer.id_to_token(token_id) or ""
+
     def find_added(self, text: str) -> list[re.Match[str]]:
         """Where the text spells added tokens, from left to right, the longest at each place."""
         return list(self._added_pattern.finditer(text))
