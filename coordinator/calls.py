@@ -76,3 +76,4 @@ class GenerateCall:
     size_bytes: int = 0  # of the whole message
     cache_scope: CacheScope | None = None  # None: as set for the tenant
     cache_salt: str = ""
+    resumable_s: float = 0.0  # kept for so long while nobody reads; 0: ends with its call

@@ -43,6 +43,7 @@ from coordinator.policy.scheduler import Slo
 from coordinator.policy.sets import make_scheduler
 from coordinator.prompt.builder import load_builder
 from coordinator.registry import Registry
+from coordinator.resuming.answers import Answers
 from coordinator.servicers.admin import AdminServicer
 from coordinator.servicers.inference import InferenceServicer
 from coordinator.servicers.stage_control import StageControlServicer
@@ -121,6 +122,7 @@ class Coordinator:
             config.cluster_token, self._max_message_bytes, config.media.url_timeout_s + _RESOLVE_SLACK_S
         )
         self.gateway = GatewayProcess(self.gateway_settings(), self.note_gateway)
+        self.answers = Answers(config.resume)
         self.door = self._make_door()
         self.server = self._make_server()
         self.port = 0
@@ -151,6 +153,7 @@ class Coordinator:
         for watcher in self._watchers:
             watcher.cancel()
         await self.server.stop(self.config.shutdown_grace_s)
+        await self.answers.close()
         await self.media.close()
         await self.gateway.stop()
         self.audit.close()
@@ -170,6 +173,8 @@ class Coordinator:
             media_pixels=self.config.media.media_pixels,
             media_per_request=self.config.media_per_request,
             media_ttl_s=self.config.media.media_ttl_s,
+            resume_ttl_s=self.config.resume.ttl_s,
+            resume_tokens=self.config.resume.tokens,
         )
 
     def state(self) -> CoordinatorState:
@@ -231,6 +236,7 @@ class Coordinator:
             message_bytes=self.config.message_bytes,
             media_per_request=self.config.media_per_request,
             media_bytes=self.config.media.media_bytes,
+            resume_ttl_s=self.config.resume.ttl_s,
         )
         return Door(
             model=self.model,
@@ -240,6 +246,7 @@ class Coordinator:
             dispatcher=self.dispatcher,
             admission=Admission(self.config.max_waiting),
             tenancy=self.tenancy,
+            answers=self.answers,
             limits=limits,
             clock=self.clock,
         )

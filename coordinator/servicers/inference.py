@@ -11,7 +11,7 @@ import grpc
 
 from coordinator.door import Door
 from coordinator.errors import StalledReaderError
-from coordinator.events import Event
+from coordinator.events import Emit, Event
 from coordinator.state import ServedDescription
 from coordinator.wire.inference import from_description, from_event, to_call
 from elasticmm.v1 import inference_pb2 as pb
@@ -29,6 +29,26 @@ class InferenceServicer(pb_grpc.InferenceServicer):
     async def Generate(  # type: ignore[override]
         self, request: pb.GenerateRequest, context: grpc.aio.ServicerContext
     ) -> None:
+        await self._door.generate(to_call(request), self._writer(context))
+
+    async def Resume(  # type: ignore[override]
+        self, request: pb.InferenceResumeRequest, context: grpc.aio.ServicerContext
+    ) -> None:
+        emit = self._writer(context)
+        await self._door.resume(request.request_id, request.tenant, request.next_index, emit)
+
+    async def Cancel(self, request: pb.CancelRequest, context: grpc.aio.ServicerContext) -> pb.CancelResponse:
+        self._door.cancel(request.request_id, request.tenant)
+        return pb.CancelResponse()
+
+    async def GetModel(
+        self, request: pb.GetModelRequest, context: grpc.aio.ServicerContext
+    ) -> pb.GetModelResponse:
+        return from_description(self._describe())
+
+    def _writer(self, context: grpc.aio.ServicerContext) -> Emit:
+        """Raises StalledReaderError where the client does not read."""
+
         async def emit(event: Event) -> None:
             try:
                 async with asyncio.timeout(self._stalled_reader_s) as stalled:
@@ -38,9 +58,4 @@ class InferenceServicer(pb_grpc.InferenceServicer):
                     raise StalledReaderError(f"nothing was read for {self._stalled_reader_s:g} s") from error
                 raise
 
-        await self._door.generate(to_call(request), emit)
-
-    async def GetModel(
-        self, request: pb.GetModelRequest, context: grpc.aio.ServicerContext
-    ) -> pb.GetModelResponse:
-        return from_description(self._describe())
+        return emit

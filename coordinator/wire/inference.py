@@ -54,6 +54,7 @@ def to_call(message: pb.GenerateRequest) -> GenerateCall:
         size_bytes=message.ByteSize(),
         cache_scope=to_scope(message.cache_scope),
         cache_salt=message.cache_salt,
+        resumable_s=message.resumable.ToNanoseconds() / 1e9,
     )
 
 
@@ -105,8 +106,10 @@ def from_description(description: ServedDescription) -> pb.GetModelResponse:
         media_bytes=description.media_bytes,
         media_pixels=description.media_pixels,
         media_per_request=description.media_per_request,
+        resume_tokens=description.resume_tokens,
     )
     limits.media_ttl.FromNanoseconds(round(description.media_ttl_s * 1e9))
+    limits.resume_ttl.FromNanoseconds(round(description.resume_ttl_s * 1e9))
     return pb.GetModelResponse(
         model=description.model, media_endpoint=description.media_endpoint, limits=limits
     )
