@@ -26,7 +26,9 @@ class Admission:
         if request_id in self._ids:
             raise AlreadyRunningError("request_id", f"{request_id!r} is running already")
         if num_waiting >= self._max_waiting:
-            raise OverloadedError(f"{num_waiting} requests are waiting already", _RETRY_AFTER_S)
+            raise OverloadedError(
+                f"{num_waiting} requests are waiting already", _RETRY_AFTER_S, "max_waiting"
+            )
         self._ids.add(request_id)
         try:
             yield

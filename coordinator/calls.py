@@ -111,3 +111,4 @@ class GenerateCall:
     format: OutputFormat | None = None  # None: any text
     tools: tuple[Tool, ...] = ()
     principal: Principal | None = None  # who calls; None: nobody was asked, as while there are no keys
+    resumable_s: float = 0.0  # kept for so long while nobody reads; 0: ends with its call

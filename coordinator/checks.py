@@ -38,6 +38,7 @@ class DoorLimits:
     message_bytes: int
     media_per_request: int
     media_bytes: int
+    resume_ttl_s: float = 0.0  # 0: no request is resumable
 
 
 def check_call(call: GenerateCall, limits: DoorLimits) -> None:
@@ -57,6 +58,10 @@ def check_call(call: GenerateCall, limits: DoorLimits) -> None:
         raise InvalidFieldError("cache_salt", f"longer than {_MAX_SALT_CHARS} characters")
     if call.deadline_s is not None and not call.deadline_s > 0:
         raise InvalidFieldError("deadline", "must be above 0")
+    if not 0 <= call.resumable_s <= limits.resume_ttl_s:
+        raise InvalidFieldError(
+            "resumable", f"{call.resumable_s:g} s is not between 0 and {limits.resume_ttl_s:g}"
+        )
     check_input(call, limits)
     _check_sampling(call.sampling)
     _check_bias(call.sampling.logit_bias, limits)

@@ -30,6 +30,20 @@ class MediaLimits:
 
 
 @dataclass(frozen=True, slots=True)
+class ResumeLimits:
+    """What is kept of answers that a client may go on reading."""
+
+    ttl_s: float = 300.0  # longest that one may ask for; 0: no request is resumable
+    tokens: int = 16384  # newest ones of an answer that stay
+    answers: int = 1024  # ended ones; the oldest go first
+
+    def __post_init__(self) -> None:
+        if self.ttl_s < 0:
+            raise ValueError(f"ttl_s: must not be below 0, it is {self.ttl_s:g}")
+        _check_positive(self, "tokens", "answers")
+
+
+@dataclass(frozen=True, slots=True)
 class CoordinatorConfig:
     """Built whole at start, checked here, passed down, never written to.
 
@@ -65,6 +79,7 @@ class CoordinatorConfig:
     tenants: Path | None = None  # file of their settings, see coordinator.tenants; None: nobody is named
     audit_log: Path | None = None  # file; None: among all other lines of the log
     http_port: int | None = None  # of the OpenAI-compatible door; 0: any free one, None: closed
+    resume: ResumeLimits = field(default_factory=ResumeLimits)
 
     def __post_init__(self) -> None:
         if not self.cluster_token:

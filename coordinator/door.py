@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
 from dataclasses import replace
+from functools import partial
 from typing import Protocol
 
 from coordinator.access.guard import Guard
@@ -16,7 +16,7 @@ from coordinator.checks import DoorLimits, check_call, fill_sampling, fit_max_to
 from coordinator.cluster import Cluster
 from coordinator.dispatcher import Dispatcher
 from coordinator.errors import DeadlinePassedError, InvalidFieldError, UnavailableError
-from coordinator.events import AcceptedEvent, Event
+from coordinator.events import AcceptedEvent, Emit
 from coordinator.fanout import RequestOutput
 from coordinator.formats import Formats
 from coordinator.input_checks import check_prompt_tokens
@@ -24,6 +24,7 @@ from coordinator.model import ServedModel
 from coordinator.prompt.builder import PromptBuilder
 from coordinator.prompt.tokenizer import PromptTokenizer
 from coordinator.request import PlacedMedia, Request
+from coordinator.resuming.answers import Answers
 from coordinator.stage_messages import MediaItem
 from coordinator.tenancy import Tenancy
 from core.cache.scope import salt_of
@@ -31,8 +32,6 @@ from core.clock import Clock
 from core.families import MediaLayout
 from core.ids import new_request_id
 from core.sequence import CacheUse
-
-Emit = Callable[[Event], Awaitable[None]]
 
 
 class MediaKeeper(Protocol):
@@ -65,6 +64,7 @@ class Door:
         admission: Admission,
         tenancy: Tenancy,
         guard: Guard,
+        answers: Answers,
         limits: DoorLimits,
         clock: Clock,
     ) -> None:
@@ -77,18 +77,38 @@ class Door:
         self._admission = admission
         self._tenancy = tenancy
         self._guard = guard
+        self._answers = answers
         self._limits = limits
         self._clock = clock
         self._num_preparing = 0
         self._is_closed = False
 
     async def generate(self, call: GenerateCall, emit: Emit) -> None:
-        """Hands every event to `emit`, in order. Raises ServiceError; cancelling the task stops the work."""
+        """Hands every event to `emit`, in order. Raises ServiceError.
+
+        Cancelling the task stops the work, but not that of a resumable call.
+        """
         if self._is_closed:
             raise UnavailableError("the cluster is shutting down")
         check_call(call, self._limits)
         call = self._with_tenancy(call)
         request_id = call.request_id or new_request_id()
+        self._answers.make_free(request_id, call.tenant)
+        if call.resumable_s:
+            run = partial(self._serve, call, request_id)
+            await self._answers.begin(request_id, call.tenant, call.resumable_s, run, emit)
+        else:
+            await self._serve(call, request_id, emit)
+
+    async def resume(self, request_id: str, tenant: str, next_index: int, emit: Emit) -> None:
+        """Goes on with a resumable call's answer; see Answers.resume for what is raised."""
+        await self._answers.resume(request_id, tenant, next_index, emit)
+
+    def cancel(self, request_id: str, tenant: str) -> None:
+        """Stops a resumable call. Raises NotFoundError."""
+        self._answers.cancel(request_id, tenant)
+
+    async def _serve(self, call: GenerateCall, request_id: str, emit: Emit) -> None:
         has_media = bool(_image_sources(call))
         self._cluster.check_can_serve(has_media)
         with self._admission.enter(request_id, self.num_waiting):
@@ -128,7 +148,8 @@ class Door:
             await emit(
                 AcceptedEvent(request_id, self._model.name, request.sampling.seed, len(request.prompt))
             )
-            while (event := await request.output.stream.next()) is not None:
+            stream = request.output.stream
+            while (event := await (stream.next(1) if call.resumable_s else stream.next())) is not None:
                 await emit(event)
         finally:
             self._dispatcher.cancel(request)

@@ -52,11 +52,12 @@ class CannotPlanError(ServiceError):
 
 
 class OverloadedError(ServiceError):
-    """A bounded queue or store is full; try again after `retry_after_s`."""
+    """A bounded queue or store is full; try again after `retry_after_s`. `quota` is the limit's name."""
 
-    def __init__(self, reason: str, retry_after_s: float) -> None:
+    def __init__(self, reason: str, retry_after_s: float, quota: str = "") -> None:
         super().__init__(reason)
         self.retry_after_s = retry_after_s
+        self.quota = quota
 
 
 class UnavailableError(ServiceError):
@@ -73,6 +74,18 @@ class DeadlinePassedError(ServiceError):
 
 class StalledReaderError(ServiceError):
     """The client took no event for too long."""
+
+
+class OutOfRangeError(FieldError):
+    """Beyond what is there now, or before what is still kept."""
+
+
+class TakenOverError(ServiceError):
+    """Another reader goes on with this answer."""
+
+
+class CancelledError(ServiceError):
+    """The request was stopped by a call of its own."""
 
 
 class InternalFailureError(ServiceError):

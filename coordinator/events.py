@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from core.sequence import FinishReason, TokenLogprobs
@@ -55,3 +56,5 @@ class FinishedEvent:
 
 
 Event = AcceptedEvent | TokensEvent | FinishedEvent
+
+Emit = Callable[[Event], Awaitable[None]]  # hands an event to whoever asked

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from coordinator.detokenizer import Decode, Detokenizer, StopMatcher
@@ -64,9 +65,10 @@ class EventStream:
         self._last: Event | Exception | None = None
         self._ready = asyncio.Event()
 
-    def push(self, tokens: list[OutputToken], text: str) -> None:
+    def push(self, tokens: list[OutputToken], texts: Sequence[str]) -> None:
+        """`texts`: what each of the tokens completes."""
         self._tokens += tokens
-        self._texts.append(text)
+        self._texts += texts
         self._ready.set()
 
     def close(self, last: Event | Exception) -> None:
@@ -75,11 +77,11 @@ class EventStream:
             self._last = last
             self._ready.set()
 
-    async def next(self) -> Event | None:
+    async def next(self, most_tokens: int = _MAX_EVENT_TOKENS) -> Event | None:
         """The next event, None after the last. Raises what `close` was given to raise."""
         await self._ready.wait()
         if self._tokens:
-            return self._take_tokens()
+            return self._take_tokens(most_tokens)
         last, self._last = self._last, None
         if last is None:
             return None
@@ -87,15 +89,15 @@ class EventStream:
             raise last
         return last
 
-    def _take_tokens(self) -> TokensEvent:
-        taken, self._tokens = self._tokens[:_MAX_EVENT_TOKENS], self._tokens[_MAX_EVENT_TOKENS:]
-        text, self._texts = "".join(self._texts), []
+    def _take_tokens(self, most: int) -> TokensEvent:
+        taken, self._tokens = self._tokens[:most], self._tokens[most:]
+        texts, self._texts = self._texts[:most], self._texts[most:]
         if not self._tokens and self._last is None:
             self._ready.clear()
         return TokensEvent(
             first_index=taken[0].index,
             token_ids=tuple(token.token_id for token in taken),
-            text=text,
+            text="".join(texts),
             logprobs=tuple(token.logprobs for token in taken if token.logprobs is not None),
         )
 
@@ -129,18 +131,18 @@ class RequestOutput:
     def push(self, run: TokenRun) -> int:
         """Takes a run in; the number of tokens that went to the client. Sets `finish` at the end."""
         shown: list[OutputToken] = []
-        text = ""
+        texts: list[str] = []
         for token in self._order.push(run):
             if self.finish is not None:
                 break
             shown.append(token)
-            text += self._text_of(token)
+            texts.append(self._text_of(token))
             self._note_end(token)
-        if self.finish is not None:
-            text += self._flush()
         if shown:
+            if self.finish is not None:
+                texts[-1] += self._flush()
             self.token_ids += [token.token_id for token in shown]
-            self.stream.push(shown, text)
+            self.stream.push(shown, texts)
         return len(shown)
 
     def _text_of(self, token: OutputToken) -> str:

@@ -52,6 +52,7 @@ from coordinator.policy.scheduler import Slo
 from coordinator.policy.sets import make_scheduler
 from coordinator.prompt.builder import load_builder
 from coordinator.registry import Registry
+from coordinator.resuming.answers import Answers
 from coordinator.servicers.admin import AdminServicer
 from coordinator.servicers.inference import InferenceServicer
 from coordinator.servicers.stage_control import StageControlServicer
@@ -135,6 +136,7 @@ class Coordinator:
             config.cluster_token, self._max_message_bytes, config.media.url_timeout_s + _RESOLVE_SLACK_S
         )
         self.gateway = GatewayProcess(self.gateway_settings(), self.note_gateway)
+        self.answers = Answers(config.resume)
         self.door = self._make_door()
         self.server = self._make_server()
         self.port = 0
@@ -171,6 +173,7 @@ class Coordinator:
         if self.http is not None:
             await self.http.close()
         await self.server.stop(self.config.shutdown_grace_s)
+        await self.answers.close()
         await self.media.close()
         await self.gateway.stop()
         self.audit.close()
@@ -190,6 +193,8 @@ class Coordinator:
             media_pixels=self.config.media.media_pixels,
             media_per_request=self.config.media_per_request,
             media_ttl_s=self.config.media.media_ttl_s,
+            resume_ttl_s=self.config.resume.ttl_s,
+            resume_tokens=self.config.resume.tokens,
         )
 
     def state(self) -> CoordinatorState:
@@ -257,6 +262,7 @@ class Coordinator:
             message_bytes=self.config.message_bytes,
             media_per_request=self.config.media_per_request,
             media_bytes=self.config.media.media_bytes,
+            resume_ttl_s=self.config.resume.ttl_s,
         )
         return Door(
             model=self.model,
@@ -268,6 +274,7 @@ class Coordinator:
             admission=Admission(self.config.max_waiting),
             tenancy=self.tenancy,
             guard=self.guard,
+            answers=self.answers,
             limits=limits,
             clock=self.clock,
         )

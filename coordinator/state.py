@@ -19,6 +19,8 @@ class ServedDescription:
     media_pixels: int
     media_per_request: int
     media_ttl_s: float
+    resume_ttl_s: float = 0.0  # 0: no request is resumable
+    resume_tokens: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -57,7 +57,9 @@ class MediaStore:
             if not item.leases:
                 self._drop(item)
         if self.num_bytes + num_bytes > self._max_bytes:
-            raise OverloadedError("the media store is full of items in use", _RETRY_AFTER_S)
+            raise OverloadedError(
+                "the media store is full of items in use", _RETRY_AFTER_S, "media.store_bytes"
+            )
         self._incoming_bytes += num_bytes
 
     def unreserve(self, num_bytes: int) -> None:

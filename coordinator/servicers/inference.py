@@ -11,10 +11,10 @@ from dataclasses import replace
 import grpc
 
 from coordinator.access.guard import Guard
-from coordinator.access.principal import Right
+from coordinator.access.principal import Principal, Right
 from coordinator.door import Door
 from coordinator.errors import StalledReaderError
-from coordinator.events import Event
+from coordinator.events import Emit, Event
 from coordinator.state import ServedDescription
 from coordinator.wire.inference import from_description, from_event, to_call
 from elasticmm.v1 import inference_pb2 as pb
@@ -33,6 +33,32 @@ class InferenceServicer(pb_grpc.InferenceServicer):
     async def Generate(  # type: ignore[override]
         self, request: pb.GenerateRequest, context: grpc.aio.ServicerContext
     ) -> None:
+        call = replace(to_call(request), principal=self._caller(context))
+        await self._door.generate(call, self._writer(context))
+
+    async def Resume(  # type: ignore[override]
+        self, request: pb.InferenceResumeRequest, context: grpc.aio.ServicerContext
+    ) -> None:
+        tenant = self._guard.tenant_of(self._caller(context), request.tenant)
+        await self._door.resume(request.request_id, tenant, request.next_index, self._writer(context))
+
+    async def Cancel(self, request: pb.CancelRequest, context: grpc.aio.ServicerContext) -> pb.CancelResponse:
+        tenant = self._guard.tenant_of(self._caller(context), request.tenant)
+        self._door.cancel(request.request_id, tenant)
+        return pb.CancelResponse()
+
+    async def GetModel(
+        self, request: pb.GetModelRequest, context: grpc.aio.ServicerContext
+    ) -> pb.GetModelResponse:
+        return from_description(self._describe())
+
+    def _caller(self, context: grpc.aio.ServicerContext) -> Principal:
+        """Raises UnauthenticatedError, NotAllowedError."""
+        return self._guard.authenticate(context.invocation_metadata() or (), Right.INFER, context.peer())
+
+    def _writer(self, context: grpc.aio.ServicerContext) -> Emit:
+        """Raises StalledReaderError where the client does not read."""
+
         async def emit(event: Event) -> None:
             try:
                 async with asyncio.timeout(self._stalled_reader_s) as stalled:
@@ -42,10 +68,4 @@ class InferenceServicer(pb_grpc.InferenceServicer):
                     raise StalledReaderError(f"nothing was read for {self._stalled_reader_s:g} s") from error
                 raise
 
-        caller = self._guard.authenticate(context.invocation_metadata() or (), Right.INFER, context.peer())
-        await self._door.generate(replace(to_call(request), principal=caller), emit)
-
-    async def GetModel(
-        self, request: pb.GetModelRequest, context: grpc.aio.ServicerContext
-    ) -> pb.GetModelResponse:
-        return from_description(self._describe())
+        return emit

@@ -61,6 +61,7 @@ def to_call(message: pb.GenerateRequest) -> GenerateCall:
         prompt=_to_prompt(message.prompt) if message.HasField("prompt") else None,
         format=to_format(message.format) if message.HasField("format") else None,
         tools=tuple(Tool(each.name, each.description, each.parameters) for each in message.tools),
+        resumable_s=message.resumable.ToNanoseconds() / 1e9,
     )
 
 
@@ -134,8 +135,10 @@ def from_description(description: ServedDescription) -> pb.GetModelResponse:
         media_bytes=description.media_bytes,
         media_pixels=description.media_pixels,
         media_per_request=description.media_per_request,
+        resume_tokens=description.resume_tokens,
     )
     limits.media_ttl.FromNanoseconds(round(description.media_ttl_s * 1e9))
+    limits.resume_ttl.FromNanoseconds(round(description.resume_ttl_s * 1e9))
     return pb.GetModelResponse(
         model=description.model, media_endpoint=description.media_endpoint, limits=limits
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import grpc
 from google.protobuf import any_pb2, duration_pb2
+from google.protobuf.message import Message
 from google.rpc import error_details_pb2, status_pb2
 
 from coordinator import errors
@@ -24,6 +25,9 @@ _CODES: tuple[tuple[type[errors.ServiceError], grpc.StatusCode], ...] = (
     (errors.UnavailableError, grpc.StatusCode.UNAVAILABLE),
     (errors.DeadlinePassedError, grpc.StatusCode.DEADLINE_EXCEEDED),
     (errors.StalledReaderError, grpc.StatusCode.ABORTED),
+    (errors.OutOfRangeError, grpc.StatusCode.OUT_OF_RANGE),
+    (errors.TakenOverError, grpc.StatusCode.ABORTED),
+    (errors.CancelledError, grpc.StatusCode.CANCELLED),
     (errors.InternalFailureError, grpc.StatusCode.INTERNAL),
     (errors.UnauthenticatedError, grpc.StatusCode.UNAUTHENTICATED),
 )
@@ -37,11 +41,14 @@ def code_of(error: errors.ServiceError) -> grpc.StatusCode:
 
 
 def details_of(error: errors.ServiceError) -> bytes:
-    """A google.rpc.Status: BadRequest names the field, RetryInfo says when to come back."""
+    """A google.rpc.Status: BadRequest names the field, QuotaFailure what is full, RetryInfo a time."""
     status = status_pb2.Status(code=code_of(error).value[0], message=str(error))
     if isinstance(error, errors.FieldError):
         violation = error_details_pb2.BadRequest.FieldViolation(field=error.field, description=error.reason)
         _add(status, error_details_pb2.BadRequest(field_violations=[violation]))
+    if isinstance(error, errors.OverloadedError) and error.quota:
+        full = error_details_pb2.QuotaFailure.Violation(subject=error.quota, description=str(error))
+        _add(status, error_details_pb2.QuotaFailure(violations=[full]))
     retry_after_s = getattr(error, "retry_after_s", None)
     if retry_after_s is not None:
         delay = duration_pb2.Duration()
@@ -64,9 +71,7 @@ def violation_of(error: grpc.aio.AioRpcError) -> tuple[str, str] | None:
     return None
 
 
-def _add(
-    status: status_pb2.Status, detail: error_details_pb2.BadRequest | error_details_pb2.RetryInfo
-) -> None:
+def _add(status: status_pb2.Status, detail: Message) -> None:
     packed = any_pb2.Any()
     packed.Pack(detail)
     status.details.append(packed)

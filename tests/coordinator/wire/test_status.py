@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import grpc
 import pytest
+from google.rpc import error_details_pb2, status_pb2
 
 from coordinator import errors
 from coordinator.wire.status import DETAILS_KEY, code_of, details_of, violation_of
@@ -24,6 +25,9 @@ CASES = [
     (errors.UnavailableError("soon", 0.25), CODES.UNAVAILABLE, None, 0.25),
     (errors.DeadlinePassedError("late"), CODES.DEADLINE_EXCEEDED, None, None),
     (errors.StalledReaderError("slow"), CODES.ABORTED, None, None),
+    (errors.OutOfRangeError("next_index", "far"), CODES.OUT_OF_RANGE, "next_index", None),
+    (errors.TakenOverError("another"), CODES.ABORTED, None, None),
+    (errors.CancelledError("stopped"), CODES.CANCELLED, None, None),
     (errors.InternalFailureError("broken"), CODES.INTERNAL, None, None),
     (errors.UnauthenticatedError("who"), CODES.UNAUTHENTICATED, None, None),
 ]
@@ -45,6 +49,14 @@ def test_statuses(
 def test_violations_come_back() -> None:
     assert violation_of(rpc_error(errors.InvalidFieldError("url", "is private"))) == ("url", "is private")
     assert violation_of(rpc_error(errors.OverloadedError("full", 1.0))) is None
+
+
+def test_a_full_quota_is_named() -> None:
+    error = errors.OverloadedError("full", 1.0, "max_waiting")
+    failure = error_details_pb2.QuotaFailure()
+    assert any(detail.Unpack(failure) for detail in status_pb2.Status.FromString(details_of(error)).details)
+    assert [(each.subject, each.description) for each in failure.violations] == [("max_waiting", "full")]
+    assert failure_of(rpc_error(error)).retry_after_s == 1.0
 
 
 def test_every_error_has_a_code_of_its_own() -> None:

@@ -27,6 +27,7 @@ class _CacheScope:
 class _CacheScopeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_CacheScope.ValueType], _builtins.type):
     DESCRIPTOR: _descriptor.EnumDescriptor
     CACHE_SCOPE_UNSPECIFIED: _CacheScope.ValueType  # 0
+    """As set for the tenant, else TENANT."""
     CACHE_SCOPE_NONE: _CacheScope.ValueType  # 1
     """Nothing is looked up or kept."""
     CACHE_SCOPE_TENANT: _CacheScope.ValueType  # 2
@@ -34,9 +35,11 @@ class _CacheScopeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_CacheScope
     CACHE_SCOPE_CLUSTER: _CacheScope.ValueType  # 3
     """Requests of all tenants that ask for this scope and may."""
 
-class CacheScope(_CacheScope, metaclass=_CacheScopeEnumTypeWrapper): ...
+class CacheScope(_CacheScope, metaclass=_CacheScopeEnumTypeWrapper):
+    """Who shares what a request leaves in the caches."""
 
 CACHE_SCOPE_UNSPECIFIED: CacheScope.ValueType  # 0
+"""As set for the tenant, else TENANT."""
 CACHE_SCOPE_NONE: CacheScope.ValueType  # 1
 """Nothing is looked up or kept."""
 CACHE_SCOPE_TENANT: CacheScope.ValueType  # 2
@@ -52,14 +55,17 @@ class _FinishReason:
 class _FinishReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_FinishReason.ValueType], _builtins.type):
     DESCRIPTOR: _descriptor.EnumDescriptor
     FINISH_REASON_UNSPECIFIED: _FinishReason.ValueType  # 0
+    """Never sent."""
     FINISH_REASON_STOP: _FinishReason.ValueType  # 1
     """The model's end token, a stop token or a stop string."""
     FINISH_REASON_LENGTH: _FinishReason.ValueType  # 2
     """max_tokens or the context length."""
 
-class FinishReason(_FinishReason, metaclass=_FinishReasonEnumTypeWrapper): ...
+class FinishReason(_FinishReason, metaclass=_FinishReasonEnumTypeWrapper):
+    """Why an answer ended."""
 
 FINISH_REASON_UNSPECIFIED: FinishReason.ValueType  # 0
+"""Never sent."""
 FINISH_REASON_STOP: FinishReason.ValueType  # 1
 """The model's end token, a stop token or a stop string."""
 FINISH_REASON_LENGTH: FinishReason.ValueType  # 2
@@ -73,20 +79,31 @@ class _Stage:
 class _StageEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Stage.ValueType], _builtins.type):
     DESCRIPTOR: _descriptor.EnumDescriptor
     STAGE_UNSPECIFIED: _Stage.ValueType  # 0
+    """Not known here."""
     STAGE_ENCODE: _Stage.ValueType  # 1
+    """Media into embeddings."""
     STAGE_PREFILL: _Stage.ValueType  # 2
+    """The prompt into KV and the first token."""
     STAGE_DECODE: _Stage.ValueType  # 3
+    """KV into the tokens after it."""
 
-class Stage(_Stage, metaclass=_StageEnumTypeWrapper): ...
+class Stage(_Stage, metaclass=_StageEnumTypeWrapper):
+    """What a request is taken apart into."""
 
 STAGE_UNSPECIFIED: Stage.ValueType  # 0
+"""Not known here."""
 STAGE_ENCODE: Stage.ValueType  # 1
+"""Media into embeddings."""
 STAGE_PREFILL: Stage.ValueType  # 2
+"""The prompt into KV and the first token."""
 STAGE_DECODE: Stage.ValueType  # 3
+"""KV into the tokens after it."""
 Global___Stage: _TypeAlias = Stage  # noqa: Y015
 
 @_typing.final
 class GenerateRequest(_message.Message):
+    """One request: a conversation, or a prompt as it is, and what the answer is to be."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     REQUEST_ID_FIELD_NUMBER: _builtins.int
@@ -102,9 +119,13 @@ class GenerateRequest(_message.Message):
     PROMPT_FIELD_NUMBER: _builtins.int
     FORMAT_FIELD_NUMBER: _builtins.int
     TOOLS_FIELD_NUMBER: _builtins.int
+    RESUMABLE_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     """Idempotency key, at most 128 characters. Empty: the server makes one.
-    A key that is running already is refused with ALREADY_EXISTS.
+    A key that is running already is refused with ALREADY_EXISTS, and that of a
+    resumable request for as long as its answer is kept. After that it is free:
+    the same key runs the request anew, with the same tokens where the seed is
+    given.
     """
     model: _builtins.str
     """Name of the served model. Empty: the one that is served."""
@@ -125,7 +146,9 @@ class GenerateRequest(_message.Message):
         """The conversation, oldest first. At least one message."""
 
     @_builtins.property
-    def sampling(self) -> Global___SamplingParams: ...
+    def sampling(self) -> Global___SamplingParams:
+        """How tokens are chosen. Unset: greedily, up to the context length."""
+
     @_builtins.property
     def stop(self) -> Global___StopConditions:
         """Conditions besides the model's own end token that end the answer."""
@@ -148,6 +171,14 @@ class GenerateRequest(_message.Message):
     def tools(self) -> _containers.RepeatedCompositeFieldContainer[Global___Tool]:
         """Functions that the model is told of, where its template has a place for them."""
 
+    @_builtins.property
+    def resumable(self) -> _duration_pb2.Duration:
+        """How long the answer is kept while nobody reads it, from when its reader left
+        and again from its end; at most GetModelResponse.limits.resume_ttl. With it,
+        losing the call stops nothing: Resume goes on reading, Cancel stops the work.
+        Unset or 0: the request ends with its call.
+        """
+
     def __init__(
         self,
         *,
@@ -164,10 +195,11 @@ class GenerateRequest(_message.Message):
         prompt: Global___Prompt | None = ...,
         format: Global___OutputFormat | None = ...,
         tools: _abc.Iterable[Global___Tool] | None = ...,
+        resumable: _duration_pb2.Duration | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["deadline", b"deadline", "format", b"format", "prompt", b"prompt", "sampling", b"sampling", "stop", b"stop"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["deadline", b"deadline", "format", b"format", "prompt", b"prompt", "resumable", b"resumable", "sampling", b"sampling", "stop", b"stop"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cache_salt", b"cache_salt", "cache_scope", b"cache_scope", "deadline", b"deadline", "format", b"format", "messages", b"messages", "model", b"model", "priority", b"priority", "prompt", b"prompt", "request_id", b"request_id", "sampling", b"sampling", "stop", b"stop", "tenant", b"tenant", "tools", b"tools"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cache_salt", b"cache_salt", "cache_scope", b"cache_scope", "deadline", b"deadline", "format", b"format", "messages", b"messages", "model", b"model", "priority", b"priority", "prompt", b"prompt", "request_id", b"request_id", "resumable", b"resumable", "sampling", b"sampling", "stop", b"stop", "tenant", b"tenant", "tools", b"tools"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -175,13 +207,18 @@ Global___GenerateRequest: _TypeAlias = GenerateRequest  # noqa: Y015
 
 @_typing.final
 class Prompt(_message.Message):
+    """What the model reads in the place of a conversation."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     TEXT_FIELD_NUMBER: _builtins.int
     TOKEN_IDS_FIELD_NUMBER: _builtins.int
     text: _builtins.str
+    """Is tokenized as it is."""
     @_builtins.property
-    def token_ids(self) -> Global___TokenIds: ...
+    def token_ids(self) -> Global___TokenIds:
+        """Is read as it is."""
+
     def __init__(
         self,
         *,
@@ -200,11 +237,15 @@ Global___Prompt: _TypeAlias = Prompt  # noqa: Y015
 
 @_typing.final
 class TokenIds(_message.Message):
+    """Tokens of the served model's vocabulary."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     IDS_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]: ...
+    def ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """At least one, each below the vocabulary's size."""
+
     def __init__(
         self,
         *,
@@ -219,7 +260,84 @@ class TokenIds(_message.Message):
 Global___TokenIds: _TypeAlias = TokenIds  # noqa: Y015
 
 @_typing.final
+class InferenceResumeRequest(_message.Message):
+    """Names the answer whose reading goes on."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    NEXT_INDEX_FIELD_NUMBER: _builtins.int
+    TENANT_FIELD_NUMBER: _builtins.int
+    request_id: _builtins.str
+    """As in the request, or in Accepted where the server made it."""
+    next_index: _builtins.int
+    """Index of the first token that is wanted: that of the last one received plus
+    one, 0 for all.
+    """
+    tenant: _builtins.str
+    """As in the request. Empty: "default"."""
+    def __init__(
+        self,
+        *,
+        request_id: _builtins.str = ...,
+        next_index: _builtins.int = ...,
+        tenant: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["next_index", b"next_index", "request_id", b"request_id", "tenant", b"tenant"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___InferenceResumeRequest: _TypeAlias = InferenceResumeRequest  # noqa: Y015
+
+@_typing.final
+class CancelRequest(_message.Message):
+    """Names the request to stop."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    TENANT_FIELD_NUMBER: _builtins.int
+    request_id: _builtins.str
+    """As in the request, or in Accepted where the server made it."""
+    tenant: _builtins.str
+    """As in the request. Empty: "default"."""
+    def __init__(
+        self,
+        *,
+        request_id: _builtins.str = ...,
+        tenant: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["request_id", b"request_id", "tenant", b"tenant"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CancelRequest: _TypeAlias = CancelRequest  # noqa: Y015
+
+@_typing.final
+class CancelResponse(_message.Message):
+    """The work is being stopped, and the answer is not kept any more."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CancelResponse: _TypeAlias = CancelResponse  # noqa: Y015
+
+@_typing.final
 class OutputFormat(_message.Message):
+    """A form that all of the answer has."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     JSON_OBJECT_FIELD_NUMBER: _builtins.int
@@ -254,13 +372,17 @@ Global___OutputFormat: _TypeAlias = OutputFormat  # noqa: Y015
 
 @_typing.final
 class Tool(_message.Message):
+    """A function that the model may ask to have called."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     NAME_FIELD_NUMBER: _builtins.int
     DESCRIPTION_FIELD_NUMBER: _builtins.int
     PARAMETERS_FIELD_NUMBER: _builtins.int
     name: _builtins.str
+    """What the model calls it by."""
     description: _builtins.str
+    """What it does, for the model."""
     parameters: _builtins.str
     """JSON schema of its arguments; empty: none."""
     def __init__(
@@ -280,13 +402,17 @@ Global___Tool: _TypeAlias = Tool  # noqa: Y015
 
 @_typing.final
 class ToolCall(_message.Message):
+    """A function's call that the model asked for earlier in the conversation."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     ID_FIELD_NUMBER: _builtins.int
     NAME_FIELD_NUMBER: _builtins.int
     ARGUMENTS_FIELD_NUMBER: _builtins.int
     id: _builtins.str
+    """What the tool's answer names it by (Message.tool_call_id)."""
     name: _builtins.str
+    """Of the function."""
     arguments: _builtins.str
     """JSON."""
     def __init__(
@@ -306,6 +432,8 @@ Global___ToolCall: _TypeAlias = ToolCall  # noqa: Y015
 
 @_typing.final
 class Message(_message.Message):
+    """One turn of a conversation."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     ROLE_FIELD_NUMBER: _builtins.int
@@ -342,13 +470,18 @@ Global___Message: _TypeAlias = Message  # noqa: Y015
 
 @_typing.final
 class Part(_message.Message):
+    """A piece of a message, in the order in which the model reads it."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     TEXT_FIELD_NUMBER: _builtins.int
     IMAGE_FIELD_NUMBER: _builtins.int
     text: _builtins.str
+    """Read as it is."""
     @_builtins.property
-    def image(self) -> Global___ImagePart: ...
+    def image(self) -> Global___ImagePart:
+        """A picture in this place."""
+
     def __init__(
         self,
         *,
@@ -367,6 +500,8 @@ Global___Part: _TypeAlias = Part  # noqa: Y015
 
 @_typing.final
 class ImagePart(_message.Message):
+    """A picture, by one of these."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     DIGEST_FIELD_NUMBER: _builtins.int
@@ -401,6 +536,8 @@ Global___ImagePart: _TypeAlias = ImagePart  # noqa: Y015
 
 @_typing.final
 class SamplingParams(_message.Message):
+    """How each token is chosen. What is unset is the server's choice, and not 0."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     @_typing.final
@@ -530,6 +667,8 @@ Global___SamplingParams: _TypeAlias = SamplingParams  # noqa: Y015
 
 @_typing.final
 class StopConditions(_message.Message):
+    """What ends an answer besides the model's own end token and max_tokens."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     STRINGS_FIELD_NUMBER: _builtins.int
@@ -564,17 +703,25 @@ Global___StopConditions: _TypeAlias = StopConditions  # noqa: Y015
 
 @_typing.final
 class GenerateEvent(_message.Message):
+    """What a stream consists of. Clients pass over kinds that they do not know."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     ACCEPTED_FIELD_NUMBER: _builtins.int
     TOKENS_FIELD_NUMBER: _builtins.int
     FINISHED_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def accepted(self) -> Global___Accepted: ...
+    def accepted(self) -> Global___Accepted:
+        """The first, once."""
+
     @_builtins.property
-    def tokens(self) -> Global___Tokens: ...
+    def tokens(self) -> Global___Tokens:
+        """Any number, in order."""
+
     @_builtins.property
-    def finished(self) -> Global___Finished: ...
+    def finished(self) -> Global___Finished:
+        """The last, once."""
+
     def __init__(
         self,
         *,
@@ -594,6 +741,8 @@ Global___GenerateEvent: _TypeAlias = GenerateEvent  # noqa: Y015
 
 @_typing.final
 class Accepted(_message.Message):
+    """The request is in order and will be worked on."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     REQUEST_ID_FIELD_NUMBER: _builtins.int
@@ -601,10 +750,13 @@ class Accepted(_message.Message):
     SEED_FIELD_NUMBER: _builtins.int
     PROMPT_TOKENS_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
+    """The one that was given, or the server's own."""
     model: _builtins.str
+    """That answers."""
     seed: _builtins.int
     """The seed in use."""
     prompt_tokens: _builtins.int
+    """Prompt length, media tokens included."""
     def __init__(
         self,
         *,
@@ -623,6 +775,8 @@ Global___Accepted: _TypeAlias = Accepted  # noqa: Y015
 
 @_typing.final
 class Tokens(_message.Message):
+    """The next tokens of the answer: one, or as many as were ready at once."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     FIRST_INDEX_FIELD_NUMBER: _builtins.int
@@ -636,7 +790,9 @@ class Tokens(_message.Message):
     stop string is incomplete; all texts together are the answer.
     """
     @_builtins.property
-    def token_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]: ...
+    def token_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """At least one."""
+
     @_builtins.property
     def logprobs(self) -> _containers.RepeatedCompositeFieldContainer[Global___TokenLogprobs]:
         """One per token where asked for."""
@@ -659,13 +815,18 @@ Global___Tokens: _TypeAlias = Tokens  # noqa: Y015
 
 @_typing.final
 class TokenLogprobs(_message.Message):
+    """How probable a token was."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     LOGPROB_FIELD_NUMBER: _builtins.int
     TOP_FIELD_NUMBER: _builtins.int
     logprob: _builtins.float
+    """Natural logarithm, of the token that was chosen."""
     @_builtins.property
-    def top(self) -> _containers.RepeatedCompositeFieldContainer[Global___Alternative]: ...
+    def top(self) -> _containers.RepeatedCompositeFieldContainer[Global___Alternative]:
+        """The most probable ones, best first; the chosen one may be among them."""
+
     def __init__(
         self,
         *,
@@ -682,12 +843,16 @@ Global___TokenLogprobs: _TypeAlias = TokenLogprobs  # noqa: Y015
 
 @_typing.final
 class Alternative(_message.Message):
+    """A token that might have been chosen."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     TOKEN_ID_FIELD_NUMBER: _builtins.int
     LOGPROB_FIELD_NUMBER: _builtins.int
     token_id: _builtins.int
+    """In the served model's vocabulary."""
     logprob: _builtins.float
+    """Natural logarithm."""
     def __init__(
         self,
         *,
@@ -704,6 +869,8 @@ Global___Alternative: _TypeAlias = Alternative  # noqa: Y015
 
 @_typing.final
 class Finished(_message.Message):
+    """The answer is complete."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     REASON_FIELD_NUMBER: _builtins.int
@@ -711,10 +878,13 @@ class Finished(_message.Message):
     USAGE_FIELD_NUMBER: _builtins.int
     STAGES_FIELD_NUMBER: _builtins.int
     reason: Global___FinishReason.ValueType
+    """What ended it."""
     stop_string: _builtins.str
     """The stop string that was met, if one was."""
     @_builtins.property
-    def usage(self) -> Global___Usage: ...
+    def usage(self) -> Global___Usage:
+        """What was spent on it."""
+
     @_builtins.property
     def stages(self) -> _containers.RepeatedCompositeFieldContainer[Global___StageSpan]:
         """Which instance did what, in order of start."""
@@ -737,6 +907,8 @@ Global___Finished: _TypeAlias = Finished  # noqa: Y015
 
 @_typing.final
 class Usage(_message.Message):
+    """Tokens that a request took, and what caches spared it."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     PROMPT_TOKENS_FIELD_NUMBER: _builtins.int
@@ -747,6 +919,7 @@ class Usage(_message.Message):
     prompt_tokens: _builtins.int
     """Prompt length, media tokens included."""
     completion_tokens: _builtins.int
+    """Tokens of the answer, the one that ended it included."""
     media_tokens: _builtins.int
     """Tokens of the prompt that stand for media."""
     cached_tokens: _builtins.int
@@ -772,6 +945,8 @@ Global___Usage: _TypeAlias = Usage  # noqa: Y015
 
 @_typing.final
 class StageSpan(_message.Message):
+    """A stage of a request on an instance."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     STAGE_FIELD_NUMBER: _builtins.int
@@ -780,10 +955,13 @@ class StageSpan(_message.Message):
     END_MS_FIELD_NUMBER: _builtins.int
     TRANSPORT_FIELD_NUMBER: _builtins.int
     stage: Global___Stage.ValueType
+    """What was done."""
     instance_id: _builtins.str
+    """Which stage server did it."""
     start_ms: _builtins.float
     """Milliseconds since the request's arrival."""
     end_ms: _builtins.float
+    """Milliseconds since the request's arrival."""
     transport: _builtins.str
     """How the stage's result went on: "local", "shm" or "grpc". Empty: nowhere."""
     def __init__(
@@ -805,6 +983,8 @@ Global___StageSpan: _TypeAlias = StageSpan  # noqa: Y015
 
 @_typing.final
 class GetModelRequest(_message.Message):
+    """Asks for the served model."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     def __init__(
@@ -820,16 +1000,21 @@ Global___GetModelRequest: _TypeAlias = GetModelRequest  # noqa: Y015
 
 @_typing.final
 class GetModelResponse(_message.Message):
+    """What is served here."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     MODEL_FIELD_NUMBER: _builtins.int
     MEDIA_ENDPOINT_FIELD_NUMBER: _builtins.int
     LIMITS_FIELD_NUMBER: _builtins.int
     model: _builtins.str
+    """Its name, for GenerateRequest.model."""
     media_endpoint: _builtins.str
     """HOST:PORT of the media gateway. Empty: media go inline only."""
     @_builtins.property
-    def limits(self) -> Global___Limits: ...
+    def limits(self) -> Global___Limits:
+        """What one request may hold."""
+
     def __init__(
         self,
         *,
@@ -847,6 +1032,8 @@ Global___GetModelResponse: _TypeAlias = GetModelResponse  # noqa: Y015
 
 @_typing.final
 class Limits(_message.Message):
+    """What one request may hold; more is refused with the field and the limit named."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     CONTEXT_TOKENS_FIELD_NUMBER: _builtins.int
@@ -855,13 +1042,28 @@ class Limits(_message.Message):
     MEDIA_PIXELS_FIELD_NUMBER: _builtins.int
     MEDIA_PER_REQUEST_FIELD_NUMBER: _builtins.int
     MEDIA_TTL_FIELD_NUMBER: _builtins.int
+    RESUME_TTL_FIELD_NUMBER: _builtins.int
+    RESUME_TOKENS_FIELD_NUMBER: _builtins.int
     context_tokens: _builtins.int
+    """Of prompt and answer together."""
     message_bytes: _builtins.int
+    """Of one GenerateRequest as it is encoded, after decompression."""
     media_bytes: _builtins.int
+    """Of one media item's file."""
     media_pixels: _builtins.int
+    """Of one picture, width times height."""
     media_per_request: _builtins.int
+    """Media items of one request."""
+    resume_tokens: _builtins.int
+    """Newest tokens of an answer that are kept to be read again."""
     @_builtins.property
-    def media_ttl(self) -> _duration_pb2.Duration: ...
+    def media_ttl(self) -> _duration_pb2.Duration:
+        """An upload is kept this long after its last use."""
+
+    @_builtins.property
+    def resume_ttl(self) -> _duration_pb2.Duration:
+        """Longest GenerateRequest.resumable. 0: no request is resumable."""
+
     def __init__(
         self,
         *,
@@ -871,10 +1073,12 @@ class Limits(_message.Message):
         media_pixels: _builtins.int = ...,
         media_per_request: _builtins.int = ...,
         media_ttl: _duration_pb2.Duration | None = ...,
+        resume_ttl: _duration_pb2.Duration | None = ...,
+        resume_tokens: _builtins.int = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["media_ttl", b"media_ttl"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["media_ttl", b"media_ttl", "resume_ttl", b"resume_ttl"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["context_tokens", b"context_tokens", "media_bytes", b"media_bytes", "media_per_request", b"media_per_request", "media_pixels", b"media_pixels", "media_ttl", b"media_ttl", "message_bytes", b"message_bytes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["context_tokens", b"context_tokens", "media_bytes", b"media_bytes", "media_per_request", b"media_per_request", "media_pixels", b"media_pixels", "media_ttl", b"media_ttl", "message_bytes", b"message_bytes", "resume_tokens", b"resume_tokens", "resume_ttl", b"resume_ttl"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -882,6 +1086,8 @@ Global___Limits: _TypeAlias = Limits  # noqa: Y015
 
 @_typing.final
 class UploadRequest(_message.Message):
+    """A piece of an upload."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     DATA_FIELD_NUMBER: _builtins.int
@@ -906,6 +1112,8 @@ Global___UploadRequest: _TypeAlias = UploadRequest  # noqa: Y015
 
 @_typing.final
 class UploadResponse(_message.Message):
+    """The item is in the store."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     DIGEST_FIELD_NUMBER: _builtins.int
@@ -916,8 +1124,11 @@ class UploadResponse(_message.Message):
     digest: _builtins.bytes
     """SHA-256 of the bytes."""
     size_bytes: _builtins.int
+    """Of the file."""
     width: _builtins.int
+    """In pixels."""
     height: _builtins.int
+    """In pixels."""
     media_type: _builtins.str
     """"image/png" and the like, from the bytes themselves."""
     def __init__(

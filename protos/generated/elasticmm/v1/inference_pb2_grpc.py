@@ -26,7 +26,8 @@ if _version_not_supported:
 
 
 class InferenceStub(object):
-    """Missing associated documentation comment in .proto file."""
+    """What is asked of the served model, and the answers. Needs no cluster token.
+    """
 
     def __init__(self, channel):
         """Constructor.
@@ -39,6 +40,16 @@ class InferenceStub(object):
                 request_serializer=elasticmm_dot_v1_dot_inference__pb2.GenerateRequest.SerializeToString,
                 response_deserializer=elasticmm_dot_v1_dot_inference__pb2.GenerateEvent.FromString,
                 _registered_method=True)
+        self.Resume = channel.unary_stream(
+                '/elasticmm.v1.Inference/Resume',
+                request_serializer=elasticmm_dot_v1_dot_inference__pb2.InferenceResumeRequest.SerializeToString,
+                response_deserializer=elasticmm_dot_v1_dot_inference__pb2.GenerateEvent.FromString,
+                _registered_method=True)
+        self.Cancel = channel.unary_unary(
+                '/elasticmm.v1.Inference/Cancel',
+                request_serializer=elasticmm_dot_v1_dot_inference__pb2.CancelRequest.SerializeToString,
+                response_deserializer=elasticmm_dot_v1_dot_inference__pb2.CancelResponse.FromString,
+                _registered_method=True)
         self.GetModel = channel.unary_unary(
                 '/elasticmm.v1.Inference/GetModel',
                 request_serializer=elasticmm_dot_v1_dot_inference__pb2.GetModelRequest.SerializeToString,
@@ -47,14 +58,38 @@ class InferenceStub(object):
 
 
 class InferenceServicer(object):
-    """Missing associated documentation comment in .proto file."""
+    """What is asked of the served model, and the answers. Needs no cluster token.
+    """
 
     def Generate(self, request, context):
         """Answers one chat request as a stream of events: one Accepted, then Tokens
         in order of their index without gaps or repeats, then one Finished.
         Errors are gRPC statuses; google.rpc details name the offending field
-        (BadRequest), or when to come back (RetryInfo).
-        Cancelling the call, or its deadline, stops the work within a step.
+        (BadRequest), the full quota (QuotaFailure), or when to come back
+        (RetryInfo).
+        Cancelling the call, its deadline, or losing the connection stops the work
+        within a step, unless the request is resumable.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Resume(self, request, context):
+        """Goes on with the answer of a resumable request: Accepted again, the tokens
+        from the index that is named on, what is still to come as it comes, and the
+        end, error or not, as Generate has it. An answer has one reader: who read it
+        until now gets ABORTED. Leaving this call stops nothing either.
+        NOT_FOUND: no such answer is kept for the tenant (not resumable, expired,
+        cancelled, or failed before Accepted); OUT_OF_RANGE: next_index is beyond
+        the tokens that are there, or before those that are still kept.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Cancel(self, request, context):
+        """Stops the work on a resumable request and drops its answer; who reads it gets
+        CANCELLED. Other requests end with their call. NOT_FOUND as for Resume.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -75,6 +110,16 @@ def add_InferenceServicer_to_server(servicer, server):
                     request_deserializer=elasticmm_dot_v1_dot_inference__pb2.GenerateRequest.FromString,
                     response_serializer=elasticmm_dot_v1_dot_inference__pb2.GenerateEvent.SerializeToString,
             ),
+            'Resume': grpc.unary_stream_rpc_method_handler(
+                    servicer.Resume,
+                    request_deserializer=elasticmm_dot_v1_dot_inference__pb2.InferenceResumeRequest.FromString,
+                    response_serializer=elasticmm_dot_v1_dot_inference__pb2.GenerateEvent.SerializeToString,
+            ),
+            'Cancel': grpc.unary_unary_rpc_method_handler(
+                    servicer.Cancel,
+                    request_deserializer=elasticmm_dot_v1_dot_inference__pb2.CancelRequest.FromString,
+                    response_serializer=elasticmm_dot_v1_dot_inference__pb2.CancelResponse.SerializeToString,
+            ),
             'GetModel': grpc.unary_unary_rpc_method_handler(
                     servicer.GetModel,
                     request_deserializer=elasticmm_dot_v1_dot_inference__pb2.GetModelRequest.FromString,
@@ -89,7 +134,8 @@ def add_InferenceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class Inference(object):
-    """Missing associated documentation comment in .proto file."""
+    """What is asked of the served model, and the answers. Needs no cluster token.
+    """
 
     @staticmethod
     def Generate(request,
@@ -108,6 +154,60 @@ class Inference(object):
             '/elasticmm.v1.Inference/Generate',
             elasticmm_dot_v1_dot_inference__pb2.GenerateRequest.SerializeToString,
             elasticmm_dot_v1_dot_inference__pb2.GenerateEvent.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Resume(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/elasticmm.v1.Inference/Resume',
+            elasticmm_dot_v1_dot_inference__pb2.InferenceResumeRequest.SerializeToString,
+            elasticmm_dot_v1_dot_inference__pb2.GenerateEvent.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Cancel(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/elasticmm.v1.Inference/Cancel',
+            elasticmm_dot_v1_dot_inference__pb2.CancelRequest.SerializeToString,
+            elasticmm_dot_v1_dot_inference__pb2.CancelResponse.FromString,
             options,
             channel_credentials,
             insecure,

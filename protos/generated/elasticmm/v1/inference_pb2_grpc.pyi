@@ -27,6 +27,8 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class InferenceStub:
+    """What is asked of the served model, and the answers. Needs no cluster token."""
+
     @_typing.overload
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
     @_typing.overload
@@ -35,26 +37,60 @@ class InferenceStub:
     """Answers one chat request as a stream of events: one Accepted, then Tokens
     in order of their index without gaps or repeats, then one Finished.
     Errors are gRPC statuses; google.rpc details name the offending field
-    (BadRequest), or when to come back (RetryInfo).
-    Cancelling the call, or its deadline, stops the work within a step.
+    (BadRequest), the full quota (QuotaFailure), or when to come back
+    (RetryInfo).
+    Cancelling the call, its deadline, or losing the connection stops the work
+    within a step, unless the request is resumable.
+    """
+    Resume: _grpc.UnaryStreamMultiCallable[_inference_pb2.InferenceResumeRequest, _inference_pb2.GenerateEvent]
+    """Goes on with the answer of a resumable request: Accepted again, the tokens
+    from the index that is named on, what is still to come as it comes, and the
+    end, error or not, as Generate has it. An answer has one reader: who read it
+    until now gets ABORTED. Leaving this call stops nothing either.
+    NOT_FOUND: no such answer is kept for the tenant (not resumable, expired,
+    cancelled, or failed before Accepted); OUT_OF_RANGE: next_index is beyond
+    the tokens that are there, or before those that are still kept.
+    """
+    Cancel: _grpc.UnaryUnaryMultiCallable[_inference_pb2.CancelRequest, _inference_pb2.CancelResponse]
+    """Stops the work on a resumable request and drops its answer; who reads it gets
+    CANCELLED. Other requests end with their call. NOT_FOUND as for Resume.
     """
     GetModel: _grpc.UnaryUnaryMultiCallable[_inference_pb2.GetModelRequest, _inference_pb2.GetModelResponse]
     """What is served here: model, limits, and where media are uploaded."""
 
 @_typing.type_check_only
 class InferenceAsyncStub(InferenceStub):
+    """What is asked of the served model, and the answers. Needs no cluster token."""
+
     def __init__(self, channel: _aio.Channel) -> None: ...
     Generate: _aio.UnaryStreamMultiCallable[_inference_pb2.GenerateRequest, _inference_pb2.GenerateEvent]  # type: ignore[assignment]
     """Answers one chat request as a stream of events: one Accepted, then Tokens
     in order of their index without gaps or repeats, then one Finished.
     Errors are gRPC statuses; google.rpc details name the offending field
-    (BadRequest), or when to come back (RetryInfo).
-    Cancelling the call, or its deadline, stops the work within a step.
+    (BadRequest), the full quota (QuotaFailure), or when to come back
+    (RetryInfo).
+    Cancelling the call, its deadline, or losing the connection stops the work
+    within a step, unless the request is resumable.
+    """
+    Resume: _aio.UnaryStreamMultiCallable[_inference_pb2.InferenceResumeRequest, _inference_pb2.GenerateEvent]  # type: ignore[assignment]
+    """Goes on with the answer of a resumable request: Accepted again, the tokens
+    from the index that is named on, what is still to come as it comes, and the
+    end, error or not, as Generate has it. An answer has one reader: who read it
+    until now gets ABORTED. Leaving this call stops nothing either.
+    NOT_FOUND: no such answer is kept for the tenant (not resumable, expired,
+    cancelled, or failed before Accepted); OUT_OF_RANGE: next_index is beyond
+    the tokens that are there, or before those that are still kept.
+    """
+    Cancel: _aio.UnaryUnaryMultiCallable[_inference_pb2.CancelRequest, _inference_pb2.CancelResponse]  # type: ignore[assignment]
+    """Stops the work on a resumable request and drops its answer; who reads it gets
+    CANCELLED. Other requests end with their call. NOT_FOUND as for Resume.
     """
     GetModel: _aio.UnaryUnaryMultiCallable[_inference_pb2.GetModelRequest, _inference_pb2.GetModelResponse]  # type: ignore[assignment]
     """What is served here: model, limits, and where media are uploaded."""
 
 class InferenceServicer(metaclass=_abc_1.ABCMeta):
+    """What is asked of the served model, and the answers. Needs no cluster token."""
+
     @_abc_1.abstractmethod
     def Generate(
         self,
@@ -64,8 +100,35 @@ class InferenceServicer(metaclass=_abc_1.ABCMeta):
         """Answers one chat request as a stream of events: one Accepted, then Tokens
         in order of their index without gaps or repeats, then one Finished.
         Errors are gRPC statuses; google.rpc details name the offending field
-        (BadRequest), or when to come back (RetryInfo).
-        Cancelling the call, or its deadline, stops the work within a step.
+        (BadRequest), the full quota (QuotaFailure), or when to come back
+        (RetryInfo).
+        Cancelling the call, its deadline, or losing the connection stops the work
+        within a step, unless the request is resumable.
+        """
+
+    @_abc_1.abstractmethod
+    def Resume(
+        self,
+        request: _inference_pb2.InferenceResumeRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_inference_pb2.GenerateEvent], _abc.AsyncIterator[_inference_pb2.GenerateEvent]]:
+        """Goes on with the answer of a resumable request: Accepted again, the tokens
+        from the index that is named on, what is still to come as it comes, and the
+        end, error or not, as Generate has it. An answer has one reader: who read it
+        until now gets ABORTED. Leaving this call stops nothing either.
+        NOT_FOUND: no such answer is kept for the tenant (not resumable, expired,
+        cancelled, or failed before Accepted); OUT_OF_RANGE: next_index is beyond
+        the tokens that are there, or before those that are still kept.
+        """
+
+    @_abc_1.abstractmethod
+    def Cancel(
+        self,
+        request: _inference_pb2.CancelRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_inference_pb2.CancelResponse, _abc.Awaitable[_inference_pb2.CancelResponse]]:
+        """Stops the work on a resumable request and drops its answer; who reads it gets
+        CANCELLED. Other requests end with their call. NOT_FOUND as for Resume.
         """
 
     @_abc_1.abstractmethod
