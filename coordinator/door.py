@@ -18,6 +18,7 @@ from coordinator.errors import DeadlinePassedError, InvalidFieldError, Unavailab
 from coordinator.events import AcceptedEvent, Event
 from coordinator.fanout import RequestOutput
 from coordinator.model import ServedModel
+from coordinator.observer import CallEnd, RequestObserver
 from coordinator.prompt.builder import PromptBuilder
 from coordinator.prompt.tokenizer import PromptTokenizer
 from coordinator.request import PlacedMedia, Request
@@ -29,6 +30,7 @@ from core.clock import Clock
 from core.families import MediaLayout
 from core.ids import new_request_id
 from core.sequence import CacheUse
+from core.stages import ModalityGroup
 
 Emit = Callable[[Event], Awaitable[None]]
 
@@ -63,6 +65,7 @@ class Door:
         tenancy: Tenancy,
         limits: DoorLimits,
         clock: Clock,
+        observer: RequestObserver,
     ) -> None:
         self._model = model
         self._prompts = prompts
@@ -73,11 +76,22 @@ class Door:
         self._tenancy = tenancy
         self._limits = limits
         self._clock = clock
+        self._observer = observer
         self._num_preparing = 0
         self._is_closed = False
 
     async def generate(self, call: GenerateCall, emit: Emit) -> None:
         """Hands every event to `emit`, in order. Raises ServiceError; cancelling the task stops the work."""
+        try:
+            await self._generate(call, emit)
+        except Exception as error:
+            self._observer.on_unserved(_call_end(call, error))
+            raise
+        except asyncio.CancelledError:
+            self._observer.on_unserved(_call_end(call, None))
+            raise
+
+    async def _generate(self, call: GenerateCall, emit: Emit) -> None:
         if self._is_closed:
             raise UnavailableError("the cluster is shutting down")
         check_call(call, self._limits)
@@ -220,6 +234,11 @@ class Door:
             return self._model.family.layout(item.width, item.height)
         except ValueError as error:
             raise InvalidFieldError(field, str(error)) from error
+
+
+def _call_end(call: GenerateCall, error: Exception | None) -> CallEnd:
+    group = ModalityGroup.MULTIMODAL if _image_sources(call) else ModalityGroup.TEXT
+    return CallEnd(call.tenant or DEFAULT_TENANT, group, call.priority, error)
 
 
 def _image_sources(call: GenerateCall) -> list[tuple[ImageSource, str]]:

@@ -33,6 +33,10 @@ from coordinator.listening import bind, endpoint, server_options
 from coordinator.media.client import GatewayClient
 from coordinator.media.process import GatewayProcess
 from coordinator.media.settings import GatewaySettings
+from coordinator.metrics.caches import CacheCollector
+from coordinator.metrics.cluster import ClusterCollector
+from coordinator.metrics.instances import InstanceCollector
+from coordinator.metrics.transfers import TransferCollector
 from coordinator.model import ServedModel, load_model
 from coordinator.paces import Paces
 from coordinator.planner import Planner
@@ -48,6 +52,7 @@ from coordinator.servicers.inference import InferenceServicer
 from coordinator.servicers.stage_control import StageControlServicer
 from coordinator.state import CoordinatorState, ServedDescription
 from coordinator.tenancy import Tenancy
+from coordinator.watch import Watch
 from core.clock import MonotonicClock
 from core.profile_file import load_profile
 from elasticmm.v1 import (
@@ -104,10 +109,17 @@ class Coordinator:
         self.cache = ClusterCache()
         self.warmth = RequestWarmth(self.cache, EmbeddingsUnderWay(), self.live.books, self.clock)
         self.explanations = Explanations()
+        slo = Slo(config.slo_ttft_s, config.slo_tpot_s)
+        self.watch = Watch(
+            slo,
+            self.clock,
+            named_tenants=lambda: self.tenancy.tenants.named,
+            price_per_hour=self.costs.profile.price_per_hour,
+        )
         self.scheduler = make_scheduler(
             config.policy,
             self.costs.profile,
-            Slo(config.slo_ttft_s, config.slo_tpot_s),
+            slo,
             model=self.costs,
             warmth=self.warmth if config.cache_aware else None,
         )
@@ -122,6 +134,7 @@ class Coordinator:
         )
         self.gateway = GatewayProcess(self.gateway_settings(), self.note_gateway)
         self.door = self._make_door()
+        self._watch_all()
         self.server = self._make_server()
         self.port = 0
 
@@ -134,10 +147,13 @@ class Coordinator:
         self.port = bind(self.server, endpoint(self.config.host, self.config.port))
         if self.config.start_gateway:
             await self.gateway.start()
+        if self.config.metrics_port:
+            await self.watch.listen(self.config.host, self.config.metrics_port)
         await self.server.start()
         self._watchers = [
             asyncio.create_task(self.cluster.watch_forever()),
             asyncio.create_task(self.planner.run_forever()),
+            asyncio.create_task(self.watch.sample_forever(self.registry)),
         ]
         log.info("coordinator: %s on %s:%d", self.model.name, self.config.host, self.port)
         return Ready(self.port, endpoint(self.config.public_host, self.port), self.media_endpoint)
@@ -150,6 +166,7 @@ class Coordinator:
         await self.cluster.stop_instances(self.config.shutdown_grace_s)
         for watcher in self._watchers:
             watcher.cancel()
+        await self.watch.stop()
         await self.server.stop(self.config.shutdown_grace_s)
         await self.media.close()
         await self.gateway.stop()
@@ -202,6 +219,7 @@ class Coordinator:
             paces=self.paces,
             report_grace_s=self.config.report_grace_s,
             instance_wait_s=self.config.instance_wait_s,
+            observer=self.watch.observer,
         )
 
     def _make_planner(self) -> Planner:
@@ -242,6 +260,21 @@ class Coordinator:
             tenancy=self.tenancy,
             limits=limits,
             clock=self.clock,
+            observer=self.watch.observer,
+        )
+
+    def _watch_all(self) -> None:
+        self.watch.add(
+            ClusterCollector(
+                self.dispatcher,
+                self.cluster,
+                self.planner,
+                self.scheduler.decisions,
+                lambda: self.door.num_waiting,
+            ),
+            InstanceCollector(self.cluster.status),
+            CacheCollector(self.registry, self.cache),
+            TransferCollector(self.registry),
         )
 
     def _make_server(self) -> grpc.aio.Server:
