@@ -18,6 +18,7 @@ COMMANDS = (
     "status",
     "plan",
     "why",
+    "slo",
     "pin",
     "unpin",
     "drain",

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from coordinator.policy.reconciler import DEADLINE_S
 from coordinator.policy.sets import POLICY_SETS
+from core.log_lines import check_log_format
 from core.topology import Topology, parse_topology
 
 _ANY_HOST = ("0.0.0.0", "::")
@@ -64,6 +65,7 @@ class CoordinatorConfig:
     media: MediaLimits = field(default_factory=MediaLimits)
     tenants: Path | None = None  # file of their settings, see coordinator.tenants; None: nobody is named
     audit_log: Path | None = None  # file; None: among all other lines of the log
+    log_format: str = "text"  # of the gateway's process too; see core.log_lines
     metrics_port: int = 0  # of the HTTP listener with /metrics; 0: there is none
 
     def __post_init__(self) -> None:
@@ -85,6 +87,7 @@ class CoordinatorConfig:
             "heartbeat_interval_s",
             "stalled_reader_s",
         )
+        check_log_format(self.log_format)
         if self.policy not in POLICY_SETS:
             raise ValueError(f"policy: {self.policy!r} is not one of {', '.join(POLICY_SETS)}")
         _ = self.wanted

@@ -294,6 +294,7 @@ class Coordinator:
             self.planner,
             CacheAdmin(self.registry, self.cache, self.explanations, self.planner, self.audit),
             clock=self.clock,
+            slo_report=self.watch.slo.report,
             shut_down=self.stopping.set,
         )
         admin_pb2_grpc.add_AdminServicer_to_server(admin, server)
@@ -308,6 +309,7 @@ class Coordinator:
             public_host=self.config.public_host,
             message_bytes=self._max_message_bytes,
             limits=self.config.media,
+            log_format=self.config.log_format,
         )
 
     def note_gateway(self, port: int | None) -> None:

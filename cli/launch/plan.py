@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from cli.cores import assign_cores
-from cli.slo import parse_slo
+from cli.targets import parse_slo
 from core.profile_file import load_profile
 from core.stages import Roles, roles_name
 from core.topology import Topology, parse_topology
@@ -55,7 +55,9 @@ class LaunchPlan:
     slo: str | None = None
     cache_aware: bool = True
     allow_private_urls: bool = False
+    metrics_port: int = 0  # of the coordinator, for Prometheus; 0: none
     log_level: str = "INFO"
+    log_format: str = "text"  # of all processes
     tls_cert: Path | None = None  # of all stage servers; see StageConfig
     tls_key: Path | None = None
     tls_ca: Path | None = None
@@ -128,6 +130,7 @@ class LaunchPlan:
             "cache_shares",
             "time_scale",
             "log_level",
+            "log_format",
             *TLS_FILES,
             "tls_name",
         )
@@ -157,6 +160,11 @@ class LaunchPlan:
         given = {"--policy": self.policy, "--profile": self.cost_profile, "--slo": self.slo}
         words = [word for option, value in given.items() if value is not None for word in (option, value)]
         return words if self.cache_aware else [*words, "--no-cache-aware"]
+
+    @property
+    def watch_words(self) -> list[str]:
+        """The coordinator's options about what operators watch."""
+        return ["--log-format", self.log_format, "--metrics-port", str(self.metrics_port)]
 
     def to_json(self) -> dict[str, Any]:
         values = dataclasses.asdict(self)

@@ -16,6 +16,7 @@ class GatewaySettings:
     public_host: str  # what others are told
     message_bytes: int
     limits: MediaLimits
+    log_format: str = "text"
 
     def to_line(self) -> bytes:
         return json.dumps(asdict(self)).encode() + b"\n"
