@@ -27,12 +27,3 @@ class Metrics:
         """
         encode, content_type = choose_encoder(accept)
         return content_type, encode(self.registry)
-
-    def sample_names(self) -> frozenset[str]:
-        """Names that a query may use, of metrics without a sample yet too."""
-        return frozenset(
-            metric.name + suffix for metric in self.registry.collect() for suffix in _SUFFIXES[metric.type]
-        )
-
-
-_SUFFIXES = {"counter": ("_total",), "gauge": ("",), "histogram": ("_bucket", "_sum", "_count")}

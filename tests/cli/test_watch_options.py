@@ -1,7 +1,6 @@
 """What --metrics-port and --log-format become."""
 
 import logging
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -13,14 +12,12 @@ from core.log_lines import JsonLines
 from tests.cli.conftest import RunCli
 
 
-@pytest.fixture
-def root_log(monkeypatch: pytest.MonkeyPatch) -> Iterator[logging.Logger]:
-    """The root logger without handlers, as a process has it at its start."""
-    root = logging.getLogger()
-    level = root.level
-    monkeypatch.setattr(root, "handlers", [])
-    yield root
-    root.setLevel(level)
+@pytest.fixture(autouse=True)
+def formatters(monkeypatch: pytest.MonkeyPatch) -> list[logging.Formatter | None]:
+    """Of the logs that were started."""
+    found: list[logging.Formatter | None] = []
+    monkeypatch.setattr(logging, "basicConfig", lambda **given: found.append(given["handlers"][0].formatter))
+    return found
 
 
 @pytest.fixture
@@ -31,27 +28,25 @@ def served(monkeypatch: pytest.MonkeyPatch) -> list[CoordinatorConfig]:
 
 
 def test_the_coordinator_is_told_by_up(
-    run_cli: RunCli, model: Path, served: list[CoordinatorConfig], root_log: logging.Logger
+    run_cli: RunCli, model: Path, served: list[CoordinatorConfig], formatters: list[object]
 ) -> None:
     plan = LaunchPlan("c", model, metrics_port=9400, log_format="json")
     assert run_cli("coordinator", "--model", model, *plan.watch_words).exit_code == 0
     assert [(config.metrics_port, config.log_format) for config in served] == [(9400, "json")]
-    assert isinstance(root_log.handlers[0].formatter, JsonLines)
+    assert [type(each) for each in formatters] == [JsonLines]
 
 
 def test_text_and_no_listener_are_the_defaults(
-    run_cli: RunCli, model: Path, served: list[CoordinatorConfig], root_log: logging.Logger
+    run_cli: RunCli, model: Path, served: list[CoordinatorConfig], formatters: list[object]
 ) -> None:
     for words in ((), LaunchPlan("c", model).watch_words):
         assert run_cli("coordinator", "--model", model, *words).exit_code == 0
     assert [(config.metrics_port, config.log_format) for config in served] == [(0, "text")] * 2
-    assert not isinstance(root_log.handlers[0].formatter, JsonLines)
+    assert [type(each) for each in formatters] == [logging.Formatter] * 2
 
 
 @pytest.mark.parametrize("command", ["coordinator", "up"])
-def test_an_unknown_format_is_wrong_usage(
-    run_cli: RunCli, model: Path, command: str, root_log: logging.Logger
-) -> None:
+def test_an_unknown_format_is_wrong_usage(run_cli: RunCli, model: Path, command: str) -> None:
     result = run_cli(command, "--model", model, "--log-format", "xml")
     assert result.exit_code == 2
     assert "log_format: 'xml'" in result.stderr
