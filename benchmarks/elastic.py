@@ -31,7 +31,7 @@ from benchmarks.elasticity.trace import make_trace
 from benchmarks.load.outcomes import Targets, summarize
 from benchmarks.load.report import describe_machine, medians
 from cli.launch.events import LaunchError
-from cli.slo import parse_slo
+from cli.targets import parse_slo
 
 _ROWS = (
     ("text TTFT p50 ms", "text.ttft_ms.p50"),

@@ -39,7 +39,7 @@ from benchmarks.elasticity.trace import make_trace
 from benchmarks.load.outcomes import Targets, summarize
 from benchmarks.load.report import describe_machine, flatten
 from cli.launch.events import LaunchError
-from cli.slo import parse_slo
+from cli.targets import parse_slo
 from simulator.workload.request import Request
 
 # Relative differences to stay under.

@@ -14,7 +14,9 @@ from cli.options import (
     AuditLogOption,
     CacheAwareOption,
     HostOption,
+    LogFormatOption,
     LogLevelOption,
+    MetricsPortOption,
     ModelNameOption,
     ModelOption,
     PolicyOption,
@@ -56,19 +58,21 @@ def run(
             metavar="SECONDS", help="Instances that are silent for longer are given up. Default: 10."
         ),
     ] = None,
+    metrics_port: MetricsPortOption = 0,
     log_level: LogLevelOption = "INFO",
+    log_format: LogFormatOption = "text",
     supervised: Annotated[bool, typer.Option("--supervised", hidden=True)] = False,
 ) -> None:
     """Serves clients and directs stage servers, which attach with 'elasticmm stage'."""
-    import logging
+    from core.log_lines import start_log
 
-    logging.basicConfig(level=log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     tell = _tell_supervisor if supervised else _tell_user
     if supervised:
         from stage_servers.forkserver import die_with_parent
 
         die_with_parent()
     try:
+        start_log(log_level.upper(), log_format)
         config = make_config(
             model=model,
             model_name=model_name,
@@ -87,6 +91,8 @@ def run(
             cache_aware=cache_aware,
             tenants=tenants,
             audit_log=audit_log,
+            metrics_port=metrics_port,
+            log_format=log_format,
         )
     except ValueError as error:
         tell("failed", str(error))
@@ -105,7 +111,7 @@ def make_config(
 ) -> CoordinatorConfig:
     """From the command's options; None leaves a setting its default. Raises ValueError."""
     from cli.model_folder import model_folder, served_name
-    from cli.slo import parse_slo
+    from cli.targets import parse_slo
     from coordinator.config import CoordinatorConfig, MediaLimits
     from coordinator.tenants import load_tenants
     from core.profile_file import load_profile

@@ -19,6 +19,7 @@ COMMANDS = (
     "plan",
     "why",
     "cache",
+    "slo",
     "pin",
     "unpin",
     "drain",

@@ -174,3 +174,12 @@ TlsNameOption = Annotated[
     ),
 ]
 LogLevelOption = Annotated[str, typer.Option("--log-level", help="DEBUG, INFO, WARNING or ERROR.")]
+MetricsPortOption = Annotated[
+    int,
+    typer.Option(
+        "--metrics-port", min=0, max=65535, help="Of http://HOST:PORT/metrics for Prometheus; 0: off."
+    ),
+]
+LogFormatOption = Annotated[
+    str, typer.Option("--log-format", help="text, or json: one object a line, with request ids.")
+]

@@ -24,6 +24,7 @@ from cli.options import (
     EncodingOption,
     HostOption,
     KvBlocksOption,
+    LogFormatOption,
     LogLevelOption,
     ModelOption,
     PrefixCacheOption,
@@ -81,6 +82,7 @@ def run(
     tls_ca: TlsCaOption = None,
     tls_name: TlsNameOption = None,
     log_level: LogLevelOption = "INFO",
+    log_format: LogFormatOption = "text",
 ) -> None:
     """Loads the model and serves its stages for one coordinator. Needs the cluster token."""
     serve(make_config(**locals()))

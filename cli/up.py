@@ -30,7 +30,9 @@ from cli.options import (
     HostOption,
     JsonOption,
     KvBlocksOption,
+    LogFormatOption,
     LogLevelOption,
+    MetricsPortOption,
     ModelNameOption,
     ModelOption,
     NameOption,
@@ -103,7 +105,9 @@ def run(
     audit_log: AuditLogOption = None,
     name: NameOption = DEFAULT_NAME,
     state_dir: StateDirOption = None,
+    metrics_port: MetricsPortOption = 0,
     log_level: LogLevelOption = "INFO",
+    log_format: LogFormatOption = "text",
 ) -> None:
     """Starts a coordinator and stage servers here. Ctrl-C (or 'elasticmm down') ends them all."""
     plan = make_plan(**{option: value for option, value in locals().items() if option not in _NOT_PLANNED})

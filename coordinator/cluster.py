@@ -95,7 +95,13 @@ class Cluster:
             instance.send(SetCacheSharesCommand(self._cache_shares))
         self._cache.attach(info)
         self._dispatcher.add_instance(instance)
-        log.info("instance %s: attached as %s, %s", info.instance_id, _roles_text(info.roles), info.endpoint)
+        log.info(
+            "instance %s: attached as %s, %s",
+            info.instance_id,
+            _roles_text(info.roles),
+            info.endpoint,
+            extra={"instance_id": info.instance_id},
+        )
         self._note_change()
         return instance
 
@@ -125,7 +131,8 @@ class Cluster:
         instance.end(cause)
         if self._registry.detach(instance):
             level = logging.INFO if self._is_stopping else logging.WARNING
-            log.log(level, "instance %s: gone, %s", instance.instance_id, instance.end_cause)
+            facts = {"instance_id": instance.instance_id}
+            log.log(level, "instance %s: gone, %s", instance.instance_id, instance.end_cause, extra=facts)
             self._planner.lose(instance.instance_id)
             self._cache.detach(instance.instance_id)
             self._dispatcher.lose_instance(instance, instance.end_cause)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from coordinator.policy.reconciler import DEADLINE_S
 from coordinator.policy.sets import POLICY_SETS
+from core.log_lines import check_log_format
 from core.topology import Topology, parse_topology
 
 _ANY_HOST = ("0.0.0.0", "::")
@@ -80,6 +81,8 @@ class CoordinatorConfig:
     audit_log: Path | None = None  # file; None: among all other lines of the log
     http_port: int | None = None  # of the OpenAI-compatible door; 0: any free one, None: closed
     resume: ResumeLimits = field(default_factory=ResumeLimits)
+    log_format: str = "text"  # of the gateway's process too; see core.log_lines
+    metrics_port: int = 0  # of the HTTP listener with /metrics; 0: there is none
 
     def __post_init__(self) -> None:
         if not self.cluster_token:
@@ -88,6 +91,8 @@ class CoordinatorConfig:
             raise ValueError(f"port: {self.port} is not between 0 and 65535")
         if not 0 <= (self.http_port or 0) <= 65535:
             raise ValueError(f"http_port: {self.http_port} is not between 0 and 65535")
+        if not 0 <= self.metrics_port <= 65535:
+            raise ValueError(f"metrics_port: {self.metrics_port} is not between 0 and 65535")
         if self.heartbeat_timeout_s <= self.heartbeat_interval_s:
             raise ValueError("heartbeat_timeout_s: must be longer than heartbeat_interval_s")
         _check_positive(
@@ -100,6 +105,7 @@ class CoordinatorConfig:
             "heartbeat_interval_s",
             "stalled_reader_s",
         )
+        check_log_format(self.log_format)
         if self.policy not in POLICY_SETS:
             raise ValueError(f"policy: {self.policy!r} is not one of {', '.join(POLICY_SETS)}")
         _ = self.wanted

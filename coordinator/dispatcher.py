@@ -15,6 +15,7 @@ from coordinator.errors import InternalFailureError, InvalidFieldError, ServiceE
 from coordinator.hindrance import hindrance
 from coordinator.migration import MigrationOutcome
 from coordinator.migrations import Migrations
+from coordinator.observer import RequestObserver
 from coordinator.orders import Orders
 from coordinator.paces import Paces
 from coordinator.policy.books import Books
@@ -56,6 +57,7 @@ class Dispatcher:
         paces: Paces,
         report_grace_s: float,
         instance_wait_s: float,
+        observer: RequestObserver | None = None,
     ) -> None:
         self._registry = registry
         self._live = live
@@ -88,6 +90,7 @@ class Dispatcher:
             clock,
             report_grace_s=report_grace_s,
             on_end=self._let_go,
+            observer=observer,
         )
 
         self._repeats = Repeats(self._requests, live, warmth, self._endings, clock, tick=self.tick)
@@ -314,6 +317,8 @@ class Dispatcher:
 
     def _dispatch(self, request: Request, placement: Placement) -> None:
         request.place(placement, self._next_attempt())
+        if request.dispatched_s is None:
+            request.dispatched_s = self._clock.now_s()
         self._explanations.note_dispatch(request, self._warmth.of_request(request.request_id), placement)
         self._live.note(request)
         self._orders.send(request)

@@ -21,17 +21,20 @@ from coordinator.fanout import RequestOutput
 from coordinator.formats import Formats
 from coordinator.input_checks import check_prompt_tokens
 from coordinator.model import ServedModel
+from coordinator.observer import CallEnd, RequestObserver
 from coordinator.prompt.builder import PromptBuilder
 from coordinator.prompt.tokenizer import PromptTokenizer
 from coordinator.request import PlacedMedia, Request
 from coordinator.resuming.answers import Answers
 from coordinator.stage_messages import MediaItem
 from coordinator.tenancy import Tenancy
+from coordinator.tenants import DEFAULT_TENANT
 from core.cache.scope import salt_of
 from core.clock import Clock
 from core.families import MediaLayout
 from core.ids import new_request_id
 from core.sequence import CacheUse
+from core.stages import ModalityGroup
 
 
 class MediaKeeper(Protocol):
@@ -67,6 +70,7 @@ class Door:
         answers: Answers,
         limits: DoorLimits,
         clock: Clock,
+        observer: RequestObserver,
     ) -> None:
         self._model = model
         self._prompts = prompts
@@ -80,6 +84,7 @@ class Door:
         self._answers = answers
         self._limits = limits
         self._clock = clock
+        self._observer = observer
         self._num_preparing = 0
         self._is_closed = False
 
@@ -88,6 +93,16 @@ class Door:
 
         Cancelling the task stops the work, but not that of a resumable call.
         """
+        try:
+            await self._generate(call, emit)
+        except Exception as error:
+            self._observer.on_unserved(_call_end(call, error))
+            raise
+        except asyncio.CancelledError:
+            self._observer.on_unserved(_call_end(call, None))
+            raise
+
+    async def _generate(self, call: GenerateCall, emit: Emit) -> None:
         if self._is_closed:
             raise UnavailableError("the cluster is shutting down")
         check_call(call, self._limits)
@@ -267,6 +282,11 @@ class Door:
             return self._model.family.layout(item.width, item.height)
         except ValueError as error:
             raise InvalidFieldError(field, str(error)) from error
+
+
+def _call_end(call: GenerateCall, error: Exception | None) -> CallEnd:
+    group = ModalityGroup.MULTIMODAL if _image_sources(call) else ModalityGroup.TEXT
+    return CallEnd(call.tenant or DEFAULT_TENANT, group, call.priority, error)
 
 
 def _image_sources(call: GenerateCall) -> list[tuple[ImageSource, str]]:

@@ -8,11 +8,12 @@ from collections.abc import Callable
 
 from coordinator.errors import ServiceError
 from coordinator.migrations import Migrations
+from coordinator.observer import RequestObserver
 from coordinator.policy.expectation import OutputExpectation
 from coordinator.registry import Instance, Registry
 from coordinator.request import Request
 from coordinator.stage_messages import CancelCommand
-from coordinator.story import finished_event, log_end
+from coordinator.story import finished_event, log_end, request_end
 from core.clock import Clock
 from core.lifecycle import RequestState
 
@@ -36,6 +37,7 @@ class Endings:
         *,
         report_grace_s: float,
         on_end: Callable[[Request], None],
+        observer: RequestObserver | None = None,
     ) -> None:
         self._requests = requests
         self._registry = registry
@@ -44,12 +46,14 @@ class Endings:
         self._clock = clock
         self._report_grace_s = report_grace_s
         self._on_end = on_end
+        self._observer = observer
         self._closing: dict[str, asyncio.TimerHandle] = {}  # finished, some stage's report still to come
         self.num_finished = 0
         self.num_failed = 0
 
     def finish(self, request: Request, reporter: Instance | None) -> None:
         request.advance(RequestState.FINISHED)
+        request.finished_s = self._clock.now_s()
         self._cancel_others(request, reporter)
         self._on_end(request)
         self._expectation.record(request.num_outputs)
@@ -66,7 +70,8 @@ class Endings:
     def fail(self, request: Request, error: ServiceError) -> None:
         self.recall(request)
         request.advance(RequestState.FAILED)
-        log.warning("request %s: %s", request.request_id, error)
+        facts = {"request_id": request.request_id, "tenant": request.tenant}
+        log.warning("request %s: %s", request.request_id, error, extra=facts)
         self.num_failed += 1
         request.output.stream.close(error)
         self._forget(request)
@@ -116,4 +121,7 @@ class Endings:
     def _forget(self, request: Request) -> None:
         self._requests.pop(request.request_id, None)
         self._on_end(request)
-        log_end(request, self._clock.now_s())
+        now_s = self._clock.now_s()
+        log_end(request, now_s)
+        if self._observer is not None:
+            self._observer.on_end(request_end(request, now_s))

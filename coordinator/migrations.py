@@ -184,7 +184,8 @@ class Migrations:
             size_bytes=report.size_bytes,
             transport=report.transport,
         )
-        log.info("request %s: %s", request.request_id, _in_words(outcome))
+        facts = {"request_id": request.request_id, "tenant": request.tenant}
+        log.info("request %s: %s", request.request_id, _in_words(outcome), extra=facts)
         if not migration.outcome.done():  # whoever asked may have left
             migration.outcome.set_result(outcome)
 

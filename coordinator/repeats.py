@@ -65,7 +65,8 @@ class Repeats:
                 request, UnavailableError(f"gave up after {MAX_ATTEMPTS} attempts; the last ended as {cause}")
             )
             return
-        log.warning("request %s: dispatched again, %s", request.request_id, cause)
+        facts = {"request_id": request.request_id, "tenant": request.tenant}
+        log.warning("request %s: dispatched again, %s", request.request_id, cause, extra=facts)
         self._endings.recall(request)
         self._warmth.under_way.end(request.request_id)
         request.queue_again()

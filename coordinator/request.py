@@ -60,7 +60,9 @@ class Request:
     migration: Migration | None = None  # under way
     num_moves: int = 0
     moved_s: float | None = None  # since when the present decoder has it; None: since its prefill
+    dispatched_s: float | None = None  # for the first time, on the coordinator's clock
     first_token_s: float | None = None
+    finished_s: float | None = None  # its last token was here
     queued_s: float = 0.0  # since when it waits, on the coordinator's clock
     stages: list[StageSpan] = field(default_factory=list)
     cached_tokens: int = 0  # of the prompt; see `note_stage` for which are counted

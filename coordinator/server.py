@@ -37,6 +37,10 @@ from coordinator.listening import bind, endpoint, server_options
 from coordinator.media.client import GatewayClient
 from coordinator.media.process import GatewayProcess
 from coordinator.media.settings import GatewaySettings
+from coordinator.metrics.caches import CacheCollector
+from coordinator.metrics.cluster import ClusterCollector
+from coordinator.metrics.instances import InstanceCollector
+from coordinator.metrics.transfers import TransferCollector
 from coordinator.model import ServedModel, load_model
 from coordinator.oip.servicer import OpenInferenceServicer
 from coordinator.openai.app import make_app
@@ -58,6 +62,7 @@ from coordinator.servicers.inference import InferenceServicer
 from coordinator.servicers.stage_control import StageControlServicer
 from coordinator.state import CoordinatorState, ServedDescription
 from coordinator.tenancy import Tenancy
+from coordinator.watch import Watch
 from core.clock import MonotonicClock
 from core.grammars import Grammars
 from core.profile_file import load_profile
@@ -118,10 +123,17 @@ class Coordinator:
         self.cache = ClusterCache()
         self.warmth = RequestWarmth(self.cache, EmbeddingsUnderWay(), self.live.books, self.clock)
         self.explanations = Explanations()
+        slo = Slo(config.slo_ttft_s, config.slo_tpot_s)
+        self.watch = Watch(
+            slo,
+            self.clock,
+            named_tenants=lambda: self.tenancy.tenants.named,
+            price_per_hour=self.costs.profile.price_per_hour,
+        )
         self.scheduler = make_scheduler(
             config.policy,
             self.costs.profile,
-            Slo(config.slo_ttft_s, config.slo_tpot_s),
+            slo,
             model=self.costs,
             warmth=self.warmth if config.cache_aware else None,
         )
@@ -138,6 +150,7 @@ class Coordinator:
         self.gateway = GatewayProcess(self.gateway_settings(), self.note_gateway)
         self.answers = Answers(config.resume)
         self.door = self._make_door()
+        self._watch_all()
         self.server = self._make_server()
         self.port = 0
         self.http: HttpListener | None = None
@@ -151,11 +164,14 @@ class Coordinator:
         self.port = bind(self.server, endpoint(self.config.host, self.config.port))
         if self.config.start_gateway:
             await self.gateway.start()
+        if self.config.metrics_port:
+            await self.watch.listen(self.config.host, self.config.metrics_port)
         await self.server.start()
         http_endpoint = self._open_http()
         self._watchers = [
             asyncio.create_task(self.cluster.watch_forever()),
             asyncio.create_task(self.planner.run_forever()),
+            asyncio.create_task(self.watch.sample_forever(self.registry)),
         ]
         log.info("coordinator: %s on %s:%d", self.model.name, self.config.host, self.port)
         return Ready(
@@ -172,6 +188,7 @@ class Coordinator:
             watcher.cancel()
         if self.http is not None:
             await self.http.close()
+        await self.watch.stop()
         await self.server.stop(self.config.shutdown_grace_s)
         await self.answers.close()
         await self.media.close()
@@ -231,6 +248,7 @@ class Coordinator:
             paces=self.paces,
             report_grace_s=self.config.report_grace_s,
             instance_wait_s=self.config.instance_wait_s,
+            observer=self.watch.observer,
         )
 
     def _make_planner(self) -> Planner:
@@ -277,6 +295,21 @@ class Coordinator:
             answers=self.answers,
             limits=limits,
             clock=self.clock,
+            observer=self.watch.observer,
+        )
+
+    def _watch_all(self) -> None:
+        self.watch.add(
+            ClusterCollector(
+                self.dispatcher,
+                self.cluster,
+                self.planner,
+                self.scheduler.decisions,
+                lambda: self.door.num_waiting,
+            ),
+            InstanceCollector(self.cluster.status),
+            CacheCollector(self.registry, self.cache),
+            TransferCollector(self.registry),
         )
 
     def _make_served(self) -> Served:
@@ -317,6 +350,7 @@ class Coordinator:
             CacheAdmin(self.registry, self.cache, self.explanations, self.planner, self.audit),
             self.guard,
             clock=self.clock,
+            slo_report=self.watch.slo.report,
             shut_down=self.stopping.set,
         )
         admin_pb2_grpc.add_AdminServicer_to_server(admin, server)
@@ -341,6 +375,7 @@ class Coordinator:
             limits=self.config.media,
             keys=self.tenancy.tenants.keyring.keys,
             audit_log=None if self.config.audit_log is None else str(self.config.audit_log.resolve()),
+            log_format=self.config.log_format,
         )
 
     def use_keys(self, keyring: Keyring) -> None:

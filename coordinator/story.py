@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 
 from coordinator.events import FinishedEvent, StageSpan, Usage
+from coordinator.observer import RequestEnd
 from coordinator.request import Request
 from core.stages import Stage
 
@@ -16,14 +17,43 @@ def finished_event(request: Request, now_s: float) -> FinishedEvent:
     return FinishedEvent(
         reason=request.output.finish,
         stop_string=request.output.stop_string,
-        usage=Usage(
-            prompt_tokens=len(request.prompt),
-            completion_tokens=request.num_outputs,
-            media_tokens=sum(request.media_tokens),
-            cached_tokens=request.cached_tokens,
-            cached_media=len(request.cached_media),
-        ),
+        usage=_usage(request),
         stages=_stage_story(request, now_s),
+    )
+
+
+def request_end(request: Request, now_s: float) -> RequestEnd:
+    """What observers are told of a request in a final state."""
+
+    def since_arrival(moment_s: float | None) -> float | None:
+        return None if moment_s is None else moment_s - request.arrival_s
+
+    ended_s = now_s if request.finished_s is None else request.finished_s
+    return RequestEnd(
+        request_id=request.request_id,
+        tenant=request.tenant,
+        group=request.group,
+        priority=request.priority,
+        state=request.state,
+        finish=request.output.finish,
+        arrival_ns=request.arrival_ns,
+        queued_s=since_arrival(request.dispatched_s),
+        first_token_s=since_arrival(request.first_token_s),
+        took_s=ended_s - request.arrival_s,
+        usage=_usage(request),
+        spans=_stage_story(request, ended_s),
+        num_dispatches=request.num_attempts,
+        num_moves=request.num_moves,
+    )
+
+
+def _usage(request: Request) -> Usage:
+    return Usage(
+        prompt_tokens=len(request.prompt),
+        completion_tokens=request.num_outputs,
+        media_tokens=sum(request.media_tokens),
+        cached_tokens=request.cached_tokens,
+        cached_media=len(request.cached_media),
     )
 
 
@@ -50,4 +80,5 @@ def log_end(request: Request, now_s: float) -> None:
         request.num_outputs,
         (now_s - request.arrival_s) * 1e3,
         request.num_attempts,
+        extra={"request_id": request.request_id, "tenant": request.tenant},
     )

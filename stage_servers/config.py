@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from core.encode_order import ENCODE_ORDERS, EncodeOrder
+from core.log_lines import check_log_format
 from core.prompt_order import ENCODINGS, PROMPT_ORDERS, Encoding, PromptOrder
 from core.stages import COUPLED, ModalityGroup, Roles, parse_roles, roles_name
 from kv_transfer.tls import TlsFiles
@@ -63,6 +64,7 @@ class StageConfig:
     media_workers: int = 2  # threads that decode and preprocess pictures
     pull_timeout_s: float = 3.0  # that a prompt waits for KV of its prefix from a peer; 0: none is fetched
     log_level: str = "INFO"
+    log_format: str = "text"  # see core.log_lines
     tls_cert: Path | None = None  # PEM files of the transfer service and its clients; all three or none
     tls_key: Path | None = None
     tls_ca: Path | None = None
@@ -84,6 +86,7 @@ class StageConfig:
             _require(value is None or value >= 1, name, "is at least 1")
         _require(self.pull_timeout_s >= 0, "pull_timeout_s", "is 0 or above")
         _require(self.cache_host_mib is None or self.cache_host_mib >= 0, "cache_host_mib", "is at least 0")
+        check_log_format(self.log_format)
         check_policy(self.cache_policy)
         check_ttl(self.cache_ttl_s)
         _require(self.time_scale > 0, "time_scale", "is above 0")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from dataclasses import dataclass
 
 import grpc
@@ -10,6 +11,8 @@ import grpc
 from core.stages import Stage
 from elasticmm.v1 import stage_control_pb2
 from stage_servers.wire import stage_number
+
+logger = logging.getLogger(__name__)
 
 Key = tuple[str, int]
 
@@ -63,6 +66,8 @@ class Reports:
             cached_tokens=cached_tokens,
             device_s=device_s,
         )
+        took_ms, facts = (end_ns - start_ns) / 1e6, {"request_id": key[0]}
+        logger.debug("request %s: %s took %.1f ms", key[0], stage.name, took_ms, extra=facts)
         self.send(stage_control_pb2.StageMessage(stage=report))
 
     def prefilled(self, key: Key, started: Started, end_ns: int, transport: str) -> None:
@@ -86,6 +91,7 @@ class Reports:
         field: str = "",
     ) -> None:
         """A stage of a request failed; `field` names the request's part at fault, if it is at fault."""
+        logger.warning("request %s: %s failed, %s", key[0], stage.name, message, extra={"request_id": key[0]})
         report = stage_control_pb2.FailureReport(
             request_id=key[0],
             attempt=key[1],

@@ -19,6 +19,7 @@ from grpc_reflection.v1alpha import reflection
 
 from core.encode_order import SLICE_S
 from core.ids import host_id, new_epoch
+from core.log_lines import start_log
 from core.stages import Stage
 from elasticmm.v1 import stage_control_pb2, transfer_pb2
 from kv_transfer.allocator import keep_freed_memory
@@ -59,7 +60,7 @@ def run(config: StageConfig, *, model: ServedModel | None = None, on_ready: OnRe
     loaded here. `on_ready` gets the instance id once the coordinator knows it.
     Raises ModelError, SegmentTooLarge, RefusedError, OSError for a port that is taken.
     """
-    logging.basicConfig(level=config.log_level, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    start_log(config.log_level, config.log_format, config.instance_id)
     keep_freed_memory()
     _take_cores(config)
     pace = None

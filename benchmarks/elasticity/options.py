@@ -12,7 +12,7 @@ from benchmarks.elasticity.trace import TraceSpec
 from cli.devices import choose_cores
 from cli.launch.plan import LaunchPlan
 from cli.model_folder import model_folder
-from cli.slo import parse_slo
+from cli.targets import parse_slo
 from core.costs import MoveCosts
 from core.profile import Profile
 from core.profile_file import load_profile, write_profile

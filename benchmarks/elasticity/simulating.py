@@ -9,7 +9,7 @@ from statistics import median
 from benchmarks.elasticity.pace import Pace
 from benchmarks.elasticity.playing import Stage, prompt_order
 from benchmarks.load.outcomes import Outcome
-from cli.slo import parse_slo
+from cli.targets import parse_slo
 from coordinator.policy.scheduler import Slo
 from core.lifecycle import RequestState
 from core.profile import Profile

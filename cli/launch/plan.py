@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from cli.cores import assign_cores
-from cli.slo import parse_slo
+from cli.targets import parse_slo
 from coordinator.tenants import load_tenants
 from core.profile_file import load_profile
 from core.stages import Roles, roles_name
@@ -57,7 +57,9 @@ class LaunchPlan:
     allow_private_urls: bool = False
     tenants: Path | None = None  # of the coordinator, as the next; see CoordinatorConfig
     audit_log: Path | None = None
+    metrics_port: int = 0  # of the coordinator, for Prometheus; 0: none
     log_level: str = "INFO"
+    log_format: str = "text"  # of all processes
     tls_cert: Path | None = None  # of all stage servers; see StageConfig
     tls_key: Path | None = None
     tls_ca: Path | None = None
@@ -130,6 +132,7 @@ class LaunchPlan:
             "cache_ttl_s",
             "time_scale",
             "log_level",
+            "log_format",
             *TLS_FILES,
             "tls_name",
         )
@@ -165,6 +168,11 @@ class LaunchPlan:
         """The coordinator's options about tenants."""
         given = {"--tenants": self.tenants, "--audit-log": self.audit_log}
         return [word for option, path in given.items() if path is not None for word in (option, str(path))]
+
+    @property
+    def watch_words(self) -> list[str]:
+        """The coordinator's options about what operators watch."""
+        return ["--log-format", self.log_format, "--metrics-port", str(self.metrics_port)]
 
     def to_json(self) -> dict[str, Any]:
         values = dataclasses.asdict(self)

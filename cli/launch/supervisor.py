@@ -188,7 +188,7 @@ class Supervisor:
         command += ["--model-name", plan.model_name] if plan.model_name else []
         command += ["--advertise", plan.advertise] if plan.advertise else []
         command += ["--allow-private-urls"] if plan.allow_private_urls else []
-        command += [*plan.policy_words, *plan.tenancy_words]
+        command += [*plan.policy_words, *plan.tenancy_words, *plan.watch_words]
         child = Child(COORDINATOR, command, self._state.log_path(COORDINATOR))
         self._watch(child)
         return child

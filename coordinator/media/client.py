@@ -82,7 +82,8 @@ class GatewayClient:
             request = pb.ReleaseRequest(request_id=request_id)
             await self._stub().Release(request, metadata=self._metadata, timeout=_RELEASE_TIMEOUT_S)
         except (grpc.aio.AioRpcError, ServiceError) as error:
-            log.warning("media of request %s: not released, %s", request_id, error)
+            facts = {"request_id": request_id}
+            log.warning("media of request %s: not released, %s", request_id, error, extra=facts)
 
     def _stub(self) -> pb_grpc.MediaStoreAsyncStub:
         if not self._is_up or self._channel is None:

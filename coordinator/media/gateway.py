@@ -35,6 +35,7 @@ from coordinator.media.servicer import MediaServicer, MediaStoreServicer
 from coordinator.media.settings import GatewaySettings, parse_settings
 from coordinator.media.store import MediaStore
 from core.clock import MonotonicClock
+from core.log_lines import start_log
 from elasticmm.v1 import inference_pb2, inference_pb2_grpc, media_store_pb2, media_store_pb2_grpc
 
 log = logging.getLogger(__name__)
@@ -119,6 +120,8 @@ async def _sweep_forever(store: MediaStore) -> None:
 async def _run() -> None:
     stdin = await _open_stdin()
     settings = parse_settings(await stdin.readline())
+    start_log("INFO", settings.log_format)
+    logging.getLogger("httpx").setLevel(logging.WARNING)  # its lines would hold clients' URLs
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
@@ -147,8 +150,6 @@ async def _open_stdin() -> asyncio.StreamReader:
 def main() -> None:
     import uvloop
 
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
-    logging.getLogger("httpx").setLevel(logging.WARNING)  # its lines would hold clients' URLs
     uvloop.run(_run())
 
 

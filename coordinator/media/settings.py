@@ -20,6 +20,7 @@ class GatewaySettings:
     limits: MediaLimits
     keys: tuple[ApiKey, ...] = ()  # of uploads; none: anyone may
     audit_log: str | None = None  # file that the coordinator writes to as well
+    log_format: str = "text"
 
     def to_line(self) -> bytes:
         return json.dumps(asdict(self)).encode() + b"\n"

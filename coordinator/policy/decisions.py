@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from heapq import merge
@@ -32,6 +32,7 @@ class DecisionRing:
         self._size = size
         self._rings: dict[str, deque[tuple[int, Decision]]] = {}
         self._count = 0
+        self.counts: Counter[str] = Counter()  # of all ever made, by piece
 
     def add(self, decision: Decision) -> None:
         ring = self._rings.get(decision.piece)
@@ -39,6 +40,7 @@ class DecisionRing:
             ring = self._rings[decision.piece] = deque(maxlen=self._size)
         ring.append((self._count, decision))
         self._count += 1
+        self.counts[decision.piece] += 1
 
     def about(self, subject: str | None = None, without: frozenset[str] = frozenset()) -> Iterator[Decision]:
         """Those of a request or instance, oldest first; all for None. `without` names pieces left out."""

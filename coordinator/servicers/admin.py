@@ -17,9 +17,11 @@ from coordinator.errors import CannotMigrateError
 from coordinator.migration import MigrationOutcome
 from coordinator.planner import Planner
 from coordinator.policy.decisions import DISPATCHES
+from coordinator.slo_report import SloReport
 from coordinator.state import CoordinatorState
 from coordinator.wire.cache_admin import from_cache_status, from_explanation, to_flush
 from coordinator.wire.plan import from_decision, from_plan
+from coordinator.wire.slo import from_slo_report
 from coordinator.wire.stages import from_status, to_group, to_roles
 from core.clock import Clock
 from elasticmm.v1 import admin_pb2 as pb
@@ -38,6 +40,7 @@ class AdminServicer(pb_grpc.AdminServicer):
         guard: Guard,
         *,
         clock: Clock,
+        slo_report: Callable[[], SloReport],
         shut_down: Callable[[], None],
     ) -> None:
         self._state = state
@@ -46,6 +49,7 @@ class AdminServicer(pb_grpc.AdminServicer):
         self._caches = caches
         self._guard = guard
         self._clock = clock
+        self._slo_report = slo_report
         self._shut_down = shut_down
 
     async def GetStatus(
@@ -129,6 +133,11 @@ class AdminServicer(pb_grpc.AdminServicer):
         self, request: pb.ExplainCacheRequest, context: grpc.aio.ServicerContext
     ) -> pb.ExplainCacheResponse:
         return from_explanation(*self._caches.explain(request.request_id))
+
+    async def GetSloReport(
+        self, request: pb.GetSloReportRequest, context: grpc.aio.ServicerContext
+    ) -> pb.GetSloReportResponse:
+        return from_slo_report(self._slo_report())
 
     async def Shutdown(
         self, request: pb.ShutdownRequest, context: grpc.aio.ServicerContext

@@ -32,6 +32,7 @@ SHARED = {
 CACHE_WORDS = ("--no-prefix-cache", "--cache-policy", "lru")
 CACHE = {"prefix_cache": False, "cache_policy": "lru"}
 WORDS = [word for key, value in SHARED.items() for word in (f"--{key.replace('_', '-')}", value)]
+WATCH_WORDS = ("--metrics-port", 9400, "--log-format", "json")
 CORE = available_cores()[0]
 
 
@@ -52,7 +53,18 @@ def planned(monkeypatch: pytest.MonkeyPatch) -> list[LaunchPlan]:
 
 def test_all_of_stage(run_cli: RunCli, model: Path, served: list[StageConfig]) -> None:
     own = ("--id", "d-9", "--cluster", "c", "--roles", "d", "--device", "cuda:1", "--cores", CORE)
-    words = ("--coordinator", "there:1", "--model", model, "--checksums", "--log-level", "debug", *own)
+    words = (
+        "--coordinator",
+        "there:1",
+        "--model",
+        model,
+        "--checksums",
+        "--log-level",
+        "debug",
+        "--log-format",
+        "json",
+        *own,
+    )
     assert run_cli("stage", *words, *WORDS, *CACHE_WORDS).exit_code == 0
     assert served == [
         StageConfig(
@@ -66,6 +78,7 @@ def test_all_of_stage(run_cli: RunCli, model: Path, served: list[StageConfig]) -
             cores=(CORE,),
             checksums=True,
             log_level="DEBUG",
+            log_format="json",
             **SHARED,  # type: ignore[arg-type]
             **CACHE,  # type: ignore[arg-type]
         )
@@ -86,7 +99,16 @@ def test_stage_without_a_token_is_wrong_usage(run_cli: RunCli, model: Path) -> N
 
 def test_all_of_up(run_cli: RunCli, model: Path, planned: list[LaunchPlan]) -> None:
     own = ("--name", "n", "--model-name", "m", "--topology", "coupled", "--instances", 2, "--device", "cpu")
-    words = (*own, "--cores", CORE, "--checksums", "--allow-private-urls", "--log-level", "debug")
+    words = (
+        *own,
+        "--cores",
+        CORE,
+        "--checksums",
+        "--allow-private-urls",
+        "--log-level",
+        "debug",
+        *WATCH_WORDS,
+    )
     assert run_cli("up", "--model", model, *words, *WORDS, *CACHE_WORDS).exit_code == 0
     (plan,) = planned
     assert plan.cluster.startswith("n_")
@@ -101,6 +123,8 @@ def test_all_of_up(run_cli: RunCli, model: Path, planned: list[LaunchPlan]) -> N
         checksums=True,
         allow_private_urls=True,
         log_level="DEBUG",
+        metrics_port=9400,
+        log_format="json",
         **SHARED,  # type: ignore[arg-type]
         **CACHE,  # type: ignore[arg-type]
     )

@@ -161,6 +161,35 @@ class FakeCluster(rpc.InferenceServicer, rpc.MediaServicer, admin_pb2_grpc.Admin
             ],
         )
 
+    def GetSloReport(
+        self, request: admin_pb2.GetSloReportRequest, context: grpc.ServicerContext
+    ) -> admin_pb2.GetSloReportResponse:
+        check_token(context)
+        calls = admin_pb2.SloClass(
+            tenant="acme",
+            group=stage_control_pb2.MODALITY_GROUP_TEXT,
+            priority="normal",
+            good=3,
+            late=1,
+            slow=2,
+            unserved=4,
+        )
+        window = admin_pb2.SloWindow(
+            window_s=60,
+            covered_s=30,
+            classes=[calls],
+            requests_finished=6,
+            prompt_tokens=100,
+            cached_tokens=25,
+            instance_s=90,
+            saved_s=7.5,
+            saved_bytes=3 << 20,
+        )
+        windows = [window, admin_pb2.SloWindow(window_s=600, covered_s=600)]
+        return admin_pb2.GetSloReportResponse(
+            ttft_s=2, multimodal_ttft_s=2, tpot_s=0.1, price_per_hour=1.8, windows=windows
+        )
+
     def Why(self, request: admin_pb2.WhyRequest, context: grpc.ServicerContext) -> admin_pb2.WhyResponse:
         check_token(context)
         weighed = {"score": 0.5, "score_before": 2.0}

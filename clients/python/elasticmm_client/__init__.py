@@ -41,6 +41,7 @@ from elasticmm_client.migration import Migration
 from elasticmm_client.model import Limits, Model
 from elasticmm_client.request import GenerateOptions
 from elasticmm_client.result import GenerateResult
+from elasticmm_client.slo import SloClass, SloReport, SloWindow
 from elasticmm_client.status import ClusterStatus, InstanceStatus, TransferStatus
 from elasticmm_client.stream import Stream
 
@@ -74,6 +75,9 @@ __all__ = [
     "Overloaded",
     "PoolCache",
     "ServerError",
+    "SloClass",
+    "SloReport",
+    "SloWindow",
     "StageSpan",
     "Stream",
     "TokenLogprobs",

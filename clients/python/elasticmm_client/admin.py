@@ -23,6 +23,7 @@ from elasticmm_client.errors import error_from_call
 from elasticmm_client.migration import Migration, migration_from_proto
 from elasticmm_client.plan import ClusterPlan, Decision, decisions_from_proto, plan_from_proto
 from elasticmm_client.roles import group_number, stage_numbers
+from elasticmm_client.slo import SloReport, slo_report_from_proto
 from elasticmm_client.status import ClusterStatus, status_from_proto
 
 
@@ -124,6 +125,11 @@ class AdminClient:
         """
         request = admin_pb2.ExplainCacheRequest(request_id=request_id)
         return explanation_from_proto(self._call("ExplainCache", request, timeout_s))
+
+    def slo_report(self, timeout_s: float = UNARY_TIMEOUT_S) -> SloReport:
+        """How well the targets were met in the last minute, ten minutes and hour. Raises ElasticMMError."""
+        request = admin_pb2.GetSloReportRequest()
+        return slo_report_from_proto(self._call("GetSloReport", request, timeout_s))
 
     def shutdown(self, timeout_s: float = UNARY_TIMEOUT_S) -> None:
         """Ends the cluster. Raises ElasticMMError."""

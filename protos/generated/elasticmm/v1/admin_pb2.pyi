@@ -893,3 +893,153 @@ class ShutdownResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ShutdownResponse: _TypeAlias = ShutdownResponse  # noqa: Y015
+
+@_typing.final
+class GetSloReportRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetSloReportRequest: _TypeAlias = GetSloReportRequest  # noqa: Y015
+
+@_typing.final
+class GetSloReportResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TTFT_S_FIELD_NUMBER: _builtins.int
+    MULTIMODAL_TTFT_S_FIELD_NUMBER: _builtins.int
+    TPOT_S_FIELD_NUMBER: _builtins.int
+    PRICE_PER_HOUR_FIELD_NUMBER: _builtins.int
+    WINDOWS_FIELD_NUMBER: _builtins.int
+    ttft_s: _builtins.float
+    """Targets: the first token's, with and without media, and the mean of further
+    ones.
+    """
+    multimodal_ttft_s: _builtins.float
+    tpot_s: _builtins.float
+    price_per_hour: _builtins.float
+    """Of one instance, in US dollars; unset where the profile has none."""
+    @_builtins.property
+    def windows(self) -> _containers.RepeatedCompositeFieldContainer[Global___SloWindow]:
+        """The last minute, ten minutes and hour."""
+
+    def __init__(
+        self,
+        *,
+        ttft_s: _builtins.float = ...,
+        multimodal_ttft_s: _builtins.float = ...,
+        tpot_s: _builtins.float = ...,
+        price_per_hour: _builtins.float | None = ...,
+        windows: _abc.Iterable[Global___SloWindow] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_price_per_hour", b"_price_per_hour", "price_per_hour", b"price_per_hour"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_price_per_hour", b"_price_per_hour", "multimodal_ttft_s", b"multimodal_ttft_s", "price_per_hour", b"price_per_hour", "tpot_s", b"tpot_s", "ttft_s", b"ttft_s", "windows", b"windows"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__price_per_hour: _TypeAlias = _typing.Literal["price_per_hour"]  # noqa: Y015
+    _WhichOneofArgType__price_per_hour: _TypeAlias = _typing.Literal["_price_per_hour", b"_price_per_hour"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__price_per_hour) -> _WhichOneofReturnType__price_per_hour | None: ...
+
+Global___GetSloReportResponse: _TypeAlias = GetSloReportResponse  # noqa: Y015
+
+@_typing.final
+class SloWindow(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    WINDOW_S_FIELD_NUMBER: _builtins.int
+    COVERED_S_FIELD_NUMBER: _builtins.int
+    CLASSES_FIELD_NUMBER: _builtins.int
+    REQUESTS_FINISHED_FIELD_NUMBER: _builtins.int
+    PROMPT_TOKENS_FIELD_NUMBER: _builtins.int
+    CACHED_TOKENS_FIELD_NUMBER: _builtins.int
+    INSTANCE_S_FIELD_NUMBER: _builtins.int
+    SAVED_S_FIELD_NUMBER: _builtins.int
+    SAVED_BYTES_FIELD_NUMBER: _builtins.int
+    window_s: _builtins.float
+    covered_s: _builtins.float
+    """The part of it since the coordinator started."""
+    requests_finished: _builtins.int
+    prompt_tokens: _builtins.int
+    """Of the finished ones, and the part of them that came from a cache."""
+    cached_tokens: _builtins.int
+    instance_s: _builtins.float
+    """Summed over attached instances."""
+    saved_s: _builtins.float
+    """Device time that cache hits spared, and the bytes that they found."""
+    saved_bytes: _builtins.int
+    @_builtins.property
+    def classes(self) -> _containers.RepeatedCompositeFieldContainer[Global___SloClass]:
+        """Those with calls."""
+
+    def __init__(
+        self,
+        *,
+        window_s: _builtins.float = ...,
+        covered_s: _builtins.float = ...,
+        classes: _abc.Iterable[Global___SloClass] | None = ...,
+        requests_finished: _builtins.int = ...,
+        prompt_tokens: _builtins.int = ...,
+        cached_tokens: _builtins.int = ...,
+        instance_s: _builtins.float = ...,
+        saved_s: _builtins.float = ...,
+        saved_bytes: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cached_tokens", b"cached_tokens", "classes", b"classes", "covered_s", b"covered_s", "instance_s", b"instance_s", "prompt_tokens", b"prompt_tokens", "requests_finished", b"requests_finished", "saved_bytes", b"saved_bytes", "saved_s", b"saved_s", "window_s", b"window_s"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SloWindow: _TypeAlias = SloWindow  # noqa: Y015
+
+@_typing.final
+class SloClass(_message.Message):
+    """Calls that count: finished ones, and those that failed by the cluster's fault."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TENANT_FIELD_NUMBER: _builtins.int
+    GROUP_FIELD_NUMBER: _builtins.int
+    PRIORITY_FIELD_NUMBER: _builtins.int
+    GOOD_FIELD_NUMBER: _builtins.int
+    LATE_FIELD_NUMBER: _builtins.int
+    SLOW_FIELD_NUMBER: _builtins.int
+    UNSERVED_FIELD_NUMBER: _builtins.int
+    tenant: _builtins.str
+    """"other" where there are many."""
+    group: _stage_control_pb2.ModalityGroup.ValueType
+    priority: _builtins.str
+    """"low" (below 0), "normal", "high"."""
+    good: _builtins.int
+    """Both targets met."""
+    late: _builtins.int
+    """First token late."""
+    slow: _builtins.int
+    """First token in time, further ones too slow."""
+    unserved: _builtins.int
+    """No whole answer."""
+    def __init__(
+        self,
+        *,
+        tenant: _builtins.str = ...,
+        group: _stage_control_pb2.ModalityGroup.ValueType = ...,
+        priority: _builtins.str = ...,
+        good: _builtins.int = ...,
+        late: _builtins.int = ...,
+        slow: _builtins.int = ...,
+        unserved: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["good", b"good", "group", b"group", "late", b"late", "priority", b"priority", "slow", b"slow", "tenant", b"tenant", "unserved", b"unserved"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SloClass: _TypeAlias = SloClass  # noqa: Y015

@@ -89,6 +89,11 @@ class AdminStub(object):
                 request_serializer=elasticmm_dot_v1_dot_admin__pb2.ExplainCacheRequest.SerializeToString,
                 response_deserializer=elasticmm_dot_v1_dot_admin__pb2.ExplainCacheResponse.FromString,
                 _registered_method=True)
+        self.GetSloReport = channel.unary_unary(
+                '/elasticmm.v1.Admin/GetSloReport',
+                request_serializer=elasticmm_dot_v1_dot_admin__pb2.GetSloReportRequest.SerializeToString,
+                response_deserializer=elasticmm_dot_v1_dot_admin__pb2.GetSloReportResponse.FromString,
+                _registered_method=True)
         self.Shutdown = channel.unary_unary(
                 '/elasticmm.v1.Admin/Shutdown',
                 request_serializer=elasticmm_dot_v1_dot_admin__pb2.ShutdownRequest.SerializeToString,
@@ -180,6 +185,14 @@ class AdminServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetSloReport(self, request, context):
+        """How well the targets were met of late, what that took, and what caches
+        spared.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def Shutdown(self, request, context):
         """Ends the cluster: waiting requests are refused, instances stop.
         """
@@ -244,6 +257,11 @@ def add_AdminServicer_to_server(servicer, server):
                     servicer.ExplainCache,
                     request_deserializer=elasticmm_dot_v1_dot_admin__pb2.ExplainCacheRequest.FromString,
                     response_serializer=elasticmm_dot_v1_dot_admin__pb2.ExplainCacheResponse.SerializeToString,
+            ),
+            'GetSloReport': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetSloReport,
+                    request_deserializer=elasticmm_dot_v1_dot_admin__pb2.GetSloReportRequest.FromString,
+                    response_serializer=elasticmm_dot_v1_dot_admin__pb2.GetSloReportResponse.SerializeToString,
             ),
             'Shutdown': grpc.unary_unary_rpc_method_handler(
                     servicer.Shutdown,
@@ -548,6 +566,33 @@ class Admin(object):
             '/elasticmm.v1.Admin/ExplainCache',
             elasticmm_dot_v1_dot_admin__pb2.ExplainCacheRequest.SerializeToString,
             elasticmm_dot_v1_dot_admin__pb2.ExplainCacheResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetSloReport(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/elasticmm.v1.Admin/GetSloReport',
+            elasticmm_dot_v1_dot_admin__pb2.GetSloReportRequest.SerializeToString,
+            elasticmm_dot_v1_dot_admin__pb2.GetSloReportResponse.FromString,
             options,
             channel_credentials,
             insecure,

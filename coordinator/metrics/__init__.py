@@ -1,0 +1,1 @@
+"""What Prometheus is told: metrics of requests as they end, and of the cluster as it is when asked."""

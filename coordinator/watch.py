@@ -1,0 +1,49 @@
+"""What operators watch of one coordinator: metrics and the SLO report, fed by one observer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Container
+
+from prometheus_client.registry import Collector
+
+from coordinator.metrics.exposition import Metrics
+from coordinator.metrics.listener import MetricsListener
+from coordinator.metrics.requests import RequestMetrics
+from coordinator.observer import Observers, RequestObserver
+from coordinator.policy.scheduler import Slo
+from coordinator.registry import Registry
+from coordinator.slo_books import SloBooks
+from coordinator.tenant_labels import TenantLabels
+from core.clock import Clock
+
+
+class Watch:
+    """Built before what it watches, which is told of `observer`; collectors are added when they can be."""
+
+    def __init__(
+        self,
+        slo: Slo,
+        clock: Clock,
+        *,
+        named_tenants: Callable[[], Container[str]],
+        price_per_hour: float | None,
+    ) -> None:
+        tenants = TenantLabels(named_tenants)
+        self.metrics = Metrics()
+        self.slo = SloBooks(slo, tenants, clock, price_per_hour=price_per_hour)
+        counted = RequestMetrics(self.metrics.registry, tenants, slo)
+        self.observer: RequestObserver = Observers(counted, self.slo)
+        self._listener = MetricsListener(self.metrics.render)
+
+    def add(self, *collectors: Collector) -> None:
+        self.metrics.add(collectors)
+
+    async def listen(self, host: str, port: int) -> None:
+        """Raises OSError where the address cannot be bound."""
+        await self._listener.start(host, port)
+
+    async def sample_forever(self, registry: Registry) -> None:
+        await self.slo.sample_forever(registry)
+
+    async def stop(self) -> None:
+        await self._listener.stop()

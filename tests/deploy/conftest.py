@@ -1,0 +1,28 @@
+"""What a coordinator tells Prometheus, by name."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+from prometheus_client.core import Metric
+
+from coordinator.config import CoordinatorConfig
+from coordinator.server import Coordinator
+
+SUFFIXES = {"counter": ("_total",), "gauge": ("",), "histogram": ("_bucket", "_sum", "_count")}
+
+
+@pytest.fixture
+async def metrics() -> AsyncIterator[list[Metric]]:
+    """Every metric, without samples for the most part."""
+    coordinator = Coordinator(CoordinatorConfig(Path("models/demo/checkpoint"), "a token"))
+    yield list(coordinator.watch.metrics.registry.collect())
+    coordinator.audit.close()
+
+
+@pytest.fixture
+def sample_names(metrics: list[Metric]) -> set[str]:
+    """Names that queries may use."""
+    return {metric.name + suffix for metric in metrics for suffix in SUFFIXES[metric.type]}
