@@ -28,6 +28,7 @@ COMMANDS = (
     "simulate",
     "coordinator",
     "stage",
+    "doctor",
 )
 
 
@@ -35,7 +36,6 @@ def build_app(names: Sequence[str] = COMMANDS) -> typer.Typer:
     """The command with these sub-commands; only their files are imported."""
     app = typer.Typer(
         callback=_root,
-        add_completion=False,
         no_args_is_help=True,
         pretty_exceptions_enable=False,
         rich_markup_mode=None,
