@@ -29,6 +29,8 @@ COMMANDS = (
     "coordinator",
     "stage",
     "doctor",
+    "top",
+    "trace",
 )
 
 

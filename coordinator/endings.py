@@ -66,6 +66,7 @@ class Endings:
     def fail(self, request: Request, error: ServiceError) -> None:
         self.recall(request)
         request.advance(RequestState.FAILED)
+        request.error = str(error)
         log.warning("request %s: %s", request.request_id, error)
         self.num_failed += 1
         request.output.stream.close(error)

@@ -104,10 +104,11 @@ class Coordinator:
         self.cache = ClusterCache()
         self.warmth = RequestWarmth(self.cache, EmbeddingsUnderWay(), self.live.books, self.clock)
         self.explanations = Explanations()
+        self.slo = Slo(config.slo_ttft_s, config.slo_tpot_s)
         self.scheduler = make_scheduler(
             config.policy,
             self.costs.profile,
-            Slo(config.slo_ttft_s, config.slo_tpot_s),
+            self.slo,
             model=self.costs,
             warmth=self.warmth if config.cache_aware else None,
         )
@@ -262,6 +263,8 @@ class Coordinator:
             CacheAdmin(self.registry, self.cache, self.explanations, self.planner, self.audit),
             clock=self.clock,
             shut_down=self.stopping.set,
+            recent=self.dispatcher.recent,
+            slo=self.slo,
         )
         admin_pb2_grpc.add_AdminServicer_to_server(admin, server)
         self.health.add_to(server, (INFERENCE, STAGE_CONTROL, ADMIN))

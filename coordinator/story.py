@@ -23,11 +23,11 @@ def finished_event(request: Request, now_s: float) -> FinishedEvent:
             cached_tokens=request.cached_tokens,
             cached_media=len(request.cached_media),
         ),
-        stages=_stage_story(request, now_s),
+        stages=stage_story(request, now_s),
     )
 
 
-def _stage_story(request: Request, now_s: float) -> tuple[StageSpan, ...]:
+def stage_story(request: Request, now_s: float) -> tuple[StageSpan, ...]:
     """In order of start; the decode span as seen from here where its report is still under way."""
     stages = list(request.stages)
     decoded = request.num_outputs - request.outputs_at_dispatch > 1

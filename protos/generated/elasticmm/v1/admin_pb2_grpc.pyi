@@ -61,6 +61,10 @@ class AdminStub:
     """What a recent request found in the caches, and why not more. NOT_FOUND: not
     among those that are remembered.
     """
+    GetRecent: _grpc.UnaryUnaryMultiCallable[_admin_pb2.GetRecentRequest, _admin_pb2.GetRecentResponse]
+    """Where the time of running and recently ended requests went. NOT_FOUND: the
+    request that is named is not among them.
+    """
     Shutdown: _grpc.UnaryUnaryMultiCallable[_admin_pb2.ShutdownRequest, _admin_pb2.ShutdownResponse]
     """Ends the cluster: waiting requests are refused, instances stop."""
 
@@ -96,6 +100,10 @@ class AdminAsyncStub(AdminStub):
     ExplainCache: _aio.UnaryUnaryMultiCallable[_admin_pb2.ExplainCacheRequest, _admin_pb2.ExplainCacheResponse]  # type: ignore[assignment]
     """What a recent request found in the caches, and why not more. NOT_FOUND: not
     among those that are remembered.
+    """
+    GetRecent: _aio.UnaryUnaryMultiCallable[_admin_pb2.GetRecentRequest, _admin_pb2.GetRecentResponse]  # type: ignore[assignment]
+    """Where the time of running and recently ended requests went. NOT_FOUND: the
+    request that is named is not among them.
     """
     Shutdown: _aio.UnaryUnaryMultiCallable[_admin_pb2.ShutdownRequest, _admin_pb2.ShutdownResponse]  # type: ignore[assignment]
     """Ends the cluster: waiting requests are refused, instances stop."""
@@ -195,6 +203,16 @@ class AdminServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_admin_pb2.ExplainCacheResponse, _abc.Awaitable[_admin_pb2.ExplainCacheResponse]]:
         """What a recent request found in the caches, and why not more. NOT_FOUND: not
         among those that are remembered.
+        """
+
+    @_abc_1.abstractmethod
+    def GetRecent(
+        self,
+        request: _admin_pb2.GetRecentRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_admin_pb2.GetRecentResponse, _abc.Awaitable[_admin_pb2.GetRecentResponse]]:
+        """Where the time of running and recently ended requests went. NOT_FOUND: the
+        request that is named is not among them.
         """
 
     @_abc_1.abstractmethod
