@@ -31,6 +31,8 @@ COMMANDS = (
     "doctor",
     "top",
     "trace",
+    "chat",
+    "logs",
 )
 
 

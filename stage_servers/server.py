@@ -59,7 +59,9 @@ def run(config: StageConfig, *, model: ServedModel | None = None, on_ready: OnRe
     loaded here. `on_ready` gets the instance id once the coordinator knows it.
     Raises ModelError, SegmentTooLarge, RefusedError, OSError for a port that is taken.
     """
-    logging.basicConfig(level=config.log_level, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    shown_as = (config.instance_id or "stage").replace("%", "%%")
+    line = f"%(asctime)s {shown_as} %(levelname)s %(name)s: %(message)s"
+    logging.basicConfig(level=config.log_level, format=line)
     keep_freed_memory()
     _take_cores(config)
     pace = None
