@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from core.cache.scope import CacheScope
+from core.output_format import OutputFormat
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,9 +34,37 @@ class ChatPart:
 
 
 @dataclass(frozen=True, slots=True)
+class Tool:
+    """A function that the model is told of."""
+
+    name: str
+    description: str = ""
+    parameters: str = ""  # JSON schema of its arguments; empty: none
+
+
+@dataclass(frozen=True, slots=True)
+class ToolCall:
+    """A call of a function that an earlier answer made."""
+
+    call_id: str
+    name: str
+    arguments: str  # a JSON object
+
+
+@dataclass(frozen=True, slots=True)
 class ChatMessage:
     role: str
     parts: tuple[ChatPart, ...]
+    tool_calls: tuple[ToolCall, ...] = ()
+    tool_call_id: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class RawPrompt:
+    """What the model reads as it is; exactly one is set in a valid call."""
+
+    text: str | None = None
+    token_ids: tuple[int, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +81,7 @@ class SamplingWish:
     repetition_penalty: float | None = None
     seed: int | None = None
     logprobs: int | None = None
+    logit_bias: tuple[tuple[int, float], ...] = ()  # (token id, bias), by token id
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +95,7 @@ class StopWish:
 class GenerateCall:
     """One Generate call, unchecked."""
 
-    messages: tuple[ChatMessage, ...]
+    messages: tuple[ChatMessage, ...] = ()
     request_id: str = ""
     model: str = ""
     sampling: SamplingWish = SamplingWish()
@@ -76,3 +106,6 @@ class GenerateCall:
     size_bytes: int = 0  # of the whole message
     cache_scope: CacheScope | None = None  # None: as set for the tenant
     cache_salt: str = ""
+    prompt: RawPrompt | None = None  # in the place of messages
+    format: OutputFormat | None = None  # None: any text
+    tools: tuple[Tool, ...] = ()

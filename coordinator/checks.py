@@ -5,18 +5,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from coordinator.calls import ChatMessage, GenerateCall, ImageSource, SamplingWish, StopWish
+from coordinator.calls import GenerateCall, SamplingWish, StopWish
 from coordinator.errors import (
     InvalidFieldError,
     NotFoundError,
     TooLargeError,
 )
+from coordinator.format_checks import check_format
+from coordinator.input_checks import check_input
 from coordinator.policy.capacity import Capacity
 from coordinator.tenants import check_tenant_name
 from core.ids import new_seed
 from core.sampling import SamplingParams
 
-_ROLES = ("system", "user", "assistant")
 _MAX_ID_CHARS = 128
 _MAX_PRIORITY = 10
 _MAX_SALT_CHARS = 256
@@ -25,12 +26,15 @@ _MAX_STOP_CHARS = 256
 _MAX_STOP_IDS = 256
 _MAX_TEMPERATURE = 5.0
 _MAX_LOGPROBS = 20
+_MAX_BIASES = 300
+_MAX_BIAS = 100.0
 
 
 @dataclass(frozen=True, slots=True)
 class DoorLimits:
     model_name: str
     vocab_size: int
+    media_token_ids: frozenset[int]
     message_bytes: int
     media_per_request: int
     media_bytes: int
@@ -53,9 +57,11 @@ def check_call(call: GenerateCall, limits: DoorLimits) -> None:
         raise InvalidFieldError("cache_salt", f"longer than {_MAX_SALT_CHARS} characters")
     if call.deadline_s is not None and not call.deadline_s > 0:
         raise InvalidFieldError("deadline", "must be above 0")
-    _check_messages(call.messages, limits)
+    check_input(call, limits)
     _check_sampling(call.sampling)
+    _check_bias(call.sampling.logit_bias, limits)
     _check_stop(call.stop, limits)
+    check_format(call)
 
 
 def fill_sampling(wish: SamplingWish, max_tokens: int) -> SamplingParams:
@@ -75,66 +81,43 @@ def fill_sampling(wish: SamplingWish, max_tokens: int) -> SamplingParams:
         repetition_penalty=given(wish.repetition_penalty, 1.0),
         seed=new_seed() if wish.seed is None else wish.seed,
         logprobs=wish.logprobs,
+        logit_bias=wish.logit_bias,
     )
 
 
 def fit_max_tokens(
-    wanted: int | None, num_prompt: int, media_tokens: Sequence[int], context_tokens: int, capacity: Capacity
+    wanted: int | None,
+    num_prompt: int,
+    media_tokens: Sequence[int],
+    context_tokens: int,
+    capacity: Capacity,
+    *,
+    field: str = "messages",
 ) -> int:
-    """Output tokens that the request may make; raises InvalidFieldError where it could never fit."""
+    """Output tokens that the request may make; raises InvalidFieldError where it could never fit.
+
+    `field`: what the prompt was made of.
+    """
     if num_prompt >= context_tokens:
         raise InvalidFieldError(
-            "messages", f"prompt of {num_prompt} tokens, but the model's context holds {context_tokens}"
+            field, f"prompt of {num_prompt} tokens, but the model's context holds {context_tokens}"
         )
     if not capacity.fits_prompt(num_prompt, media_tokens):
         raise InvalidFieldError(
-            "messages", f"prompt of {num_prompt} tokens, more than any prefill instance's pools hold"
+            field, f"prompt of {num_prompt} tokens, more than any prefill instance's pools hold"
         )
     bounds = {"the model's context": context_tokens}
     if capacity.total_tokens is not None:
         bounds["a decode instance's KV pool"] = capacity.total_tokens
     name, bound = min(bounds.items(), key=lambda each: each[1])
     if num_prompt >= bound:
-        raise InvalidFieldError("messages", f"prompt of {num_prompt} tokens, but {name} holds {bound}")
+        raise InvalidFieldError(field, f"prompt of {num_prompt} tokens, but {name} holds {bound}")
     if wanted is not None and num_prompt + wanted > bound:
         raise InvalidFieldError(
             "sampling.max_tokens",
             f"{wanted} after a prompt of {num_prompt} tokens, but {name} holds {bound} in all",
         )
     return bound - num_prompt if wanted is None else wanted
-
-
-def _check_messages(messages: tuple[ChatMessage, ...], limits: DoorLimits) -> None:
-    if not messages:
-        raise InvalidFieldError("messages", "at least one is needed")
-    num_media = 0
-    for i, message in enumerate(messages):
-        path = f"messages[{i}]"
-        if message.role not in _ROLES:
-            raise InvalidFieldError(f"{path}.role", f"{message.role!r} is none of {', '.join(_ROLES)}")
-        if not message.parts:
-            raise InvalidFieldError(f"{path}.parts", "at least one is needed")
-        for j, part in enumerate(message.parts):
-            if part.text is None and part.image is None:
-                raise InvalidFieldError(f"{path}.parts[{j}]", "has no content")
-            if part.image is not None:
-                num_media += 1
-                _check_image(part.image, f"{path}.parts[{j}].image", limits)
-    if num_media > limits.media_per_request:
-        raise InvalidFieldError("messages", f"{num_media} media items, limit {limits.media_per_request}")
-
-
-def _check_image(source: ImageSource, path: str, limits: DoorLimits) -> None:
-    if source.kind is None:
-        raise InvalidFieldError(path, "has no source")
-    if source.digest is not None and len(source.digest) != 32:
-        raise InvalidFieldError(f"{path}.digest", f"{len(source.digest)} bytes, a SHA-256 has 32")
-    if source.data is not None and not source.data:
-        raise InvalidFieldError(f"{path}.data", "is empty")
-    if source.data is not None and len(source.data) > limits.media_bytes:
-        raise InvalidFieldError(f"{path}.data", f"{len(source.data)} bytes, limit {limits.media_bytes}")
-    if source.url == "":
-        raise InvalidFieldError(f"{path}.url", "is empty")
 
 
 def _check_sampling(wish: SamplingWish) -> None:
@@ -158,6 +141,15 @@ def _check_range(name: str, value: float | None, low: float, high: float, *, is_
         raise InvalidFieldError(
             f"sampling.{name}", f"{value:g} is not in {'(' if is_open else '['}{low:g}, {high:g}]"
         )
+
+
+def _check_bias(biases: Sequence[tuple[int, float]], limits: DoorLimits) -> None:
+    if len(biases) > _MAX_BIASES:
+        raise InvalidFieldError("sampling.logit_bias", f"{len(biases)} tokens, limit {_MAX_BIASES}")
+    for token_id, bias in biases:
+        if token_id >= limits.vocab_size:
+            raise InvalidFieldError("sampling.logit_bias", f"token {token_id} is outside the vocabulary")
+        _check_range(f"logit_bias[{token_id}]", bias, -_MAX_BIAS, _MAX_BIAS)
 
 
 def _check_stop(stop: StopWish, limits: DoorLimits) -> None:

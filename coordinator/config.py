@@ -64,12 +64,15 @@ class CoordinatorConfig:
     media: MediaLimits = field(default_factory=MediaLimits)
     tenants: Path | None = None  # file of their settings, see coordinator.tenants; None: nobody is named
     audit_log: Path | None = None  # file; None: among all other lines of the log
+    http_port: int | None = None  # of the OpenAI-compatible door; 0: any free one, None: closed
 
     def __post_init__(self) -> None:
         if not self.cluster_token:
             raise ValueError("cluster_token: is empty")
         if not 0 <= self.port <= 65535:
             raise ValueError(f"port: {self.port} is not between 0 and 65535")
+        if not 0 <= (self.http_port or 0) <= 65535:
+            raise ValueError(f"http_port: {self.http_port} is not between 0 and 65535")
         if self.heartbeat_timeout_s <= self.heartbeat_interval_s:
             raise ValueError("heartbeat_timeout_s: must be longer than heartbeat_interval_s")
         _check_positive(

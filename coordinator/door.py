@@ -17,6 +17,8 @@ from coordinator.dispatcher import Dispatcher
 from coordinator.errors import DeadlinePassedError, InvalidFieldError, UnavailableError
 from coordinator.events import AcceptedEvent, Event
 from coordinator.fanout import RequestOutput
+from coordinator.formats import Formats
+from coordinator.input_checks import check_prompt_tokens
 from coordinator.model import ServedModel
 from coordinator.prompt.builder import PromptBuilder
 from coordinator.prompt.tokenizer import PromptTokenizer
@@ -56,6 +58,7 @@ class Door:
         *,
         model: ServedModel,
         prompts: PromptBuilder,
+        formats: Formats,
         media: MediaKeeper,
         cluster: Cluster,
         dispatcher: Dispatcher,
@@ -66,6 +69,7 @@ class Door:
     ) -> None:
         self._model = model
         self._prompts = prompts
+        self._formats = formats
         self._media = media
         self._cluster = cluster
         self._dispatcher = dispatcher
@@ -177,7 +181,12 @@ class Door:
         capacity = self._dispatcher.capacity()
         media_tokens = [item.span.num_tokens for item in media]
         max_tokens = fit_max_tokens(
-            call.sampling.max_tokens, len(prompt), media_tokens, self._model.context_tokens, capacity
+            call.sampling.max_tokens,
+            len(prompt),
+            media_tokens,
+            self._model.context_tokens,
+            capacity,
+            field="messages" if call.prompt is None else "prompt",
         )
         eos = frozenset() if call.stop.ignore_eos else self._model.family.eos_token_ids
         stop_ids = eos | frozenset(call.stop.token_ids)
@@ -198,15 +207,18 @@ class Door:
             tenant=call.tenant,
             cache=None if salt is None else CacheUse(salt, call.tenant),
             scope=scope,
+            format=call.format,
         )
 
     async def _prepare_inputs(
         self, call: GenerateCall, request_id: str, sources: list[tuple[ImageSource, str]]
     ) -> tuple[list[int], list[MediaItem]]:
-        """The prompt and all media at once; the first that fails ends the others' work."""
+        """The prompt, the format's check and all media at once; the first that fails ends the others."""
         try:
             async with asyncio.TaskGroup() as group:
-                prompt = group.create_task(self._prompts.build(call.messages))
+                prompt = group.create_task(self._build_prompt(call))
+                if call.format is not None:
+                    group.create_task(self._formats.check(call.format))
                 items = [
                     group.create_task(self._media.resolve(request_id, call.tenant, *source))
                     for source in sources
@@ -214,6 +226,15 @@ class Door:
         except ExceptionGroup as errors:
             raise errors.exceptions[0] from None
         return prompt.result(), [item.result() for item in items]
+
+    async def _build_prompt(self, call: GenerateCall) -> list[int]:
+        if call.prompt is None:
+            return await self._prompts.build(call.messages, call.tools)
+        if call.prompt.token_ids is not None:
+            return list(call.prompt.token_ids)
+        token_ids = await self._prompts.build_raw(call.prompt.text or "")
+        check_prompt_tokens(token_ids, "prompt.text", self._limits)
+        return token_ids
 
     def _layout(self, item: MediaItem, field: str) -> MediaLayout:
         try:

@@ -13,6 +13,7 @@ from coordinator.policy.view import Placement
 from coordinator.stage_messages import MediaItem, StageReport
 from core.cache.scope import CacheScope
 from core.lifecycle import RequestState, is_final, move
+from core.output_format import OutputFormat
 from core.sampling import SamplingParams
 from core.sequence import CacheUse, MediaSpan, SequenceSpec
 from core.stages import ModalityGroup, Stage
@@ -46,6 +47,7 @@ class Request:
     tenant: str = "default"
     cache: CacheUse | None = None  # None: nothing is looked up or kept
     scope: CacheScope = CacheScope.TENANT  # what `cache` was made of
+    format: OutputFormat | None = None  # None: any text
     keys: RequestKeys | None = None  # what its tokens and media are known by in caches
 
     state: RequestState = RequestState.QUEUED
@@ -112,6 +114,7 @@ class Request:
             outputs=tuple(self.output.token_ids),
             stop_token_ids=self.stop_token_ids,
             cache=self.cache,
+            format=self.format,
         )
 
     @property

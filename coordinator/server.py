@@ -27,6 +27,7 @@ from coordinator.config import CoordinatorConfig
 from coordinator.dispatcher import Dispatcher
 from coordinator.door import Door
 from coordinator.errors import UnavailableError
+from coordinator.formats import Formats
 from coordinator.health import HealthBoard
 from coordinator.interceptors import StatusInterceptor, TokenInterceptor
 from coordinator.listening import bind, endpoint, server_options
@@ -34,6 +35,10 @@ from coordinator.media.client import GatewayClient
 from coordinator.media.process import GatewayProcess
 from coordinator.media.settings import GatewaySettings
 from coordinator.model import ServedModel, load_model
+from coordinator.openai.app import make_app
+from coordinator.openai.listener import HttpListener
+from coordinator.openai.served import Served
+from coordinator.openai.token_texts import TokenTexts
 from coordinator.paces import Paces
 from coordinator.planner import Planner
 from coordinator.policy.cost_model import CostModel
@@ -49,6 +54,7 @@ from coordinator.servicers.stage_control import StageControlServicer
 from coordinator.state import CoordinatorState, ServedDescription
 from coordinator.tenancy import Tenancy
 from core.clock import MonotonicClock
+from core.grammars import Grammars
 from core.profile_file import load_profile
 from elasticmm.v1 import (
     admin_pb2,
@@ -79,6 +85,7 @@ class Ready:
     port: int
     endpoint: str
     media_endpoint: str
+    http_endpoint: str = ""  # empty: there is no HTTP door
 
 
 OnReady = Callable[[Ready], None]
@@ -125,6 +132,7 @@ class Coordinator:
         self.door = self._make_door()
         self.server = self._make_server()
         self.port = 0
+        self.http: HttpListener | None = None
 
     async def start(self) -> Ready:
         """Raises OSError if the address cannot be bound, RuntimeError if the gateway does not start."""
@@ -136,12 +144,15 @@ class Coordinator:
         if self.config.start_gateway:
             await self.gateway.start()
         await self.server.start()
+        http_endpoint = self._open_http()
         self._watchers = [
             asyncio.create_task(self.cluster.watch_forever()),
             asyncio.create_task(self.planner.run_forever()),
         ]
         log.info("coordinator: %s on %s:%d", self.model.name, self.config.host, self.port)
-        return Ready(self.port, endpoint(self.config.public_host, self.port), self.media_endpoint)
+        return Ready(
+            self.port, endpoint(self.config.public_host, self.port), self.media_endpoint, http_endpoint
+        )
 
     async def stop(self) -> None:
         """Requests end with UNAVAILABLE, instances are told to stop, the gateway goes last."""
@@ -151,6 +162,8 @@ class Coordinator:
         await self.cluster.stop_instances(self.config.shutdown_grace_s)
         for watcher in self._watchers:
             watcher.cancel()
+        if self.http is not None:
+            await self.http.close()
         await self.server.stop(self.config.shutdown_grace_s)
         await self.media.close()
         await self.gateway.stop()
@@ -226,9 +239,11 @@ class Coordinator:
         )
 
     def _make_door(self) -> Door:
+        family = self.model.family
         limits = DoorLimits(
             model_name=self.model.name,
-            vocab_size=self.model.family.vocab_size,
+            vocab_size=family.vocab_size,
+            media_token_ids=family.media_token_ids,
             message_bytes=self.config.message_bytes,
             media_per_request=self.config.media_per_request,
             media_bytes=self.config.media.media_bytes,
@@ -236,6 +251,7 @@ class Coordinator:
         return Door(
             model=self.model,
             prompts=load_builder(self.config.model_path),
+            formats=Formats(Grammars(self.config.model_path, family.vocab_size, family.eos_token_ids)),
             media=self.media,
             cluster=self.cluster,
             dispatcher=self.dispatcher,
@@ -244,6 +260,25 @@ class Coordinator:
             limits=limits,
             clock=self.clock,
         )
+
+    def _make_served(self) -> Served:
+        return Served(
+            generate=self.door.generate,
+            describe=self.describe,
+            is_ready=lambda: self.cluster.is_ready,
+            texts=TokenTexts(self.door.tokenizer),
+            version=metadata.version("elasticmm"),
+            stalled_s=self.config.stalled_reader_s,
+        )
+
+    def _open_http(self) -> str:
+        """Where the HTTP door is, empty if it stays closed. Raises OSError."""
+        if self.config.http_port is None:
+            return ""
+        self.http = HttpListener(make_app(self._make_served()), self.config.shutdown_grace_s)
+        port = self.http.open(self.config.host, self.config.http_port)
+        log.info("coordinator: HTTP on %s:%d", self.config.host, port)
+        return endpoint(self.config.public_host, port)
 
     def _make_server(self) -> grpc.aio.Server:
         server = grpc.aio.server(

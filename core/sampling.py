@@ -23,6 +23,7 @@ class SamplingParams:
     repetition_penalty: float = 1.0
     seed: int = 0  # 64 bits
     logprobs: int | None = None  # alternatives per token, None reports nothing
+    logit_bias: tuple[tuple[int, float], ...] = ()  # (token id, what is added to its logit), by token id
 
     @property
     def is_greedy(self) -> bool:
@@ -31,3 +32,8 @@ class SamplingParams:
     @property
     def has_penalties(self) -> bool:
         return bool(self.presence_penalty or self.frequency_penalty or self.repetition_penalty != 1.0)
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether the highest logit is the token."""
+        return self.is_greedy and not self.has_penalties and not self.logit_bias

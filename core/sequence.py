@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum
 
+from core.output_format import OutputFormat
 from core.sampling import SamplingParams
 
 
@@ -48,6 +49,7 @@ class SequenceSpec:
     outputs: tuple[int, ...] = ()
     stop_token_ids: frozenset[int] = frozenset()
     cache: CacheUse | None = None  # None: nothing is looked up or kept
+    format: OutputFormat | None = None  # None: any text
 
     @property
     def key(self) -> tuple[str, int]:

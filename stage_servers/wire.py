@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from core.costs import StepShape
+from core.output_format import FormatKind, OutputFormat
 from core.sampling import SamplingParams
 from core.sequence import CacheUse, FinishReason, MediaSpan, SequenceSpec, TokenLogprobs
 from core.stages import ModalityGroup, Roles, Stage
@@ -124,7 +125,14 @@ def sequence_from(message: stage_control_pb2.Sequence) -> SequenceSpec:
         outputs=tuple(message.output_token_ids),
         stop_token_ids=frozenset(message.stop_token_ids),
         cache=cache_from(message.cache) if message.HasField("cache") else None,
+        format=format_from(message.format) if message.HasField("format") else None,
     )
+
+
+def format_from(message: inference_pb2.OutputFormat) -> OutputFormat:
+    """Raises ValueError for a kind that this version does not know."""
+    kind = FormatKind(message.WhichOneof("kind") or "unset")
+    return OutputFormat(kind, "" if kind is FormatKind.JSON_OBJECT else getattr(message, kind.value))
 
 
 def cache_from(message: stage_control_pb2.CacheUse) -> CacheUse:
@@ -144,6 +152,7 @@ def _sampling_from(message: inference_pb2.SamplingParams) -> SamplingParams:
         repetition_penalty=message.repetition_penalty,
         seed=message.seed,
         logprobs=message.logprobs if message.HasField("logprobs") else None,
+        logit_bias=tuple(sorted(message.logit_bias.items())),
     )
 
 

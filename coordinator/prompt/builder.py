@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from coordinator.calls import ChatMessage
+from coordinator.calls import ChatMessage, Tool
 from coordinator.errors import InvalidFieldError
-from coordinator.prompt.template import ChatTemplate, TemplateError, TemplateMessage, load_template
+from coordinator.prompt.conversation import Change, Conversation
+from coordinator.prompt.template import ChatTemplate, TemplateError, load_template
 from coordinator.prompt.tokenizer import PromptTokenizer, load_tokenizer
 
 # Longer texts are tokenized off the event loop: about a millisecond's work.
@@ -22,79 +22,77 @@ class PromptBuilder:
         self._template = template
         self.tokenizer = tokenizer
 
-    async def build(self, messages: tuple[ChatMessage, ...]) -> list[int]:
-        """Token ids with one placeholder per picture. Raises InvalidFieldError("messages")."""
-        if sum(map(len, _texts(messages))) > _LONG_TEXT_CHARS:
-            return await asyncio.to_thread(self.build_now, messages)
-        return self.build_now(messages)
+    async def build(self, messages: tuple[ChatMessage, ...], tools: tuple[Tool, ...] = ()) -> list[int]:
+        """Token ids with one placeholder per picture. Raises InvalidFieldError("messages"), or naming the
+        tools or tool calls that the template has no place for.
+        """
+        talk = Conversation(messages, tools)
+        if talk.num_chars > _LONG_TEXT_CHARS:
+            return await asyncio.to_thread(self._build, talk)
+        return self._build(talk)
 
-    def build_now(self, messages: tuple[ChatMessage, ...]) -> list[int]:
-        text = self._render(messages, lambda part: part)
-        if self._is_harmless(messages, text):
+    def build_now(self, messages: tuple[ChatMessage, ...], tools: tuple[Tool, ...] = ()) -> list[int]:
+        return self._build(Conversation(messages, tools))
+
+    async def build_raw(self, text: str) -> list[int]:
+        """Without template; names of control tokens become control tokens."""
+        if len(text) > _LONG_TEXT_CHARS:
+            return await asyncio.to_thread(self.tokenizer.encode_whole, text)
+        return self.tokenizer.encode_whole(text)
+
+    def _build(self, talk: Conversation) -> list[int]:
+        text = self._render(talk, lambda part: part)
+        self._check_is_shown(talk, text)
+        if not any(self.tokenizer.find_added(part) for part in talk.joined_texts):
             return self.tokenizer.encode(text)
-        return self._build_guarded(messages)
+        return self._build_guarded(talk, text)
 
-    def _is_harmless(self, messages: tuple[ChatMessage, ...], text: str) -> bool:
-        """Whether all control tokens in the prompt are the template's own."""
-        if not any(self.tokenizer.find_added(part) for part in _joined_texts(messages)):
-            return True
-        bare = self._render(messages, lambda _: "x")
-        return _names(self.tokenizer, bare) == _names(self.tokenizer, text)
+    def _check_is_shown(self, talk: Conversation, text: str) -> None:
+        if talk.tools and self._render(talk.without_tools(), lambda part: part) == text:
+            raise InvalidFieldError("tools", "the model's chat template has no place for tools")
+        place = talk.first_with_calls
+        if place is not None and self._render(talk.without_calls(), lambda part: part) == text:
+            raise InvalidFieldError(
+                f"messages[{place}].tool_calls", "the model's chat template has no place for tool calls"
+            )
 
-    def _build_guarded(self, messages: tuple[ChatMessage, ...]) -> list[int]:
+    def _build_guarded(self, talk: Conversation, text: str) -> list[int]:
         """Control tokens of the template alone; a user's spelling of one is encoded as text.
 
         The user's copies of the letters that begin control tokens are exchanged
         for characters that nobody uses, until the template's tokens are found.
+        `text`: as the template shows it, which holds where it has dropped the user's spellings.
         """
-        away, back = self._stand_ins(messages)
-        text = self._render(messages, lambda part: part.translate(away))
+        away, back = self._stand_ins(talk)
+        guarded = self._render(talk, lambda part: part.translate(away))
+        if _names(self.tokenizer, guarded) == _names(self.tokenizer, text):
+            return self.tokenizer.encode(text)
         token_ids: list[int] = []
         position = 0
-        for match in self.tokenizer.find_added(text):
-            token_ids += self.tokenizer.encode_plain(text[position : match.start()].translate(back))
+        for match in self.tokenizer.find_added(guarded):
+            token_ids += self.tokenizer.encode_plain(guarded[position : match.start()].translate(back))
             token_ids.append(self.tokenizer.added_tokens[match.group()])
             position = match.end()
-        return token_ids + self.tokenizer.encode_plain(text[position:].translate(back))
+        return token_ids + self.tokenizer.encode_plain(guarded[position:].translate(back))
 
-    def _stand_ins(self, messages: tuple[ChatMessage, ...]) -> tuple[dict[int, int], dict[int, int]]:
-        used = {ord(letter) for part in _texts(messages) for letter in part}
+    def _stand_ins(self, talk: Conversation) -> tuple[dict[int, int], dict[int, int]]:
+        used = {ord(letter) for part in talk.texts for letter in part}
         first_letters = sorted({ord(name[0]) for name in self.tokenizer.added_tokens})
         free = (code for code in _STAND_INS if code not in used)
         away = dict(zip(first_letters, free, strict=False))
         return away, {code: letter for letter, code in away.items()}
 
-    def _render(self, messages: tuple[ChatMessage, ...], change: Callable[[str], str]) -> str:
+    def _render(self, talk: Conversation, change: Change) -> str:
+        messages = talk.template_messages(change, takes_parts=self._template.takes_parts)
         try:
-            return self._template.render([self._to_template(message, change) for message in messages])
+            return self._template.render(messages, talk.template_tools(change))
         except TemplateError as error:
             raise InvalidFieldError("messages", f"the model's chat template says: {error}") from error
-
-    def _to_template(self, message: ChatMessage, change: Callable[[str], str]) -> TemplateMessage:
-        if not self._template.takes_parts:
-            return {
-                "role": message.role,
-                "content": "".join(change(part.text or "") for part in message.parts),
-            }
-        content = [
-            {"type": "image"} if part.image is not None else {"type": "text", "text": change(part.text or "")}
-            for part in message.parts
-        ]
-        return {"role": message.role, "content": content}
 
 
 def load_builder(folder: Path) -> PromptBuilder:
     """Raises ValueError naming what the model folder lacks."""
     return PromptBuilder(load_template(folder), load_tokenizer(folder))
-
-
-def _texts(messages: tuple[ChatMessage, ...]) -> Iterable[str]:
-    return (part.text for message in messages for part in message.parts if part.text)
-
-
-def _joined_texts(messages: tuple[ChatMessage, ...]) -> Iterable[str]:
-    """Of each message, as a name may be spelt across two parts."""
-    return ("".join(part.text or "" for part in message.parts) for message in messages)
 
 
 def _names(tokenizer: PromptTokenizer, text: str) -> list[str]:

@@ -41,10 +41,12 @@ class ChatTemplate:
         self._tokens = dict(tokens)
         self.takes_parts = self._probe_parts()
 
-    def render(self, messages: Sequence[TemplateMessage]) -> str:
+    def render(self, messages: Sequence[TemplateMessage], tools: Sequence[Any] | None = None) -> str:
         """The prompt's text, up to where the answer begins. Raises TemplateError."""
         try:
-            return self._template.render(messages=messages, add_generation_prompt=True, **self._tokens)
+            return self._template.render(
+                messages=messages, tools=tools, add_generation_prompt=True, **self._tokens
+            )
         except (jinja2.TemplateError, TypeError, ValueError, KeyError) as error:
             raise TemplateError(str(error)) from error
 

@@ -30,6 +30,10 @@ class PromptTokenizer:
         """As the model's own tools do it: names of control tokens become control tokens."""
         return list(self._tokenizer.encode(text, add_special_tokens=False).ids)
 
+    def encode_whole(self, text: str) -> list[int]:
+        """As `encode`, with what the tokenizer itself puts before and after a text."""
+        return list(self._tokenizer.encode(text).ids)
+
     def encode_plain(self, text: str) -> list[int]:
         """Names of control tokens are text like any other."""
         return list(self._plain.encode(text, add_special_tokens=False).ids) if text else []
@@ -37,6 +41,10 @@ class PromptTokenizer:
     def decode(self, token_ids: Sequence[int]) -> str:
         """Text without control tokens; ids outside the vocabulary are nothing."""
         return str(self._tokenizer.decode(token_ids, skip_special_tokens=True))
+
+    def piece(self, token_id: int) -> str:
+        """The token as the vocabulary writes it; empty outside of it."""
+        return self._tokenizer.id_to_token(token_id) or ""
 
     def find_added(self, text: str) -> list[re.Match[str]]:
         """Where the text spells added tokens, from left to right, the longest at each place."""

@@ -21,7 +21,7 @@ from coordinator.stage_messages import (
     StopCommand,
 )
 from coordinator.wire.caches import from_pool
-from coordinator.wire.inference import from_sampling
+from coordinator.wire.inference import from_format, from_sampling
 from coordinator.wire.stages import from_group, from_media_item, from_roles
 from core.sequence import CacheUse, MediaSpan, SequenceSpec
 from elasticmm.v1 import stage_control_pb2 as pb
@@ -73,6 +73,7 @@ def from_sequence(sequence: SequenceSpec) -> pb.Sequence:
         sampling=from_sampling(sequence.sampling),
         stop_token_ids=sorted(sequence.stop_token_ids),
         cache=_from_cache(sequence.cache),
+        format=None if sequence.format is None else from_format(sequence.format),
     )
 
 

@@ -11,13 +11,17 @@ from coordinator.calls import (
     ChatPart,
     GenerateCall,
     ImageSource,
+    RawPrompt,
     SamplingWish,
     StopWish,
+    Tool,
+    ToolCall,
 )
 from coordinator.errors import InvalidFieldError
 from coordinator.events import AcceptedEvent, Event, FinishedEvent, StageSpan, TokensEvent
 from coordinator.state import ServedDescription
 from core.cache.scope import CacheScope
+from core.output_format import FormatKind, OutputFormat
 from core.sampling import SamplingParams
 from core.sequence import FinishReason, TokenLogprobs
 from core.stages import Stage
@@ -54,6 +58,9 @@ def to_call(message: pb.GenerateRequest) -> GenerateCall:
         size_bytes=message.ByteSize(),
         cache_scope=to_scope(message.cache_scope),
         cache_salt=message.cache_salt,
+        prompt=_to_prompt(message.prompt) if message.HasField("prompt") else None,
+        format=to_format(message.format) if message.HasField("format") else None,
+        tools=tuple(Tool(each.name, each.description, each.parameters) for each in message.tools),
     )
 
 
@@ -69,6 +76,7 @@ def to_sampling_wish(message: pb.SamplingParams) -> SamplingWish:
         repetition_penalty=_opinion(message, "repetition_penalty", message.repetition_penalty),
         seed=_opinion(message, "seed", message.seed),
         logprobs=_opinion(message, "logprobs", message.logprobs),
+        logit_bias=tuple(sorted(message.logit_bias.items())),
     )
 
 
@@ -85,7 +93,28 @@ def from_sampling(params: SamplingParams) -> pb.SamplingParams:
         repetition_penalty=params.repetition_penalty,
         seed=params.seed,
         logprobs=params.logprobs,
+        logit_bias=dict(params.logit_bias),
     )
+
+
+def to_format(message: pb.OutputFormat) -> OutputFormat:
+    """Raises InvalidFieldError where it says nothing."""
+    name = message.WhichOneof("kind")
+    if name is None:
+        raise InvalidFieldError("format", "has no kind")
+    if name == "json_object":
+        if not message.json_object:
+            raise InvalidFieldError("format.json_object", "must be true, or not be there")
+        return OutputFormat(FormatKind.JSON_OBJECT)
+    return OutputFormat(FormatKind(name), getattr(message, name))
+
+
+def from_format(form: OutputFormat) -> pb.OutputFormat:
+    if form.kind is FormatKind.JSON_OBJECT:
+        return pb.OutputFormat(json_object=True)
+    message = pb.OutputFormat()
+    setattr(message, form.kind.value, form.text)
+    return message
 
 
 def from_event(event: Event) -> pb.GenerateEvent:
@@ -156,7 +185,20 @@ def to_logprobs(message: pb.TokenLogprobs) -> TokenLogprobs:
 
 
 def _to_chat_message(message: pb.Message) -> ChatMessage:
-    return ChatMessage(message.role, tuple(_to_part(part) for part in message.parts))
+    return ChatMessage(
+        message.role,
+        tuple(_to_part(part) for part in message.parts),
+        tuple(ToolCall(each.id, each.name, each.arguments) for each in message.tool_calls),
+        message.tool_call_id,
+    )
+
+
+def _to_prompt(message: pb.Prompt) -> RawPrompt:
+    kind = message.WhichOneof("content")
+    return RawPrompt(
+        text=message.text if kind == "text" else None,
+        token_ids=tuple(message.token_ids.ids) if kind == "token_ids" else None,
+    )
 
 
 def _to_part(part: pb.Part) -> ChatPart:

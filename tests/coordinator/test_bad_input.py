@@ -37,6 +37,13 @@ def with_priority(priority: int) -> pb.GenerateRequest:
 
 HELLO = pb.Part(text="hello")
 
+
+def formatted(**kind: object) -> pb.GenerateRequest:
+    request = ask_for()
+    request.format.CopyFrom(pb.OutputFormat(**kind))
+    return request
+
+
 CASES: dict[str, tuple[pb.GenerateRequest, grpc.StatusCode, str]] = {
     "unknown model": (ask_for(model="other"), CODES.NOT_FOUND, "model"),
     "no messages": (pb.GenerateRequest(), CODES.INVALID_ARGUMENT, "messages"),
@@ -100,6 +107,35 @@ CASES: dict[str, tuple[pb.GenerateRequest, grpc.StatusCode, str]] = {
         CODES.INVALID_ARGUMENT,
         "messages[0].parts[1].image.data",
     ),
+    "bias": (ask_for(logit_bias={5: 101}), CODES.INVALID_ARGUMENT, "sampling.logit_bias[5]"),
+    "media in a raw prompt": (
+        pb.GenerateRequest(prompt=pb.Prompt(text="see <|image_pad|>")),
+        CODES.INVALID_ARGUMENT,
+        "prompt.text",
+    ),
+    "long raw prompt": (
+        pb.GenerateRequest(prompt=pb.Prompt(text="word " * 9000)),
+        CODES.INVALID_ARGUMENT,
+        "prompt",
+    ),
+    "no place for tools": (
+        pb.GenerateRequest(messages=ask_for().messages, tools=[pb.Tool(name="f")]),
+        CODES.INVALID_ARGUMENT,
+        "tools",
+    ),
+    "no format": (formatted(), CODES.INVALID_ARGUMENT, "format"),
+    "unknown type": (
+        formatted(json_schema='{"type": "foo"}'),
+        CODES.INVALID_ARGUMENT,
+        "format.json_schema",
+    ),
+    "remote schema": (
+        formatted(json_schema='{"$ref": "http://localhost/schema"}'),
+        CODES.INVALID_ARGUMENT,
+        "format.json_schema",
+    ),
+    "look-around": (formatted(regex="(?=a)b"), CODES.INVALID_ARGUMENT, "format.regex"),
+    "no start": (formatted(grammar='other: "a"'), CODES.INVALID_ARGUMENT, "format.grammar"),
     "message size": (ask_for(text="x" * 400_000), CODES.RESOURCE_EXHAUSTED, "messages"),
 }
 LIMITS = {"media_bytes": 200_000, "media_pixels": 300_000, "url_timeout_s": 0.5}

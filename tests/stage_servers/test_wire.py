@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from coordinator.stage_messages import DecodeCommand, Peer, PrefillCommand
 from coordinator.wire.commands import from_command
 from coordinator.wire.stages import to_transfers
+from core.output_format import FormatKind, OutputFormat
 from core.sampling import SamplingParams
 from core.sequence import CacheUse, FinishReason, MediaSpan, SequenceSpec, TokenLogprobs
 from core.stages import ModalityGroup, Stage
@@ -32,6 +33,14 @@ SAMPLING = st.builds(
     repetition_penalty=FLOATS,
     seed=st.integers(0, 2**64 - 1),
     logprobs=st.none() | st.integers(0, 20),
+    logit_bias=st.dictionaries(TOKENS, st.floats(-100, 100, width=32), max_size=4).map(
+        lambda biases: tuple(sorted(biases.items()))
+    ),
+)
+FORMATS = st.just(OutputFormat(FormatKind.JSON_OBJECT)) | st.builds(
+    OutputFormat,
+    st.sampled_from([kind for kind in FormatKind if kind is not FormatKind.JSON_OBJECT]),
+    st.text(max_size=20),
 )
 SPANS = st.builds(
     MediaSpan,
@@ -55,6 +64,7 @@ SEQUENCES = st.builds(
     outputs=st.lists(TOKENS, max_size=9).map(tuple),
     stop_token_ids=st.frozensets(TOKENS, max_size=4),
     cache=st.none() | USES,
+    format=st.none() | FORMATS,
 )
 
 

@@ -4,18 +4,29 @@ from __future__ import annotations
 
 import pytest
 
-from coordinator.calls import ChatMessage, ChatPart, GenerateCall, ImageSource, SamplingWish, StopWish
+from coordinator.calls import (
+    ChatMessage,
+    ChatPart,
+    GenerateCall,
+    ImageSource,
+    RawPrompt,
+    SamplingWish,
+    StopWish,
+    Tool,
+    ToolCall,
+)
 from coordinator.errors import InvalidFieldError
 from coordinator.events import AcceptedEvent, FinishedEvent, StageSpan, TokensEvent, Usage
 from coordinator.state import ServedDescription
 from coordinator.wire import inference as wire
 from core.cache.scope import CacheScope
+from core.output_format import FormatKind, OutputFormat
 from core.sampling import SamplingParams
 from core.sequence import FinishReason, TokenLogprobs
 from core.stages import Stage
 from elasticmm.v1 import inference_pb2 as pb
 
-SAMPLING_FIELDS = [field.name for field in pb.SamplingParams.DESCRIPTOR.fields]
+SAMPLING_FIELDS = [field.name for field in pb.SamplingParams.DESCRIPTOR.fields if field.has_presence]
 
 
 def test_an_empty_call_has_no_opinions() -> None:
@@ -82,6 +93,58 @@ def test_a_whole_call() -> None:
         cache_salt="s",
         size_bytes=message.ByteSize(),
     )
+
+
+def test_tools_and_calls() -> None:
+    message = pb.GenerateRequest(
+        messages=[
+            pb.Message(role="assistant", tool_calls=[pb.ToolCall(id="c", name="f", arguments="{}")]),
+            pb.Message(role="tool", parts=[pb.Part(text="1")], tool_call_id="c"),
+        ],
+        tools=[pb.Tool(name="f", description="d", parameters="{}")],
+    )
+    call = wire.to_call(message)
+    assert call.messages == (
+        ChatMessage("assistant", (), (ToolCall("c", "f", "{}"),)),
+        ChatMessage("tool", (ChatPart(text="1"),), tool_call_id="c"),
+    )
+    assert call.tools == (Tool("f", "d", "{}"),)
+
+
+@pytest.mark.parametrize(
+    ("message", "prompt"),
+    [
+        (None, None),
+        (pb.Prompt(), RawPrompt()),
+        (pb.Prompt(text=""), RawPrompt(text="")),
+        (pb.Prompt(token_ids=pb.TokenIds()), RawPrompt(token_ids=())),
+        (pb.Prompt(token_ids=pb.TokenIds(ids=[0, 7])), RawPrompt(token_ids=(0, 7))),
+    ],
+)
+def test_raw_prompts(message: pb.Prompt | None, prompt: RawPrompt | None) -> None:
+    assert wire.to_call(pb.GenerateRequest(prompt=message)).prompt == prompt
+
+
+@pytest.mark.parametrize("kind", FormatKind)
+def test_formats_both_ways(kind: FormatKind) -> None:
+    form = OutputFormat(kind, "" if kind is FormatKind.JSON_OBJECT else "x")
+    assert wire.to_call(pb.GenerateRequest(format=wire.from_format(form))).format == form
+    assert wire.to_call(pb.GenerateRequest()).format is None
+
+
+@pytest.mark.parametrize(
+    ("message", "field"),
+    [(pb.OutputFormat(), "format"), (pb.OutputFormat(json_object=False), "format.json_object")],
+)
+def test_a_format_that_says_nothing(message: pb.OutputFormat, field: str) -> None:
+    with pytest.raises(InvalidFieldError) as caught:
+        wire.to_call(pb.GenerateRequest(format=message))
+    assert caught.value.field == field
+
+
+def test_biases_both_ways() -> None:
+    params = SamplingParams(1, logit_bias=((3, -0.5), (7, 0.0), (9, 100.0)))
+    assert wire.to_sampling_wish(wire.from_sampling(params)).logit_bias == params.logit_bias
 
 
 @pytest.mark.parametrize("logprobs", [None, 0, 5])

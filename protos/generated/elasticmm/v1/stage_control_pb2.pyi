@@ -853,6 +853,7 @@ class Sequence(_message.Message):
     SAMPLING_FIELD_NUMBER: _builtins.int
     STOP_TOKEN_IDS_FIELD_NUMBER: _builtins.int
     CACHE_FIELD_NUMBER: _builtins.int
+    FORMAT_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     attempt: _builtins.int
     """Counts dispatches of the request; messages of older ones are dropped."""
@@ -872,6 +873,10 @@ class Sequence(_message.Message):
     def stop_token_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]: ...
     @_builtins.property
     def cache(self) -> Global___CacheUse: ...
+    @_builtins.property
+    def format(self) -> _inference_pb2.OutputFormat:
+        """What the answer has to look like; unset: any text."""
+
     def __init__(
         self,
         *,
@@ -883,10 +888,11 @@ class Sequence(_message.Message):
         sampling: _inference_pb2.SamplingParams | None = ...,
         stop_token_ids: _abc.Iterable[_builtins.int] | None = ...,
         cache: Global___CacheUse | None = ...,
+        format: _inference_pb2.OutputFormat | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["cache", b"cache", "sampling", b"sampling"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["cache", b"cache", "format", b"format", "sampling", b"sampling"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "cache", b"cache", "media", b"media", "output_token_ids", b"output_token_ids", "prompt_token_ids", b"prompt_token_ids", "request_id", b"request_id", "sampling", b"sampling", "stop_token_ids", b"stop_token_ids"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "cache", b"cache", "format", b"format", "media", b"media", "output_token_ids", b"output_token_ids", "prompt_token_ids", b"prompt_token_ids", "request_id", b"request_id", "sampling", b"sampling", "stop_token_ids", b"stop_token_ids"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

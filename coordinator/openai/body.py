@@ -1,0 +1,99 @@
+"""A request's body: read up to a limit, and made into a record that fits the schema."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ValidationError
+from pydantic_core import from_json
+from starlette.requests import ClientDisconnect, Request
+
+from coordinator.openai.errors import BadRequestError
+
+R = TypeVar("R", bound=BaseModel)
+
+# Fields that OpenAI has, and that this model or server has nothing for.
+_UNSUPPORTED = frozenset(
+    {
+        "audio",
+        "function_call",
+        "functions",
+        "prediction",
+        "reasoning_effort",
+        "verbosity",
+        "web_search_options",
+    }
+)
+_MAX_SHOWN_CHARS = 200
+
+
+async def read_body(request: Request, limit_bytes: int, stalled_s: float) -> bytes:
+    """Raises BadRequestError for one that is too large, no JSON by its type, or too slow."""
+    kind = request.headers.get("content-type", "application/json").partition(";")[0].strip().lower()
+    if kind != "application/json":
+        raise BadRequestError(f"content type {kind!r}, not application/json", status=415)
+    announced = request.headers.get("content-length", "0")
+    if announced.isdecimal() and int(announced) > limit_bytes:
+        raise _too_large(limit_bytes)
+    body = bytearray()
+    while True:
+        message = await _next_message(request, stalled_s)
+        if message["type"] == "http.disconnect":
+            raise ClientDisconnect
+        body += message.get("body", b"")
+        if len(body) > limit_bytes:
+            raise _too_large(limit_bytes)
+        if not message.get("more_body", False):
+            return bytes(body)
+
+
+def parse_body(body: bytes, schema: type[R]) -> R:
+    """Raises BadRequestError naming the first field that does not fit."""
+    try:
+        return schema.model_validate_json(body)
+    except ValidationError as error:
+        # Of a union's members the one that fits furthest is meant.
+        found = max(error.errors(include_url=False, include_input=False), key=lambda each: len(each["loc"]))
+    if found["type"] == "json_invalid":
+        raise BadRequestError(f"the body is no JSON: {found['msg']}", code="invalid_json")
+    raise _refusal(found["type"], _path(from_json(body), found["loc"], found["type"]), found["msg"])
+
+
+def _refusal(kind: str, param: str, reason: str) -> BadRequestError:
+    if kind != "extra_forbidden":
+        return BadRequestError(f"{param or 'body'}: {reason}", param=param or None, code="invalid_value")
+    if param in _UNSUPPORTED:
+        return BadRequestError(f"{param}: is not supported here", param=param, code="unsupported_parameter")
+    return BadRequestError(f"{param}: is no parameter known here", param=param, code="unknown_parameter")
+
+
+def _path(value: Any, loc: tuple[int | str, ...], kind: str) -> str:
+    """As a client would write it: messages[0].content[1].text.
+
+    The library names unions' members in between; what is not in the client's JSON is such a name.
+    """
+    path = ""
+    for depth, step in enumerate(loc):
+        is_missing = kind == "missing" and depth == len(loc) - 1
+        if isinstance(step, int):
+            path += f"[{step}]"
+            value = value[step] if isinstance(value, list) and step < len(value) else None
+        elif is_missing or (isinstance(value, dict) and step in value):
+            path += f".{step}" if path else step
+            value = None if is_missing else value[step]
+    return path[:_MAX_SHOWN_CHARS]
+
+
+async def _next_message(request: Request, stalled_s: float) -> Any:
+    try:
+        async with asyncio.timeout(stalled_s) as stalled:
+            return await request.receive()
+    except TimeoutError:
+        if not stalled.expired():
+            raise
+        raise BadRequestError(f"nothing of the body came for {stalled_s:g} s", status=408) from None
+
+
+def _too_large(limit_bytes: int) -> BadRequestError:
+    return BadRequestError(f"the body is over the limit of {limit_bytes} bytes", code="too_large", status=413)

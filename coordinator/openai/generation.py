@@ -1,0 +1,180 @@
+"""The two calls that generate: a body in, an answer or a stream of events out."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable
+from typing import Any, Generic, TypeVar
+
+from pydantic_core import to_json
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from coordinator.errors import ServiceError, StalledReaderError
+from coordinator.events import AcceptedEvent, FinishedEvent, TokensEvent
+from coordinator.openai.asked import Asked
+from coordinator.openai.body import parse_body, read_body
+from coordinator.openai.choices import Choices
+from coordinator.openai.errors import BadRequestError, Fault, fault_of
+from coordinator.openai.presence import while_there
+from coordinator.openai.schema import CommonRequest
+from coordinator.openai.served import Served
+from coordinator.openai.sse import EventWriter
+from coordinator.openai.token_texts import TokenTexts
+from coordinator.openai.usage import UsageCount
+
+log = logging.getLogger(__name__)
+
+R = TypeVar("R", bound=CommonRequest)
+
+# Bodies above this are read by another thread, so that streams go on meanwhile.
+_LARGE_BYTES = 256 << 10
+
+
+class Generation(Generic[R]):
+    """An ASGI application of one route."""
+
+    def __init__(self, served: Served, schema: type[R], to_asked: Callable[[R, TokenTexts], Asked]) -> None:
+        self._served = served
+        self._schema = schema
+        self._to_asked = to_asked
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            asked = await self._read(Request(scope, receive))
+        except BadRequestError as error:
+            await fault_response(error.fault)(scope, receive, send)
+        except ClientDisconnect:
+            return
+        else:
+            await while_there(receive, self._answer(asked, scope, receive, send))
+
+    async def _read(self, request: Request) -> Asked:
+        limit_bytes = body_limit(self._served.describe().message_bytes)
+        body = await read_body(request, limit_bytes, self._served.stalled_s)
+        name = request.headers.get("x-request-id")
+        if len(body) > _LARGE_BYTES:
+            return await asyncio.to_thread(self._understand, body, name)
+        return self._understand(body, name)
+
+    def _understand(self, body: bytes, name: str | None) -> Asked:
+        parsed = parse_body(body, self._schema)
+        if name and parsed.request_id is None:
+            parsed = parsed.model_copy(update={"request_id": name})
+        return self._to_asked(parsed, self._served.texts)
+
+    async def _answer(self, asked: Asked, scope: Scope, receive: Receive, send: Send) -> None:
+        exchange = Exchange(asked)
+        try:
+            async with Choices(self._served.generate, asked.calls) as choices:
+                if asked.is_stream:
+                    await exchange.begin(choices)
+                    writer = EventWriter(send, self._served.stalled_s)
+                    await _write_stream(exchange, choices, writer)
+                    return
+                whole = await exchange.collect(choices)
+        except StalledReaderError as error:
+            log.warning("request %s: %s", asked.name, error)
+        except ServiceError as error:
+            await fault_response(fault_of(error, asked.param))(scope, receive, send)
+        else:
+            headers = {"x-request-id": ascii_only(asked.name)}
+            await Response(to_json(whole), 200, headers, "application/json")(scope, receive, send)
+
+
+class Exchange:
+    """One call under way: internal events become OpenAI's objects."""
+
+    def __init__(self, asked: Asked) -> None:
+        self.asked = asked
+        self._usage = UsageCount(asked.num_per_prompt)
+        self._model = ""
+        self._created = int(time.time())
+
+    async def begin(self, choices: Choices) -> None:
+        """Returns when every choice is accepted; raises ServiceError if one is not."""
+        for _ in self.asked.calls:
+            found = await choices.next()
+            assert found is not None, "every choice begins with its acceptance"
+            self._accept(*found)
+
+    async def collect(self, choices: Choices) -> dict[str, Any]:
+        """The whole answer."""
+        await self.begin(choices)
+        while (found := await choices.next()) is not None:
+            self.choice_of(*found)
+        answer = self.asked.answer
+        whole = [answer.whole(index) for index in range(len(self.asked.calls))]
+        return self._envelope(answer.object_name, whole) | {"usage": self._usage.to_json()}
+
+    def choice_of(self, index: int, event: Any) -> dict[str, Any] | None:
+        """What the event adds to its choice, None where nothing can be shown."""
+        self._usage.push(index, event)
+        if isinstance(event, TokensEvent):
+            return self.asked.answer.push(index, event)
+        assert isinstance(event, FinishedEvent)
+        return self.asked.answer.finish(index, event)
+
+    def chunk(self, choice: dict[str, Any]) -> dict[str, Any]:
+        whole = self._envelope(self.asked.answer.chunk_name, [choice])
+        if self.asked.wants_usage_always:
+            whole["usage"] = self._usage.to_json()
+        elif self.asked.wants_usage:
+            whole["usage"] = None
+        return whole
+
+    def usage_chunk(self) -> dict[str, Any]:
+        return self._envelope(self.asked.answer.chunk_name, []) | {"usage": self._usage.to_json()}
+
+    def _accept(self, index: int, event: Any) -> None:
+        assert isinstance(event, AcceptedEvent)
+        self._model = event.model
+        self._usage.push(index, event)
+
+    def _envelope(self, object_name: str, choices: list[dict[str, Any]]) -> dict[str, Any]:
+        return {
+            "id": self.asked.answer.id_prefix + self.asked.name,
+            "object": object_name,
+            "created": self._created,
+            "model": self._model,
+            "choices": choices,
+        }
+
+
+async def _write_stream(exchange: Exchange, choices: Choices, writer: EventWriter) -> None:
+    """From the first event to the last; an error on the way is one, too, and nothing comes after it."""
+    asked = exchange.asked
+    await writer.begin(ascii_only(asked.name))
+    try:
+        for index in range(len(asked.calls)):
+            if (choice := asked.answer.begin(index)) is not None:
+                await writer.write(exchange.chunk(choice))
+        while (found := await choices.next()) is not None:
+            if (choice := exchange.choice_of(*found)) is not None:
+                await writer.write(exchange.chunk(choice))
+    except StalledReaderError:
+        raise
+    except ServiceError as error:
+        await writer.write(fault_of(error, asked.param).body)
+        await writer.end(is_done=False)
+        return
+    if asked.wants_usage:
+        await writer.write(exchange.usage_chunk())
+    await writer.end(is_done=True)
+
+
+def fault_response(fault: Fault) -> Response:
+    return Response(to_json(fault.body), fault.status, fault.headers, "application/json")
+
+
+def body_limit(message_bytes: int) -> int:
+    """Pictures are a third larger in base64."""
+    return message_bytes * 4 // 3
+
+
+def ascii_only(text: str) -> str:
+    """Fit for a header."""
+    return "".join(letter if " " <= letter <= "~" else "?" for letter in text)

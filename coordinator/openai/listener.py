@@ -1,0 +1,69 @@
+"""The HTTP server on the coordinator's own loop."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import uvicorn
+from starlette.applications import Starlette
+
+_BACKLOG = 1024
+
+
+class HttpListener:
+    """`open` listens at once, so that a taken port is known at start; `close` ends all connections."""
+
+    def __init__(self, app: Starlette, grace_s: float) -> None:
+        config = uvicorn.Config(
+            app,
+            lifespan="off",
+            ws="none",
+            log_config=None,
+            log_level="warning",
+            access_log=False,
+            server_header=False,
+            timeout_graceful_shutdown=max(1, round(grace_s)),
+        )
+        self._server = _Server(config)
+        self._serving: asyncio.Task[None] | None = None
+
+    def open(self, host: str, port: int) -> int:
+        """The port. Raises OSError if the address cannot be listened on."""
+        listening = _bind(host, port)
+        self._serving = asyncio.create_task(self._server.serve([listening]))
+        return int(listening.getsockname()[1])
+
+    async def close(self) -> None:
+        if self._serving is not None:
+            self._server.should_exit = True
+            await self._serving
+
+
+class _Server(uvicorn.Server):
+    """Signals are the coordinator's, not this server's."""
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+def _bind(host: str, port: int) -> socket.socket:
+    try:
+        family, kind, _, _, address = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        listening = socket.socket(family, kind)
+    except OSError as error:
+        raise OSError(f"cannot listen on {host}:{port}: {error}") from error
+    try:
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listening.bind(address)
+        listening.listen(_BACKLOG)
+        listening.setblocking(False)
+    except OSError as error:
+        listening.close()
+        raise OSError(f"cannot listen on {host}:{port}: {error.strerror}") from error
+    return listening

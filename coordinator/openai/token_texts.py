@@ -1,0 +1,57 @@
+"""Single tokens as clients see them beside their log probabilities."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+_REPLACEMENT = "\ufffd"
+
+
+class Tokenizer(Protocol):
+    """The part of PromptTokenizer that is needed here."""
+
+    def decode(self, token_ids: list[int]) -> str: ...
+
+    def piece(self, token_id: int) -> str: ...
+
+
+class TokenTexts:
+    """Bytes of tokens by id; no more are kept than the vocabulary has."""
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        self._tokenizer = tokenizer
+        self._bytes: dict[int, bytes] = {}
+
+    def bytes_of(self, token_id: int) -> bytes:
+        """Exact where a token is a part of a character, and a control token's name."""
+        known = self._bytes.get(token_id)
+        if known is None:
+            known = self._bytes[token_id] = self._find(token_id)
+        return known
+
+    def text_of(self, token_id: int) -> str:
+        """As far as its bytes are characters."""
+        return self.bytes_of(token_id).decode(errors="replace")
+
+    def _find(self, token_id: int) -> bytes:
+        text = self._tokenizer.decode([token_id])
+        if text and _REPLACEMENT not in text:
+            return text.encode()
+        piece = self._tokenizer.piece(token_id)
+        if text and all(letter in _BYTES for letter in piece):
+            return bytes(_BYTES[letter] for letter in piece)
+        return piece.encode()
+
+
+def _byte_letters() -> dict[str, int]:
+    """The letters by which byte-level vocabularies write bytes.
+
+    Printable bytes of Latin-1 stand for themselves, the others for letters from 256 on, in order.
+    """
+    printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+    others = [byte for byte in range(256) if byte not in printable]
+    letters = {chr(byte): byte for byte in printable}
+    return letters | {chr(256 + index): byte for index, byte in enumerate(others)}
+
+
+_BYTES = _byte_letters()

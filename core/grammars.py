@@ -1,0 +1,121 @@
+"""Output formats compiled against a model's tokenizer: which tokens may come next."""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from llguidance import LLMatcher, LLParserLimits, LLTokenizer
+
+from core.output_format import FormatKind, OutputFormat
+
+Mask = np.ndarray[Any, np.dtype[np.bool_]]
+
+_NUM_KEPT = 16
+# Whitespace between JSON tokens is bounded, else a model may say nothing else up to its last token.
+_WHITESPACE = r"[ \t\n\r]{0,32}"
+# About 20 ms to compile, 15 ms a token and 50 MB at most, each.
+_LIMITS = LLParserLimits(
+    initial_lexer_fuel=1_000_000,
+    step_lexer_fuel=200_000,
+    step_max_items=50_000,
+    max_lexer_states=25_000,
+    max_grammar_size=100_000,
+)
+
+
+class FormatError(ValueError):
+    """A format that cannot be compiled or followed."""
+
+
+class Matcher:
+    """How far one answer has followed its format. Used by one thread at a time."""
+
+    def __init__(self, matcher: LLMatcher, vocab_size: int) -> None:
+        self._matcher = matcher
+        self._vocab_size = vocab_size
+        self._num_taken = 0
+
+    def allowed(self, outputs: Sequence[int]) -> Mask:
+        """Which tokens may follow `outputs`, those of earlier calls included: [vocabulary].
+
+        The end token is among them exactly where the answer may end. Raises FormatError.
+        """
+        for token in outputs[self._num_taken :]:
+            self._matcher.consume_token(token)
+        self._num_taken = len(outputs)
+        bits = np.frombuffer(self._matcher.compute_bitmask(), dtype=np.uint8)
+        if self._matcher.is_error():
+            raise FormatError(_shortened(self._matcher.get_error()))
+        return np.unpackbits(bits, bitorder="little", count=self._vocab_size).view(np.bool_)
+
+
+class Grammars:
+    """Compiles formats for one model, and keeps those that were used last. Any thread may call.
+
+    `folder` has the model's tokenizer.json, which is read when it is first needed.
+    """
+
+    def __init__(self, folder: Path, vocab_size: int, eos_token_ids: frozenset[int]) -> None:
+        self._folder = folder
+        self._vocab_size = vocab_size
+        self._eos_token_ids = sorted(eos_token_ids)
+        self._tokenizer: LLTokenizer | None = None
+        self._kept: OrderedDict[OutputFormat, LLMatcher] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def matcher(self, form: OutputFormat) -> Matcher:
+        """At the beginning of an answer. Raises FormatError where the format cannot be compiled."""
+        with self._lock:
+            kept = self._kept.get(form)
+            if kept is None:
+                kept = self._kept[form] = self._compile(form)
+            self._kept.move_to_end(form)
+            if len(self._kept) > _NUM_KEPT:
+                self._kept.popitem(last=False)
+            return Matcher(kept.deep_copy(), self._vocab_size)
+
+    def _compile(self, form: OutputFormat) -> LLMatcher:
+        if self._tokenizer is None:
+            self._tokenizer = self._load()
+        matcher = LLMatcher(self._tokenizer, _grammar(form), log_level=0, limits=_LIMITS)
+        if not matcher.is_error():
+            matcher.compute_bitmask()  # what every answer begins with, shared by the copies
+        if matcher.is_error():
+            raise FormatError(_shortened(matcher.get_error()))
+        return matcher
+
+    def _load(self) -> LLTokenizer:
+        if not self._eos_token_ids:
+            raise FormatError("the model has no end token, which an answer of a format ends with")
+        path = self._folder / "tokenizer.json"
+        if not path.is_file():
+            raise FormatError(f"{self._folder}: lacks tokenizer.json")
+        return LLTokenizer(path.read_text(), n_vocab=self._vocab_size, eos_token=self._eos_token_ids)
+
+
+def _grammar(form: OutputFormat) -> str:
+    match form.kind:
+        case FormatKind.JSON_OBJECT:
+            return _json_grammar('{"type": "object"}')
+        case FormatKind.JSON_SCHEMA:
+            return _json_grammar(form.text)
+        case FormatKind.REGEX:
+            return LLMatcher.grammar_from_regex(form.text)
+        case FormatKind.GRAMMAR:
+            return LLMatcher.grammar_from_lark(form.text)
+
+
+def _json_grammar(schema: str) -> str:
+    try:
+        return LLMatcher.grammar_from_json_schema(schema, overrides={"whitespace_pattern": _WHITESPACE})
+    except ValueError as error:
+        raise FormatError(str(error)) from None
+
+
+def _shortened(text: str) -> str:
+    return " ".join(text.split())[:300]
