@@ -30,6 +30,11 @@ COMMANDS = (
     "simulate",
     "coordinator",
     "stage",
+    "doctor",
+    "top",
+    "trace",
+    "chat",
+    "logs",
 )
 
 
@@ -37,7 +42,6 @@ def build_app(names: Sequence[str] = COMMANDS) -> typer.Typer:
     """The command with these sub-commands; only their files are imported."""
     app = typer.Typer(
         callback=_root,
-        add_completion=False,
         no_args_is_help=True,
         pretty_exceptions_enable=False,
         rich_markup_mode=None,

@@ -23,6 +23,7 @@ from coordinator.policy.capacity import Capacity, cluster_capacity
 from coordinator.policy.expectation import OutputExpectation
 from coordinator.policy.scheduler import Scheduler
 from coordinator.policy.view import Placement
+from coordinator.recent import Recent
 from coordinator.registry import Instance, Registry
 from coordinator.repeats import Repeats
 from coordinator.request import Request
@@ -70,6 +71,7 @@ class Dispatcher:
         self._orders = Orders(registry, warmth.under_way)
         self._instance_wait_s = instance_wait_s
         self._requests: dict[str, Request] = {}
+        self.recent = Recent(self._requests, clock)
         # Dispatches are numbered over all requests and, nearly, over all coordinators: stage servers
         # remember ended dispatches, and a client may use a request id again.
         self._dispatch_numbers = count(time.time_ns() // 10**9 % 2**31)
@@ -311,14 +313,15 @@ class Dispatcher:
         self._warmth.under_way.end(request.request_id)
         self._warmth.leave(request.request_id)
         self._explanations.note_end(request)
+        self.recent.note_end(request)
 
     def _is_waiting(self, request: Request) -> bool:
         return request.state is RequestState.QUEUED
 
     def _dispatch(self, request: Request, placement: Placement) -> None:
         request.place(placement, self._next_attempt())
-        if request.dispatched_s is None:
-            request.dispatched_s = self._clock.now_s()
+        request.dispatched_s = self._clock.now_s()
+        request.first_dispatched_s = request.first_dispatched_s or request.dispatched_s
         self._explanations.note_dispatch(request, self._warmth.of_request(request.request_id), placement)
         self._live.note(request)
         self._orders.send(request)

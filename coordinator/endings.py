@@ -72,6 +72,7 @@ class Endings:
         request.advance(RequestState.FAILED)
         facts = {"request_id": request.request_id, "tenant": request.tenant}
         log.warning("request %s: %s", request.request_id, error, extra=facts)
+        request.error = str(error)
         self.num_failed += 1
         request.output.stream.close(error)
         self._forget(request)

@@ -60,14 +60,16 @@ class Request:
     migration: Migration | None = None  # under way
     num_moves: int = 0
     moved_s: float | None = None  # since when the present decoder has it; None: since its prefill
-    dispatched_s: float | None = None  # for the first time, on the coordinator's clock
+    first_dispatched_s: float | None = None  # on the coordinator's clock
     first_token_s: float | None = None
     finished_s: float | None = None  # its last token was here
     queued_s: float = 0.0  # since when it waits, on the coordinator's clock
+    dispatched_s: float | None = None  # the newest dispatch; None while it waits
     stages: list[StageSpan] = field(default_factory=list)
     cached_tokens: int = 0  # of the prompt; see `note_stage` for which are counted
     cached_media: set[int] = field(default_factory=set)  # items that were not encoded for it, likewise
     last_loss: str = ""  # why the last attempt ended
+    error: str = ""  # why it failed
 
     def advance(self, wanted: RequestState) -> None:
         """Moves along the life cycle, through the states a fast report skipped."""
@@ -166,6 +168,7 @@ class Request:
         """What the present dispatch did is void; what the client has seen stands."""
         self.advance(RequestState.QUEUED)
         self.placement = None
+        self.dispatched_s = None
         self.encoded.clear()
         self.is_prefilled = False
         self.moved_s = None

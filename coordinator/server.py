@@ -123,9 +123,9 @@ class Coordinator:
         self.cache = ClusterCache()
         self.warmth = RequestWarmth(self.cache, EmbeddingsUnderWay(), self.live.books, self.clock)
         self.explanations = Explanations()
-        slo = Slo(config.slo_ttft_s, config.slo_tpot_s)
+        self.slo = Slo(config.slo_ttft_s, config.slo_tpot_s)
         self.watch = Watch(
-            slo,
+            self.slo,
             self.clock,
             named_tenants=lambda: self.tenancy.tenants.named,
             price_per_hour=self.costs.profile.price_per_hour,
@@ -133,7 +133,7 @@ class Coordinator:
         self.scheduler = make_scheduler(
             config.policy,
             self.costs.profile,
-            slo,
+            self.slo,
             model=self.costs,
             warmth=self.warmth if config.cache_aware else None,
         )
@@ -352,6 +352,8 @@ class Coordinator:
             clock=self.clock,
             slo_report=self.watch.slo.report,
             shut_down=self.stopping.set,
+            recent=self.dispatcher.recent,
+            slo=self.slo,
         )
         admin_pb2_grpc.add_AdminServicer_to_server(admin, server)
         open_inference = OpenInferenceServicer(

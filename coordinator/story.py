@@ -18,7 +18,7 @@ def finished_event(request: Request, now_s: float) -> FinishedEvent:
         reason=request.output.finish,
         stop_string=request.output.stop_string,
         usage=_usage(request),
-        stages=_stage_story(request, now_s),
+        stages=stage_story(request, now_s),
     )
 
 
@@ -37,11 +37,11 @@ def request_end(request: Request, now_s: float) -> RequestEnd:
         state=request.state,
         finish=request.output.finish,
         arrival_ns=request.arrival_ns,
-        queued_s=since_arrival(request.dispatched_s),
+        queued_s=since_arrival(request.first_dispatched_s),
         first_token_s=since_arrival(request.first_token_s),
         took_s=ended_s - request.arrival_s,
         usage=_usage(request),
-        spans=_stage_story(request, ended_s),
+        spans=stage_story(request, ended_s),
         num_dispatches=request.num_attempts,
         num_moves=request.num_moves,
     )
@@ -57,7 +57,7 @@ def _usage(request: Request) -> Usage:
     )
 
 
-def _stage_story(request: Request, now_s: float) -> tuple[StageSpan, ...]:
+def stage_story(request: Request, now_s: float) -> tuple[StageSpan, ...]:
     """In order of start; the decode span as seen from here where its report is still under way."""
     stages = list(request.stages)
     decoded = request.num_outputs - request.outputs_at_dispatch > 1

@@ -169,6 +169,11 @@ def reap_segments(cluster: str | None = None) -> list[Path]:
     return [path for path in sorted(SHM_DIR.glob(f"{prefix}*")) if _reap(path)]
 
 
+def find_abandoned() -> list[Path]:
+    """Segments and sockets of all clusters whose owner is dead; removes none of them."""
+    return [path for path in sorted(SHM_DIR.glob(f"{PREFIX}*")) if _is_left(path)]
+
+
 def reap_left_by(path: str | Path) -> list[Path]:
     """Removes what the dead owner of the segment at `path` left, sockets included; returns their paths."""
     stem, _, pid = Path(path).name.rsplit("-", 2)
@@ -203,12 +208,29 @@ def _reap(path: Path) -> bool:
 
 
 def _reap_socket(path: Path) -> bool:
-    """Unheard and of no living process: one that is being made is unheard for a moment, too."""
-    name = _KIND_AND_PID.search(path.name)
-    if name is None or start_ticks(int(name[1])) is not None or not is_unheard(path):
+    if not _is_left_socket(path):
         return False
     path.unlink(missing_ok=True)
     return True
+
+
+def _is_left_socket(path: Path) -> bool:
+    """Unheard and of no living process: one that is being made is unheard for a moment, too."""
+    name = _KIND_AND_PID.search(path.name)
+    return name is not None and start_ticks(int(name[1])) is None and is_unheard(path)
+
+
+def _is_left(path: Path) -> bool:
+    if path.is_socket():
+        return _is_left_socket(path)
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except OSError:
+        return False  # gone, or another user's
+    try:
+        return _is_abandoned(fd, path)
+    finally:
+        os.close(fd)
 
 
 def _is_abandoned(fd: int, path: Path) -> bool:

@@ -17,10 +17,13 @@ from coordinator.errors import CannotMigrateError
 from coordinator.migration import MigrationOutcome
 from coordinator.planner import Planner
 from coordinator.policy.decisions import DISPATCHES
+from coordinator.policy.scheduler import Slo
+from coordinator.recent import Recent
 from coordinator.slo_report import SloReport
 from coordinator.state import CoordinatorState
 from coordinator.wire.cache_admin import from_cache_status, from_explanation, to_flush
 from coordinator.wire.plan import from_decision, from_plan
+from coordinator.wire.recent import from_trace
 from coordinator.wire.slo import from_slo_report
 from coordinator.wire.stages import from_status, to_group, to_roles
 from core.clock import Clock
@@ -42,6 +45,8 @@ class AdminServicer(pb_grpc.AdminServicer):
         clock: Clock,
         slo_report: Callable[[], SloReport],
         shut_down: Callable[[], None],
+        recent: Recent,
+        slo: Slo,
     ) -> None:
         self._state = state
         self._migrate = migrate
@@ -51,6 +56,8 @@ class AdminServicer(pb_grpc.AdminServicer):
         self._clock = clock
         self._slo_report = slo_report
         self._shut_down = shut_down
+        self._recent = recent
+        self._slo = slo
 
     async def GetStatus(
         self, request: pb.GetStatusRequest, context: grpc.aio.ServicerContext
@@ -138,6 +145,18 @@ class AdminServicer(pb_grpc.AdminServicer):
         self, request: pb.GetSloReportRequest, context: grpc.aio.ServicerContext
     ) -> pb.GetSloReportResponse:
         return from_slo_report(self._slo_report())
+
+    async def GetRecent(
+        self, request: pb.GetRecentRequest, context: grpc.aio.ServicerContext
+    ) -> pb.GetRecentResponse:
+        name, limit = request.request_id, request.limit or None
+        found = [self._recent.get(name)] if name else self._recent.newest(limit)
+        now_s = self._clock.now_s()
+        return pb.GetRecentResponse(
+            requests=[from_trace(each, now_s) for each in found],
+            slo_ttft_s=self._slo.ttft_s,
+            slo_tpot_s=self._slo.tpot_s,
+        )
 
     async def Shutdown(
         self, request: pb.ShutdownRequest, context: grpc.aio.ServicerContext

@@ -250,11 +250,11 @@ def _from_finished(event: FinishedEvent) -> pb.Finished:
         reason=from_finish(event.reason),
         stop_string=event.stop_string,
         usage=usage,
-        stages=[_from_span(span) for span in event.stages],
+        stages=[from_span(span) for span in event.stages],
     )
 
 
-def _from_span(span: StageSpan) -> pb.StageSpan:
+def from_span(span: StageSpan) -> pb.StageSpan:
     return pb.StageSpan(
         stage=from_stage(span.stage),
         instance_id=span.instance_id,

@@ -281,6 +281,17 @@ class FakeCluster(rpc.InferenceServicer, rpc.MediaServicer, admin_pb2_grpc.Admin
             reasons=["the 96 tokens on p-0 were not used"],
         )
 
+    def GetRecent(
+        self, request: admin_pb2.GetRecentRequest, context: grpc.ServicerContext
+    ) -> admin_pb2.GetRecentResponse:
+        check_token(context)
+        known = [traced("req-1"), traced("req-2", is_running=True)]
+        found = [each for each in known if request.request_id in ("", each.request_id)]
+        if not found:
+            refuse(context, grpc.StatusCode.NOT_FOUND, "is not among them", field="request_id")
+        found = found[-request.limit :] if request.limit else found
+        return admin_pb2.GetRecentResponse(requests=found, slo_ttft_s=2, slo_tpot_s=0.01)
+
     def Shutdown(
         self, request: admin_pb2.ShutdownRequest, context: grpc.ServicerContext
     ) -> admin_pb2.ShutdownResponse:
@@ -336,6 +347,33 @@ def kv_cache() -> stage_control_pb2.CacheCounters:
         pulled=6,
         pulled_bytes=5 << 19,
     )
+
+
+def traced(request_id: str, *, is_running: bool = False) -> admin_pb2.RequestTrace:
+    """Of a picture: 100 ms to the first token, 20 for each of ten more; or still encoding it."""
+    trace = admin_pb2.RequestTrace(
+        request_id=request_id,
+        tenant="t",
+        group=stage_control_pb2.MODALITY_GROUP_MULTIMODAL,
+        state="encoding" if is_running else "finished",
+        age_s=1.3,
+        prompt_tokens=70,
+        media_tokens=64,
+        media_items=1,
+        num_dispatches=1,
+        queued_ms=4,
+        dispatched_ms=10,
+        instance_ids=["e-0", "pd-0"],
+    )
+    if not is_running:
+        spans = ((pb.STAGE_ENCODE, "e-0", 12, 50), (pb.STAGE_PREFILL, "pd-0", 60, 98))
+        trace.stages.extend(
+            pb.StageSpan(stage=stage, instance_id=name, start_ms=start, end_ms=end, transport="shm")
+            for stage, name, start, end in (*spans, (pb.STAGE_DECODE, "pd-0", 105, 300))
+        )
+        trace.output_tokens, trace.cached_tokens = 11, 16
+        trace.first_token_ms, trace.end_ms = 100, 300
+    return trace
 
 
 def sent(**fields: Any) -> stage_control_pb2.TransferCounters:

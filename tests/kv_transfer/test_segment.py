@@ -13,7 +13,14 @@ import torch
 
 from kv_transfer.errors import AttachError
 from kv_transfer.local_socket import connect, listen
-from kv_transfer.segment import SHM_DIR, SegmentOwner, SegmentTooLarge, SharedSegment, reap_segments
+from kv_transfer.segment import (
+    SHM_DIR,
+    SegmentOwner,
+    SegmentTooLarge,
+    SharedSegment,
+    find_abandoned,
+    reap_segments,
+)
 from tests.kv_transfer.loopback import CLUSTER, segments
 
 OWNER = SegmentOwner(CLUSTER, "a/b 1", 77)
@@ -83,10 +90,13 @@ def test_a_killed_owners_segment_is_reaped_and_a_living_ones_is_not() -> None:
         assert child.stdout.readline() == "ready\n"
         reaped = reap_segments(CLUSTER)
         [path] = segments()
+        assert path not in find_abandoned()
         child.kill()
     assert reaped == []
     assert reap_segments("another-cluster") == []
+    assert path in find_abandoned()
     assert reap_segments(CLUSTER) == [path]
+    assert path not in find_abandoned()
     assert segments() == []
 
 
@@ -144,6 +154,8 @@ def test_a_dead_owners_socket_is_reaped_and_a_living_ones_is_not() -> None:
     listen(living).close()  # unheard, but its process could be about to listen
     heard = SHM_DIR / f"elasticmm-{CLUSTER}-y-commit-{child.pid}"
     with listen(heard):  # of another container, say: the process id means nothing here
+        assert dead in (left := find_abandoned())
+        assert heard not in left
         assert reap_segments(CLUSTER) == [dead]
     assert reap_segments(CLUSTER) == [heard]
     living.unlink()

@@ -39,6 +39,7 @@ from elasticmm_client.events import (
 from elasticmm_client.messages import user_message
 from elasticmm_client.migration import Migration
 from elasticmm_client.model import Limits, Model
+from elasticmm_client.recent import RecentRequests, RequestTrace
 from elasticmm_client.request import GenerateOptions
 from elasticmm_client.result import GenerateResult
 from elasticmm_client.slo import SloClass, SloReport, SloWindow
@@ -74,6 +75,8 @@ __all__ = [
     "NotRunning",
     "Overloaded",
     "PoolCache",
+    "RecentRequests",
+    "RequestTrace",
     "ServerError",
     "SloClass",
     "SloReport",

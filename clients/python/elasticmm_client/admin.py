@@ -22,6 +22,7 @@ from elasticmm_client.channel import CHANNEL_OPTIONS, UNARY_TIMEOUT_S, token_met
 from elasticmm_client.errors import error_from_call
 from elasticmm_client.migration import Migration, migration_from_proto
 from elasticmm_client.plan import ClusterPlan, Decision, decisions_from_proto, plan_from_proto
+from elasticmm_client.recent import RecentRequests, RequestTrace, recent_from_proto
 from elasticmm_client.roles import group_number, stage_numbers
 from elasticmm_client.slo import SloReport, slo_report_from_proto
 from elasticmm_client.status import ClusterStatus, status_from_proto
@@ -130,6 +131,23 @@ class AdminClient:
         """How well the targets were met in the last minute, ten minutes and hour. Raises ElasticMMError."""
         request = admin_pb2.GetSloReportRequest()
         return slo_report_from_proto(self._call("GetSloReport", request, timeout_s))
+
+    def recent(self, limit: int | None = None, timeout_s: float = UNARY_TIMEOUT_S) -> RecentRequests:
+        """Requests that run and the newest that ended, `limit` in all; all that are kept for None.
+
+        Raises ElasticMMError.
+        """
+        return recent_from_proto(
+            self._call("GetRecent", admin_pb2.GetRecentRequest(limit=limit or 0), timeout_s)
+        )
+
+    def trace(self, request_id: str, timeout_s: float = UNARY_TIMEOUT_S) -> RequestTrace:
+        """Where the time of one of them went.
+
+        Raises InvalidRequest (code NOT_FOUND) where it is not among them, ElasticMMError.
+        """
+        request = admin_pb2.GetRecentRequest(request_id=request_id)
+        return recent_from_proto(self._call("GetRecent", request, timeout_s)).requests[0]
 
     def shutdown(self, timeout_s: float = UNARY_TIMEOUT_S) -> None:
         """Ends the cluster. Raises ElasticMMError."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -135,8 +136,13 @@ def _finished(message: pb.Finished) -> Finished:
         cached_tokens=message.usage.cached_tokens,
         cached_media=message.usage.cached_media,
     )
-    stages = tuple(_stage(each) for each in message.stages if each.stage in _STAGES)
+    stages = stages_from_proto(message.stages)
     return Finished(_REASONS.get(message.reason, "stop"), message.stop_string or None, usage, stages)
+
+
+def stages_from_proto(messages: Iterable[pb.StageSpan]) -> tuple[StageSpan, ...]:
+    """Without stages that a newer server knows and we do not."""
+    return tuple(_stage(each) for each in messages if each.stage in _STAGES)
 
 
 def _stage(message: pb.StageSpan) -> StageSpan:

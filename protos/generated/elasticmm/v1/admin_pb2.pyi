@@ -865,6 +865,161 @@ class MediaExplanation(_message.Message):
 Global___MediaExplanation: _TypeAlias = MediaExplanation  # noqa: Y015
 
 @_typing.final
+class GetRecentRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    LIMIT_FIELD_NUMBER: _builtins.int
+    request_id: _builtins.str
+    """Empty for all."""
+    limit: _builtins.int
+    """Without request_id: the newest so many; 0 for all that are kept."""
+    def __init__(
+        self,
+        *,
+        request_id: _builtins.str = ...,
+        limit: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["limit", b"limit", "request_id", b"request_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetRecentRequest: _TypeAlias = GetRecentRequest  # noqa: Y015
+
+@_typing.final
+class GetRecentResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REQUESTS_FIELD_NUMBER: _builtins.int
+    SLO_TTFT_S_FIELD_NUMBER: _builtins.int
+    SLO_TPOT_S_FIELD_NUMBER: _builtins.int
+    slo_ttft_s: _builtins.float
+    """What policies aim at, for times to be held against."""
+    slo_tpot_s: _builtins.float
+    @_builtins.property
+    def requests(self) -> _containers.RepeatedCompositeFieldContainer[Global___RequestTrace]:
+        """In order of their ends; after them those that run, in order of arrival."""
+
+    def __init__(
+        self,
+        *,
+        requests: _abc.Iterable[Global___RequestTrace] | None = ...,
+        slo_ttft_s: _builtins.float = ...,
+        slo_tpot_s: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["requests", b"requests", "slo_tpot_s", b"slo_tpot_s", "slo_ttft_s", b"slo_ttft_s"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetRecentResponse: _TypeAlias = GetRecentResponse  # noqa: Y015
+
+@_typing.final
+class RequestTrace(_message.Message):
+    """One request. Milliseconds count from its arrival; unset: that has not happened."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    TENANT_FIELD_NUMBER: _builtins.int
+    GROUP_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
+    AGE_S_FIELD_NUMBER: _builtins.int
+    PROMPT_TOKENS_FIELD_NUMBER: _builtins.int
+    OUTPUT_TOKENS_FIELD_NUMBER: _builtins.int
+    MEDIA_TOKENS_FIELD_NUMBER: _builtins.int
+    MEDIA_ITEMS_FIELD_NUMBER: _builtins.int
+    CACHED_TOKENS_FIELD_NUMBER: _builtins.int
+    CACHED_ITEMS_FIELD_NUMBER: _builtins.int
+    NUM_DISPATCHES_FIELD_NUMBER: _builtins.int
+    NUM_MOVES_FIELD_NUMBER: _builtins.int
+    QUEUED_MS_FIELD_NUMBER: _builtins.int
+    DISPATCHED_MS_FIELD_NUMBER: _builtins.int
+    FIRST_TOKEN_MS_FIELD_NUMBER: _builtins.int
+    END_MS_FIELD_NUMBER: _builtins.int
+    INSTANCE_IDS_FIELD_NUMBER: _builtins.int
+    STAGES_FIELD_NUMBER: _builtins.int
+    ERROR_FIELD_NUMBER: _builtins.int
+    request_id: _builtins.str
+    tenant: _builtins.str
+    group: _stage_control_pb2.ModalityGroup.ValueType
+    state: _builtins.str
+    """"queued", "encoding", "prefilling", "decoding", "finished", "failed" or "cancelled"."""
+    age_s: _builtins.float
+    """Since it arrived."""
+    prompt_tokens: _builtins.int
+    output_tokens: _builtins.int
+    media_tokens: _builtins.int
+    media_items: _builtins.int
+    cached_tokens: _builtins.int
+    """Of the prompt's tokens and of the items, that came from a cache."""
+    cached_items: _builtins.int
+    num_dispatches: _builtins.int
+    num_moves: _builtins.int
+    queued_ms: _builtins.float
+    """Its newest wait for dispatch began; before the first it was prepared."""
+    dispatched_ms: _builtins.float
+    """That wait's end."""
+    first_token_ms: _builtins.float
+    end_ms: _builtins.float
+    """Its last token, or its failure."""
+    error: _builtins.str
+    """Why it failed."""
+    @_builtins.property
+    def instance_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Of the present dispatch; none while it waits."""
+
+    @_builtins.property
+    def stages(self) -> _containers.RepeatedCompositeFieldContainer[_inference_pb2.StageSpan]:
+        """That were reported, in order of start."""
+
+    def __init__(
+        self,
+        *,
+        request_id: _builtins.str = ...,
+        tenant: _builtins.str = ...,
+        group: _stage_control_pb2.ModalityGroup.ValueType = ...,
+        state: _builtins.str = ...,
+        age_s: _builtins.float = ...,
+        prompt_tokens: _builtins.int = ...,
+        output_tokens: _builtins.int = ...,
+        media_tokens: _builtins.int = ...,
+        media_items: _builtins.int = ...,
+        cached_tokens: _builtins.int = ...,
+        cached_items: _builtins.int = ...,
+        num_dispatches: _builtins.int = ...,
+        num_moves: _builtins.int = ...,
+        queued_ms: _builtins.float = ...,
+        dispatched_ms: _builtins.float | None = ...,
+        first_token_ms: _builtins.float | None = ...,
+        end_ms: _builtins.float | None = ...,
+        instance_ids: _abc.Iterable[_builtins.str] | None = ...,
+        stages: _abc.Iterable[_inference_pb2.StageSpan] | None = ...,
+        error: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_dispatched_ms", b"_dispatched_ms", "_end_ms", b"_end_ms", "_first_token_ms", b"_first_token_ms", "dispatched_ms", b"dispatched_ms", "end_ms", b"end_ms", "first_token_ms", b"first_token_ms"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_dispatched_ms", b"_dispatched_ms", "_end_ms", b"_end_ms", "_first_token_ms", b"_first_token_ms", "age_s", b"age_s", "cached_items", b"cached_items", "cached_tokens", b"cached_tokens", "dispatched_ms", b"dispatched_ms", "end_ms", b"end_ms", "error", b"error", "first_token_ms", b"first_token_ms", "group", b"group", "instance_ids", b"instance_ids", "media_items", b"media_items", "media_tokens", b"media_tokens", "num_dispatches", b"num_dispatches", "num_moves", b"num_moves", "output_tokens", b"output_tokens", "prompt_tokens", b"prompt_tokens", "queued_ms", b"queued_ms", "request_id", b"request_id", "stages", b"stages", "state", b"state", "tenant", b"tenant"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__dispatched_ms: _TypeAlias = _typing.Literal["dispatched_ms"]  # noqa: Y015
+    _WhichOneofArgType__dispatched_ms: _TypeAlias = _typing.Literal["_dispatched_ms", b"_dispatched_ms"]  # noqa: Y015
+    _WhichOneofReturnType__end_ms: _TypeAlias = _typing.Literal["end_ms"]  # noqa: Y015
+    _WhichOneofArgType__end_ms: _TypeAlias = _typing.Literal["_end_ms", b"_end_ms"]  # noqa: Y015
+    _WhichOneofReturnType__first_token_ms: _TypeAlias = _typing.Literal["first_token_ms"]  # noqa: Y015
+    _WhichOneofArgType__first_token_ms: _TypeAlias = _typing.Literal["_first_token_ms", b"_first_token_ms"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__dispatched_ms) -> _WhichOneofReturnType__dispatched_ms | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__end_ms) -> _WhichOneofReturnType__end_ms | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__first_token_ms) -> _WhichOneofReturnType__first_token_ms | None: ...
+
+Global___RequestTrace: _TypeAlias = RequestTrace  # noqa: Y015
+
+@_typing.final
 class ShutdownRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 

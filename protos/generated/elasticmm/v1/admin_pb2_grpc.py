@@ -94,6 +94,11 @@ class AdminStub(object):
                 request_serializer=elasticmm_dot_v1_dot_admin__pb2.GetSloReportRequest.SerializeToString,
                 response_deserializer=elasticmm_dot_v1_dot_admin__pb2.GetSloReportResponse.FromString,
                 _registered_method=True)
+        self.GetRecent = channel.unary_unary(
+                '/elasticmm.v1.Admin/GetRecent',
+                request_serializer=elasticmm_dot_v1_dot_admin__pb2.GetRecentRequest.SerializeToString,
+                response_deserializer=elasticmm_dot_v1_dot_admin__pb2.GetRecentResponse.FromString,
+                _registered_method=True)
         self.Shutdown = channel.unary_unary(
                 '/elasticmm.v1.Admin/Shutdown',
                 request_serializer=elasticmm_dot_v1_dot_admin__pb2.ShutdownRequest.SerializeToString,
@@ -193,6 +198,14 @@ class AdminServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetRecent(self, request, context):
+        """Where the time of running and recently ended requests went. NOT_FOUND: the
+        request that is named is not among them.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def Shutdown(self, request, context):
         """Ends the cluster: waiting requests are refused, instances stop.
         """
@@ -262,6 +275,11 @@ def add_AdminServicer_to_server(servicer, server):
                     servicer.GetSloReport,
                     request_deserializer=elasticmm_dot_v1_dot_admin__pb2.GetSloReportRequest.FromString,
                     response_serializer=elasticmm_dot_v1_dot_admin__pb2.GetSloReportResponse.SerializeToString,
+            ),
+            'GetRecent': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetRecent,
+                    request_deserializer=elasticmm_dot_v1_dot_admin__pb2.GetRecentRequest.FromString,
+                    response_serializer=elasticmm_dot_v1_dot_admin__pb2.GetRecentResponse.SerializeToString,
             ),
             'Shutdown': grpc.unary_unary_rpc_method_handler(
                     servicer.Shutdown,
@@ -593,6 +611,33 @@ class Admin(object):
             '/elasticmm.v1.Admin/GetSloReport',
             elasticmm_dot_v1_dot_admin__pb2.GetSloReportRequest.SerializeToString,
             elasticmm_dot_v1_dot_admin__pb2.GetSloReportResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetRecent(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/elasticmm.v1.Admin/GetRecent',
+            elasticmm_dot_v1_dot_admin__pb2.GetRecentRequest.SerializeToString,
+            elasticmm_dot_v1_dot_admin__pb2.GetRecentResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -65,6 +65,10 @@ class AdminStub:
     """How well the targets were met of late, what that took, and what caches
     spared.
     """
+    GetRecent: _grpc.UnaryUnaryMultiCallable[_admin_pb2.GetRecentRequest, _admin_pb2.GetRecentResponse]
+    """Where the time of running and recently ended requests went. NOT_FOUND: the
+    request that is named is not among them.
+    """
     Shutdown: _grpc.UnaryUnaryMultiCallable[_admin_pb2.ShutdownRequest, _admin_pb2.ShutdownResponse]
     """Ends the cluster: waiting requests are refused, instances stop."""
 
@@ -104,6 +108,10 @@ class AdminAsyncStub(AdminStub):
     GetSloReport: _aio.UnaryUnaryMultiCallable[_admin_pb2.GetSloReportRequest, _admin_pb2.GetSloReportResponse]  # type: ignore[assignment]
     """How well the targets were met of late, what that took, and what caches
     spared.
+    """
+    GetRecent: _aio.UnaryUnaryMultiCallable[_admin_pb2.GetRecentRequest, _admin_pb2.GetRecentResponse]  # type: ignore[assignment]
+    """Where the time of running and recently ended requests went. NOT_FOUND: the
+    request that is named is not among them.
     """
     Shutdown: _aio.UnaryUnaryMultiCallable[_admin_pb2.ShutdownRequest, _admin_pb2.ShutdownResponse]  # type: ignore[assignment]
     """Ends the cluster: waiting requests are refused, instances stop."""
@@ -213,6 +221,16 @@ class AdminServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_admin_pb2.GetSloReportResponse, _abc.Awaitable[_admin_pb2.GetSloReportResponse]]:
         """How well the targets were met of late, what that took, and what caches
         spared.
+        """
+
+    @_abc_1.abstractmethod
+    def GetRecent(
+        self,
+        request: _admin_pb2.GetRecentRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_admin_pb2.GetRecentResponse, _abc.Awaitable[_admin_pb2.GetRecentResponse]]:
+        """Where the time of running and recently ended requests went. NOT_FOUND: the
+        request that is named is not among them.
         """
 
     @_abc_1.abstractmethod

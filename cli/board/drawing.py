@@ -1,0 +1,125 @@
+"""A frame as rich draws it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING
+
+from cli.board.frame import WINDOW_S, Frame
+from cli.percentiles import PERCENTS, Percentiles
+from cli.status import duration, load
+from cli.transfer_table import transfer_table
+from elasticmm_client.caches import PoolCache
+from elasticmm_client.plan import Decision
+from elasticmm_client.status import InstanceStatus
+
+if TYPE_CHECKING:
+    from rich.console import Group, RenderableType
+    from rich.table import Table
+
+_BAR = 10
+
+
+def draw(frame: Frame) -> Group:
+    from rich.console import Group
+
+    return Group(*_parts(frame))
+
+
+def _parts(frame: Frame) -> Iterator[RenderableType]:
+    from rich.text import Text
+
+    status, plan = frame.status, frame.plan
+    yield Text(
+        f"{status.model} at {frame.address}, topology {status.topology}, policy {plan.policy} "
+        f"(plan {plan.version}), up {duration(status.uptime_s)}"
+    )
+    yield Text(
+        f"requests: {status.requests_waiting} waiting, {status.requests_running} running, "
+        f"{status.requests_finished} finished, {status.requests_failed} failed; "
+        f"{plan.transitions_done} transitions, {plan.transitions_rolled_back} rolled back"
+    )
+    yield _table(
+        ("group", "instance", "roles", "load", "KV", "state"),
+        (instance_row(frame, each) for each in by_group(frame)),
+        ("requests", "device"),
+    )
+    if frame.percentiles:
+        heads = (f"last {WINDOW_S:g} s", "group", "requests", *(f"p{percent} ms" for percent in PERCENTS))
+        yield _table(heads, map(percentile_row, frame.percentiles), ("SLO ms", "met"))
+    if rows := list(cache_rows(frame)):
+        yield _table(("cache", "pool", "used", "entries", "lookups", "hits"), rows, ("saved", "pulled"))
+    if (transfers := transfer_table(status)) is not None:
+        yield transfers
+    yield from map(Text, decision_lines(frame.decisions))
+
+
+def by_group(frame: Frame) -> list[InstanceStatus]:
+    return sorted(frame.status.instances, key=lambda each: (each.group, each.id))
+
+
+def instance_row(frame: Frame, instance: InstanceStatus) -> tuple[str, ...]:
+    used = instance.total_kv_blocks - instance.free_kv_blocks
+    state = next((each.state for each in frame.plan.instances if each.id == instance.id), "serving")
+    return (
+        instance.group,
+        instance.id,
+        "+".join(instance.roles),
+        load(instance),
+        f"{bar(used, instance.total_kv_blocks)} {used}/{instance.total_kv_blocks}",
+        state,
+        str(instance.requests),
+        instance.device,
+    )
+
+
+def percentile_row(each: Percentiles) -> tuple[str, ...]:
+    values = tuple(f"{value:.1f}" for value in each.values_ms) or ("-",) * len(PERCENTS)
+    met = "-" if each.attained is None else f"{each.attained:.0%}"
+    return (each.name, each.group, str(each.num_requests), *values, f"{each.slo_ms:g}", met)
+
+
+def cache_rows(frame: Frame) -> Iterator[tuple[str, ...]]:
+    for instance in frame.cache.instances:
+        for pool in instance.pools:
+            yield (instance.id, *_pool_cells(pool))
+
+
+def _pool_cells(pool: PoolCache) -> tuple[str, ...]:
+    """Hits are blocks of KV, of which one lookup may find many; a share is told of embeddings only."""
+    share = f" ({pool.hits / pool.lookups:.0%})" if pool.pool == "embedding" and pool.lookups else ""
+    return (
+        pool.pool,
+        bar(pool.device_bytes, pool.device_capacity_bytes),
+        str(pool.entries),
+        str(pool.lookups),
+        f"{pool.hits}{share}",
+        f"{pool.saved_s:.1f} s",
+        str(pool.pulled),
+    )
+
+
+def decision_lines(decisions: Iterable[Decision]) -> Iterator[str]:
+    """What was chosen, when, and what was weighed."""
+    for each in decisions:
+        weighed = ", ".join(f"{key} {value:.4g}" for key, value in sorted(each.numbers.items()))
+        yield f"{each.age_s:7.1f} s ago  {each.piece}  {each.subject}  {each.choice}  ({weighed})"
+
+
+def bar(part: float, whole: float) -> str:
+    """Ten characters; nothing of nothing is empty."""
+    filled = min(_BAR, round(_BAR * part / whole)) if whole else 0
+    return "#" * filled + "." * (_BAR - filled)
+
+
+def _table(heads: Iterable[str], rows: Iterable[tuple[str, ...]], more_heads: Iterable[str]) -> Table:
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=box.SIMPLE, pad_edge=False)
+    for head in (*heads, *more_heads):
+        table.add_column(head)
+    for row in rows:
+        table.add_row(*map(Text, row))
+    return table

@@ -1,0 +1,1 @@
+"""What `elasticmm doctor` looks at, one file per thing."""

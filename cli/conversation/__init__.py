@@ -1,0 +1,1 @@
+"""What `elasticmm chat` holds and does, turn by turn."""

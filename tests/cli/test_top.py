@@ -1,0 +1,72 @@
+import json
+import time
+from pathlib import Path
+
+import pytest
+
+from cli import top
+from cli.board.drawing import bar
+from cli.percentiles import nearest_rank, percentiles_of
+from core.access import write_token
+from elasticmm_client import AdminClient
+from tests.cli.conftest import RunCli
+from tests.clients.fake_cluster import TOKEN, FakeCluster, sent
+
+
+@pytest.fixture
+def where(cluster: FakeCluster, tmp_path: Path) -> tuple[object, ...]:
+    cluster.transfers = [sent()]
+    write_token(tmp_path / "token", TOKEN)
+    return ("--address", cluster.address, "--token-file", tmp_path / "token")
+
+
+def test_one_frame_has_all_parts(run_cli: RunCli, where: tuple[object, ...]) -> None:
+    result = run_cli("top", "--once", *where)
+    assert result.exit_code == 0
+    rows = [line.split() for line in result.output.splitlines() if line.strip()]
+    assert ["shared", "pd-0", "prefill+decode", "pre", "0", "(0", "tok)", "dec", "1", "7", "quarantined",
+            "#.........", "10/100", "serving", "1", "cpu:0"] in rows  # fmt: skip
+    assert ["TTFT", "multimodal", "1", "100.0", "100.0", "100.0", "2000", "100%"] in rows
+    assert ["TPOT", "multimodal", "1", "20.0", "20.0", "20.0", "10", "0%"] in rows
+    assert ["e-0", "pd-0", "shm", "3", "2.0", "4.0", "0"] in rows
+    assert "12.2 s ago  search  cluster  splits  (score 0.5, score_before 2)" in result.output
+    assert "policy emp (plan 7)" in result.output
+    assert "12.5 s" in result.output
+
+
+def test_json_is_one_object(run_cli: RunCli, where: tuple[object, ...]) -> None:
+    frame = json.loads(run_cli("top", "--json", *where).stdout)
+    assert [each["id"] for each in frame["status"]["instances"]] == ["e-0", "pd-0"]
+    ttft, tpot = frame["percentiles"]
+    assert (ttft["values_ms"], ttft["attained"], tpot["attained"]) == ([100, 100, 100], 1, 0)
+    assert {"plan", "cache", "decisions", "window_s"} <= set(frame)
+
+
+def test_watches_until_interrupted(cluster: FakeCluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    slept: list[float] = []
+
+    def sleep(seconds: float) -> None:
+        slept.append(seconds)
+        if len(slept) == 3:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(time, "sleep", sleep)
+    with AdminClient(cluster.address, TOKEN) as admin:
+        top._watch(cluster.address, admin, 0.5)
+    assert slept == [0.5] * 3
+
+
+def test_what_ended_before_the_window_does_not_count(cluster: FakeCluster) -> None:
+    with AdminClient(cluster.address, TOKEN) as admin:
+        recent = admin.recent()
+    assert [each.num_requests for each in percentiles_of(recent, 60)] == [1, 1]
+    assert percentiles_of(recent, 0.9) == ()
+
+
+def test_ranks_and_bars() -> None:
+    assert [nearest_rank([1, 2, 3, 4], percent) for percent in (50, 75, 99)] == [2, 3, 4]
+    assert [bar(0, 0), bar(1, 2), bar(9, 3)] == ["." * 10, "#####.....", "#" * 10]
+
+
+def test_nobody_there(run_cli: RunCli) -> None:
+    assert run_cli("top", "--once", "--address", "127.0.0.1:1").exit_code == 3
