@@ -25,7 +25,8 @@ def test_the_example_answers_as_the_python_client(tmp_path: Path) -> None:
     if not (FOLDER / "node_modules").is_dir():
         subprocess.run(["npm", "ci", "--prefer-offline"], cwd=FOLDER, check=True, capture_output=True)
     model = build_checkpoint(tmp_path / "model")
-    with cluster(tmp_path / "state", model, "e1p1d1", "--dtype", "float32", "--threads", "1") as running:
+    options = ["--dtype", "float32", "--threads", "1", "--no-prefix-cache"]
+    with cluster(tmp_path / "state", model, "e1p1d1", *options) as running:
         asked = Asked((picture, "what is the colour?"))
         expected = running.client.generate(asked.messages, max_tokens=64).result()
         command = ["npm", "run", "--silent", "example", "--", "--address", running.address]
