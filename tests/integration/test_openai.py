@@ -6,10 +6,11 @@ import asyncio
 import base64
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import openai
 import pytest
+from pydantic import BaseModel, Field
 
 from tests.integration.asking import Asked, make_questions
 from tests.integration.running import Running, cluster
@@ -68,25 +69,30 @@ def test_a_stream_equals_the_whole(client: openai.OpenAI) -> None:
 
 
 def test_the_streaming_helper(client: openai.OpenAI) -> None:
-    with client.chat.completions.stream(
-        model="checkpoint", messages=[{"role": "user", "content": "hi"}], **SETTINGS
-    ) as stream:
+    """It takes no answer that was cut short, so a stop string ends this one."""
+    asked: dict[str, Any] = {"model": "checkpoint", "messages": [{"role": "user", "content": "hi"}]}
+    whole = client.chat.completions.create(**asked, **SETTINGS).choices[0].message.content
+    with client.chat.completions.stream(**asked, **SETTINGS, stop=whole[3:6]) as stream:
         deltas = [event.delta for event in stream if event.type == "content.delta"]
-        final = stream.get_final_completion()
-    assert "".join(deltas) == final.choices[0].message.content
+        final = stream.get_final_completion().choices[0]
+    assert "".join(deltas) == final.message.content == whole[: whole.index(whole[3:6])]
+    assert final.finish_reason == "stop"
 
 
-def test_json_that_fits_a_schema(client: openai.OpenAI) -> None:
-    schema = {"type": "object", "properties": {"n": {"enum": [1, 2]}}, "required": ["n"]}
-    schema["additionalProperties"] = False
-    answer = client.chat.completions.create(
+class Pick(BaseModel):
+    number: Literal[1, 2]
+    letters: list[Literal["a", "b"]] = Field(min_length=2, max_length=2)
+
+
+def test_parsed_outputs(client: openai.OpenAI) -> None:
+    answer = client.chat.completions.parse(
         model="checkpoint",
         messages=[{"role": "user", "content": "which?"}],
-        response_format={"type": "json_schema", "json_schema": {"name": "n", "schema": schema}},
-        temperature=0,
-        max_tokens=64,
+        response_format=Pick,
+        seed=2,
+        max_tokens=200,
     )
-    assert answer.choices[0].message.content.replace(" ", "") in ('{"n":1}', '{"n":2}')
+    assert isinstance(answer.choices[0].message.parsed, Pick)
 
 
 def test_completions(client: openai.OpenAI) -> None:
