@@ -69,22 +69,26 @@ class Grammars:
         self._eos_token_ids = sorted(eos_token_ids)
         self._tokenizer: LLTokenizer | None = None
         self._kept: OrderedDict[OutputFormat, LLMatcher] = OrderedDict()
-        self._lock = threading.Lock()
+        self._lock = threading.Lock()  # of what is kept, never for long
+        self._loading = threading.Lock()
 
     def matcher(self, form: OutputFormat) -> Matcher:
         """At the beginning of an answer. Raises FormatError where the format cannot be compiled."""
         with self._lock:
             kept = self._kept.get(form)
-            if kept is None:
-                kept = self._kept[form] = self._compile(form)
+        if kept is None:
+            kept = self._compile(form)
+        with self._lock:
+            kept = self._kept.setdefault(form, kept)
             self._kept.move_to_end(form)
             if len(self._kept) > _NUM_KEPT:
                 self._kept.popitem(last=False)
             return Matcher(kept.deep_copy(), self._vocab_size)
 
     def _compile(self, form: OutputFormat) -> LLMatcher:
-        if self._tokenizer is None:
-            self._tokenizer = self._load()
+        with self._loading:
+            if self._tokenizer is None:
+                self._tokenizer = self._load()
         matcher = LLMatcher(self._tokenizer, _grammar(form), log_level=0, limits=_LIMITS)
         if not matcher.is_error():
             matcher.compute_bitmask()  # what every answer begins with, shared by the copies
