@@ -11,6 +11,7 @@ from cli.exits import FAILED, USAGE
 from cli.options import (
     AdvertiseOption,
     AllowPrivateOption,
+    AuditLogOption,
     CacheAwareOption,
     HostOption,
     LogLevelOption,
@@ -18,13 +19,21 @@ from cli.options import (
     ModelOption,
     PolicyOption,
     ProfileOption,
+    ReflectionOption,
     SloOption,
+    TenantsOption,
+    TlsCaOption,
+    TlsCertOption,
+    TlsClientCertOption,
+    TlsKeyOption,
+    TlsNameOption,
     TokenFileOption,
 )
 from cli.state import DEFAULT_NAME, find_state_dir
 
 if TYPE_CHECKING:
     from coordinator.config import CoordinatorConfig
+    from core.tls import TlsFiles
 
 
 def run(
@@ -52,6 +61,14 @@ def run(
             metavar="SECONDS", help="Instances that are silent for longer are given up. Default: 10."
         ),
     ] = None,
+    tenants: TenantsOption = None,
+    audit_log: AuditLogOption = None,
+    tls_cert: TlsCertOption = None,
+    tls_key: TlsKeyOption = None,
+    tls_ca: TlsCaOption = None,
+    tls_name: TlsNameOption = None,
+    tls_client_cert: TlsClientCertOption = True,
+    reflection: ReflectionOption = True,
     log_level: LogLevelOption = "INFO",
     supervised: Annotated[bool, typer.Option("--supervised", hidden=True)] = False,
 ) -> None:
@@ -81,11 +98,27 @@ def run(
             policy=policy,
             profile=profile,
             cache_aware=cache_aware,
+            tenants=tenants,
+            audit_log=audit_log,
+            tls=make_tls(tls_cert, tls_key, tls_ca, tls_name),
+            tls_client_cert=tls_client_cert,
+            reflection=reflection,
         )
     except ValueError as error:
         tell("failed", str(error))
         raise typer.Exit(USAGE) from error
     serve(config, tell)
+
+
+def make_tls(cert: Path | None, key: Path | None, ca: Path | None, name: str | None) -> TlsFiles | None:
+    """None where no option is given. Raises ValueError where some are missing or a file does not fit."""
+    from core.tls import TlsFiles
+
+    if cert is None or key is None or ca is None:
+        if cert or key or ca or name:
+            raise ValueError("tls_cert, tls_key, tls_ca: are needed together")
+        return None
+    return TlsFiles(cert, key, ca, name)
 
 
 def make_config(
@@ -101,8 +134,10 @@ def make_config(
     from cli.model_folder import model_folder, served_name
     from cli.slo import parse_slo
     from coordinator.config import CoordinatorConfig, MediaLimits
+    from coordinator.tenants import load_tenants
     from core.profile_file import load_profile
 
+    load_tenants(settings.get("tenants"))
     if settings.get("profile"):
         load_profile(settings["profile"])
     if slo is not None:

@@ -122,7 +122,10 @@ class Coordinator:
         self.tenancy = Tenancy(config.tenants, self.audit, self.cluster.set_cache_shares, self.use_keys)
         self.guard = Guard(config.cluster_token, self.tenancy.tenants.keyring, self.audit, self.clock)
         self.media = GatewayClient(
-            config.cluster_token, self._max_message_bytes, config.media.url_timeout_s + _RESOLVE_SLACK_S
+            config.cluster_token,
+            self._max_message_bytes,
+            config.media.url_timeout_s + _RESOLVE_SLACK_S,
+            config.tls,
         )
         self.gateway = GatewayProcess(self.gateway_settings(), self.note_gateway)
         self.door = self._make_door()
@@ -135,7 +138,12 @@ class Coordinator:
             self.health.note(service, True)
         self.health.note(INFERENCE, self.cluster.is_ready)
         self.health.note(MEDIA, False)
-        self.port = bind(self.server, endpoint(self.config.host, self.config.port))
+        self.port = bind(
+            self.server,
+            endpoint(self.config.host, self.config.port),
+            self.config.tls,
+            wants_client_cert=self.config.tls_client_cert,
+        )
         if self.config.start_gateway:
             await self.gateway.start()
         await self.server.start()
@@ -271,7 +279,7 @@ class Coordinator:
             shut_down=self.stopping.set,
         )
         admin_pb2_grpc.add_AdminServicer_to_server(admin, server)
-        self.health.add_to(server, (INFERENCE, STAGE_CONTROL, ADMIN))
+        self.health.add_to(server, (INFERENCE, STAGE_CONTROL, ADMIN), reflects=self.config.reflection)
         return server
 
     def gateway_settings(self) -> GatewaySettings:
@@ -283,6 +291,9 @@ class Coordinator:
             message_bytes=self._max_message_bytes,
             limits=self.config.media,
             keys=self.tenancy.tenants.keyring.keys,
+            tls=self.config.tls,
+            tls_client_cert=self.config.tls_client_cert,
+            reflection=self.config.reflection,
             audit_log=None if self.config.audit_log is None else str(self.config.audit_log.resolve()),
         )
 

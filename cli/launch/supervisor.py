@@ -188,7 +188,7 @@ class Supervisor:
         command += ["--model-name", plan.model_name] if plan.model_name else []
         command += ["--advertise", plan.advertise] if plan.advertise else []
         command += ["--allow-private-urls"] if plan.allow_private_urls else []
-        command += plan.policy_words
+        command += plan.policy_words + plan.door_words
         child = Child(COORDINATOR, command, self._state.log_path(COORDINATOR))
         self._watch(child)
         return child
@@ -276,6 +276,7 @@ class Supervisor:
             model=str(self._plan.model),
             topology=self._plan.wanted.name,
             processes=(supervisor, *self._seen.values()),
+            tls=self._plan.client_tls,
         )
         self._state.write_record(record)
         instances = tuple(RunningInstance(each, self._pids[each]) for each in self._plan.instance_ids)
