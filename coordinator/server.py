@@ -291,6 +291,7 @@ class Coordinator:
             message_bytes=self._max_message_bytes,
             limits=self.config.media,
             keys=self.tenancy.tenants.keyring.keys,
+            is_open=self.guard.is_open,
             tls=self.config.tls,
             tls_client_cert=self.config.tls_client_cert,
             reflection=self.config.reflection,

@@ -67,7 +67,9 @@ async def serving(settings: GatewaySettings) -> AsyncIterator[ServingGateway]:
     fetcher = UrlFetcher(limits)
     resolver = Resolver(store, intake, fetcher, limits)
     audit = AuditLog(None if settings.audit_log is None else Path(settings.audit_log))
-    guard = Guard(settings.cluster_token, Keyring(settings.keys), audit, MonotonicClock())
+    guard = Guard(
+        settings.cluster_token, Keyring(settings.keys), audit, MonotonicClock(), is_open=settings.is_open
+    )
     server = _make_server(settings, guard)
     port = bind(
         server,

@@ -20,7 +20,8 @@ class GatewaySettings:
     public_host: str  # what others are told
     message_bytes: int
     limits: MediaLimits
-    keys: tuple[ApiKey, ...] = ()  # of uploads; none: anyone may
+    keys: tuple[ApiKey, ...] = ()  # of uploads
+    is_open: bool = True  # whether anyone may upload while there are no keys
     tls: TlsFiles | None = None  # as of the coordinator, as the next two
     tls_client_cert: bool = True
     reflection: bool = True
