@@ -143,7 +143,7 @@ TlsCertOption = Annotated[
         "--tls-cert",
         metavar="FILE",
         resolve_path=True,
-        help="Stage servers' certificate (PEM): peers use TLS.",
+        help="Certificate of all processes (PEM): they use TLS.",
     ),
 ]
 TlsKeyOption = Annotated[
@@ -166,3 +166,27 @@ HttpPortOption = Annotated[
     typer.Option("--http-port", min=0, max=65535, help="Of the OpenAI-compatible door; 0 takes a free one."),
 ]
 LogLevelOption = Annotated[str, typer.Option("--log-level", help="DEBUG, INFO, WARNING or ERROR.")]
+TlsClientCertOption = Annotated[
+    bool,
+    typer.Option(
+        "--tls-client-cert/--no-tls-client-cert", help="Clients must have a certificate of --tls-ca, too."
+    ),
+]
+ReflectionOption = Annotated[
+    bool, typer.Option("--reflection/--no-reflection", help="Listeners describe their services.")
+]
+TenantsOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--tenants", metavar="FILE", resolve_path=True, help="Tenants' settings and API keys (TOML)."
+    ),
+]
+AuditLogOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--audit-log",
+        metavar="FILE",
+        resolve_path=True,
+        help="For what must be accounted for. Default: the log.",
+    ),
+]

@@ -14,6 +14,7 @@ from cli.options import (
     AdvertiseOption,
     AllowPrivateOption,
     AttentionOption,
+    AuditLogOption,
     CacheAwareOption,
     CacheHostOption,
     CachePolicyOption,
@@ -38,12 +39,15 @@ from cli.options import (
     PrefixCacheOption,
     ProfileOption,
     PromptOrderOption,
+    ReflectionOption,
     SloOption,
     StateDirOption,
+    TenantsOption,
     ThreadsOption,
     TimeScaleOption,
     TlsCaOption,
     TlsCertOption,
+    TlsClientCertOption,
     TlsKeyOption,
     TlsNameOption,
     TransportOption,
@@ -106,6 +110,10 @@ def run(
     tls_key: TlsKeyOption = None,
     tls_ca: TlsCaOption = None,
     tls_name: TlsNameOption = None,
+    tls_client_cert: TlsClientCertOption = True,
+    reflection: ReflectionOption = True,
+    tenants: TenantsOption = None,
+    audit_log: AuditLogOption = None,
     allow_private_urls: AllowPrivateOption = False,
     name: NameOption = DEFAULT_NAME,
     state_dir: StateDirOption = None,
@@ -217,7 +225,7 @@ def _print_ready(cluster: dict[str, Any], *, as_json: bool) -> None:
         return
     print(f"ready at {cluster['address']}: {', '.join(each['id'] for each in cluster['instances'])}")
     if cluster["http"]:
-        print(f"OpenAI's API at http://{cluster['http']}/v1")
+        print(f"OpenAI's API at {cluster['http']}/v1")
     print(f'ask: elasticmm generate "…"   token and logs: {cluster["state_dir"]}', flush=True)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from coordinator.access.principal import Principal
 from core.cache.scope import CacheScope
 from core.output_format import OutputFormat
 
@@ -106,6 +107,9 @@ class GenerateCall:
     size_bytes: int = 0  # of the whole message
     cache_scope: CacheScope | None = None  # None: as set for the tenant
     cache_salt: str = ""
+    principal: Principal | None = (
+        None  # who calls; None: nobody was asked, which serves while there are no keys
+    )
     prompt: RawPrompt | None = None  # in the place of messages
     format: OutputFormat | None = None  # None: any text
     tools: tuple[Tool, ...] = ()

@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from typing import Protocol
 
+from coordinator.access.guard import Guard
 from coordinator.admission import Admission
 from coordinator.cache.request_keys import make_keys
 from coordinator.calls import GenerateCall, ImageSource
@@ -25,7 +26,6 @@ from coordinator.prompt.tokenizer import PromptTokenizer
 from coordinator.request import PlacedMedia, Request
 from coordinator.stage_messages import MediaItem
 from coordinator.tenancy import Tenancy
-from coordinator.tenants import DEFAULT_TENANT
 from core.cache.scope import salt_of
 from core.clock import Clock
 from core.families import MediaLayout
@@ -64,6 +64,7 @@ class Door:
         dispatcher: Dispatcher,
         admission: Admission,
         tenancy: Tenancy,
+        guard: Guard,
         limits: DoorLimits,
         clock: Clock,
     ) -> None:
@@ -75,6 +76,7 @@ class Door:
         self._dispatcher = dispatcher
         self._admission = admission
         self._tenancy = tenancy
+        self._guard = guard
         self._limits = limits
         self._clock = clock
         self._num_preparing = 0
@@ -132,8 +134,11 @@ class Door:
             self._dispatcher.cancel(request)
 
     def _with_tenancy(self, call: GenerateCall) -> GenerateCall:
-        """With a tenant and a cache scope that it may have. Raises NotAllowedError."""
-        tenant = call.tenant or DEFAULT_TENANT
+        """With a tenant that the caller may name and a cache scope that it may have.
+
+        Raises NotAllowedError, UnauthenticatedError where a door did not ask who calls.
+        """
+        tenant = self._guard.tenant_of(call.principal, call.tenant)
         return replace(call, tenant=tenant, cache_scope=self._tenancy.scope_of(tenant, call.cache_scope))
 
     async def _prepare(self, call: GenerateCall, request_id: str) -> Request:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import inspect
 import logging
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from typing import Any
 
 import grpc
 
+from coordinator.access.guard import Guard
+from coordinator.access.principal import Right
 from coordinator.errors import ServiceError, UnauthenticatedError
 from coordinator.wire.status import DETAILS_KEY, code_of, details_of
 from core.access import has_token
@@ -44,12 +46,43 @@ class TokenInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc]
         self, continuation: Continuation, details: grpc.HandlerCallDetails
     ) -> grpc.RpcMethodHandler | None:
         handler = await continuation(details)
-        service = details.method.rsplit("/", 1)[0].lstrip("/")
-        if handler is None or service not in self._guarded:
+        if handler is None or _service_of(details) not in self._guarded:
             return handler
         if has_token(details.invocation_metadata, self._token):
             return handler
         return _replaced(handler, _refuse)
+
+
+class GuardInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc]
+    """Calls of each of these services need its right; what they do with it is the servicers' part."""
+
+    def __init__(self, guard: Guard, rights: Mapping[str, Right]) -> None:
+        self._guard = guard
+        self._rights = dict(rights)
+
+    async def intercept_service(
+        self, continuation: Continuation, details: grpc.HandlerCallDetails
+    ) -> grpc.RpcMethodHandler | None:
+        handler = await continuation(details)
+        right = self._rights.get(_service_of(details))
+        if handler is None or right is None:
+            return handler
+        try:
+            self._guard.find(details.invocation_metadata or (), right)
+        except ServiceError as error:
+            return _replaced(handler, self._refusal(error))
+        return handler
+
+    def _refusal(self, error: ServiceError) -> Callable[..., Any]:
+        async def refuse(_request: Any, context: grpc.aio.ServicerContext) -> None:
+            self._guard.note_refusal(error, context.peer())
+            await _abort(context, error)
+
+        return refuse
+
+
+def _service_of(details: grpc.HandlerCallDetails) -> str:
+    return str(details.method).rsplit("/", 1)[0].lstrip("/")
 
 
 async def _refuse(_request: Any, context: grpc.aio.ServicerContext) -> None:

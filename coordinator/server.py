@@ -11,6 +11,9 @@ from importlib import metadata
 
 import grpc
 
+from coordinator.access.guard import Guard
+from coordinator.access.keys import Keyring
+from coordinator.access.principal import Right
 from coordinator.admission import Admission
 from coordinator.audit import AuditLog
 from coordinator.books import LiveBooks
@@ -29,7 +32,7 @@ from coordinator.door import Door
 from coordinator.errors import UnavailableError
 from coordinator.formats import Formats
 from coordinator.health import HealthBoard
-from coordinator.interceptors import StatusInterceptor, TokenInterceptor
+from coordinator.interceptors import GuardInterceptor, StatusInterceptor, TokenInterceptor
 from coordinator.listening import bind, endpoint, server_options
 from coordinator.media.client import GatewayClient
 from coordinator.media.process import GatewayProcess
@@ -85,7 +88,7 @@ class Ready:
     port: int
     endpoint: str
     media_endpoint: str
-    http_endpoint: str = ""  # empty: there is no HTTP door
+    http_url: str = ""  # empty: there is no HTTP door
 
 
 OnReady = Callable[[Ready], None]
@@ -123,9 +126,13 @@ class Coordinator:
         self.planner = self._make_planner()
         self.cluster = self._make_cluster()
         self.audit = AuditLog(config.audit_log)
-        self.tenancy = Tenancy(config.tenants, self.audit, self.cluster.set_cache_shares)
+        self.tenancy = Tenancy(config.tenants, self.audit, self.cluster.set_cache_shares, self.use_keys)
+        self.guard = Guard(config.cluster_token, self.tenancy.tenants.keyring, self.audit, self.clock)
         self.media = GatewayClient(
-            config.cluster_token, self._max_message_bytes, config.media.url_timeout_s + _RESOLVE_SLACK_S
+            config.cluster_token,
+            self._max_message_bytes,
+            config.media.url_timeout_s + _RESOLVE_SLACK_S,
+            config.tls,
         )
         self.gateway = GatewayProcess(self.gateway_settings(), self.note_gateway)
         self.door = self._make_door()
@@ -139,19 +146,22 @@ class Coordinator:
             self.health.note(service, True)
         self.health.note(INFERENCE, self.cluster.is_ready)
         self.health.note(MEDIA, False)
-        self.port = bind(self.server, endpoint(self.config.host, self.config.port))
+        self.port = bind(
+            self.server,
+            endpoint(self.config.host, self.config.port),
+            self.config.tls,
+            wants_client_cert=self.config.tls_client_cert,
+        )
         if self.config.start_gateway:
             await self.gateway.start()
         await self.server.start()
-        http_endpoint = self._open_http()
+        http_url = self._open_http()
         self._watchers = [
             asyncio.create_task(self.cluster.watch_forever()),
             asyncio.create_task(self.planner.run_forever()),
         ]
         log.info("coordinator: %s on %s:%d", self.model.name, self.config.host, self.port)
-        return Ready(
-            self.port, endpoint(self.config.public_host, self.port), self.media_endpoint, http_endpoint
-        )
+        return Ready(self.port, endpoint(self.config.public_host, self.port), self.media_endpoint, http_url)
 
     async def stop(self) -> None:
         """Requests end with UNAVAILABLE, instances are told to stop, the gateway goes last."""
@@ -256,6 +266,7 @@ class Coordinator:
             dispatcher=self.dispatcher,
             admission=Admission(self.config.max_waiting),
             tenancy=self.tenancy,
+            guard=self.guard,
             limits=limits,
             clock=self.clock,
         )
@@ -267,6 +278,7 @@ class Coordinator:
             is_ready=lambda: self.cluster.is_ready,
             texts=TokenTexts(self.door.tokenizer),
             version=metadata.version("elasticmm"),
+            authenticate=lambda header, peer: self.guard.authenticate(header, Right.INFER, peer),
             stalled_s=self.config.stalled_reader_s,
         )
 
@@ -274,20 +286,23 @@ class Coordinator:
         """Where the HTTP door is, empty if it stays closed. Raises OSError."""
         if self.config.http_port is None:
             return ""
-        self.http = HttpListener(make_app(self._make_served()), self.config.shutdown_grace_s)
+        tls, wants_cert = self.config.tls, self.config.tls_client_cert
+        context = None if tls is None else tls.server_context(wants_client_cert=wants_cert)
+        self.http = HttpListener(make_app(self._make_served()), self.config.shutdown_grace_s, context)
         port = self.http.open(self.config.host, self.config.http_port)
         log.info("coordinator: HTTP on %s:%d", self.config.host, port)
-        return endpoint(self.config.public_host, port)
+        return f"{'http' if tls is None else 'https'}://{endpoint(self.config.public_host, port)}"
 
     def _make_server(self) -> grpc.aio.Server:
         server = grpc.aio.server(
             interceptors=(
-                TokenInterceptor(self.config.cluster_token, {STAGE_CONTROL, ADMIN}),
+                TokenInterceptor(self.config.cluster_token, {STAGE_CONTROL}),
+                GuardInterceptor(self.guard, {INFERENCE: Right.INFER, ADMIN: Right.ADMIN}),
                 StatusInterceptor(),
             ),
             options=server_options(self._max_message_bytes),
         )
-        inference = InferenceServicer(self.door, self.describe, self.config.stalled_reader_s)
+        inference = InferenceServicer(self.door, self.describe, self.guard, self.config.stalled_reader_s)
         inference_pb2_grpc.add_InferenceServicer_to_server(inference, server)
         stage_control_pb2_grpc.add_StageControlServicer_to_server(StageControlServicer(self.cluster), server)
         admin = AdminServicer(
@@ -295,11 +310,12 @@ class Coordinator:
             self.dispatcher.migrate,
             self.planner,
             CacheAdmin(self.registry, self.cache, self.explanations, self.planner, self.audit),
+            self.guard,
             clock=self.clock,
             shut_down=self.stopping.set,
         )
         admin_pb2_grpc.add_AdminServicer_to_server(admin, server)
-        self.health.add_to(server, (INFERENCE, STAGE_CONTROL, ADMIN))
+        self.health.add_to(server, (INFERENCE, STAGE_CONTROL, ADMIN), reflects=self.config.reflection)
         return server
 
     def gateway_settings(self) -> GatewaySettings:
@@ -310,7 +326,18 @@ class Coordinator:
             public_host=self.config.public_host,
             message_bytes=self._max_message_bytes,
             limits=self.config.media,
+            keys=self.tenancy.tenants.keyring.keys,
+            is_open=self.guard.is_open,
+            tls=self.config.tls,
+            tls_client_cert=self.config.tls_client_cert,
+            reflection=self.config.reflection,
+            audit_log=None if self.config.audit_log is None else str(self.config.audit_log.resolve()),
         )
+
+    def use_keys(self, keyring: Keyring) -> None:
+        """From now on, at all doors."""
+        self.guard.use(keyring)
+        self.gateway.tell(self.gateway_settings())
 
     def note_gateway(self, port: int | None) -> None:
         self._media_port = port

@@ -9,6 +9,7 @@ from math import fsum
 from pathlib import Path
 from typing import Literal
 
+from coordinator.access.keys import ANY_TENANT, ApiKey, Keyring
 from coordinator.errors import InvalidFieldError
 from core.cache.scope import CacheScope
 from core.record import RecordError, decode
@@ -28,6 +29,7 @@ class TenantSettings:
     cache_scope: CacheScope = CacheScope.TENANT  # of requests that name none
     may_share_cache: bool = False  # whether its requests may ask for scope CLUSTER
     cache_share: float | None = None  # of every cache, its own whatever others do; None: an equal part
+    keys: tuple[ApiKey, ...] = ()  # with which it proves itself
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +47,7 @@ class Tenants:
                 raise ValueError(f"{key}.cache_share: {settings.cache_share:g} is not between 0 and 1")
         if (together := fsum(self.cache_shares.values())) > 1:
             raise ValueError(f"tenants: their cache_share are {together:g} together, more than 1")
+        _ = self.keyring
 
     def of(self, tenant: str) -> TenantSettings:
         return self.named.get(tenant, self.default)
@@ -55,8 +58,13 @@ class Tenants:
         found = ((name, settings.cache_share) for name, settings in self.named.items())
         return {name: share for name, share in found if share is not None}
 
+    @property
+    def keyring(self) -> Keyring:
+        """Of all tenants' keys; empty where anyone may call."""
+        return Keyring(key for settings in self.named.values() for key in settings.keys)
+
     def to_json(self) -> dict[str, object]:
-        """As the file would have it, with every setting."""
+        """As the file would have it, with every setting, but of keys their ids in place of digests."""
         return {
             "default": _plain(self.default),
             "tenants": {name: _plain(settings) for name, settings in self.named.items()},
@@ -67,12 +75,20 @@ class Tenants:
 
 
 @dataclass(frozen=True, slots=True)
+class _Key:
+    sha256: str
+    rights: tuple[Literal["infer", "admin"], ...] | None
+    tenants: tuple[str, ...] | None
+
+
+@dataclass(frozen=True, slots=True)
 class _Settings:
     """A table of the file; None: not given."""
 
     cache_scope: Literal["none", "tenant", "cluster"] | None
     may_share_cache: bool | None
     cache_share: float | None
+    keys: tuple[_Key, ...] | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,17 +130,29 @@ def parse_tenants(content: str) -> Tenants:
     default = TenantSettings(
         CacheScope(file.default.cache_scope or "tenant"), bool(file.default.may_share_cache)
     )
-    return Tenants(default, {name: _settings(each, default) for name, each in file.tenants.items()})
+    return Tenants(default, {name: _settings(name, each, default) for name, each in file.tenants.items()})
 
 
-def _settings(given: _Settings, default: TenantSettings) -> TenantSettings:
+def _settings(name: str, given: _Settings, default: TenantSettings) -> TenantSettings:
     scope = given.cache_scope
     may = given.may_share_cache
     return TenantSettings(
         default.cache_scope if scope is None else CacheScope(scope),
         default.may_share_cache if may is None else may,
         given.cache_share,
+        tuple(_key(f"tenants.{name}.keys[{at}]", name, each) for at, each in enumerate(given.keys or ())),
     )
+
+
+def _key(place: str, tenant: str, given: _Key) -> ApiKey:
+    """Raises RecordError naming the place in the file."""
+    others = given.tenants or ()
+    if ANY_TENANT in others and len(others) > 1:
+        raise RecordError(f"{place}.tenants", "names others beside the one that stands for all")
+    try:
+        return ApiKey(given.sha256, tenant, ("infer",) if given.rights is None else given.rights, others)
+    except ValueError as error:
+        raise RecordError(place, str(error)) from None
 
 
 def _filled(table: dict[str, object]) -> dict[str, object]:
@@ -134,7 +162,16 @@ def _filled(table: dict[str, object]) -> dict[str, object]:
         raise RecordError("tenants", "should be a table")
     return table | {
         "default": _with_all(_Default, table.get("default", {})),
-        "tenants": {name: _with_all(_Settings, each) for name, each in tenants.items()},
+        "tenants": {name: _with_all(_Settings, _with_whole_keys(each)) for name, each in tenants.items()},
+    }
+
+
+def _with_whole_keys(settings: object) -> object:
+    if not isinstance(settings, dict) or not isinstance(settings.get("keys"), list):
+        return settings
+    optional = {"rights": None, "tenants": None}
+    return settings | {
+        "keys": [optional | each if isinstance(each, dict) else each for each in settings["keys"]]
     }
 
 
@@ -151,4 +188,12 @@ def _plain(settings: TenantSettings) -> dict[str, object]:
         "cache_scope": settings.cache_scope.value,
         "may_share_cache": settings.may_share_cache,
     }
-    return plain if settings.cache_share is None else plain | {"cache_share": settings.cache_share}
+    if settings.cache_share is not None:
+        plain["cache_share"] = settings.cache_share
+    if settings.keys:
+        plain["keys"] = [_plain_key(key) for key in settings.keys]
+    return plain
+
+
+def _plain_key(key: ApiKey) -> dict[str, object]:
+    return {"id": key.key_id, "rights": list(key.rights), "tenants": list(key.tenants)}

@@ -58,6 +58,7 @@ from stage_servers.tasks import TaskTable
 if TYPE_CHECKING:
     import torch
 
+    from core.tls import TlsFiles
     from stage_servers.cache.embeddings import EmbeddingCache
     from stage_servers.engine.engine import Engine
     from stage_servers.engine.records import StepOutput, WrittenChunk
@@ -80,6 +81,7 @@ class Instance:
         media_workers: int,
         pull_timeout_s: float,
         embedding_cache: CacheSettings | None = None,
+        tls: TlsFiles | None = None,
     ) -> None:
         self.instance_id = ""  # given by the coordinator
         self.endpoint = ""  # of its transfer service, once that is bound
@@ -90,7 +92,7 @@ class Instance:
         self._kv = kv
         self._sender = sender
         self._model = model
-        self._puller = MediaPuller(token)
+        self._puller = MediaPuller(token, tls)
         self._shelf = EmbeddingShelf(embeddings, sender.in_place, self.caches, embedding_cache)
         self.caches.add_counters(self._shelf.cache.counters)
         self._media_workers = media_workers

@@ -12,11 +12,14 @@ from typing import Any
 
 from cli.cores import assign_cores
 from cli.slo import parse_slo
+from coordinator.tenants import load_tenants
 from core.profile_file import load_profile
 from core.stages import Roles, roles_name
 from core.topology import Topology, parse_topology
 from stage_servers.cache.settings import DEFAULT_POLICY, TenantShares
 from stage_servers.config import TLS_FILES, StageConfig, emulated_profile
+
+_FILES = (*TLS_FILES, "tenants", "audit_log")
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,10 +60,14 @@ class LaunchPlan:
     cache_aware: bool = True
     allow_private_urls: bool = False
     log_level: str = "INFO"
-    tls_cert: Path | None = None  # of all stage servers; see StageConfig
+    tls_cert: Path | None = None  # of all processes; see StageConfig
     tls_key: Path | None = None
     tls_ca: Path | None = None
     tls_name: str | None = None
+    tls_client_cert: bool = True
+    reflection: bool = True
+    tenants: Path | None = None  # of the coordinator, as the next
+    audit_log: Path | None = None
 
     def __post_init__(self) -> None:
         if self.slo is not None:
@@ -70,6 +77,7 @@ class LaunchPlan:
         if not (self.model / "config.json").is_file():
             raise ValueError(f"model: {self.model} is no model folder (config.json is missing)")
         self.stage_configs("checked:0", "checked")
+        load_tenants(self.tenants)
         for name in (*self._emulated_profiles, self.cost_profile):
             if name is not None:
                 load_profile(name)
@@ -131,6 +139,7 @@ class LaunchPlan:
             "log_level",
             *TLS_FILES,
             "tls_name",
+            "reflection",
         )
         settings = {name: getattr(self, name) for name in names}
         return {name: value for name, value in settings.items() if value is not None}
@@ -159,6 +168,30 @@ class LaunchPlan:
         words = [word for option, value in given.items() if value is not None for word in (option, value)]
         return words if self.cache_aware else [*words, "--no-cache-aware"]
 
+    @property
+    def door_words(self) -> list[str]:
+        """The coordinator's options about who may call, and how."""
+        given = {
+            "--tenants": self.tenants,
+            "--audit-log": self.audit_log,
+            "--tls-cert": self.tls_cert,
+            "--tls-key": self.tls_key,
+            "--tls-ca": self.tls_ca,
+            "--tls-name": self.tls_name,
+        }
+        words = [
+            word for option, value in given.items() if value is not None for word in (option, str(value))
+        ]
+        words += [] if self.tls_client_cert else ["--no-tls-client-cert"]
+        return words + ([] if self.reflection else ["--no-reflection"])
+
+    @property
+    def client_tls(self) -> dict[str, str] | None:
+        """As commands find it written down: how to reach this cluster; None: in plain text."""
+        files = {name.removeprefix("tls_"): getattr(self, name) for name in (*TLS_FILES, "tls_name")}
+        given = {name: str(value) for name, value in files.items() if value is not None}
+        return given or None
+
     def to_json(self) -> dict[str, Any]:
         values = dataclasses.asdict(self)
         paths = {name: str(value) for name, value in values.items() if isinstance(value, Path)}
@@ -170,7 +203,7 @@ class LaunchPlan:
         for name in ("devices", "cores"):
             made[name] = tuple(made[name])
         made["cache_shares"] = tuple((tenant, share) for tenant, share in made["cache_shares"])
-        made |= {name: Path(made[name]) for name in TLS_FILES if made[name] is not None}
+        made |= {name: Path(made[name]) for name in _FILES if made[name] is not None}
         return cls(**made)
 
 

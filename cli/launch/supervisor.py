@@ -70,7 +70,7 @@ class RunningCluster:
     """A cluster whose every part is ready."""
 
     address: str
-    http: str  # HOST:PORT of the HTTP door; empty: it is closed
+    http: str  # URL of the HTTP door; empty: it is closed
     instances: tuple[RunningInstance, ...]
     record: ClusterRecord
     state_dir: Path
@@ -192,7 +192,7 @@ class Supervisor:
         command += ["--model-name", plan.model_name] if plan.model_name else []
         command += ["--advertise", plan.advertise] if plan.advertise else []
         command += ["--allow-private-urls"] if plan.allow_private_urls else []
-        command += plan.policy_words
+        command += plan.policy_words + plan.door_words
         child = Child(COORDINATOR, command, self._state.log_path(COORDINATOR))
         self._watch(child)
         return child
@@ -281,6 +281,7 @@ class Supervisor:
             model=str(self._plan.model),
             topology=self._plan.wanted.name,
             processes=(supervisor, *self._seen.values()),
+            tls=self._plan.client_tls,
         )
         self._state.write_record(record)
         instances = tuple(RunningInstance(each, self._pids[each]) for each in self._plan.instance_ids)

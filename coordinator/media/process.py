@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import logging
 import subprocess
@@ -28,6 +29,8 @@ class GatewayProcess:
         self._process: subprocess.Popen[bytes] | None = None
         self._output: asyncio.ReadTransport | None = None
         self._watcher: asyncio.Task[None] | None = None
+        self._telling: set[asyncio.Task[None]] = set()
+        self._is_passing = asyncio.Lock()  # so that the newest settings are passed last
 
     async def start(self) -> int:
         """The port of the first gateway; raises RuntimeError if it does not come up."""
@@ -41,6 +44,13 @@ class GatewayProcess:
         self._watcher = asyncio.create_task(self._watch(output))
         return port
 
+    def tell(self, settings: GatewaySettings) -> None:
+        """New keys, some time soon, for the gateway that runs and for those that come."""
+        self._settings = replace(settings, port=self._settings.port)
+        task = asyncio.create_task(self._pass_on())
+        self._telling.add(task)
+        task.add_done_callback(self._telling.discard)
+
     @property
     def pid(self) -> int | None:
         return self._process.pid if self._process else None
@@ -49,6 +59,7 @@ class GatewayProcess:
         if self._watcher is not None:
             self._watcher.cancel()
         await self._end()
+        await asyncio.gather(*self._telling)
 
     async def _watch(self, output: asyncio.StreamReader) -> None:
         delay_s = _FIRST_DELAY_S
@@ -67,7 +78,8 @@ class GatewayProcess:
                 delay_s = min(delay_s * 2, _MAX_DELAY_S)
 
     async def _launch(self) -> tuple[asyncio.StreamReader, int]:
-        process = self._process = _spawn(self._settings)
+        process = self._process = _spawn()
+        await self._pass_on()
         output = asyncio.StreamReader()
         self._output, _ = await asyncio.get_running_loop().connect_read_pipe(
             lambda: asyncio.StreamReaderProtocol(output), process.stdout
@@ -79,6 +91,11 @@ class GatewayProcess:
         self._on_state(port)
         return output, port
 
+    async def _pass_on(self) -> None:
+        async with self._is_passing:
+            if self._process is not None:
+                await asyncio.to_thread(_write, self._process, self._settings)
+
     async def _end(self) -> None:
         process, self._process = self._process, None
         if process is not None:
@@ -88,14 +105,20 @@ class GatewayProcess:
             self._output = None
 
 
-def _spawn(settings: GatewaySettings) -> subprocess.Popen[bytes]:
+def _spawn() -> subprocess.Popen[bytes]:
     """By Popen rather than the loop's own way, which forks this process with its gRPC threads."""
     command = [sys.executable, "-m", "coordinator.media.gateway"]
-    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    # Unbuffered: what could not be written must not be tried again when the pipe is closed.
+    return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0)
+
+
+def _write(process: subprocess.Popen[bytes], settings: GatewaySettings) -> None:
+    """Waits while the pipe is full. A gateway that has ended is started again with the same settings."""
     assert process.stdin is not None
-    process.stdin.write(settings.to_line())
-    process.stdin.flush()
-    return process
+    left = settings.to_line()
+    with contextlib.suppress(BrokenPipeError, ValueError):  # ValueError: closed meanwhile
+        while left:
+            left = left[process.stdin.write(left) :]
 
 
 def _end_process(process: subprocess.Popen[bytes]) -> None:

@@ -1,4 +1,4 @@
-"""The gateway's two services: uploads by anyone, the store for those with the cluster token."""
+"""The gateway's two services: uploads by clients, the store for those with the cluster token."""
 
 # ruff: noqa: ARG002  (gRPC dictates the signatures)
 
@@ -9,6 +9,8 @@ from collections.abc import AsyncIterator
 
 import grpc
 
+from coordinator.access.guard import Guard
+from coordinator.access.principal import Right
 from coordinator.calls import ImageSource
 from coordinator.errors import InvalidFieldError
 from coordinator.media.intake import Intake, of_file
@@ -25,15 +27,17 @@ _PIECE_TIMEOUT_S = 30.0
 
 
 class MediaServicer(inference_pb2_grpc.MediaServicer):
-    def __init__(self, intake: Intake) -> None:
+    def __init__(self, intake: Intake, guard: Guard) -> None:
         self._intake = intake
+        self._guard = guard
 
     async def Upload(
         self, requests: AsyncIterator[inference_pb2.UploadRequest], context: grpc.aio.ServicerContext
     ) -> inference_pb2.UploadResponse:
+        caller = self._guard.authenticate(context.invocation_metadata() or (), Right.INFER, context.peer())
         pieces = _upload_pieces(requests)
         first = await anext(pieces, None)
-        tenant = _tenant_of(first)
+        tenant = self._guard.tenant_of(caller, _named_tenant(first))
         item = await self._intake.take(_data_of(first, pieces), "data", tenant)
         return inference_pb2.UploadResponse(
             digest=item.digest,
@@ -99,11 +103,11 @@ async def _upload_pieces(
         yield request
 
 
-def _tenant_of(first: inference_pb2.UploadRequest | None) -> str:
+def _named_tenant(first: inference_pb2.UploadRequest | None) -> str:
     """Raises InvalidFieldError."""
     tenant = "" if first is None else first.tenant
     check_tenant_name(tenant)
-    return tenant or DEFAULT_TENANT
+    return tenant
 
 
 async def _data_of(

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, Generic, TypeVar
 
 from pydantic_core import to_json
@@ -13,6 +14,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
+from coordinator.access.principal import Principal
 from coordinator.errors import ServiceError, StalledReaderError
 from coordinator.events import AcceptedEvent, FinishedEvent, TokensEvent
 from coordinator.openai.asked import Asked
@@ -43,14 +45,19 @@ class Generation(Generic[R]):
         self._to_asked = to_asked
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        request = Request(scope, receive)
         try:
-            asked = await self._read(Request(scope, receive))
+            caller = caller_of(request, self._served)
+            asked = await self._read(request)
+        except ServiceError as error:
+            await fault_response(fault_of(error, str))(scope, receive, send)
         except BadRequestError as error:
             await fault_response(error.fault)(scope, receive, send)
         except ClientDisconnect:
             return
         else:
-            await while_there(receive, self._answer(asked, scope, receive, send))
+            calls = tuple(replace(call, principal=caller) for call in asked.calls)
+            await while_there(receive, self._answer(replace(asked, calls=calls), scope, receive, send))
 
     async def _read(self, request: Request) -> Asked:
         limit_bytes = body_limit(self._served.describe().message_bytes)
@@ -164,6 +171,12 @@ async def _write_stream(exchange: Exchange, choices: Choices, writer: EventWrite
     if asked.wants_usage:
         await writer.write(exchange.usage_chunk())
     await writer.end(is_done=True)
+
+
+def caller_of(request: Request, served: Served) -> Principal:
+    """Raises UnauthenticatedError, or NotAllowedError where the key is for other things."""
+    peer = "" if request.client is None else f"{request.client.host}:{request.client.port}"
+    return served.authenticate(request.headers.get("authorization"), peer)
 
 
 def fault_response(fault: Fault) -> Response:

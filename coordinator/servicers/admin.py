@@ -6,9 +6,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from dataclasses import replace
 
 import grpc
 
+from coordinator.access.guard import Guard
+from coordinator.access.principal import Right
 from coordinator.cache.admin import CacheAdmin
 from coordinator.errors import CannotMigrateError
 from coordinator.migration import MigrationOutcome
@@ -32,6 +35,7 @@ class AdminServicer(pb_grpc.AdminServicer):
         migrate: Migrate,
         planner: Planner,
         caches: CacheAdmin,
+        guard: Guard,
         *,
         clock: Clock,
         shut_down: Callable[[], None],
@@ -40,6 +44,7 @@ class AdminServicer(pb_grpc.AdminServicer):
         self._migrate = migrate
         self._planner = planner
         self._caches = caches
+        self._guard = guard
         self._clock = clock
         self._shut_down = shut_down
 
@@ -110,8 +115,13 @@ class AdminServicer(pb_grpc.AdminServicer):
     async def FlushCache(
         self, request: pb.FlushCacheRequest, context: grpc.aio.ServicerContext
     ) -> pb.FlushCacheResponse:
+        caller = self._guard.authenticate(context.invocation_metadata() or (), Right.ADMIN, context.peer())
+        command = to_flush(request)
         flushed = self._caches.flush(
-            to_flush(request), request.instance_id or None, request.reason, context.peer()
+            replace(command, tenant=caller.reach(command.tenant)),
+            request.instance_id or None,
+            request.reason,
+            context.peer() if caller.key_id is None else f"{context.peer()} key {caller.key_id}",
         )
         return pb.FlushCacheResponse(instance_ids=flushed)
 

@@ -6,9 +6,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from dataclasses import replace
 
 import grpc
 
+from coordinator.access.guard import Guard
+from coordinator.access.principal import Right
 from coordinator.door import Door
 from coordinator.errors import StalledReaderError
 from coordinator.events import Event
@@ -21,9 +24,10 @@ Describe = Callable[[], ServedDescription]
 
 
 class InferenceServicer(pb_grpc.InferenceServicer):
-    def __init__(self, door: Door, describe: Describe, stalled_reader_s: float) -> None:
+    def __init__(self, door: Door, describe: Describe, guard: Guard, stalled_reader_s: float) -> None:
         self._door = door
         self._describe = describe
+        self._guard = guard
         self._stalled_reader_s = stalled_reader_s
 
     async def Generate(  # type: ignore[override]
@@ -38,7 +42,8 @@ class InferenceServicer(pb_grpc.InferenceServicer):
                     raise StalledReaderError(f"nothing was read for {self._stalled_reader_s:g} s") from error
                 raise
 
-        await self._door.generate(to_call(request), emit)
+        caller = self._guard.authenticate(context.invocation_metadata() or (), Right.INFER, context.peer())
+        await self._door.generate(replace(to_call(request), principal=caller), emit)
 
     async def GetModel(
         self, request: pb.GetModelRequest, context: grpc.aio.ServicerContext

@@ -6,8 +6,11 @@ from pathlib import Path
 
 import pytest
 
+from coordinator.access.keys import ApiKey, digest_of
 from coordinator.tenants import Tenants, TenantSettings, load_tenants, parse_tenants
 from core.cache.scope import CacheScope
+
+DIGEST = digest_of("a key")
 
 WHOLE = """
 [default]
@@ -60,6 +63,21 @@ def test_tenants_have_what_the_default_says() -> None:
         ("tenants = 3", "tenants: should be a table"),
         ("tenants.a = 3", "tenants.a: should be a table"),
         ("a = ", "is no TOML"),
+        ("tenants.a.keys = 3", "tenants.a.keys: should be a list"),
+        ("tenants.a.keys = [3]", "tenants.a.keys[0]: should be a table"),
+        ("tenants.a.keys = [{}]", "tenants.a.keys[0].sha256: is missing"),
+        ("tenants.a.keys = [{sha256 = 'secret'}]", "tenants.a.keys[0]: sha256: is not 64"),
+        (
+            f"tenants.a.keys = [{{sha256 = '{DIGEST}', rights = ['root']}}]",
+            "keys[0].rights[0]: should be one of",
+        ),
+        (f"tenants.a.keys = [{{sha256 = '{DIGEST}', rights = []}}]", "keys[0]: rights: is empty"),
+        (
+            f"tenants.a.keys = [{{sha256 = '{DIGEST}', tenants = ['*', 'b']}}]",
+            "keys[0].tenants: names others",
+        ),
+        (f"tenants.a.keys = [{{sha256 = '{DIGEST}'}}, {{sha256 = '{DIGEST}'}}]", "stands there twice"),
+        ("default.keys = []", "default.keys: is no known key"),
     ],
 )
 def test_what_does_not_fit_is_named(tmp_path: Path, content: str, named: str) -> None:
@@ -81,3 +99,23 @@ def test_a_file_that_is_not_there_or_no_text(tmp_path: Path) -> None:
 def test_shares_that_fill_the_cache_exactly() -> None:
     lines = [f"tenants.t{n}.cache_share = 0.1" for n in range(10)]
     assert len(parse_tenants("\n".join(lines)).cache_shares) == 10
+
+
+def test_keys() -> None:
+    tenants = parse_tenants(
+        f"""
+        [[tenants.a.keys]]
+        sha256 = "{DIGEST}"
+
+        [[tenants.b.keys]]
+        sha256 = "{digest_of("b")}"
+        rights = ["admin"]
+        tenants = ["a"]
+        """
+    )
+    assert tenants.keyring.keys == (
+        ApiKey(DIGEST, "a", ("infer",), ()),
+        ApiKey(digest_of("b"), "b", ("admin",), ("a",)),
+    )
+    assert DIGEST not in str(tenants.to_json())
+    assert DIGEST[:12] in str(tenants.to_json())

@@ -29,7 +29,7 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
 
 @pytest.fixture(scope="module")
 def client(running: Running) -> Iterator[openai.OpenAI]:
-    with openai.OpenAI(base_url=f"http://{running.http}/v1", api_key="none", max_retries=0) as made:
+    with openai.OpenAI(base_url=f"{running.http}/v1", api_key="none", max_retries=0) as made:
         yield made
 
 
@@ -121,7 +121,7 @@ def test_models(client: openai.OpenAI) -> None:
 
 async def test_many_at_once(running: Running) -> None:
     """Seeds make answers the same whatever runs beside them."""
-    async with openai.AsyncOpenAI(base_url=f"http://{running.http}/v1", api_key="none") as client:
+    async with openai.AsyncOpenAI(base_url=f"{running.http}/v1", api_key="none") as client:
 
         async def ask(asked: Asked) -> str:
             answer = await client.chat.completions.create(

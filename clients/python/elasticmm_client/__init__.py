@@ -43,6 +43,7 @@ from elasticmm_client.request import GenerateOptions
 from elasticmm_client.result import GenerateResult
 from elasticmm_client.status import ClusterStatus, InstanceStatus, TransferStatus
 from elasticmm_client.stream import Stream
+from elasticmm_client.tls import Tls
 
 __all__ = [
     "Accepted",
@@ -76,6 +77,7 @@ __all__ = [
     "ServerError",
     "StageSpan",
     "Stream",
+    "Tls",
     "TokenLogprobs",
     "Tokens",
     "TransferStatus",

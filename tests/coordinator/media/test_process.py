@@ -11,11 +11,14 @@ from pathlib import Path
 
 import grpc
 
+from coordinator.access.keys import digest_of
 from coordinator.calls import ImageSource
 from coordinator.config import CoordinatorConfig
 from coordinator.media.process import GatewayProcess
 from coordinator.server import MEDIA, Coordinator
+from core.access import token_metadata
 from elasticmm.v1 import inference_pb2 as pb
+from elasticmm.v1 import inference_pb2_grpc
 from tests.coordinator.conftest import CHECKPOINT, TOKEN, Bench, picture, until
 from tests.coordinator.media.test_gateway import settings
 
@@ -41,6 +44,48 @@ async def test_a_killed_gateway_comes_back_on_its_port(make_bench) -> None:
     assert not segments_of(pid)
     await until_media(bench, image)
     await bench.assert_idle()
+
+
+async def test_new_keys_reach_the_running_gateway_and_the_next(make_bench, tmp_path: Path) -> None:
+    tenants = tmp_path / "tenants.toml"
+    tenants.write_text(keys_of("first"))
+    bench: Bench = await make_bench("epd", tenants=tenants)
+    coordinator: Coordinator = bench.coordinator
+    await coordinator.gateway.start()
+    assert [await upload_status(bench, key) for key in ("first", "second")] == ["OK", "UNAUTHENTICATED"]
+    # So many that they do not fit a pipe.
+    tenants.write_text(keys_of("second", *map(str, range(2000))))
+    coordinator.tenancy.reload()
+    async with asyncio.timeout(20):
+        while await upload_status(bench, "first") != "UNAUTHENTICATED":
+            await asyncio.sleep(0.01)
+    assert await upload_status(bench, "second") == "OK"
+    assert coordinator.gateway.pid is not None
+    os.kill(coordinator.gateway.pid, signal.SIGKILL)
+    await until(lambda: not coordinator.media_endpoint)
+    await until(lambda: coordinator.media_endpoint)
+    assert [await upload_status(bench, key) for key in ("first", "1999")] == ["UNAUTHENTICATED", "OK"]
+    tenants.write_text("")  # which closes the door to all, also at a gateway that comes later
+    coordinator.tenancy.reload()
+    os.kill(coordinator.gateway.pid, signal.SIGKILL)
+    await until(lambda: not coordinator.media_endpoint)
+    await until(lambda: coordinator.media_endpoint)
+    assert await upload_status(bench, "1999") == "UNAUTHENTICATED"
+
+
+def keys_of(*secrets: str) -> str:
+    return "".join(f'[[tenants.a.keys]]\nsha256 = "{digest_of(secret)}"\n' for secret in secrets)
+
+
+async def upload_status(bench: Bench, key: str) -> str:
+    async with grpc.aio.insecure_channel(bench.coordinator.media_endpoint) as channel:
+        requests = iter((pb.UploadRequest(data=picture()),))
+        stub = inference_pb2_grpc.MediaStub(channel)
+        try:
+            await stub.Upload(requests, metadata=token_metadata(key), wait_for_ready=True)
+        except grpc.aio.AioRpcError as error:
+            return error.code().name
+        return "OK"
 
 
 async def until_media(bench: Bench, image: pb.ImagePart) -> None:

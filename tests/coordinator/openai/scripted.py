@@ -9,8 +9,10 @@ from typing import Any
 
 import httpx
 
+from coordinator.access.principal import Principal, Right
 from coordinator.calls import GenerateCall
 from coordinator.door import Emit
+from coordinator.errors import UnauthenticatedError
 from coordinator.events import AcceptedEvent, FinishedEvent, TokensEvent, Usage
 from coordinator.openai.app import make_app
 from coordinator.openai.served import Served
@@ -46,6 +48,8 @@ class Script:
     calls: list[GenerateCall] = field(default_factory=list)
     hold: asyncio.Event | None = None  # the end waits for it
     num_cancelled: int = 0
+    key: str | None = None  # that callers must have
+    asked: list[tuple[str | None, str]] = field(default_factory=list)  # who called from where
 
     async def generate(self, call: GenerateCall, emit: Emit) -> None:
         self.calls.append(call)
@@ -70,6 +74,12 @@ class Script:
             raise self.error
         await emit(FinishedEvent(self.reason, "", Usage(10, 1, 0, 4), ()))
 
+    def authenticate(self, header: str | None, peer: str) -> Principal:
+        self.asked.append((header, peer))
+        if self.key is not None and header != f"Bearer {self.key}":
+            raise UnauthenticatedError("this call needs an API key")
+        return Principal("t", frozenset({Right.INFER}))
+
     def describe(self) -> ServedDescription:
         return ServedDescription("org/m", "", 100, self.message_bytes, 1, 1, 1, 1.0)
 
@@ -81,6 +91,7 @@ class Script:
                 is_ready=lambda: self.is_ready,
                 texts=TokenTexts(Letters()),
                 version="1.2",
+                authenticate=self.authenticate,
                 stalled_s=self.stalled_s,
             )
         )
