@@ -52,6 +52,18 @@ async def test_too_large_without_a_word() -> None:
         error_of(await client.post(CHAT, content=pieces(), headers=JSON), 413)
 
 
+async def test_too_many_values() -> None:
+    async with Script(message_bytes=10**7).client() as client:
+        response = await client.post(CHAT, content=b"{" + b'"":0,' * 300_001 + b'"":0}', headers=JSON)
+    error_of(response, 413)
+
+
+async def test_what_is_wrong_is_not_repeated_at_length() -> None:
+    message = {"role": "x" * 9_000, "content": "x"}
+    assert len(error_of(await Script().chat(messages=[message]))["message"]) < 600
+    assert len(error_of(await Script().chat(**{"x" * 9_000: 1}))["message"]) < 600
+
+
 async def test_a_large_body_is_read() -> None:
     script = Script(message_bytes=10**6)
     await script.chat(messages=[{"role": "user", "content": "x" * 400_000}])
