@@ -22,15 +22,22 @@ def endpoint_of(
         fail(str(error), USAGE)
 
 
+def admin_client(endpoint: Endpoint) -> AdminClient:
+    return AdminClient(endpoint.address, endpoint.token, api_key=endpoint.api_key, tls=endpoint.tls)
+
+
 @contextmanager
 def admin_of(endpoint: Endpoint, *, as_json: bool) -> Iterator[AdminClient]:
     """For calls that need the cluster token; a failed one is printed and exits as `failures` says."""
-    with failures(as_json=as_json), AdminClient(endpoint.address, endpoint.token) as admin:
+    with failures(as_json=as_json), admin_client(endpoint) as admin:
         yield admin
 
 
 @contextmanager
 def client_of(endpoint: Endpoint, *, as_json: bool) -> Iterator[Client]:
     """For requests; a failed one is printed and exits as `failures` says."""
-    with failures(as_json=as_json), Client(endpoint.address) as client:
+    with (
+        failures(as_json=as_json),
+        Client(endpoint.address, api_key=endpoint.api_key, tls=endpoint.tls) as client,
+    ):
         yield client

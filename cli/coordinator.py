@@ -14,6 +14,7 @@ from cli.options import (
     AuditLogOption,
     CacheAwareOption,
     HostOption,
+    HttpPortOption,
     LogFormatOption,
     LogLevelOption,
     MetricsPortOption,
@@ -21,14 +22,21 @@ from cli.options import (
     ModelOption,
     PolicyOption,
     ProfileOption,
+    ReflectionOption,
     SloOption,
     TenantsOption,
+    TlsCaOption,
+    TlsCertOption,
+    TlsClientCertOption,
+    TlsKeyOption,
+    TlsNameOption,
     TokenFileOption,
 )
 from cli.state import DEFAULT_NAME, find_state_dir
 
 if TYPE_CHECKING:
     from coordinator.config import CoordinatorConfig
+    from core.tls import TlsFiles
 
 
 def run(
@@ -59,6 +67,13 @@ def run(
         ),
     ] = None,
     metrics_port: MetricsPortOption = 0,
+    tls_cert: TlsCertOption = None,
+    tls_key: TlsKeyOption = None,
+    tls_ca: TlsCaOption = None,
+    tls_name: TlsNameOption = None,
+    tls_client_cert: TlsClientCertOption = True,
+    reflection: ReflectionOption = True,
+    http_port: HttpPortOption = None,
     log_level: LogLevelOption = "INFO",
     log_format: LogFormatOption = "text",
     supervised: Annotated[bool, typer.Option("--supervised", hidden=True)] = False,
@@ -93,11 +108,26 @@ def run(
             audit_log=audit_log,
             metrics_port=metrics_port,
             log_format=log_format,
+            tls=make_tls(tls_cert, tls_key, tls_ca, tls_name),
+            tls_client_cert=tls_client_cert,
+            reflection=reflection,
+            http_port=http_port,
         )
     except ValueError as error:
         tell("failed", str(error))
         raise typer.Exit(USAGE) from error
     serve(config, tell)
+
+
+def make_tls(cert: Path | None, key: Path | None, ca: Path | None, name: str | None) -> TlsFiles | None:
+    """None where no option is given. Raises ValueError where some are missing or a file does not fit."""
+    from core.tls import TlsFiles
+
+    if cert is None or key is None or ca is None:
+        if cert or key or ca or name:
+            raise ValueError("tls_cert, tls_key, tls_ca: are needed together")
+        return None
+    return TlsFiles(cert, key, ca, name)
 
 
 def make_config(
@@ -135,7 +165,7 @@ def serve(config: CoordinatorConfig, tell: Any) -> None:
     from coordinator import server
 
     try:
-        server.run(config, on_ready=lambda ready: tell("ready", ready.endpoint))
+        server.run(config, on_ready=lambda ready: tell("ready", ready.endpoint, ready.http_url))
     except (ValueError, OSError, RuntimeError) as error:
         tell("failed", str(error))
         raise typer.Exit(FAILED) from error
@@ -159,14 +189,15 @@ def read_or_make_token(token_file: Path | None) -> str:
     return token
 
 
-def _tell_user(event: str, message: str) -> None:
+def _tell_user(event: str, message: str, http_url: str = "") -> None:
     if event == "failed":
         typer.echo(f"elasticmm: {message}", err=True)
-    else:
-        typer.echo(f"coordinator ready at {message}")
+        return
+    http = f", OpenAI's API at {http_url}/v1" if http_url else ""
+    typer.echo(f"coordinator ready at {message}{http}")
 
 
-def _tell_supervisor(event: str, message: str) -> None:
+def _tell_supervisor(event: str, message: str, http_url: str = "") -> None:
     from cli.exits import print_json
 
-    print_json({"event": event, "message": message})
+    print_json({"event": event, "message": message, "http": http_url})

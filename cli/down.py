@@ -52,11 +52,12 @@ def end_cluster(record: ClusterRecord, token: str | None) -> list[str]:
 
 def ask_to_end(record: ClusterRecord, token: str | None) -> None:
     """Over the wire; where nobody answers, by a signal to the supervisor, which ends the rest."""
+    from cli.endpoint import find_tls
     from cli.launch.remains import signal_all
     from elasticmm_client import AdminClient, ElasticMMError
 
     try:
-        with AdminClient(record.address, token) as admin:
+        with AdminClient(record.address, token, tls=find_tls(record.tls)) as admin:
             admin.shutdown(timeout_s=5)
-    except ElasticMMError:
+    except (ElasticMMError, ValueError):  # ValueError: its certificates are gone
         signal_all(record.processes[:1], signal.SIGTERM)

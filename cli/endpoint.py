@@ -3,30 +3,51 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from cli.state import StateDir
 from core.access import read_token
+from elasticmm_client.tls import Tls
 
 DEFAULT_PORT = 50051
 TOKEN_VARIABLE = "ELASTICMM_TOKEN"
+KEY_VARIABLE = "ELASTICMM_API_KEY"
+TLS_VARIABLES = {name: f"ELASTICMM_TLS_{name.upper()}" for name in ("ca", "cert", "key", "name")}
 
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """HOST:PORT of a coordinator, and its cluster token where we have it."""
+    """HOST:PORT of a coordinator, and what we have to prove ourselves and to reach it with."""
 
     address: str
-    token: str | None
+    token: str | None = field(repr=False)
+    api_key: str | None = field(default=None, repr=False)
+    tls: Tls | None = None  # None: plain text
 
 
 def find_endpoint(state: StateDir, address: str | None, token_file: Path | None = None) -> Endpoint:
-    """The address given, else that of the cluster written down, else the default port here."""
+    """The address given, else that of the cluster written down, else the default port here.
+
+    Raises ValueError naming a file that cannot be read.
+    """
     record = state.read_record()
     found = address or (record.address if record else f"127.0.0.1:{DEFAULT_PORT}")
     is_ours = record is not None and record.address == found
-    return Endpoint(found, find_token(token_file, state if is_ours else None))
+    token = find_token(token_file, state if is_ours else None)
+    tls = find_tls(record.tls if record is not None and is_ours else None)
+    return Endpoint(found, token, os.environ.get(KEY_VARIABLE) or None, tls)
+
+
+def find_tls(written: Mapping[str, str] | None) -> Tls | None:
+    """From the environment, else as written down; None: plain text. Raises ValueError naming a bad file."""
+    given = {name: os.environ.get(variable) for name, variable in TLS_VARIABLES.items()}
+    chosen = given if any(given.values()) else dict(written or {})
+    if not any(chosen.values()):
+        return None
+    ca, cert, key = (Path(path) if (path := chosen.get(name)) else None for name in ("ca", "cert", "key"))
+    return Tls(ca, cert, key, chosen.get("name") or None)
 
 
 def find_token(token_file: Path | None, state: StateDir | None) -> str | None:

@@ -7,8 +7,11 @@ cluster cannot be reached.
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
 
 import typer
 
@@ -35,7 +38,12 @@ COMMANDS = (
     "trace",
     "chat",
     "logs",
+    "key",
 )
+
+
+def _file(name: str, meaning: str) -> Any:
+    return typer.Option(f"--tls-{name}", metavar="FILE", resolve_path=True, help=meaning)
 
 
 def build_app(names: Sequence[str] = COMMANDS) -> typer.Typer:
@@ -57,8 +65,17 @@ def build_app(names: Sequence[str] = COMMANDS) -> typer.Typer:
     return app
 
 
-def _root() -> None:
-    """Makes sub-commands of them, also where there is one."""
+def _root(
+    tls_ca: Annotated[Path | None, _file("ca", "CA that the cluster's certificate comes from (PEM).")] = None,
+    tls_cert: Annotated[Path | None, _file("cert", "This client's certificate, where one is wanted.")] = None,
+    tls_key: Annotated[Path | None, _file("key", "Its key (PEM).")] = None,
+    tls_name: Annotated[
+        str | None, typer.Option("--tls-name", metavar="NAME", help="Name in the cluster's certificate.")
+    ] = None,
+) -> None:
+    """Before the command: how it reaches a cluster that `up` did not write down here."""
+    given = {"CA": tls_ca, "CERT": tls_cert, "KEY": tls_key, "NAME": tls_name}
+    os.environ.update({f"ELASTICMM_TLS_{name}": str(value) for name, value in given.items() if value})
 
 
 def main() -> None:

@@ -155,7 +155,7 @@ TlsCertOption = Annotated[
         "--tls-cert",
         metavar="FILE",
         resolve_path=True,
-        help="Stage servers' certificate (PEM): peers use TLS.",
+        help="Certificate of all processes (PEM): they use TLS.",
     ),
 ]
 TlsKeyOption = Annotated[
@@ -173,6 +173,10 @@ TlsNameOption = Annotated[
         "--tls-name", metavar="NAME", help="Name in peers' certificates. Default: what they are reached by."
     ),
 ]
+HttpPortOption = Annotated[
+    int | None,
+    typer.Option("--http-port", min=0, max=65535, help="Of the OpenAI-compatible door; 0 takes a free one."),
+]
 LogLevelOption = Annotated[str, typer.Option("--log-level", help="DEBUG, INFO, WARNING or ERROR.")]
 MetricsPortOption = Annotated[
     int,
@@ -182,4 +186,13 @@ MetricsPortOption = Annotated[
 ]
 LogFormatOption = Annotated[
     str, typer.Option("--log-format", help="text, or json: one object a line, with request ids.")
+]
+TlsClientCertOption = Annotated[
+    bool,
+    typer.Option(
+        "--tls-client-cert/--no-tls-client-cert", help="Clients must have a certificate of --tls-ca, too."
+    ),
+]
+ReflectionOption = Annotated[
+    bool, typer.Option("--reflection/--no-reflection", help="Listeners describe their services.")
 ]

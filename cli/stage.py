@@ -29,6 +29,7 @@ from cli.options import (
     ModelOption,
     PrefixCacheOption,
     PromptOrderOption,
+    ReflectionOption,
     StateDirOption,
     ThreadsOption,
     TimeScaleOption,
@@ -81,6 +82,7 @@ def run(
     tls_key: TlsKeyOption = None,
     tls_ca: TlsCaOption = None,
     tls_name: TlsNameOption = None,
+    reflection: ReflectionOption = True,
     log_level: LogLevelOption = "INFO",
     log_format: LogFormatOption = "text",
 ) -> None:

@@ -41,6 +41,9 @@ class ClusterRecord:
     model: str
     topology: str
     processes: tuple[ProcessRecord, ...]  # the first one supervises the others
+    tls: dict[str, str] | None = (
+        None  # files and name to reach it with: ca, cert, key, name; None: plain text
+    )
 
     def to_json(self) -> dict[str, Any]:
         return dataclasses.asdict(self)

@@ -40,6 +40,7 @@ from cli.options import (
     PrefixCacheOption,
     ProfileOption,
     PromptOrderOption,
+    ReflectionOption,
     SloOption,
     StateDirOption,
     TenantsOption,
@@ -47,6 +48,7 @@ from cli.options import (
     TimeScaleOption,
     TlsCaOption,
     TlsCertOption,
+    TlsClientCertOption,
     TlsKeyOption,
     TlsNameOption,
     TransportOption,
@@ -56,6 +58,7 @@ from cli.state import DEFAULT_NAME, AlreadyUpError, StateDir, find_state_dir
 if TYPE_CHECKING:
     from cli.launch.plan import LaunchPlan
 
+_HTTP_PORT = 8000
 _NOT_PLANNED = frozenset({"detach", "as_json", "state_dir"})
 
 
@@ -71,6 +74,13 @@ def run(
     port: Annotated[
         int, typer.Option(min=0, max=65535, help="Of the coordinator; 0 takes a free one.")
     ] = 50051,
+    http_port: Annotated[
+        int | None,
+        typer.Option(
+            min=0, max=65535, help="Of OpenAI's API. Default: 8000, or a free one where --port is 0."
+        ),
+    ] = None,
+    http: Annotated[bool, typer.Option("--http/--no-http", help="Serve OpenAI's API as well.")] = True,
     detach: Annotated[bool, typer.Option("--detach", help="Leave the cluster running.")] = False,
     as_json: JsonOption = False,
     host: HostOption = "127.0.0.1",
@@ -100,9 +110,11 @@ def run(
     tls_key: TlsKeyOption = None,
     tls_ca: TlsCaOption = None,
     tls_name: TlsNameOption = None,
-    allow_private_urls: AllowPrivateOption = False,
+    tls_client_cert: TlsClientCertOption = True,
+    reflection: ReflectionOption = True,
     tenants: TenantsOption = None,
     audit_log: AuditLogOption = None,
+    allow_private_urls: AllowPrivateOption = False,
     name: NameOption = DEFAULT_NAME,
     state_dir: StateDirOption = None,
     metrics_port: MetricsPortOption = 0,
@@ -125,6 +137,9 @@ def make_plan(
     device: str,
     cores: str | None,
     log_level: str,
+    port: int,
+    http_port: int | None,
+    http: bool,
     **settings: Any,
 ) -> LaunchPlan:
     """From the command's options by name; exits 2 where one is wrong."""
@@ -141,10 +156,18 @@ def make_plan(
             devices=choose_devices(device, instances),
             cores=choose_cores(cores),
             log_level=log_level.upper(),
+            port=port,
+            http_port=_choose_http_port(port, http_port) if http else None,
             **settings,
         )
     except ValueError as error:
         fail(str(error), USAGE)
+
+
+def _choose_http_port(port: int, http_port: int | None) -> int:
+    if http_port is None:
+        return _HTTP_PORT if port else 0
+    return http_port
 
 
 def _announce(plan: LaunchPlan) -> None:
@@ -200,6 +223,8 @@ def _print_ready(cluster: dict[str, Any], *, as_json: bool) -> None:
         print_json(cluster)
         return
     print(f"ready at {cluster['address']}: {', '.join(each['id'] for each in cluster['instances'])}")
+    if cluster["http"]:
+        print(f"OpenAI's API at {cluster['http']}/v1")
     print(f'ask: elasticmm generate "…"   token and logs: {cluster["state_dir"]}', flush=True)
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from coordinator.policy.reconciler import DEADLINE_S
 from coordinator.policy.sets import POLICY_SETS
 from core.log_lines import check_log_format
+from core.tls import TlsFiles
 from core.topology import Topology, parse_topology
 
 _ANY_HOST = ("0.0.0.0", "::")
@@ -79,6 +80,9 @@ class CoordinatorConfig:
     media: MediaLimits = field(default_factory=MediaLimits)
     tenants: Path | None = None  # file of their settings, see coordinator.tenants; None: nobody is named
     audit_log: Path | None = None  # file; None: among all other lines of the log
+    tls: TlsFiles | None = None  # of all listeners and connections; None: plain text
+    tls_client_cert: bool = True  # whether who connects must have a certificate of the CA
+    reflection: bool = True  # whether listeners describe their services
     http_port: int | None = None  # of the OpenAI-compatible door; 0: any free one, None: closed
     resume: ResumeLimits = field(default_factory=ResumeLimits)
     log_format: str = "text"  # of the gateway's process too; see core.log_lines

@@ -20,8 +20,12 @@ class HealthBoard:
         self._known: dict[str, bool] = {}
         self._updates: set[asyncio.Task[None]] = set()
 
-    def add_to(self, server: grpc.aio.Server, service_names: tuple[str, ...]) -> None:
+    def add_to(
+        self, server: grpc.aio.Server, service_names: tuple[str, ...], *, reflects: bool = True
+    ) -> None:
         health_pb2_grpc.add_HealthServicer_to_server(self._servicer, server)
+        if not reflects:
+            return
         names = (*service_names, health.SERVICE_NAME, reflection.SERVICE_NAME)
         reflection.enable_server_reflection(names, server)
 

@@ -17,7 +17,9 @@ _ROLES = ("system", "user", "assistant", "tool")
 _MAX_TOOLS = 128
 _MAX_TOOL_CALLS = 128
 _MAX_CALL_ID_CHARS = 128
+_MAX_JSON_CHARS = 64 << 10
 _MAX_JSON_DEPTH = 64
+_MAX_TOOLS_CHARS = 256 << 10
 _TOOL_NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 
 
@@ -35,7 +37,9 @@ def check_input(call: GenerateCall, limits: DoorLimits) -> None:
 
 
 def parse_json(text: str, field: str) -> object:
-    """Raises InvalidFieldError for what is no JSON, or nested too deeply."""
+    """Raises InvalidFieldError for what is no JSON, too long or nested too deeply."""
+    if len(text) > _MAX_JSON_CHARS:
+        raise InvalidFieldError(field, f"{len(text)} characters, limit {_MAX_JSON_CHARS}")
     if _depth(text) > _MAX_JSON_DEPTH:
         raise InvalidFieldError(field, f"is nested more than {_MAX_JSON_DEPTH} deep")
     try:
@@ -47,9 +51,9 @@ def parse_json(text: str, field: str) -> object:
 
 
 def _depth(text: str) -> int:
-    """The deepest nesting of brackets outside of strings."""
+    """The deepest nesting of brackets outside of strings; an open string goes to the end."""
     deepest = depth = 0
-    for mark in re.findall(r'"(?:[^"\\]|\\.)*"|[\[\]{}]', text, re.DOTALL):
+    for mark in re.findall(r'"(?:[^"\\]|\\.)*+"?|[\[\]{}]', text, re.DOTALL):
         if mark in ("[", "{"):
             depth += 1
             deepest = max(deepest, depth)
@@ -118,6 +122,9 @@ def _check_tool_call(call: ToolCall, path: str) -> None:
 def _check_tools(tools: Sequence[Tool]) -> None:
     if len(tools) > _MAX_TOOLS:
         raise InvalidFieldError("tools", f"{len(tools)}, limit {_MAX_TOOLS}")
+    num_chars = sum(len(tool.description) + len(tool.parameters) for tool in tools)
+    if num_chars > _MAX_TOOLS_CHARS:
+        raise InvalidFieldError("tools", f"{num_chars} characters, limit {_MAX_TOOLS_CHARS}")
     names: set[str] = set()
     for i, tool in enumerate(tools):
         _check_tool_name(tool.name, f"tools[{i}].name")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import grpc
 
+from core.tls import TlsFiles, add_port
+
 _KEEPALIVE_MS = 30_000
 _KEEPALIVE_TIMEOUT_MS = 10_000
 _MIN_CLIENT_PING_MS = 10_000
@@ -25,10 +27,12 @@ def endpoint(host: str, port: int) -> str:
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
-def bind(server: grpc.aio.Server, address: str) -> int:
+def bind(
+    server: grpc.aio.Server, address: str, tls: TlsFiles | None = None, *, wants_client_cert: bool = True
+) -> int:
     """The port; raises OSError if the address cannot be listened on."""
     try:
-        port = int(server.add_insecure_port(address))
+        port = add_port(server, address, tls, wants_client_cert=wants_client_cert)
     except RuntimeError as error:
         raise OSError(f"cannot listen on {address}: {error}") from error
     if not port:

@@ -97,7 +97,7 @@ class Ready:
     port: int
     endpoint: str
     media_endpoint: str
-    http_endpoint: str = ""  # empty: there is no HTTP door
+    http_url: str = ""  # empty: there is no HTTP door
 
 
 OnReady = Callable[[Ready], None]
@@ -145,7 +145,10 @@ class Coordinator:
         self.tenancy = Tenancy(config.tenants, self.audit, self.cluster.set_cache_shares, self.use_keys)
         self.guard = Guard(config.cluster_token, self.tenancy.tenants.keyring, self.audit, self.clock)
         self.media = GatewayClient(
-            config.cluster_token, self._max_message_bytes, config.media.url_timeout_s + _RESOLVE_SLACK_S
+            config.cluster_token,
+            self._max_message_bytes,
+            config.media.url_timeout_s + _RESOLVE_SLACK_S,
+            config.tls,
         )
         self.gateway = GatewayProcess(self.gateway_settings(), self.note_gateway)
         self.answers = Answers(config.resume)
@@ -161,22 +164,25 @@ class Coordinator:
             self.health.note(service, True)
         self._note_readiness(self.cluster.is_ready)
         self.health.note(MEDIA, False)
-        self.port = bind(self.server, endpoint(self.config.host, self.config.port))
+        self.port = bind(
+            self.server,
+            endpoint(self.config.host, self.config.port),
+            self.config.tls,
+            wants_client_cert=self.config.tls_client_cert,
+        )
         if self.config.start_gateway:
             await self.gateway.start()
         if self.config.metrics_port:
             await self.watch.listen(self.config.host, self.config.metrics_port)
         await self.server.start()
-        http_endpoint = self._open_http()
+        http_url = self._open_http()
         self._watchers = [
             asyncio.create_task(self.cluster.watch_forever()),
             asyncio.create_task(self.planner.run_forever()),
             asyncio.create_task(self.watch.sample_forever(self.registry)),
         ]
         log.info("coordinator: %s on %s:%d", self.model.name, self.config.host, self.port)
-        return Ready(
-            self.port, endpoint(self.config.public_host, self.port), self.media_endpoint, http_endpoint
-        )
+        return Ready(self.port, endpoint(self.config.public_host, self.port), self.media_endpoint, http_url)
 
     async def stop(self) -> None:
         """Requests end with UNAVAILABLE, instances are told to stop, the gateway goes last."""
@@ -319,6 +325,7 @@ class Coordinator:
             is_ready=lambda: self.cluster.is_ready,
             texts=TokenTexts(self.door.tokenizer),
             version=metadata.version("elasticmm"),
+            authenticate=lambda header, peer: self.guard.authenticate(header, Right.INFER, peer),
             stalled_s=self.config.stalled_reader_s,
         )
 
@@ -326,10 +333,12 @@ class Coordinator:
         """Where the HTTP door is, empty if it stays closed. Raises OSError."""
         if self.config.http_port is None:
             return ""
-        self.http = HttpListener(make_app(self._make_served()), self.config.shutdown_grace_s)
+        tls, wants_cert = self.config.tls, self.config.tls_client_cert
+        context = None if tls is None else tls.server_context(wants_client_cert=wants_cert)
+        self.http = HttpListener(make_app(self._make_served()), self.config.shutdown_grace_s, context)
         port = self.http.open(self.config.host, self.config.http_port)
         log.info("coordinator: HTTP on %s:%d", self.config.host, port)
-        return endpoint(self.config.public_host, port)
+        return f"{'http' if tls is None else 'https'}://{endpoint(self.config.public_host, port)}"
 
     def _make_server(self) -> grpc.aio.Server:
         server = grpc.aio.server(
@@ -364,7 +373,8 @@ class Coordinator:
             self.config.stalled_reader_s,
         )
         open_inference_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(open_inference, server)
-        self.health.add_to(server, (INFERENCE, STAGE_CONTROL, ADMIN, OPEN_INFERENCE))
+        names = (INFERENCE, STAGE_CONTROL, ADMIN, OPEN_INFERENCE)
+        self.health.add_to(server, names, reflects=self.config.reflection)
         return server
 
     def gateway_settings(self) -> GatewaySettings:
@@ -376,6 +386,10 @@ class Coordinator:
             message_bytes=self._max_message_bytes,
             limits=self.config.media,
             keys=self.tenancy.tenants.keyring.keys,
+            is_open=self.guard.is_open,
+            tls=self.config.tls,
+            tls_client_cert=self.config.tls_client_cert,
+            reflection=self.config.reflection,
             audit_log=None if self.config.audit_log is None else str(self.config.audit_log.resolve()),
             log_format=self.config.log_format,
         )

@@ -18,13 +18,15 @@ Mask = np.ndarray[Any, np.dtype[np.bool_]]
 _NUM_KEPT = 16
 # Whitespace between JSON tokens is bounded, else a model may say nothing else up to its last token.
 _WHITESPACE = r"[ \t\n\r]{0,32}"
-# About 20 ms to compile, 15 ms a token and 50 MB at most, each.
+# The worst formats that were tried take half a second to compile and 40 ms for a token.
 _LIMITS = LLParserLimits(
     initial_lexer_fuel=1_000_000,
     step_lexer_fuel=200_000,
     step_max_items=50_000,
     max_lexer_states=25_000,
     max_grammar_size=100_000,
+    max_items_in_row=10_000,
+    verbose_errors=False,
 )
 
 
@@ -69,22 +71,26 @@ class Grammars:
         self._eos_token_ids = sorted(eos_token_ids)
         self._tokenizer: LLTokenizer | None = None
         self._kept: OrderedDict[OutputFormat, LLMatcher] = OrderedDict()
-        self._lock = threading.Lock()
+        self._lock = threading.Lock()  # of what is kept, never for long
+        self._loading = threading.Lock()
 
     def matcher(self, form: OutputFormat) -> Matcher:
         """At the beginning of an answer. Raises FormatError where the format cannot be compiled."""
         with self._lock:
             kept = self._kept.get(form)
-            if kept is None:
-                kept = self._kept[form] = self._compile(form)
+        if kept is None:
+            kept = self._compile(form)
+        with self._lock:
+            kept = self._kept.setdefault(form, kept)
             self._kept.move_to_end(form)
             if len(self._kept) > _NUM_KEPT:
                 self._kept.popitem(last=False)
             return Matcher(kept.deep_copy(), self._vocab_size)
 
     def _compile(self, form: OutputFormat) -> LLMatcher:
-        if self._tokenizer is None:
-            self._tokenizer = self._load()
+        with self._loading:
+            if self._tokenizer is None:
+                self._tokenizer = self._load()
         matcher = LLMatcher(self._tokenizer, _grammar(form), log_level=0, limits=_LIMITS)
         if not matcher.is_error():
             matcher.compute_bitmask()  # what every answer begins with, shared by the copies

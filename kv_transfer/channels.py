@@ -12,7 +12,7 @@ from core.access import token_metadata
 from elasticmm.v1 import transfer_pb2_grpc
 from kv_transfer.errors import TransferError
 from kv_transfer.statuses import cause_of
-from kv_transfer.tls import TlsFiles, connection_problem
+from kv_transfer.tls import Dialer, TlsFiles, connection_problem
 from kv_transfer.transports.base import PeerAddress
 
 MAX_MESSAGE_BYTES = 8 << 20
@@ -47,8 +47,7 @@ class Channels:
 
     def __init__(self, token: str, tls: TlsFiles | None = None) -> None:
         self.metadata = token_metadata(token)
-        self._credentials = None if tls is None else tls.channel_credentials()
-        self._options = (*CHANNEL_OPTIONS, *(() if tls is None else tls.channel_options))
+        self._dialer = Dialer(tls)
         self._channels: dict[PeerAddress, grpc.aio.Channel] = {}
         self._answered: set[PeerAddress] = set()  # since their channel was made
         self._closing: set[asyncio.Task[None]] = set()
@@ -56,7 +55,7 @@ class Channels:
     def stub(self, peer: PeerAddress) -> transfer_pb2_grpc.TransferAsyncStub:
         """A stub on the peer's channel, which is made when it is first asked for."""
         if peer not in self._channels:
-            self._channels[peer] = self._connect(peer.endpoint)
+            self._channels[peer] = self._dialer.open(peer.endpoint, CHANNEL_OPTIONS)
         return transfer_pb2_grpc.TransferStub(self._channels[peer])  # type: ignore[return-value]
 
     async def answer(self, peer: PeerAddress, call: Awaitable[Response], what: str) -> Response:
@@ -82,11 +81,6 @@ class Channels:
         for instance_id in {peer.instance_id for peer in self._channels}:
             self.forget(instance_id)
         await asyncio.gather(*self._closing)
-
-    def _connect(self, endpoint: str) -> grpc.aio.Channel:
-        if self._credentials is None:
-            return grpc.aio.insecure_channel(endpoint, options=self._options)
-        return grpc.aio.secure_channel(endpoint, self._credentials, options=self._options)
 
 
 def call_error(what: str, error: grpc.RpcError, *, has_answered: bool = True) -> TransferError:

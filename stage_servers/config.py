@@ -65,10 +65,11 @@ class StageConfig:
     pull_timeout_s: float = 3.0  # that a prompt waits for KV of its prefix from a peer; 0: none is fetched
     log_level: str = "INFO"
     log_format: str = "text"  # see core.log_lines
-    tls_cert: Path | None = None  # PEM files of the transfer service and its clients; all three or none
+    tls_cert: Path | None = None  # PEM files of all listeners and connections; all three or none
     tls_key: Path | None = None
     tls_ca: Path | None = None
     tls_name: str | None = None  # name in all peers' certificates; None: what they are reached by
+    reflection: bool = True  # whether the transfer service's port describes its services
 
     def __post_init__(self) -> None:
         _require(self.transport in TRANSPORTS, "transport", f"is one of {', '.join(TRANSPORTS)}")
@@ -103,7 +104,7 @@ class StageConfig:
 
     @property
     def tls(self) -> TlsFiles | None:
-        """What the transfer service and its clients prove themselves with; None: plain text."""
+        """What the transfer service and all connections prove themselves with; None: plain text."""
         if self.tls_cert is None or self.tls_key is None or self.tls_ca is None:
             return None
         return TlsFiles(self.tls_cert, self.tls_key, self.tls_ca, self.tls_name)

@@ -13,6 +13,7 @@ Lives on the event loop; only what says so runs in the engine thread.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -22,7 +23,9 @@ from typing import TYPE_CHECKING
 import grpc
 
 from core.encode_order import SLICE_S, EncodeOrder
+from core.grammars import FormatError
 from core.ids import host_id
+from core.output_format import OutputFormat
 from core.sequence import SequenceSpec
 from core.stages import ModalityGroup, Roles, Stage
 from elasticmm.v1 import stage_control_pb2
@@ -55,6 +58,7 @@ from stage_servers.tasks import TaskTable
 if TYPE_CHECKING:
     import torch
 
+    from core.tls import TlsFiles
     from stage_servers.cache.embeddings import EmbeddingCache
     from stage_servers.engine.engine import Engine
     from stage_servers.engine.records import StepOutput, WrittenChunk
@@ -77,6 +81,7 @@ class Instance:
         media_workers: int,
         pull_timeout_s: float,
         embedding_cache: CacheSettings | None = None,
+        tls: TlsFiles | None = None,
     ) -> None:
         self.instance_id = ""  # given by the coordinator
         self.endpoint = ""  # of its transfer service, once that is bound
@@ -87,7 +92,7 @@ class Instance:
         self._kv = kv
         self._sender = sender
         self._model = model
-        self._puller = MediaPuller(token)
+        self._puller = MediaPuller(token, tls)
         self._shelf = EmbeddingShelf(embeddings, sender.in_place, self.caches, embedding_cache)
         self.caches.add_counters(self._shelf.cache.counters)
         self._media_workers = media_workers
@@ -199,15 +204,17 @@ class Instance:
         self._shelf.expect(spec)
         if decode.instance_id == self.instance_id:
             self._decoding[spec.key] = spec
-        if holder is None or self._prefixes is None:
+        if spec.format is None and (holder is None or self._prefixes is None):
             self._begin_prefill(spec, decode, prefix_tokens)
         else:
             self._held.hold(spec.key)
-            self._tasks.spawn(spec.key, self._fetch(spec, decode, holder, prefix_tokens))
+            self._tasks.spawn(spec.key, self._prepare_prefill(spec, decode, holder, prefix_tokens))
 
     def decode(self, spec: SequenceSpec) -> None:
         self._decoding[spec.key] = spec
         self._to_decode.add(spec.key)
+        if spec.format is not None:  # its KV takes longer to come
+            self._tasks.spawn(spec.key, self._compile(spec.format))
 
     def migrate(self, key: Key, new_attempt: int, target: PeerAddress) -> None:
         self._tasks.spawn(key, self._migration.run(key, new_attempt, target))
@@ -319,10 +326,20 @@ class Instance:
 
     # Book-keeping
 
-    async def _fetch(self, spec: SequenceSpec, decode: PeerAddress, holder: PeerAddress, count: int) -> None:
-        assert self._prefixes is not None
-        await self._prefixes.fetch(spec, holder, num_tokens=count)
+    async def _prepare_prefill(
+        self, spec: SequenceSpec, decode: PeerAddress, holder: PeerAddress | None, count: int
+    ) -> None:
+        """What takes time and is not the engine's: the format, and a prefix of `count` tokens."""
+        if spec.format is not None:
+            await self._compile(spec.format)
+        if holder is not None and self._prefixes is not None:
+            await self._prefixes.fetch(spec, holder, num_tokens=count)
         self._begin_prefill(spec, decode, prefix_tokens=count)
+
+    async def _compile(self, form: OutputFormat) -> None:
+        """So that the engine finds it compiled; one that is refused, it refuses itself."""
+        with contextlib.suppress(FormatError):
+            await asyncio.to_thread(self._engine.grammars.matcher, form)
 
     def _begin_prefill(self, spec: SequenceSpec, decode: PeerAddress, prefix_tokens: int) -> None:
         if decode.instance_id != self.instance_id:

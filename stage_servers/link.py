@@ -12,6 +12,7 @@ import grpc
 
 from core.access import token_metadata
 from core.stages import Stage, roles_name
+from core.tls import Dialer, TlsFiles
 from elasticmm.v1 import inference_pb2, stage_control_pb2, stage_control_pb2_grpc
 from stage_servers.encode_stage import EncodeJob
 from stage_servers.instance import Instance
@@ -52,8 +53,14 @@ class CoordinatorLink:
     """Keeps one Attach stream open until stopped by the coordinator or by the process."""
 
     def __init__(
-        self, instance: Instance, address: str, token: str, registration: stage_control_pb2.Register
+        self,
+        instance: Instance,
+        address: str,
+        token: str,
+        registration: stage_control_pb2.Register,
+        tls: TlsFiles | None = None,
     ) -> None:
+        self._dialer = Dialer(tls)
         self._instance = instance
         self._address = address
         self._metadata = token_metadata(token)
@@ -65,26 +72,26 @@ class CoordinatorLink:
     async def run(self) -> None:
         """Serves until the coordinator says stop; raises RefusedError."""
         options = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)]
-        async with grpc.aio.insecure_channel(self._address, options=options) as channel:
-            stub = cast(
-                "stage_control_pb2_grpc.StageControlAsyncStub",
-                stage_control_pb2_grpc.StageControlStub(channel),
-            )
-            while not self._stopped:
+        while not self._stopped:
+            # A channel each time, since certificates may have been renewed.
+            async with self._dialer.open(self._address, options) as channel:
                 try:
-                    await self._attach(stub)
+                    await self._attach(channel)
                 except grpc.aio.AioRpcError as error:
                     if error.code() in _REFUSED:
                         raise RefusedError(f"{error.code().name}: {error.details()}") from error
                     logger.warning("coordinator lost: %s %s", error.code().name, error.details())
-                self.attached.clear()
-                self._instance.caches.detach()
-                await self._instance.drop_all()
-                self._instance.reports.clear()
-                if not self._stopped:
-                    await asyncio.sleep(_RETRY_S)
+            self.attached.clear()
+            self._instance.caches.detach()
+            await self._instance.drop_all()
+            self._instance.reports.clear()
+            if not self._stopped:
+                await asyncio.sleep(_RETRY_S)
 
-    async def _attach(self, stub: stage_control_pb2_grpc.StageControlAsyncStub) -> None:
+    async def _attach(self, channel: grpc.aio.Channel) -> None:
+        stub = cast(
+            "stage_control_pb2_grpc.StageControlAsyncStub", stage_control_pb2_grpc.StageControlStub(channel)
+        )
         call = stub.Attach(metadata=self._metadata, wait_for_ready=True)
         writing = asyncio.create_task(self._write(call))
         try:

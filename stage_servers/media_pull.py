@@ -10,6 +10,7 @@ import grpc
 
 from core.access import token_metadata
 from core.ids import host_id
+from core.tls import Dialer, TlsFiles
 from elasticmm.v1 import media_store_pb2, media_store_pb2_grpc
 
 
@@ -32,7 +33,8 @@ class MediaSource:
 class MediaPuller:
     """Reads the shared segment on the gateway's own host, and streams the bytes elsewhere."""
 
-    def __init__(self, token: str) -> None:
+    def __init__(self, token: str, tls: TlsFiles | None = None) -> None:
+        self._dialer = Dialer(tls)
         self._metadata = token_metadata(token)
         self._channels: dict[str, grpc.aio.Channel] = {}
 
@@ -62,7 +64,7 @@ class MediaPuller:
 
     def _channel(self, endpoint: str) -> grpc.aio.Channel:
         if endpoint not in self._channels:
-            self._channels[endpoint] = grpc.aio.insecure_channel(endpoint)
+            self._channels[endpoint] = self._dialer.open(endpoint)
         return self._channels[endpoint]
 
 

@@ -101,7 +101,7 @@ async def _serve(config: StageConfig, model: ServedModel, pace: PacedLink | None
         endpoint = f"{config.public_host}:{port}"
         parts.instance.endpoint = endpoint
         registration = _registration(config, model, parts, endpoint)
-        link = CoordinatorLink(parts.instance, config.coordinator, config.token, registration)
+        link = CoordinatorLink(parts.instance, config.coordinator, config.token, registration, config.tls)
         stop = asyncio.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, stop.set)
@@ -142,6 +142,7 @@ async def _parts(config: StageConfig, model: ServedModel, pace: PacedLink | None
         embeddings=embeddings,
         sender=sender,
         token=config.token,
+        tls=config.tls,
         roles=config.roles,
         group=config.group,
         media_workers=config.media_workers,
@@ -212,7 +213,8 @@ async def _transfer_server(config: StageConfig, receiver: TransferReceiver) -> A
     services = health.aio.HealthServicer()
     health_pb2_grpc.add_HealthServicer_to_server(services, server)
     names = [transfer_pb2.DESCRIPTOR.services_by_name["Transfer"].full_name, health.SERVICE_NAME]
-    reflection.enable_server_reflection([*names, reflection.SERVICE_NAME], server)
+    if config.reflection:
+        reflection.enable_server_reflection([*names, reflection.SERVICE_NAME], server)
     for name in ("", *names):
         await services.set(name, health_pb2.HealthCheckResponse.SERVING)
     port = add_port(server, f"{config.host}:{config.port}", config.tls)

@@ -19,6 +19,8 @@ from core.topology import Topology, parse_topology
 from stage_servers.cache.settings import DEFAULT_POLICY
 from stage_servers.config import TLS_FILES, StageConfig, emulated_profile
 
+_FILES = (*TLS_FILES, "tenants", "audit_log")
+
 
 @dataclass(frozen=True, slots=True)
 class LaunchPlan:
@@ -31,6 +33,7 @@ class LaunchPlan:
     model_name: str = ""  # as clients see it; empty: the folder's name
     host: str = "127.0.0.1"
     port: int = 0  # of the coordinator; 0 takes a free one
+    http_port: int | None = None  # of its HTTP door; 0 takes a free one, None: it stays closed
     advertise: str | None = None
     devices: tuple[str, ...] = ("cpu",)  # handed out in turn
     cores: tuple[int, ...] = (0,)  # shared out among instances on the CPU
@@ -55,15 +58,17 @@ class LaunchPlan:
     slo: str | None = None
     cache_aware: bool = True
     allow_private_urls: bool = False
-    tenants: Path | None = None  # of the coordinator, as the next; see CoordinatorConfig
-    audit_log: Path | None = None
     metrics_port: int = 0  # of the coordinator, for Prometheus; 0: none
     log_level: str = "INFO"
     log_format: str = "text"  # of all processes
-    tls_cert: Path | None = None  # of all stage servers; see StageConfig
+    tls_cert: Path | None = None  # of all processes; see StageConfig
     tls_key: Path | None = None
     tls_ca: Path | None = None
     tls_name: str | None = None
+    tls_client_cert: bool = True
+    reflection: bool = True
+    tenants: Path | None = None  # of the coordinator, as the next
+    audit_log: Path | None = None
 
     def __post_init__(self) -> None:
         if self.slo is not None:
@@ -72,8 +77,8 @@ class LaunchPlan:
             raise ValueError(f"port: {self.port} is not between 0 and 65535")
         if not (self.model / "config.json").is_file():
             raise ValueError(f"model: {self.model} is no model folder (config.json is missing)")
-        load_tenants(self.tenants)
         self.stage_configs("checked:0", "checked")
+        load_tenants(self.tenants)
         for name in (*self._emulated_profiles, self.cost_profile):
             if name is not None:
                 load_profile(name)
@@ -135,6 +140,7 @@ class LaunchPlan:
             "log_format",
             *TLS_FILES,
             "tls_name",
+            "reflection",
         )
         settings = {name: getattr(self, name) for name in names}
         return {name: value for name, value in settings.items() if value is not None}
@@ -164,15 +170,33 @@ class LaunchPlan:
         return words if self.cache_aware else [*words, "--no-cache-aware"]
 
     @property
-    def tenancy_words(self) -> list[str]:
-        """The coordinator's options about tenants."""
-        given = {"--tenants": self.tenants, "--audit-log": self.audit_log}
-        return [word for option, path in given.items() if path is not None for word in (option, str(path))]
-
-    @property
     def watch_words(self) -> list[str]:
         """The coordinator's options about what operators watch."""
         return ["--log-format", self.log_format, "--metrics-port", str(self.metrics_port)]
+
+    @property
+    def door_words(self) -> list[str]:
+        """The coordinator's options about who may call, and how."""
+        given = {
+            "--tenants": self.tenants,
+            "--audit-log": self.audit_log,
+            "--tls-cert": self.tls_cert,
+            "--tls-key": self.tls_key,
+            "--tls-ca": self.tls_ca,
+            "--tls-name": self.tls_name,
+        }
+        words = [
+            word for option, value in given.items() if value is not None for word in (option, str(value))
+        ]
+        words += [] if self.tls_client_cert else ["--no-tls-client-cert"]
+        return words + ([] if self.reflection else ["--no-reflection"])
+
+    @property
+    def client_tls(self) -> dict[str, str] | None:
+        """As commands find it written down: how to reach this cluster; None: in plain text."""
+        files = {name.removeprefix("tls_"): getattr(self, name) for name in (*TLS_FILES, "tls_name")}
+        given = {name: str(value) for name, value in files.items() if value is not None}
+        return given or None
 
     def to_json(self) -> dict[str, Any]:
         values = dataclasses.asdict(self)
@@ -184,8 +208,7 @@ class LaunchPlan:
         made = dict(values) | {"model": Path(values["model"])}
         for name in ("devices", "cores"):
             made[name] = tuple(made[name])
-        files = (*TLS_FILES, "tenants", "audit_log")
-        made |= {name: Path(made[name]) for name in files if made[name] is not None}
+        made |= {name: Path(made[name]) for name in _FILES if made[name] is not None}
         return cls(**made)
 
 

@@ -24,21 +24,29 @@ _SCHEME = "bearer"
 
 
 class Guard:
-    """Without keys anyone may infer for any tenant; to administer needs a key or the cluster token."""
+    """Without keys anyone may infer for any tenant; to administer needs a key or the cluster token.
 
-    def __init__(self, cluster_token: str, keyring: Keyring, audit: AuditLog, clock: Clock) -> None:
+    Once there were keys it stays closed, also when the last one is taken away: a file of tenants that
+    was cut off must not open the doors. `is_open` False: there were some before.
+    """
+
+    def __init__(
+        self, cluster_token: str, keyring: Keyring, audit: AuditLog, clock: Clock, *, is_open: bool = True
+    ) -> None:
         self._token = cluster_token
         self._keyring = keyring
+        self._is_open = is_open and not keyring
         self._refusals = Refusals(audit, clock)
 
     @property
     def is_open(self) -> bool:
         """Whether anyone may infer."""
-        return not self._keyring
+        return self._is_open
 
     def use(self, keyring: Keyring) -> None:
         """From now on; calls that have begun go on."""
         self._keyring = keyring
+        self._is_open = self._is_open and not keyring
 
     def authenticate(self, proof: Proof, right: Right, peer: str = "") -> Principal:
         """Who calls, where this right is needed; `peer` is for the audit log only.

@@ -21,6 +21,7 @@ from coordinator.stage_messages import MediaItem
 from coordinator.wire.stages import to_media_item
 from coordinator.wire.status import violation_of
 from core.access import token_metadata
+from core.tls import Dialer, TlsFiles
 from elasticmm.v1 import media_store_pb2 as pb
 from elasticmm.v1 import media_store_pb2_grpc as pb_grpc
 
@@ -34,7 +35,10 @@ _CODES = grpc.StatusCode
 class GatewayClient:
     """A MediaKeeper over gRPC; `connect` is called with every gateway that comes up."""
 
-    def __init__(self, cluster_token: str, message_bytes: int, resolve_timeout_s: float) -> None:
+    def __init__(
+        self, cluster_token: str, message_bytes: int, resolve_timeout_s: float, tls: TlsFiles | None = None
+    ) -> None:
+        self._dialer = Dialer(tls)
         self._metadata = token_metadata(cluster_token)
         self._options = (
             ("grpc.max_send_message_length", message_bytes),
@@ -51,7 +55,7 @@ class GatewayClient:
         self._is_up = True
         if endpoint != self._endpoint:
             self._endpoint = endpoint
-            self._channel = grpc.aio.insecure_channel(endpoint, options=self._options)
+            self._channel = self._dialer.open(endpoint, self._options)
 
     def disconnect(self) -> None:
         self._is_up = False

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import binascii
+import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
@@ -48,13 +49,22 @@ class UrlFetcher:
         limits: MediaLimits,
         resolve: Resolve = resolve_host,
         transport: httpx.AsyncBaseTransport | None = None,
+        trust: ssl.SSLContext | None = None,
     ) -> None:
+        """`trust`: whose certificates hold for https; None: those of the public CAs."""
         import httpx
 
         self._limits = limits
         self._resolve = resolve
         self._client = httpx.AsyncClient(
-            trust_env=False, follow_redirects=False, timeout=None, transport=transport
+            trust_env=False,
+            follow_redirects=False,
+            timeout=None,
+            transport=transport,
+            verify=True if trust is None else trust,
+            # Connections are told apart by address only: one that is kept would serve another host of that
+            # address, whose certificate was never looked at.
+            limits=httpx.Limits(max_keepalive_connections=0),
         )
 
     async def close(self) -> None:

@@ -68,15 +68,22 @@ async def serving(settings: GatewaySettings) -> AsyncIterator[ServingGateway]:
     fetcher = UrlFetcher(limits)
     resolver = Resolver(store, intake, fetcher, limits)
     audit = AuditLog(None if settings.audit_log is None else Path(settings.audit_log))
-    guard = Guard(settings.cluster_token, Keyring(settings.keys), audit, MonotonicClock())
+    guard = Guard(
+        settings.cluster_token, Keyring(settings.keys), audit, MonotonicClock(), is_open=settings.is_open
+    )
     server = _make_server(settings, guard)
-    port = bind(server, endpoint(settings.host, settings.port))
+    port = bind(
+        server,
+        endpoint(settings.host, settings.port),
+        settings.tls,
+        wants_client_cert=settings.tls_client_cert,
+    )
     own_endpoint = endpoint(settings.public_host, port)
     inference_pb2_grpc.add_MediaServicer_to_server(MediaServicer(intake, guard), server)
     media_store_pb2_grpc.add_MediaStoreServicer_to_server(
         MediaStoreServicer(resolver, store, own_endpoint), server
     )
-    await _add_standard_services(server)
+    await _add_standard_services(server, reflects=settings.reflection)
     await server.start()
     sweeper = asyncio.create_task(_sweep_forever(store))
     try:
@@ -102,13 +109,14 @@ def _make_server(settings: GatewaySettings, guard: Guard) -> grpc.aio.Server:
     )
 
 
-async def _add_standard_services(server: grpc.aio.Server) -> None:
+async def _add_standard_services(server: grpc.aio.Server, *, reflects: bool) -> None:
     servicer = health.aio.HealthServicer()
     for name in ("", MEDIA_SERVICE, STORE_SERVICE):
         await servicer.set(name, health_pb2.HealthCheckResponse.SERVING)
     health_pb2_grpc.add_HealthServicer_to_server(servicer, server)
     names = (MEDIA_SERVICE, STORE_SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME)
-    reflection.enable_server_reflection(names, server)
+    if reflects:
+        reflection.enable_server_reflection(names, server)
 
 
 async def _sweep_forever(store: MediaStore) -> None:

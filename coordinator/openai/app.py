@@ -12,10 +12,11 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from coordinator.errors import ServiceError
 from coordinator.openai import chats, completions
 from coordinator.openai.chat_schema import ChatRequest
-from coordinator.openai.errors import Fault
-from coordinator.openai.generation import Generation, fault_response
+from coordinator.openai.errors import Fault, fault_of
+from coordinator.openai.generation import Generation, caller_of, fault_response
 from coordinator.openai.openapi import make_document
 from coordinator.openai.schema import CompletionRequest
 from coordinator.openai.served import Served
@@ -35,7 +36,7 @@ def make_app(served: Served) -> Starlette:
         Route("/version", pages.version),
         Route("/openapi.json", pages.document),
     ]
-    return Starlette(routes=routes, exception_handlers={HTTPException: _refuse})
+    return Starlette(routes=routes, exception_handlers={HTTPException: _refuse, ServiceError: _tell})
 
 
 class Pages:
@@ -46,10 +47,12 @@ class Pages:
         self._created = int(time.time())
         self._document = to_json(make_document(served.version))
 
-    async def models(self, _: Request) -> Response:
+    async def models(self, request: Request) -> Response:
+        caller_of(request, self._served)
         return _json({"object": "list", "data": [self._model()]})
 
     async def model(self, request: Request) -> Response:
+        caller_of(request, self._served)
         name = request.path_params["model"]
         if name != self._served.describe().model:
             message = f"model: {name!r} is not served here"
@@ -91,6 +94,11 @@ async def _refuse(request: Request, error: Exception) -> Response:
     response = fault_response(Fault(error.status_code, message, "invalid_request_error"))
     response.headers.update(error.headers or {})
     return response
+
+
+async def _tell(_: Request, error: Exception) -> Response:
+    assert isinstance(error, ServiceError)
+    return fault_response(fault_of(error, str))
 
 
 def _json(value: dict[str, Any]) -> Response:

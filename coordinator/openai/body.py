@@ -26,6 +26,9 @@ _UNSUPPORTED = frozenset(
     }
 )
 _MAX_SHOWN_CHARS = 200
+_MAX_REASON_CHARS = 500
+# Every value may be an error to write down, at a hundred times its size in the body.
+_MAX_COMMAS = 300_000
 
 
 async def read_body(request: Request, limit_bytes: int, stalled_s: float) -> bytes:
@@ -50,6 +53,8 @@ async def read_body(request: Request, limit_bytes: int, stalled_s: float) -> byt
 
 def parse_body(body: bytes, schema: type[R]) -> R:
     """Raises BadRequestError naming the first field that does not fit."""
+    if body.count(b",") > _MAX_COMMAS:
+        raise BadRequestError("the body has too many values", code="too_large", status=413)
     try:
         return schema.model_validate_json(body)
     except ValidationError as error:
@@ -57,7 +62,8 @@ def parse_body(body: bytes, schema: type[R]) -> R:
         found = max(error.errors(include_url=False, include_input=False), key=lambda each: len(each["loc"]))
     if found["type"] == "json_invalid":
         raise BadRequestError(f"the body is no JSON: {found['msg']}", code="invalid_json")
-    raise _refusal(found["type"], _path(from_json(body), found["loc"], found["type"]), found["msg"])
+    param = _path(from_json(body), found["loc"], found["type"])
+    raise _refusal(found["type"], param, found["msg"][:_MAX_REASON_CHARS])
 
 
 def _refusal(kind: str, param: str, reason: str) -> BadRequestError:

@@ -56,11 +56,11 @@ class Choices:
 
     async def _run(self, index: int, call: GenerateCall) -> None:
         async def emit(event: Event) -> None:
-            if isinstance(event, AcceptedEvent):
-                self._note_accepted()
-            else:
+            if not isinstance(event, AcceptedEvent):
                 await self._all_accepted.wait()
             await self._queue.put((index, event))
+            if isinstance(event, AcceptedEvent):
+                self._note_accepted()
 
         await self._queue.put((index, await self._end_of(call, emit)))
 

@@ -28,6 +28,8 @@ class Fault:
     @property
     def headers(self) -> dict[str, str]:
         headers = {}
+        if self.status == 401:
+            headers["www-authenticate"] = "Bearer"
         if self.retry_after_s is not None:
             headers["retry-after"] = str(max(1, math.ceil(self.retry_after_s)))
         if self.status in (408, 413):  # there may be more of the body on its way

@@ -4,27 +4,27 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
 from collections.abc import Callable
-from typing import Any, Generic, TypeVar
+from dataclasses import replace
+from typing import Generic, TypeVar
 
 from pydantic_core import to_json
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
+from coordinator.access.principal import Principal
 from coordinator.errors import ServiceError, StalledReaderError
-from coordinator.events import AcceptedEvent, FinishedEvent, TokensEvent
 from coordinator.openai.asked import Asked
 from coordinator.openai.body import parse_body, read_body
 from coordinator.openai.choices import Choices
 from coordinator.openai.errors import BadRequestError, Fault, fault_of
+from coordinator.openai.exchange import Exchange
 from coordinator.openai.presence import while_there
 from coordinator.openai.schema import CommonRequest
 from coordinator.openai.served import Served
 from coordinator.openai.sse import EventWriter
 from coordinator.openai.token_texts import TokenTexts
-from coordinator.openai.usage import UsageCount
 
 log = logging.getLogger(__name__)
 
@@ -43,14 +43,19 @@ class Generation(Generic[R]):
         self._to_asked = to_asked
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        request = Request(scope, receive)
         try:
-            asked = await self._read(Request(scope, receive))
+            caller = caller_of(request, self._served)
+            asked = await self._read(request)
+        except ServiceError as error:
+            await fault_response(fault_of(error, str))(scope, receive, send)
         except BadRequestError as error:
             await fault_response(error.fault)(scope, receive, send)
         except ClientDisconnect:
             return
         else:
-            await while_there(receive, self._answer(asked, scope, receive, send))
+            calls = tuple(replace(call, principal=caller) for call in asked.calls)
+            await while_there(receive, self._answer(replace(asked, calls=calls), scope, receive, send))
 
     async def _read(self, request: Request) -> Asked:
         limit_bytes = body_limit(self._served.describe().message_bytes)
@@ -85,65 +90,6 @@ class Generation(Generic[R]):
             await Response(to_json(whole), 200, headers, "application/json")(scope, receive, send)
 
 
-class Exchange:
-    """One call under way: internal events become OpenAI's objects."""
-
-    def __init__(self, asked: Asked) -> None:
-        self.asked = asked
-        self._usage = UsageCount(asked.num_per_prompt)
-        self._model = ""
-        self._created = int(time.time())
-
-    async def begin(self, choices: Choices) -> None:
-        """Returns when every choice is accepted; raises ServiceError if one is not."""
-        for _ in self.asked.calls:
-            found = await choices.next()
-            assert found is not None, "every choice begins with its acceptance"
-            self._accept(*found)
-
-    async def collect(self, choices: Choices) -> dict[str, Any]:
-        """The whole answer."""
-        await self.begin(choices)
-        while (found := await choices.next()) is not None:
-            self.choice_of(*found)
-        answer = self.asked.answer
-        whole = [answer.whole(index) for index in range(len(self.asked.calls))]
-        return self._envelope(answer.object_name, whole) | {"usage": self._usage.to_json()}
-
-    def choice_of(self, index: int, event: Any) -> dict[str, Any] | None:
-        """What the event adds to its choice, None where nothing can be shown."""
-        self._usage.push(index, event)
-        if isinstance(event, TokensEvent):
-            return self.asked.answer.push(index, event)
-        assert isinstance(event, FinishedEvent)
-        return self.asked.answer.finish(index, event)
-
-    def chunk(self, choice: dict[str, Any]) -> dict[str, Any]:
-        whole = self._envelope(self.asked.answer.chunk_name, [choice])
-        if self.asked.wants_usage_always:
-            whole["usage"] = self._usage.to_json()
-        elif self.asked.wants_usage:
-            whole["usage"] = None
-        return whole
-
-    def usage_chunk(self) -> dict[str, Any]:
-        return self._envelope(self.asked.answer.chunk_name, []) | {"usage": self._usage.to_json()}
-
-    def _accept(self, index: int, event: Any) -> None:
-        assert isinstance(event, AcceptedEvent)
-        self._model = event.model
-        self._usage.push(index, event)
-
-    def _envelope(self, object_name: str, choices: list[dict[str, Any]]) -> dict[str, Any]:
-        return {
-            "id": self.asked.answer.id_prefix + self.asked.name,
-            "object": object_name,
-            "created": self._created,
-            "model": self._model,
-            "choices": choices,
-        }
-
-
 async def _write_stream(exchange: Exchange, choices: Choices, writer: EventWriter) -> None:
     """From the first event to the last; an error on the way is one, too, and nothing comes after it."""
     asked = exchange.asked
@@ -164,6 +110,12 @@ async def _write_stream(exchange: Exchange, choices: Choices, writer: EventWrite
     if asked.wants_usage:
         await writer.write(exchange.usage_chunk())
     await writer.end(is_done=True)
+
+
+def caller_of(request: Request, served: Served) -> Principal:
+    """Raises UnauthenticatedError, or NotAllowedError where the key is for other things."""
+    peer = "" if request.client is None else f"{request.client.host}:{request.client.port}"
+    return served.authenticate(request.headers.get("authorization"), peer)
 
 
 def fault_response(fault: Fault) -> Response:

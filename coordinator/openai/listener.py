@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import ssl
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -16,7 +17,7 @@ _BACKLOG = 1024
 class HttpListener:
     """`open` listens at once, so that a taken port is known at start; `close` ends all connections."""
 
-    def __init__(self, app: Starlette, grace_s: float) -> None:
+    def __init__(self, app: Starlette, grace_s: float, tls: ssl.SSLContext | None) -> None:
         config = uvicorn.Config(
             app,
             lifespan="off",
@@ -27,6 +28,8 @@ class HttpListener:
             server_header=False,
             timeout_graceful_shutdown=max(1, round(grace_s)),
         )
+        config.load()
+        config.ssl = tls
         self._server = _Server(config)
         self._serving: asyncio.Task[None] | None = None
 

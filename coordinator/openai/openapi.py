@@ -64,8 +64,10 @@ def make_document(version: str) -> dict[str, Any]:
         "paths": {
             "/v1/chat/completions": {"post": _generation("ChatRequest", "Answers a chat.")},
             "/v1/completions": {"post": _generation("CompletionRequest", "Goes on with raw prompts.")},
-            "/v1/models": {"get": _page("The model served.")},
-            "/v1/models/{model}": {"get": _page("The model of this name.", "404") | {"parameters": [_MODEL]}},
+            "/v1/models": {"get": _page("The model served.", "401", "403")},
+            "/v1/models/{model}": {
+                "get": _page("The model of this name.", "401", "403", "404") | {"parameters": [_MODEL]}
+            },
             "/health": {"get": _page("Whether this process answers.")},
             "/ready": {"get": _page("Whether every stage has an instance.", "503")},
             "/version": {"get": _page("The server's version.")},

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from coordinator.access.principal import Principal
 from coordinator.openai.choices import Generate
 from coordinator.openai.token_texts import TokenTexts
 from coordinator.state import ServedDescription
@@ -17,4 +18,5 @@ class Served:
     is_ready: Callable[[], bool]
     texts: TokenTexts
     version: str
+    authenticate: Callable[[str | None, str], Principal]  # by the Authorization header; who calls from where
     stalled_s: float  # a client that neither sends nor reads for so long is dropped

@@ -18,6 +18,8 @@ import jinja2.sandbox
 TemplateMessage = Mapping[str, Any]
 
 _TOKEN_NAMES = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
+# What a template's expressions raise over values that it did not think of.
+_FAILURES = (TypeError, ValueError, LookupError, AttributeError, ArithmeticError, RecursionError)
 _PROBE = "probe of the content's form"
 
 
@@ -47,7 +49,7 @@ class ChatTemplate:
             return self._template.render(
                 messages=messages, tools=tools, add_generation_prompt=True, **self._tokens
             )
-        except (jinja2.TemplateError, TypeError, ValueError, KeyError) as error:
+        except (*_FAILURES, jinja2.TemplateError) as error:
             raise TemplateError(str(error)) from error
 
     def _probe_parts(self) -> bool:

@@ -61,7 +61,7 @@ class Engine:
         self._blocks = blocks
         self._config = config
         description = model.description
-        self._grammars = Grammars(model.path, description.vocab_size, description.eos_token_ids)
+        self.grammars = Grammars(model.path, description.vocab_size, description.eos_token_ids)
         self.cache = cache
         self._on_needed = on_needed
         self._held = SequenceBlocks(blocks, config.block_tokens, cache)
@@ -341,7 +341,7 @@ class Engine:
         waits_for_all = self._config.encoding == "blocking"
         sequence = Sequence(spec, self._num_arrived, positions, delta, hand_over, waits_for_all)
         if spec.format is not None:
-            sequence.matcher = self._grammars.matcher(spec.format)
+            sequence.matcher = self.grammars.matcher(spec.format)
         if self.cache is not None:
             sequence.prefix = prefix or self.cache.begin(spec)
         self._num_arrived += 1

@@ -98,7 +98,20 @@ def test_stage_without_a_token_is_wrong_usage(run_cli: RunCli, model: Path) -> N
 
 
 def test_all_of_up(run_cli: RunCli, model: Path, planned: list[LaunchPlan]) -> None:
-    own = ("--name", "n", "--model-name", "m", "--topology", "coupled", "--instances", 2, "--device", "cpu")
+    own = (
+        "--name",
+        "n",
+        "--model-name",
+        "m",
+        "--http-port",
+        7,
+        "--topology",
+        "coupled",
+        "--instances",
+        2,
+        "--device",
+        "cpu",
+    )
     words = (
         *own,
         "--cores",
@@ -116,6 +129,7 @@ def test_all_of_up(run_cli: RunCli, model: Path, planned: list[LaunchPlan]) -> N
         cluster=plan.cluster,
         model=model,
         model_name="m",
+        http_port=7,
         topology="coupled",
         num_instances=2,
         devices=("cpu",),
@@ -148,4 +162,22 @@ def test_tenants_of_coordinator(
 def test_none_of_up(run_cli: RunCli, model: Path, planned: list[LaunchPlan]) -> None:
     assert run_cli("up", "--model", model, "--device", "cpu").exit_code == 0
     (plan,) = planned
-    assert plan == LaunchPlan(cluster=plan.cluster, model=model, port=50051, cores=available_cores())
+    assert plan == LaunchPlan(
+        cluster=plan.cluster, model=model, port=50051, http_port=8000, cores=available_cores()
+    )
+
+
+@pytest.mark.parametrize(
+    ("words", "http_port"),
+    [
+        (("--port", 0), 0),
+        (("--port", 0, "--http-port", 8000), 8000),
+        (("--no-http",), None),
+        (("--http-port", 0), 0),
+    ],
+)
+def test_http_port_of_up(
+    run_cli: RunCli, model: Path, planned: list[LaunchPlan], words: tuple[object, ...], http_port: int | None
+) -> None:
+    assert run_cli("up", "--model", model, "--device", "cpu", *words).exit_code == 0
+    assert planned[0].http_port == http_port

@@ -36,6 +36,7 @@ class FakeCluster(rpc.InferenceServicer, rpc.MediaServicer, admin_pb2_grpc.Admin
         self.answer: Answer = echo
         self.requests: list[pb.GenerateRequest] = []
         self.uploads: list[bytes] = []
+        self.proofs: dict[str, str] = {}  # the newest authorization of each kind of call
         self.brought: set[tuple[str, bytes]] = set()  # tenants and digests of all uploads
         self.started = threading.Event()  # a Generate call arrived
         self.num_active = 0  # Generate calls that have not come to their end
@@ -58,6 +59,7 @@ class FakeCluster(rpc.InferenceServicer, rpc.MediaServicer, admin_pb2_grpc.Admin
     def Generate(
         self, request: pb.GenerateRequest, context: grpc.ServicerContext
     ) -> Iterator[pb.GenerateEvent]:
+        self._note_proof("Generate", context)
         self.requests.append(request)
         self.num_active += 1
         self.started.set()
@@ -74,11 +76,16 @@ class FakeCluster(rpc.InferenceServicer, rpc.MediaServicer, admin_pb2_grpc.Admin
                     field = f"messages[{number}].parts[{index}].image.digest"
                     refuse(context, grpc.StatusCode.NOT_FOUND, "is not in the store", field=field)
 
+    def _note_proof(self, call: str, context: grpc.ServicerContext) -> None:
+        metadata = {name: str(value) for name, value in context.invocation_metadata()}
+        self.proofs[call] = metadata.get("authorization", "")
+
     def _note_end(self) -> None:
         self.num_active -= 1
         self.ended.set()
 
     def GetModel(self, request: pb.GetModelRequest, context: grpc.ServicerContext) -> pb.GetModelResponse:
+        self._note_proof("GetModel", context)
         limits = pb.Limits(context_tokens=512, media_ttl=duration_pb2.Duration(seconds=self.media_ttl_s))
         endpoint = self.address if self.has_gateway else ""
         return pb.GetModelResponse(model="echo", media_endpoint=endpoint, limits=limits)
@@ -86,6 +93,7 @@ class FakeCluster(rpc.InferenceServicer, rpc.MediaServicer, admin_pb2_grpc.Admin
     def Upload(
         self, requests: Iterator[pb.UploadRequest], context: grpc.ServicerContext
     ) -> pb.UploadResponse:
+        self._note_proof("Upload", context)
         messages = list(requests)
         data = b"".join(each.data for each in messages)
         if data.startswith(b"broken"):

@@ -29,6 +29,9 @@ def scripted(cluster: FakeCluster) -> Answer:
             refuse(context, grpc.StatusCode.RESOURCE_EXHAUSTED, "full", retry_after_s=3)
         if prompt == "forget uploads":
             cluster.uploads.clear()
+        if prompt == "proofs":
+            text = ", ".join(f"{call} {proof}" for call, proof in sorted(cluster.proofs.items()))
+            request = pb.GenerateRequest(messages=[pb.Message(parts=[pb.Part(text=text)])])
         if prompt == "cache":
             text = f"{pb.CacheScope.Name(request.cache_scope)} {request.cache_salt}"
             request = pb.GenerateRequest(messages=[pb.Message(parts=[pb.Part(text=text)])])
@@ -66,8 +69,8 @@ def test_its_own_tests(built: Path, cluster: FakeCluster) -> None:
     cluster.answer = scripted(cluster)
     done = node("--test", built / "test", address=cluster.address)
     assert done.returncode == 0, done.stdout
-    assert "\n# pass 14\n" in done.stdout or "\nℹ pass 14\n" in done.stdout, done.stdout
-    assert cluster.uploads == [b"lost", *[b"of a tenant"] * 2]
+    assert "\n# pass 15\n" in done.stdout or "\nℹ pass 15\n" in done.stdout, done.stdout
+    assert cluster.uploads == [b"lost", *[b"of a tenant"] * 2, b"proven"]
     assert wait_until(lambda: cluster.num_active == 0), "endless answers were not cancelled"
 
 

@@ -121,6 +121,17 @@ async def test_inference_serves_while_all_stages_are_played(make_bench: MakeBenc
     assert await health_of(bench, INFERENCE) == NOT_SERVING
 
 
+async def test_reflection_can_be_closed_at_both_doors(make_bench: MakeBench) -> None:
+    closed = await make_bench(gateway=True, reflection=False)
+    request = reflection_pb2.ServerReflectionRequest(list_services="")
+    for address in (closed.address, closed.coordinator.media_endpoint):
+        async with grpc.aio.insecure_channel(address) as channel:
+            stub = reflection_pb2_grpc.ServerReflectionStub(channel)
+            with pytest.raises(grpc.aio.AioRpcError) as caught:
+                _ = [reply async for reply in stub.ServerReflectionInfo(iter((request,)))]
+            assert caught.value.code() is grpc.StatusCode.UNIMPLEMENTED
+
+
 async def test_reflection(bench: Bench) -> None:
     stub = reflection_pb2_grpc.ServerReflectionStub(bench.channel)
     request = reflection_pb2.ServerReflectionRequest(list_services="")

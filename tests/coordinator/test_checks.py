@@ -158,11 +158,18 @@ DEEP = '{"a":' * 65 + "1" + "}" * 65
         ((Tool("f", parameters="{"),), "tools[0].parameters"),
         ((Tool("f", parameters='{"a": "\\ud800"}'),), "tools[0].parameters"),
         ((Tool("f", parameters=DEEP),), "tools[0].parameters"),
+        ((Tool("f", parameters='"' + '\\"' * 30_000),), "tools[0].parameters"),
+        ((Tool("f", parameters=" " * 70_000),), "tools[0].parameters"),
+        ((Tool("f", description="x" * 270_000),), "tools"),
         (tuple(Tool(f"f{i}") for i in range(129)), "tools"),
     ],
 )
 def test_tools_out_of_bounds(tools: tuple[Tool, ...], field: str) -> None:
     assert refused(GenerateCall(HELLO, tools=tools)) == field
+
+
+def test_brackets_in_strings_are_not_nesting() -> None:
+    check_call(GenerateCall(HELLO, tools=(Tool("f", parameters='{"a\\"": "' + "[" * 100 + '"}'),)), LIMITS)
 
 
 def test_tool_calls_are_an_assistants() -> None:

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from cli.endpoint import find_endpoint
+from cli.state import StateDir
 from elasticmm_client import Client
 from elasticmm_client.status import ClusterStatus
 
@@ -27,6 +29,7 @@ class Running:
     client: Client
     state_dir: Path
     pids: dict[str, int]
+    http: str  # URL of the HTTP door
 
     def status(self) -> ClusterStatus:
         return self.client.status()
@@ -75,8 +78,9 @@ def cluster(state_dir: Path, model: Path, topology: str, *options: str) -> Itera
     up = _run([*command, *where, *options])
     try:
         token = (state_dir / "token").read_text().strip()
-        with Client(up["address"], token=token) as client:
-            yield Running(up["address"], client, state_dir, up["pids"])
+        reached = find_endpoint(StateDir(state_dir), None)
+        with Client(up["address"], token=token, tls=reached.tls) as client:
+            yield Running(up["address"], client, state_dir, up["pids"], up["http"])
     finally:
         subprocess.run([*CLI, "down", *where], check=True, timeout=60)
     assert not [pid for pid in up["pids"].values() if is_alive(pid)]

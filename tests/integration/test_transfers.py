@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
 from pathlib import Path
 
 import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 from elasticmm_client.status import ClusterStatus, TransferStatus
 from kv_transfer.tls import TlsFiles
@@ -14,7 +17,7 @@ from tests.certificates import Authority
 from tests.checkpoints import build_checkpoint
 from tests.exactness import Oracle, Tally
 from tests.integration.asking import ask_all, make_questions, tokenizer_of
-from tests.integration.running import Running, cluster
+from tests.integration.running import CLI, Running, cluster
 
 pytestmark = pytest.mark.cluster
 
@@ -57,7 +60,7 @@ def test_a_cluster_through_tls(model: Path, tmp_path: Path) -> None:
     options = ["--tls-cert", files.cert, "--tls-key", files.key, "--tls-ca", files.ca, "--tls-name", NAME]
     oracle, tokenizer, tally = Oracle(model), tokenizer_of(model), Tally()
     asked = make_questions(seed=9, count=3)
-    words = [*OPTIONS, "--transport", "grpc", *map(str, options)]
+    words = [*OPTIONS, "--transport", "grpc", "--no-reflection", *map(str, options)]
     with cluster(tmp_path / "state", model, "e1p1d1", *words) as running:
         for each, result in zip(
             asked, ask_all(running.client, asked, max_tokens=128, ignore_eos=True), strict=True
@@ -67,26 +70,40 @@ def test_a_cluster_through_tls(model: Path, tmp_path: Path) -> None:
         moved = running.wait_until(lambda status: len(pairs(status)) == 2)
         assert set(pairs(moved)) == {("e-0", "p-0", "grpc"), ("p-0", "d-0", "grpc")}
         check_ports(running, files)
+        command = [*CLI, "generate", "Hi", "--max-tokens", "2", "--json", "--state-dir", running.state_dir]
+        assert len(json.loads(subprocess.check_output(command, timeout=60))["token_ids"]) == 2
         running.assert_idle()
 
 
 def check_ports(running: Running, files: TlsFiles) -> None:
-    """Every stage server answers those with a certificate only."""
-    for instance in running.status().instances:
-        target = instance.endpoint
-        options = files.channel_options
+    """Every process answers those with a certificate only, and does not describe itself."""
+    ports = {instance.endpoint: "Transfer" for instance in running.status().instances}
+    ports |= {running.address: "StageControl", running.client.model().media_endpoint: "Media"}
+    assert len(ports) == 5
+    options = files.channel_options
+    trusting = grpc.ssl_channel_credentials(files.ca.read_bytes())
+    for target, service in ports.items():
         with grpc.secure_channel(target, files.channel_credentials(), options=options) as channel:
-            assert health(channel) == health_pb2.HealthCheckResponse.SERVING
-        trusting = grpc.ssl_channel_credentials(files.ca.read_bytes())
+            assert health(channel, service) == health_pb2.HealthCheckResponse.SERVING
+            assert reflection(channel) is grpc.StatusCode.UNIMPLEMENTED
         with grpc.secure_channel(target, trusting, options=options) as channel:
-            assert health(channel) is grpc.StatusCode.UNAVAILABLE
+            assert health(channel, service) is grpc.StatusCode.UNAVAILABLE
         with grpc.insecure_channel(target) as channel:
-            assert health(channel) is grpc.StatusCode.UNAVAILABLE
+            assert health(channel, service) is grpc.StatusCode.UNAVAILABLE
 
 
-def health(channel: grpc.Channel) -> object:
-    """The status of the transfer service, or of the call."""
-    request = health_pb2.HealthCheckRequest(service="elasticmm.v1.Transfer")
+def reflection(channel: grpc.Channel) -> grpc.StatusCode:
+    """How the question fails."""
+    request = reflection_pb2.ServerReflectionRequest(list_services="")
+    with pytest.raises(grpc.RpcError) as caught:
+        list(reflection_pb2_grpc.ServerReflectionStub(channel).ServerReflectionInfo(iter((request,))))
+    code: grpc.StatusCode = caught.value.code()
+    return code
+
+
+def health(channel: grpc.Channel, service: str) -> object:
+    """The status of the service, or of the call."""
+    request = health_pb2.HealthCheckRequest(service=f"elasticmm.v1.{service}")
     try:
         return health_pb2_grpc.HealthStub(channel).Check(request, timeout=10).status
     except grpc.RpcError as error:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import grpc
 import pytest
 
 from core.sequence import SequenceSpec
 from core.stages import COUPLED, ModalityGroup, Roles, Stage
+from core.tls import add_port
 from elasticmm.v1 import stage_control_pb2 as pb
 from elasticmm.v1 import stage_control_pb2_grpc as pb_grpc
 from kv_transfer.layout import PayloadKind
@@ -21,6 +23,7 @@ from stage_servers.cache.reports import CacheReports
 from stage_servers.link import CoordinatorLink
 from stage_servers.reports import Reports
 from stage_servers.wire import stage_number
+from tests.certificates import Authority
 
 
 @dataclass
@@ -166,14 +169,18 @@ class Forgetful(pb_grpc.StageControlServicer):
             self.heard.append(message)
 
 
-async def test_a_stream_that_ended_takes_no_report_of_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("is_encrypted", [False, True])
+async def test_a_stream_that_ended_takes_no_report_of_the_next(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, is_encrypted: bool
+) -> None:
+    tls = Authority(tmp_path).issue() if is_encrypted else None
     monkeypatch.setattr(link_module, "_RETRY_S", 0.01)
     coordinator, instance = Forgetful(), ToldInstance()
     server = grpc.aio.server()
     pb_grpc.add_StageControlServicer_to_server(coordinator, server)
-    port = server.add_insecure_port("127.0.0.1:0")
+    port = add_port(server, "127.0.0.1:0", tls)
     await server.start()
-    link = CoordinatorLink(instance, f"127.0.0.1:{port}", "t", pb.Register(instance_id="p-0"))
+    link = CoordinatorLink(instance, f"127.0.0.1:{port}", "t", pb.Register(instance_id="p-0"), tls)
     running = asyncio.create_task(link.run())
     async with asyncio.timeout(20):
         while not (coordinator.num_attached == 2 and link.attached.is_set()):

@@ -45,6 +45,7 @@ from elasticmm_client.result import GenerateResult
 from elasticmm_client.slo import SloClass, SloReport, SloWindow
 from elasticmm_client.status import ClusterStatus, InstanceStatus, TransferStatus
 from elasticmm_client.stream import Stream
+from elasticmm_client.tls import Tls
 
 __all__ = [
     "Accepted",
@@ -83,6 +84,7 @@ __all__ = [
     "SloWindow",
     "StageSpan",
     "Stream",
+    "Tls",
     "TokenLogprobs",
     "Tokens",
     "TransferStatus",

@@ -18,7 +18,7 @@ from elasticmm_client.caches import (
     explanation_from_proto,
     pool_number,
 )
-from elasticmm_client.channel import CHANNEL_OPTIONS, UNARY_TIMEOUT_S, token_metadata
+from elasticmm_client.channel import UNARY_TIMEOUT_S, open_channel, token_metadata
 from elasticmm_client.errors import error_from_call
 from elasticmm_client.migration import Migration, migration_from_proto
 from elasticmm_client.plan import ClusterPlan, Decision, decisions_from_proto, plan_from_proto
@@ -26,14 +26,26 @@ from elasticmm_client.recent import RecentRequests, RequestTrace, recent_from_pr
 from elasticmm_client.roles import group_number, stage_numbers
 from elasticmm_client.slo import SloReport, slo_report_from_proto
 from elasticmm_client.status import ClusterStatus, status_from_proto
+from elasticmm_client.tls import Tls
 
 
 class AdminClient:
-    """Looks at one cluster, plans it, ends it. address: HOST:PORT of the coordinator."""
+    """Looks at one cluster, plans it, ends it.
 
-    def __init__(self, address: str, token: str | None) -> None:
-        self._token = token
-        self._channel = grpc.insecure_channel(address, options=CHANNEL_OPTIONS)
+    address: HOST:PORT of the coordinator. token: the cluster token, or an API key with the right
+    `admin` in `api_key`. tls: None speaks plain text.
+    """
+
+    def __init__(
+        self,
+        address: str,
+        token: str | None = None,
+        *,
+        api_key: str | None = None,
+        tls: Tls | None = None,
+    ) -> None:
+        self._token = token or api_key
+        self._channel = open_channel(address, tls)
 
     def status(self, timeout_s: float = UNARY_TIMEOUT_S) -> ClusterStatus:
         """Instances and load. Raises ElasticMMError."""

@@ -14,13 +14,14 @@ from elasticmm.v1 import inference_pb2 as pb
 from elasticmm.v1 import inference_pb2_grpc as rpc
 from elasticmm_client.admin import ask_to_migrate_async, fetch_status_async
 from elasticmm_client.async_stream import AsyncStream, AsyncStreamCall
-from elasticmm_client.channel import CHANNEL_OPTIONS, UNARY_TIMEOUT_S
+from elasticmm_client.channel import UNARY_TIMEOUT_S, open_aio_channel, token_metadata
 from elasticmm_client.errors import error_from_call
 from elasticmm_client.messages import ImageBytes, Messages, parse_messages, pictures_of
 from elasticmm_client.migration import Migration
 from elasticmm_client.model import Model, model_from_proto
 from elasticmm_client.request import GenerateOptions, build_request
 from elasticmm_client.status import ClusterStatus
+from elasticmm_client.tls import Tls
 from elasticmm_client.uploads import UploadCache, upload_requests
 
 
@@ -28,19 +29,25 @@ class AsyncClient:
     """Talks to one cluster from one event loop.
 
     address: HOST:PORT of the coordinator. token: the cluster token, needed by
-    `status` and `migrate` only. Create it inside the running loop.
+    `status` and `migrate` only, unless the API key has the right `admin`. api_key: where the
+    cluster has keys; calls that name no tenant are its tenant's. tls: None speaks plain text.
+    Create it inside the running loop.
     """
 
-    def __init__(self, address: str, *, token: str | None = None) -> None:
+    def __init__(
+        self, address: str, *, token: str | None = None, api_key: str | None = None, tls: Tls | None = None
+    ) -> None:
         self.address = address
-        self._token = token
-        self._channel = aio.insecure_channel(address, options=CHANNEL_OPTIONS)
+        self._token = token or api_key  # for admin calls
+        self._metadata = token_metadata(api_key)
+        self._tls = tls
+        self._channel = open_aio_channel(address, tls)
         self._inference = rpc.InferenceStub(self._channel)
         self._media_channel: aio.Channel | None = None
         self._model: Model | None = None
         self._uploads = UploadCache()
 
-    def generate(self, messages: Messages, **options: Unpack[GenerateOptions]) -> AsyncStream:
+    def generate(self, messages: Messages = (), **options: Unpack[GenerateOptions]) -> AsyncStream:
         """The answer's stream of events; see Client.generate.
 
         Nothing is sent before the stream is first used, and every error comes
@@ -52,14 +59,16 @@ class AsyncClient:
         """What is served, and its limits; asked once."""
         if self._model is None:
             try:
-                reply = await self._inference.GetModel(pb.GetModelRequest(), timeout=UNARY_TIMEOUT_S)
+                reply = await self._inference.GetModel(
+                    pb.GetModelRequest(), metadata=self._metadata, timeout=UNARY_TIMEOUT_S
+                )
             except grpc.RpcError as error:
                 raise error_from_call(error) from error
             self._model = model_from_proto(reply)
         return self._model
 
     async def status(self) -> ClusterStatus:
-        """Instances and load. Raises AccessDenied without the cluster token."""
+        """Instances and load. Raises AccessDenied without the cluster token or an admin's key."""
         return await fetch_status_async(self._channel, self._token)
 
     async def migrate(self, request_id: str, to_instance: str | None = None) -> Migration:
@@ -80,7 +89,7 @@ class AsyncClient:
         if has_lost_uploads:
             self._uploads.forget(pictures_of(parsed), tenant)
         request = build_request(parsed, options, await self._upload(pictures_of(parsed), tenant))
-        call = self._inference.Generate(request, timeout=options.get("timeout_s"))
+        call = self._inference.Generate(request, metadata=self._metadata, timeout=options.get("timeout_s"))
         return cast(AsyncStreamCall, call)
 
     async def _upload(self, pictures: list[ImageBytes], tenant: str) -> dict[bytes, bytes]:
@@ -95,10 +104,12 @@ class AsyncClient:
     async def _upload_one(self, picture: ImageBytes, tenant: str) -> None:
         if self._media_channel is None:
             endpoint = (await self.model()).media_endpoint
-            self._media_channel = aio.insecure_channel(endpoint, options=CHANNEL_OPTIONS)
+            self._media_channel = open_aio_channel(endpoint, self._tls)
         stub = rpc.MediaStub(self._media_channel)
         try:
-            await stub.Upload(upload_requests(picture.data, tenant), timeout=UNARY_TIMEOUT_S)
+            await stub.Upload(
+                upload_requests(picture.data, tenant), metadata=self._metadata, timeout=UNARY_TIMEOUT_S
+            )
         except grpc.RpcError as error:
             raise error_from_call(error, field=picture.field) from error
 

@@ -11,7 +11,7 @@ import grpc
 from elasticmm.v1 import inference_pb2 as pb
 from elasticmm.v1 import inference_pb2_grpc as rpc
 from elasticmm_client.admin import ask_to_migrate, fetch_status
-from elasticmm_client.channel import CHANNEL_OPTIONS, UNARY_TIMEOUT_S
+from elasticmm_client.channel import UNARY_TIMEOUT_S, open_channel, token_metadata
 from elasticmm_client.errors import error_from_call
 from elasticmm_client.messages import ChatMessage, ImageBytes, Messages, parse_messages, pictures_of
 from elasticmm_client.migration import Migration
@@ -19,6 +19,7 @@ from elasticmm_client.model import Model, model_from_proto
 from elasticmm_client.request import GenerateOptions, build_request
 from elasticmm_client.status import ClusterStatus
 from elasticmm_client.stream import Stream, StreamCall
+from elasticmm_client.tls import Tls
 from elasticmm_client.uploads import UploadCache, upload_requests
 
 
@@ -26,22 +27,27 @@ class Client:
     """Talks to one cluster; may be shared between threads.
 
     address: HOST:PORT of the coordinator. token: the cluster token, needed by
-    `status` and `migrate` only.
+    `status` and `migrate` only, unless the API key has the right `admin`. api_key: where the
+    cluster has keys; calls that name no tenant are its tenant's. tls: None speaks plain text.
     """
 
-    def __init__(self, address: str, *, token: str | None = None) -> None:
+    def __init__(
+        self, address: str, *, token: str | None = None, api_key: str | None = None, tls: Tls | None = None
+    ) -> None:
         self.address = address
-        self._token = token
-        self._channel = grpc.insecure_channel(address, options=CHANNEL_OPTIONS)
+        self._token = token or api_key  # for admin calls
+        self._metadata = token_metadata(api_key)
+        self._tls = tls
+        self._channel = open_channel(address, tls)
         self._inference = rpc.InferenceStub(self._channel)
         self._media_channel: grpc.Channel | None = None
         self._model: Model | None = None
         self._uploads = UploadCache()
 
-    def generate(self, messages: Messages, **options: Unpack[GenerateOptions]) -> Stream:
+    def generate(self, messages: Messages = (), **options: Unpack[GenerateOptions]) -> Stream:
         """Asks for an answer and returns its stream of events.
 
-        messages: a string, or chat messages (see elasticmm_client.messages);
+        messages: a string, or chat messages (see elasticmm_client.messages), or none with `prompt`;
         options: see GenerateOptions. Pictures given as bytes, path or PIL image are
         uploaded first, each once. Raises ElasticMMError, here or from the stream.
         """
@@ -53,14 +59,16 @@ class Client:
         """What is served, and its limits; asked once."""
         if self._model is None:
             try:
-                reply = self._inference.GetModel(pb.GetModelRequest(), timeout=UNARY_TIMEOUT_S)
+                reply = self._inference.GetModel(
+                    pb.GetModelRequest(), metadata=self._metadata, timeout=UNARY_TIMEOUT_S
+                )
             except grpc.RpcError as error:
                 raise error_from_call(error) from error
             self._model = model_from_proto(reply)
         return self._model
 
     def status(self) -> ClusterStatus:
-        """Instances and load. Raises AccessDenied without the cluster token."""
+        """Instances and load. Raises AccessDenied without the cluster token or an admin's key."""
         return fetch_status(self._channel, self._token)
 
     def migrate(self, request_id: str, to_instance: str | None = None) -> Migration:
@@ -68,7 +76,8 @@ class Client:
 
         to_instance: None lets the coordinator choose. The request goes on meanwhile, and goes on
         where it was if this raises InvalidRequest (code FAILED_PRECONDITION says why it did not move,
-        NOT_FOUND that there is no such request or instance). Raises AccessDenied without the cluster token.
+        NOT_FOUND that there is no such request or instance). Raises AccessDenied without the cluster
+        token or an admin's key.
         """
         return ask_to_migrate(self._channel, self._token, request_id, to_instance)
 
@@ -81,7 +90,10 @@ class Client:
     def _start(self, messages: list[ChatMessage], options: GenerateOptions) -> StreamCall:
         uploaded = self._upload(pictures_of(messages), options.get("tenant") or "")
         request = build_request(messages, options, uploaded)
-        return cast(StreamCall, self._inference.Generate(request, timeout=options.get("timeout_s")))
+        return cast(
+            StreamCall,
+            self._inference.Generate(request, metadata=self._metadata, timeout=options.get("timeout_s")),
+        )
 
     def _start_again(self, messages: list[ChatMessage], options: GenerateOptions) -> StreamCall:
         self._uploads.forget(pictures_of(messages), options.get("tenant") or "")
@@ -98,10 +110,12 @@ class Client:
 
     def _upload_one(self, picture: ImageBytes, tenant: str) -> None:
         if self._media_channel is None:
-            self._media_channel = grpc.insecure_channel(self.model().media_endpoint, options=CHANNEL_OPTIONS)
+            self._media_channel = open_channel(self.model().media_endpoint, self._tls)
         stub = rpc.MediaStub(self._media_channel)
         try:
-            stub.Upload(upload_requests(picture.data, tenant), timeout=UNARY_TIMEOUT_S)
+            stub.Upload(
+                upload_requests(picture.data, tenant), metadata=self._metadata, timeout=UNARY_TIMEOUT_S
+            )
         except grpc.RpcError as error:
             raise error_from_call(error, field=picture.field) from error
 

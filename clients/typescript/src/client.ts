@@ -1,5 +1,5 @@
 /** The client. */
-import { credentials, type CallOptions, type ServiceError } from "@grpc/grpc-js";
+import { credentials, Metadata, type CallOptions, type ServiceError } from "@grpc/grpc-js";
 
 import { errorFromCall } from "./errors.js";
 import { parseMessages, picturesOf, type Message, type Picture } from "./messages.js";
@@ -21,18 +21,22 @@ export interface Model {
 export interface ClientOptions {
   /** Credentials of the connection; plain text if left out. */
   credentials?: ReturnType<typeof credentials.createInsecure>;
+  /** Where the cluster has keys; calls that name no tenant are its tenant's. */
+  apiKey?: string;
 }
 
 /** Talks to one cluster. `address`: HOST:PORT of the coordinator. */
 export class Client {
   readonly #inference: InferenceClient;
   readonly #credentials: ReturnType<typeof credentials.createInsecure>;
+  readonly #metadata = new Metadata();
   readonly #uploads = new UploadCache();
   #media: MediaClient | undefined;
   #model: Promise<Model> | undefined;
 
   constructor(address: string, options: ClientOptions = {}) {
     this.#credentials = options.credentials ?? credentials.createInsecure();
+    if (options.apiKey !== undefined) this.#metadata.set("authorization", `Bearer ${options.apiKey}`);
     this.#inference = new Inference(address, this.#credentials, CHANNEL_OPTIONS);
   }
 
@@ -66,13 +70,13 @@ export class Client {
     if (hasLostUploads) this.#uploads.forget(picturesOf(parsed), tenant);
     const request = buildRequest(parsed, options, await this.#upload(picturesOf(parsed), tenant));
     const call: CallOptions = options.timeoutS === undefined ? {} : { deadline: Date.now() + options.timeoutS * 1e3 };
-    return this.#inference.generate(request, call);
+    return this.#inference.generate(request, this.#metadata, call);
   }
 
   async #askModel(): Promise<Model> {
     const reply = await new Promise<WireModel>((resolve, reject) => {
       const options = { deadline: Date.now() + UNARY_TIMEOUT_MS };
-      this.#inference.getModel({}, options, (error, reply) =>
+      this.#inference.getModel({}, this.#metadata, options, (error, reply) =>
         reply ? resolve(reply) : reject(errorFromCall(error as ServiceError)),
       );
     });
@@ -93,14 +97,14 @@ export class Client {
     this.#media ??= new Media(mediaEndpoint, this.#credentials, CHANNEL_OPTIONS);
     const media = this.#media;
     const missing = this.#uploads.missing(pictures, tenant, Date.now(), mediaTtlMs);
-    await Promise.all(missing.map((each) => uploadOne(media, each, tenant)));
+    await Promise.all(missing.map((each) => uploadOne(media, this.#metadata, each, tenant)));
     return this.#uploads.use(pictures, tenant, Date.now());
   }
 }
 
-function uploadOne(media: MediaClient, picture: Picture, tenant: string): Promise<void> {
+function uploadOne(media: MediaClient, metadata: Metadata, picture: Picture, tenant: string): Promise<void> {
   return new Promise((resolve, reject) => {
-    const call = media.upload({ deadline: Date.now() + UNARY_TIMEOUT_MS }, (error) =>
+    const call = media.upload(metadata, { deadline: Date.now() + UNARY_TIMEOUT_MS }, (error) =>
       error ? reject(errorFromCall(error, picture.field)) : resolve(),
     );
     chunksOf(picture.data).forEach((data, index) => call.write(index === 0 ? { data, tenant } : { data }));

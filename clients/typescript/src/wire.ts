@@ -63,17 +63,23 @@ export interface WireModel {
 
 type Unary<Request, Reply> = (
   request: Request,
+  metadata: grpc.Metadata,
   options: grpc.CallOptions,
   callback: (error: grpc.ServiceError | null, reply?: Reply) => void,
 ) => grpc.ClientUnaryCall;
 
 export interface InferenceClient extends grpc.Client {
-  generate(request: WireRequest, options: grpc.CallOptions): grpc.ClientReadableStream<WireEvent>;
+  generate(
+    request: WireRequest,
+    metadata: grpc.Metadata,
+    options: grpc.CallOptions,
+  ): grpc.ClientReadableStream<WireEvent>;
   getModel: Unary<Record<string, never>, WireModel>;
 }
 
 export interface MediaClient extends grpc.Client {
   upload(
+    metadata: grpc.Metadata,
     options: grpc.CallOptions,
     callback: (error: grpc.ServiceError | null, reply?: { digest: Buffer }) => void,
   ): grpc.ClientWritableStream<{ data: Buffer; tenant?: string }>;

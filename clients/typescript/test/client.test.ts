@@ -134,3 +134,9 @@ test("nobody listening is not running", async () => {
   nobody.close();
 });
 
+test("shows its API key with every call", async () => {
+  const keyed = new Client(address, { apiKey: "mine" });
+  const text = await keyed.generate([userMessage("proofs", Buffer.from("proven"))]).text();
+  keyed.close();
+  assert.equal(text, "Generate Bearer mine, GetModel Bearer mine, Upload Bearer mine");
+});

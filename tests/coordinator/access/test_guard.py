@@ -30,6 +30,7 @@ class Fixture:
         self.audit = AuditLog(self.log)
         self.clock = ManualClock()
         self.guard = Guard("the token", KEYS, self.audit, self.clock)
+        self.open_guard = Guard("the token", Keyring(), self.audit, self.clock)
 
     def events(self) -> list[dict[str, object]]:
         return [json.loads(line) for line in self.log.read_text().splitlines()]
@@ -96,18 +97,16 @@ def test_rights(access: Fixture) -> None:
 
 
 def test_the_cluster_token_administers_whatever_keys_there_are(access: Fixture) -> None:
-    for keyring in (KEYS, Keyring()):
-        access.guard.use(keyring)
-        assert access.guard.authenticate("bearer the token", Right.ADMIN).reach("") == ""
+    for guard in (access.guard, access.open_guard):
+        assert guard.authenticate("bearer the token", Right.ADMIN).reach("") == ""
         with pytest.raises(UnauthenticatedError, match="cluster token"):
-            access.guard.authenticate("Bearer another", Right.ADMIN)
+            guard.authenticate("Bearer another", Right.ADMIN)
 
 
 def test_without_keys_anyone_infers_for_anyone(access: Fixture) -> None:
-    access.guard.use(Keyring())
-    caller = access.guard.authenticate("Bearer anything", Right.INFER)
+    caller = access.open_guard.authenticate("Bearer anything", Right.INFER)
     assert (caller.tenant_of(""), caller.tenant_of("acme")) == ("default", "acme")
-    assert access.guard.tenant_of(None, "") == "default"
+    assert access.open_guard.tenant_of(None, "") == "default"
 
 
 def test_a_door_that_did_not_ask_is_closed_where_there_are_keys(access: Fixture) -> None:
@@ -127,6 +126,14 @@ def test_new_keys_hold_at_once(access: Fixture) -> None:
     assert access.guard.authenticate("Bearer new", Right.INFER).tenant == "zoo"
     with pytest.raises(UnauthenticatedError):
         access.guard.authenticate("Bearer acme's", Right.INFER)
+
+
+def test_taking_away_the_last_key_opens_nothing(access: Fixture) -> None:
+    access.open_guard.use(KEYS)
+    for guard in (access.guard, access.open_guard):
+        guard.use(Keyring())
+        with pytest.raises(UnauthenticatedError):
+            guard.authenticate(None, Right.INFER)
 
 
 def test_refusals_are_written_down_and_cannot_fill_the_log(access: Fixture) -> None:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
+import contextlib
+import ssl
 from collections.abc import AsyncIterator
 
 import httpx
 import pytest
+import trustme
 
 from coordinator.config import MediaLimits
 from coordinator.errors import InvalidFieldError
@@ -132,6 +136,61 @@ async def test_a_name_is_resolved_once_per_request(web: WebServer) -> None:
     assert asked == ["rebinding.test"]
     assert web.requests == [f"rebinding.test:{web.port} /picture"]
     await fetcher.close()
+
+
+async def test_a_redirect_to_the_same_name_is_resolved_and_checked_again() -> None:
+    """The name was public when it was first asked for; now it leads inside."""
+    answers = iter((["93.184.216.34"], ["10.0.0.1"]))
+    sent: list[str] = []
+
+    async def resolve(_host: str, _port: int) -> list[str]:
+        return next(answers)
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        sent.append(request.url.host)
+        return httpx.Response(302, headers={"location": "/again"})
+
+    fetcher = UrlFetcher(MediaLimits(), resolve, httpx.MockTransport(answer))
+    assert "not public" in await refusal(fetcher, "http://rebinding.test/a")
+    assert sent == ["93.184.216.34"]
+    await fetcher.close()
+
+
+@pytest.mark.parametrize("found", [["93.184.216.34", "10.0.0.1"], ["::ffff:10.0.0.1"], ["fe80::1%eth0"], []])
+async def test_every_address_of_a_name_must_be_public(found: list[str]) -> None:
+    async def resolve(_host: str, _port: int) -> list[str]:
+        return found
+
+    fetcher = UrlFetcher(MediaLimits(), resolve, httpx.MockTransport(lambda _request: httpx.Response(200)))
+    assert "not public" in (said := await refusal(fetcher, "http://some.test/")) or "not resolve" in said
+    await fetcher.close()
+
+
+async def test_a_certificate_holds_for_the_name_that_was_asked_for() -> None:
+    """Two names at one address: a connection to the one must not serve the other."""
+    authority = trustme.CA()
+    shown, trust = (ssl.SSLContext(kind) for kind in (ssl.PROTOCOL_TLS_SERVER, ssl.PROTOCOL_TLS_CLIENT))
+    authority.issue_cert("one.test").configure_cert(shown)
+    authority.configure_trust(trust)
+
+    async def resolve(_host: str, _port: int) -> list[str]:
+        return ["127.0.0.1"]
+
+    server = await asyncio.start_server(serve_on, "127.0.0.1", 0, ssl=shown)
+    port = server.sockets[0].getsockname()[1]
+    fetcher = UrlFetcher(ALLOWED, resolve, trust=trust)
+    assert await fetch(fetcher, f"https://one.test:{port}/") == b"picture"
+    assert "certificate" in await refusal(fetcher, f"https://other.test:{port}/")
+    await fetcher.close()
+    server.close()
+
+
+async def serve_on(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """As many requests of one connection as come."""
+    with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
+        while await reader.readuntil(b"\r\n\r\n"):
+            writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 7\r\n\r\npicture")
+    writer.close()
 
 
 async def test_redirected_schemes_are_checked(web: WebServer, fetcher: UrlFetcher) -> None:

@@ -65,6 +65,12 @@ async def test_new_keys_reach_the_running_gateway_and_the_next(make_bench, tmp_p
     await until(lambda: not coordinator.media_endpoint)
     await until(lambda: coordinator.media_endpoint)
     assert [await upload_status(bench, key) for key in ("first", "1999")] == ["UNAUTHENTICATED", "OK"]
+    tenants.write_text("")  # which closes the door to all, also at a gateway that comes later
+    coordinator.tenancy.reload()
+    os.kill(coordinator.gateway.pid, signal.SIGKILL)
+    await until(lambda: not coordinator.media_endpoint)
+    await until(lambda: coordinator.media_endpoint)
+    assert await upload_status(bench, "1999") == "UNAUTHENTICATED"
 
 
 def keys_of(*secrets: str) -> str:

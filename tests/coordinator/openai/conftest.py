@@ -57,7 +57,7 @@ async def make_http(make_bench: MakeBench) -> AsyncIterator[MakeHttp]:
 
     async def make(*roles: str, **settings: Any) -> HttpBench:
         bench: Bench = await make_bench(*roles, http_port=0, **settings)
-        client = httpx.AsyncClient(base_url=f"http://{bench.http_endpoint}", timeout=20)
+        client = httpx.AsyncClient(base_url=bench.http_url, timeout=20)
         clients.append(client)
         return HttpBench(bench, client)
 

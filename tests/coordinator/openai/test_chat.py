@@ -7,6 +7,7 @@ import base64
 from tests.coordinator.conftest import picture
 from tests.coordinator.fake_stage import fake_token
 from tests.coordinator.openai.conftest import HttpBench, MakeHttp, error_of
+from tests.coordinator.openai.scripted import Script
 
 
 def text_of(door: HttpBench, seed: int, count: int) -> str:
@@ -106,3 +107,9 @@ async def test_the_request_id_is_the_callers(door: HttpBench) -> None:
         "/v1/completions", json={"prompt": "x", "max_tokens": 1}, headers={"X-Request-Id": "theirs"}
     )
     assert response.headers["x-request-id"] == "theirs"
+
+
+async def test_more_choices_than_events_may_wait() -> None:
+    for stream in (False, True):
+        response = await Script().chat(n=128, stream=stream)
+        assert response.text.count('"stop"') == 128
