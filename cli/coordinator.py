@@ -52,6 +52,14 @@ def run(
             metavar="SECONDS", help="Instances that are silent for longer are given up. Default: 10."
         ),
     ] = None,
+    resume_ttl: Annotated[
+        float | None,
+        typer.Option(
+            min=0,
+            metavar="SECONDS",
+            help="Longest that an answer is kept for Resume; 0: never. Default: 300.",
+        ),
+    ] = None,
     log_level: LogLevelOption = "INFO",
     supervised: Annotated[bool, typer.Option("--supervised", hidden=True)] = False,
 ) -> None:
@@ -81,6 +89,7 @@ def run(
             policy=policy,
             profile=profile,
             cache_aware=cache_aware,
+            resume_ttl_s=resume_ttl,
         )
     except ValueError as error:
         tell("failed", str(error))
@@ -95,12 +104,13 @@ def make_config(
     token_file: Path | None,
     allow_private_urls: bool,
     slo: str | None,
+    resume_ttl_s: float | None = None,
     **settings: Any,
 ) -> CoordinatorConfig:
     """From the command's options; None leaves a setting its default. Raises ValueError."""
     from cli.model_folder import model_folder, served_name
     from cli.slo import parse_slo
-    from coordinator.config import CoordinatorConfig, MediaLimits
+    from coordinator.config import CoordinatorConfig, MediaLimits, ResumeLimits
     from core.profile_file import load_profile
 
     if settings.get("profile"):
@@ -112,6 +122,7 @@ def make_config(
         cluster_token=read_or_make_token(token_file),
         model_name=served_name(model, model_name),
         media=MediaLimits(allow_private_urls=allow_private_urls),
+        resume=ResumeLimits() if resume_ttl_s is None else ResumeLimits(ttl_s=resume_ttl_s),
         **{name: value for name, value in settings.items() if value is not None},
     )
 

@@ -41,7 +41,7 @@ def code_of(error: errors.ServiceError) -> grpc.StatusCode:
 
 
 def details_of(error: errors.ServiceError) -> bytes:
-    """A google.rpc.Status: BadRequest names the field, QuotaFailure what is full, RetryInfo when to return."""
+    """A google.rpc.Status: BadRequest names the field, QuotaFailure the full limit, RetryInfo the time."""
     status = status_pb2.Status(code=code_of(error).value[0], message=str(error))
     if isinstance(error, errors.FieldError):
         violation = error_details_pb2.BadRequest.FieldViolation(field=error.field, description=error.reason)
