@@ -4,9 +4,11 @@ from pathlib import Path
 
 import pytest
 
+import cli.coordinator
 import cli.stage
 import cli.up
 from cli.launch.plan import LaunchPlan
+from coordinator.config import CoordinatorConfig, ResumeLimits
 from core.stages import Stage
 from stage_servers.config import StageConfig
 from stage_servers.devices import available_cores
@@ -114,3 +116,18 @@ def test_none_of_up(run_cli: RunCli, model: Path, planned: list[LaunchPlan]) -> 
     assert run_cli("up", "--model", model, "--device", "cpu").exit_code == 0
     (plan,) = planned
     assert plan == LaunchPlan(cluster=plan.cluster, model=model, port=50051, cores=available_cores())
+
+
+@pytest.mark.parametrize(("words", "resume"), [((), ResumeLimits()), (("--resume-ttl", 0), ResumeLimits(0))])
+def test_how_long_answers_are_kept(
+    run_cli: RunCli,
+    model: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    words: tuple[object, ...],
+    resume: ResumeLimits,
+) -> None:
+    monkeypatch.setenv("ELASTICMM_TOKEN", "t")
+    served: list[CoordinatorConfig] = []
+    monkeypatch.setattr(cli.coordinator, "serve", lambda config, _tell: served.append(config))
+    assert run_cli("coordinator", "--model", model, *words).exit_code == 0
+    assert [config.resume for config in served] == [resume]
