@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test check format protos protos-check gpu gpu-wheels clean
+.PHONY: demo test check format protos protos-check docs docs-check gpu gpu-wheels clean
 
 $(VENV)/.installed: pyproject.toml requirements.txt
 	$(PYTHON) -m venv $(VENV)
@@ -22,7 +22,7 @@ test: $(VENV)/.installed clients/typescript/node_modules
 clients/typescript/node_modules: clients/typescript/package-lock.json
 	cd clients/typescript && npm ci --no-audit --no-fund --silent
 
-check: $(VENV)/.installed protos-check
+check: $(VENV)/.installed protos-check docs-check
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
@@ -37,6 +37,12 @@ protos: $(VENV)/.installed
 
 protos-check: $(VENV)/.installed
 	$(BIN)/python protos/generate.py --check
+
+docs: $(VENV)/.installed
+	$(BIN)/python protos/document.py
+
+docs-check: $(VENV)/.installed
+	$(BIN)/python protos/document.py --check
 
 # Every GPU test and benchmark, offline, on the Python that is there. What that Python lacks is carried as
 # wheels: `make gpu-wheels` fetches them where there is a package index.

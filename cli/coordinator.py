@@ -74,6 +74,14 @@ def run(
     tls_client_cert: TlsClientCertOption = True,
     reflection: ReflectionOption = True,
     http_port: HttpPortOption = None,
+    resume_ttl: Annotated[
+        float | None,
+        typer.Option(
+            min=0,
+            metavar="SECONDS",
+            help="Longest that an answer is kept for Resume; 0: never. Default: 300.",
+        ),
+    ] = None,
     log_level: LogLevelOption = "INFO",
     log_format: LogFormatOption = "text",
     supervised: Annotated[bool, typer.Option("--supervised", hidden=True)] = False,
@@ -112,6 +120,7 @@ def run(
             tls_client_cert=tls_client_cert,
             reflection=reflection,
             http_port=http_port,
+            resume_ttl_s=resume_ttl,
         )
     except ValueError as error:
         tell("failed", str(error))
@@ -137,12 +146,13 @@ def make_config(
     token_file: Path | None,
     allow_private_urls: bool,
     slo: str | None,
+    resume_ttl_s: float | None = None,
     **settings: Any,
 ) -> CoordinatorConfig:
     """From the command's options; None leaves a setting its default. Raises ValueError."""
     from cli.model_folder import model_folder, served_name
     from cli.targets import parse_slo
-    from coordinator.config import CoordinatorConfig, MediaLimits
+    from coordinator.config import CoordinatorConfig, MediaLimits, ResumeLimits
     from coordinator.tenants import load_tenants
     from core.profile_file import load_profile
 
@@ -156,6 +166,7 @@ def make_config(
         cluster_token=read_or_make_token(token_file),
         model_name=served_name(model, model_name),
         media=MediaLimits(allow_private_urls=allow_private_urls),
+        resume=ResumeLimits() if resume_ttl_s is None else ResumeLimits(ttl_s=resume_ttl_s),
         **{name: value for name, value in settings.items() if value is not None},
     )
 

@@ -37,12 +37,13 @@ class ResumeLimits:
 
     ttl_s: float = 300.0  # longest that one may ask for; 0: no request is resumable
     tokens: int = 16384  # newest ones of an answer that stay
-    answers: int = 1024  # ended ones; the oldest go first
+    answers: int = 1024  # ended ones that nobody reads; the oldest go first
+    total_tokens: int = 262_144  # of those together
 
     def __post_init__(self) -> None:
         if self.ttl_s < 0:
             raise ValueError(f"ttl_s: must not be below 0, it is {self.ttl_s:g}")
-        _check_positive(self, "tokens", "answers")
+        _check_positive(self, "tokens", "answers", "total_tokens")
 
 
 @dataclass(frozen=True, slots=True)

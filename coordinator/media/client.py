@@ -19,7 +19,7 @@ from coordinator.errors import (
 )
 from coordinator.stage_messages import MediaItem
 from coordinator.wire.stages import to_media_item
-from coordinator.wire.status import violation_of
+from coordinator.wire.status import quota_of, violation_of
 from core.access import token_metadata
 from core.tls import Dialer, TlsFiles
 from elasticmm.v1 import media_store_pb2 as pb
@@ -114,7 +114,7 @@ def _translated(error: grpc.aio.AioRpcError, field: str) -> ServiceError:
         kind = NotFoundError if error.code() is _CODES.NOT_FOUND else InvalidFieldError
         return kind(f"{field}.{name}", reason)
     if error.code() is _CODES.RESOURCE_EXHAUSTED:
-        return OverloadedError(details, _RETRY_AFTER_S)
+        return OverloadedError(details, _RETRY_AFTER_S, quota_of(error))
     if error.code() in (_CODES.UNAVAILABLE, _CODES.DEADLINE_EXCEEDED, _CODES.CANCELLED):
         return UnavailableError(f"the media gateway did not answer ({details})", _RETRY_AFTER_S)
     return InternalFailureError(f"media gateway: {details}")

@@ -55,6 +55,11 @@ class Answer:
         return self._reader is not None
 
     @property
+    def num_kept(self) -> int:
+        """Tokens that are kept."""
+        return len(self._tokens)
+
+    @property
     def next_index(self) -> int:
         """Of the token that comes next."""
         return self._first_index + len(self._tokens)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
+from itertools import accumulate
 
 from coordinator.config import ResumeLimits
 from coordinator.errors import (
@@ -108,8 +109,7 @@ class Answers:
             assert kept.work is not None, f"{request_id}: has no work"
             assert kept.work in self._works or request_id in self._ended, f"{request_id}: does not end"
         assert self._ended.keys() <= self._kept.keys(), "ended: unknown answers"
-        unread = [kept for kept in self._ended.values() if not kept.answer.has_reader]
-        assert len(unread) <= self._limits.answers, f"{len(unread)} answers are kept"
+        assert not self._surplus(), "more ended answers are kept than may be"
 
     def _of(self, request_id: str, tenant: str) -> KeptAnswer:
         kept = self._kept.get(request_id)
@@ -152,9 +152,15 @@ class Answers:
         self._drop_oldest()
 
     def _drop_oldest(self) -> None:
-        unread = [kept for kept in self._ended.values() if not kept.answer.has_reader]
-        for kept in unread[: max(0, len(unread) - self._limits.answers)]:
+        for kept in self._surplus():
             self._drop(kept)
+
+    def _surplus(self) -> list[KeptAnswer]:
+        """Of the ended answers that nobody reads, those that the newest leave no room for."""
+        unread = [kept for kept in self._ended.values() if not kept.answer.has_reader]
+        totals = accumulate(kept.answer.num_kept for kept in reversed(unread))
+        num_fitting = sum(total <= self._limits.total_tokens for total in totals)
+        return unread[: max(0, len(unread) - min(num_fitting, self._limits.answers))]
 
     def _has(self, kept: KeptAnswer) -> bool:
         """Whether it is kept still; its id may have been used again."""

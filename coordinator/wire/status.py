@@ -41,7 +41,7 @@ def code_of(error: errors.ServiceError) -> grpc.StatusCode:
 
 
 def details_of(error: errors.ServiceError) -> bytes:
-    """A google.rpc.Status: BadRequest names the field, QuotaFailure what is full, RetryInfo a time."""
+    """A google.rpc.Status: BadRequest names the field, QuotaFailure the full limit, RetryInfo the time."""
     status = status_pb2.Status(code=code_of(error).value[0], message=str(error))
     if isinstance(error, errors.FieldError):
         violation = error_details_pb2.BadRequest.FieldViolation(field=error.field, description=error.reason)
@@ -59,16 +59,27 @@ def details_of(error: errors.ServiceError) -> bytes:
 
 def violation_of(error: grpc.aio.AioRpcError) -> tuple[str, str] | None:
     """The (field, description) that a status of another of our processes names."""
-    metadata = error.trailing_metadata() or ()
-    packed = next((value for key, value in metadata if key == DETAILS_KEY), None)
-    if packed is None:
-        return None
-    for detail in status_pb2.Status.FromString(packed).details:
+    for detail in _details(error):
         bad_request = error_details_pb2.BadRequest()
         if detail.Unpack(bad_request) and bad_request.field_violations:
             violation = bad_request.field_violations[0]
             return violation.field, violation.description
     return None
+
+
+def quota_of(error: grpc.aio.AioRpcError) -> str:
+    """The limit that a status of another of our processes names; empty if none."""
+    for detail in _details(error):
+        failure = error_details_pb2.QuotaFailure()
+        if detail.Unpack(failure) and failure.violations:
+            return str(failure.violations[0].subject)
+    return ""
+
+
+def _details(error: grpc.aio.AioRpcError) -> tuple[any_pb2.Any, ...]:
+    metadata = error.trailing_metadata() or ()
+    packed = next((value for key, value in metadata if key == DETAILS_KEY), None)
+    return () if packed is None else tuple(status_pb2.Status.FromString(packed).details)
 
 
 def _add(status: status_pb2.Status, detail: Message) -> None:

@@ -8,7 +8,7 @@ import cli.coordinator
 import cli.stage
 import cli.up
 from cli.launch.plan import LaunchPlan
-from coordinator.config import CoordinatorConfig
+from coordinator.config import CoordinatorConfig, ResumeLimits
 from core.stages import Stage
 from stage_servers.config import StageConfig
 from stage_servers.devices import available_cores
@@ -181,3 +181,18 @@ def test_http_port_of_up(
 ) -> None:
     assert run_cli("up", "--model", model, "--device", "cpu", *words).exit_code == 0
     assert planned[0].http_port == http_port
+
+
+@pytest.mark.parametrize(("words", "resume"), [((), ResumeLimits()), (("--resume-ttl", 0), ResumeLimits(0))])
+def test_how_long_answers_are_kept(
+    run_cli: RunCli,
+    model: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    words: tuple[object, ...],
+    resume: ResumeLimits,
+) -> None:
+    monkeypatch.setenv("ELASTICMM_TOKEN", "t")
+    served: list[CoordinatorConfig] = []
+    monkeypatch.setattr(cli.coordinator, "serve", lambda config, _tell: served.append(config))
+    assert run_cli("coordinator", "--model", model, *words).exit_code == 0
+    assert [config.resume for config in served] == [resume]

@@ -55,6 +55,7 @@ class Failure:
     message: str
     field: str | None
     retry_after_s: float | None
+    quota: str | None = None
 
 
 class Bench:
@@ -133,6 +134,9 @@ def failure_of(error: grpc.aio.AioRpcError) -> Failure:
         bad_request, retry = error_details_pb2.BadRequest(), error_details_pb2.RetryInfo()
         if detail.Unpack(bad_request):
             failure.field = bad_request.field_violations[0].field
+        quota = error_details_pb2.QuotaFailure()
+        if detail.Unpack(quota):
+            failure.quota = quota.violations[0].subject
         if detail.Unpack(retry):
             failure.retry_after_s = retry.retry_delay.ToNanoseconds() / 1e9
     return failure

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import grpc
+import pytest
 
 from elasticmm.v1 import inference_pb2 as pb
+from elasticmm_client import AsyncClient, Overloaded
 from tests.coordinator.conftest import Bench, MakeBench, ask_for
 
 
@@ -24,7 +26,11 @@ async def test_a_full_queue(make_bench: MakeBench) -> None:
     calls = await fill(bench, 3)
     failure = await bench.fail()
     assert failure.code is grpc.StatusCode.RESOURCE_EXHAUSTED
-    assert failure.retry_after_s
+    assert (failure.retry_after_s, failure.quota) == (1.0, "max_waiting")
+    with pytest.raises(Overloaded) as caught:
+        async with AsyncClient(bench.address) as client:
+            await client.generate("hi").result()
+    assert (caught.value.retry_after_s, caught.value.quota) == (1.0, "max_waiting")
     bench.stages[0].pause_at = None
     calls[0].cancel()
     for call in calls[1:]:

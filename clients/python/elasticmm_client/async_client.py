@@ -19,7 +19,8 @@ from elasticmm_client.errors import error_from_call
 from elasticmm_client.messages import ImageBytes, Messages, parse_messages, pictures_of
 from elasticmm_client.migration import Migration
 from elasticmm_client.model import Model, model_from_proto
-from elasticmm_client.request import GenerateOptions, build_request
+from elasticmm_client.request import GenerateOptions, build_request, with_request_id
+from elasticmm_client.resuming import DEFAULT_KEEP_S, AnswerCalls, Resumption, answer_calls
 from elasticmm_client.status import ClusterStatus
 from elasticmm_client.tls import Tls
 from elasticmm_client.uploads import UploadCache, upload_requests
@@ -53,7 +54,33 @@ class AsyncClient:
         Nothing is sent before the stream is first used, and every error comes
         from there.
         """
-        return AsyncStream(lambda has_lost_uploads: self._start(messages, options, has_lost_uploads))
+        options = with_request_id(options)
+        resumption: Resumption[AsyncStreamCall] | None = None
+        if keep_s := options.get("resumable_s"):
+            calls = answer_calls(self._inference, options, time.monotonic())
+            resumption = Resumption(calls.resume, calls.cancel, keep_s)
+        return AsyncStream(
+            lambda has_lost_uploads: self._start(messages, options, has_lost_uploads), resumption
+        )
+
+    def resume(
+        self,
+        request_id: str,
+        next_index: int = 0,
+        *,
+        tenant: str = "",
+        resumable_s: float = DEFAULT_KEEP_S,
+        timeout_s: float | None = None,
+    ) -> AsyncStream:
+        """As Client.resume; nothing is sent before the stream is first used."""
+        end_s = None if timeout_s is None else time.monotonic() + timeout_s
+        calls = AnswerCalls(self._inference, request_id, tenant, end_s)
+        resumption: Resumption[AsyncStreamCall] = Resumption(calls.resume, calls.cancel, resumable_s)
+
+        async def start(_has_lost_uploads: bool) -> AsyncStreamCall:
+            return resumption.resume(next_index)
+
+        return AsyncStream(start, resumption, next_index, can_restart=False)
 
     async def model(self) -> Model:
         """What is served, and its limits; asked once."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from contextlib import suppress
 from types import TracebackType
 from typing import Unpack, cast
 
@@ -16,7 +17,8 @@ from elasticmm_client.errors import error_from_call
 from elasticmm_client.messages import ChatMessage, ImageBytes, Messages, parse_messages, pictures_of
 from elasticmm_client.migration import Migration
 from elasticmm_client.model import Model, model_from_proto
-from elasticmm_client.request import GenerateOptions, build_request
+from elasticmm_client.request import GenerateOptions, build_request, with_request_id
+from elasticmm_client.resuming import DEFAULT_KEEP_S, AnswerCalls, Resumption, answer_calls
 from elasticmm_client.status import ClusterStatus
 from elasticmm_client.stream import Stream, StreamCall
 from elasticmm_client.tls import Tls
@@ -53,7 +55,33 @@ class Client:
         """
         start_s = time.monotonic()
         parsed = parse_messages(messages)
-        return Stream(self._start(parsed, options), start_s, lambda: self._start_again(parsed, options))
+        options = with_request_id(options)
+        resumption = None
+        if keep_s := options.get("resumable_s"):
+            resumption = self._resumption(answer_calls(self._inference, options, start_s), keep_s)
+        call = self._start(parsed, options)
+        return Stream(call, start_s, lambda: self._start_again(parsed, options), resumption)
+
+    def resume(
+        self,
+        request_id: str,
+        next_index: int = 0,
+        *,
+        tenant: str = "",
+        resumable_s: float = DEFAULT_KEEP_S,
+        timeout_s: float | None = None,
+    ) -> Stream:
+        """Goes on with the answer of a resumable request, of this client or another, from a token on.
+
+        Whoever read it until now gets a ServerError (ABORTED). resumable_s: for how long a lost call is tried
+        again. The stream, its text and its result have the tokens from `next_index` on, and raise
+        InvalidRequest where the answer is not kept (NOT_FOUND) or the index is not there (OUT_OF_RANGE).
+        """
+        start_s = time.monotonic()
+        end_s = None if timeout_s is None else start_s + timeout_s
+        calls = AnswerCalls(self._inference, request_id, tenant, end_s)
+        resumption = self._resumption(calls, resumable_s)
+        return Stream(resumption.resume(next_index), start_s, None, resumption, next_index)
 
     def model(self) -> Model:
         """What is served, and its limits; asked once."""
@@ -86,6 +114,13 @@ class Client:
         self._channel.close()
         if self._media_channel is not None:
             self._media_channel.close()
+
+    def _resumption(self, calls: AnswerCalls, keep_s: float) -> Resumption[StreamCall]:
+        def stop() -> None:
+            with suppress(grpc.RpcError):  # it ended meanwhile, or cannot be reached and expires
+                calls.cancel()
+
+        return Resumption(calls.resume, stop, keep_s)
 
     def _start(self, messages: list[ChatMessage], options: GenerateOptions) -> StreamCall:
         uploaded = self._upload(pictures_of(messages), options.get("tenant") or "")

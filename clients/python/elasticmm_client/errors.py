@@ -13,7 +13,12 @@ _DETAILS_KEY = "grpc-status-details-bin"
 
 
 class ElasticMMError(Exception):
-    """A call failed. `code` is the gRPC status name, `message` says why."""
+    """A call failed. `code` is the gRPC status name, `message` says why.
+
+    is_lost_call: the connection broke, or there was none; what the server did is not known.
+    """
+
+    is_lost_call = False
 
     def __init__(self, message: str, *, code: str = "UNKNOWN") -> None:
         super().__init__(message)
@@ -32,11 +37,15 @@ class InvalidRequest(ElasticMMError):
 
 
 class Overloaded(ElasticMMError):
-    """The server takes no more now; try again after `retry_after_s` seconds (None: it did not say)."""
+    """The server takes no more now; try again after `retry_after_s` seconds (None: it did not say).
 
-    def __init__(self, message: str, *, retry_after_s: float | None = None) -> None:
+    quota: which of its limits is reached, "" if it did not say.
+    """
+
+    def __init__(self, message: str, *, retry_after_s: float | None = None, quota: str = "") -> None:
         super().__init__(message, code="RESOURCE_EXHAUSTED")
         self.retry_after_s = retry_after_s
+        self.quota = quota
 
 
 class Unavailable(ElasticMMError):
@@ -69,11 +78,12 @@ class ServerError(ElasticMMError):
 
 @dataclass(frozen=True, slots=True)
 class ErrorDetails:
-    """What google.rpc details say beyond code and message."""
+    """What google.rpc details say beyond code and message; None: there are none."""
 
     field: str = ""
     description: str = ""
     retry_after_s: float | None = None
+    quota: str = ""
 
 
 def error_from_call(error: grpc.RpcError, *, field: str = "") -> ElasticMMError:
@@ -85,7 +95,14 @@ def error_from_call(error: grpc.RpcError, *, field: str = "") -> ElasticMMError:
     message = (error.details() if hasattr(error, "details") else None) or str(error)
     metadata = error.trailing_metadata() if hasattr(error, "trailing_metadata") else None
     details = parse_details(metadata or ())
-    return make_error(code, message, replace(details, field=field) if field and details.field else details)
+    if details is not None and field and details.field:
+        details = replace(details, field=field)
+    return make_error(code, message, details or ErrorDetails(), is_lost_call=_is_loss(code, message, details))
+
+
+def _is_loss(code: grpc.StatusCode, message: str, details: ErrorDetails | None) -> bool:
+    """Whatever a server of ours says by itself has details."""
+    return details is None and (code is grpc.StatusCode.UNAVAILABLE or "RST_STREAM" in message)
 
 
 def is_lost_upload(error: ElasticMMError) -> bool:
@@ -93,24 +110,27 @@ def is_lost_upload(error: ElasticMMError) -> bool:
     return isinstance(error, InvalidRequest) and error.code == "NOT_FOUND" and error.field.endswith(".digest")
 
 
-def parse_details(metadata: Iterable[tuple[str, str | bytes]]) -> ErrorDetails:
-    """Reads google.rpc.Status from trailing metadata; empty where there is none."""
+def parse_details(metadata: Iterable[tuple[str, str | bytes]]) -> ErrorDetails | None:
+    """Reads google.rpc.Status from trailing metadata; None where there is none."""
     raw = next((value for key, value in metadata if key == _DETAILS_KEY), None)
+    if not isinstance(raw, bytes):
+        return None
     status = status_pb2.Status()
     try:
-        status.ParseFromString(raw if isinstance(raw, bytes) else b"")
+        status.ParseFromString(raw)
     except DecodeError:
-        return ErrorDetails()
+        return None
     bad_request, retry = error_details_pb2.BadRequest(), error_details_pb2.RetryInfo()
+    quota = error_details_pb2.QuotaFailure()
     retry_after_s: float | None = None
     for detail in status.details:
         detail.Unpack(bad_request)
+        detail.Unpack(quota)
         if detail.Unpack(retry):
             retry_after_s = retry.retry_delay.ToTimedelta().total_seconds()
-    violation = next(iter(bad_request.field_violations), None)
-    if violation is None:
-        return ErrorDetails(retry_after_s=retry_after_s)
-    return ErrorDetails(violation.field, violation.description, retry_after_s)
+    violation = next(iter(bad_request.field_violations), error_details_pb2.BadRequest.FieldViolation())
+    full = next(iter(quota.violations), error_details_pb2.QuotaFailure.Violation())
+    return ErrorDetails(violation.field, violation.description, retry_after_s, full.subject)
 
 
 _REQUEST_FAULTS = frozenset(
@@ -132,12 +152,21 @@ _BY_CODE: dict[grpc.StatusCode, type[ElasticMMError]] = {
 }
 
 
-def make_error(code: grpc.StatusCode, message: str, details: ErrorDetails) -> ElasticMMError:
-    """Which exception a status stands for. Too large a request is the request's fault, not load."""
+def make_error(
+    code: grpc.StatusCode, message: str, details: ErrorDetails, *, is_lost_call: bool = False
+) -> ElasticMMError:
+    """Which exception a status stands for."""
+    error = _error_of(code, message, details)
+    error.is_lost_call = is_lost_call
+    return error
+
+
+def _error_of(code: grpc.StatusCode, message: str, details: ErrorDetails) -> ElasticMMError:
+    """Too large a request is the request's fault, not load."""
     if code is grpc.StatusCode.RESOURCE_EXHAUSTED:
         if details.field or "larger than max" in message:
             return InvalidRequest(message, field=details.field or "messages", code=code.name)
-        return Overloaded(message, retry_after_s=details.retry_after_s)
+        return Overloaded(message, retry_after_s=details.retry_after_s, quota=details.quota)
     if code in _REQUEST_FAULTS:
         return InvalidRequest(message, field=details.field, code=code.name)
     if code is grpc.StatusCode.UNAVAILABLE and "failed to connect" in message.lower():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal, TypedDict
 
@@ -43,6 +44,7 @@ class GenerateOptions(TypedDict, total=False):
     priority: int  # higher goes first, [-10, 10]
     deadline_s: float  # from arrival to the last token, kept by the server
     timeout_s: float  # of the call, kept by both sides
+    resumable_s: float  # kept for so long after a lost call, and read on by itself; 0: ends with its call
 
 
 _SCOPES = {
@@ -53,6 +55,7 @@ _SCOPES = {
 _SAMPLING = frozenset(field.name for field in pb.SamplingParams.DESCRIPTOR.fields)
 _FORMATS = frozenset({"json_schema", "regex", "grammar"})
 _PLAIN = frozenset({"model", "request_id", "tenant", "priority", "cache_salt"})
+_DURATIONS = {"deadline_s": "deadline", "resumable_s": "resumable"}
 _STOP = {"stop": "strings", "stop_token_ids": "token_ids", "ignore_eos": "ignore_eos"}
 
 
@@ -71,6 +74,13 @@ def build_request(
     return request
 
 
+def with_request_id(options: GenerateOptions) -> GenerateOptions:
+    """A resumable request has an id before it is sent: it can be named whatever happens to the call."""
+    if not options.get("resumable_s") or options.get("request_id"):
+        return options
+    return {**options, "request_id": uuid.uuid4().hex}
+
+
 def _set_option(request: pb.GenerateRequest, name: str, value: Any) -> None:
     if name in _SAMPLING:
         _assign(request.sampling, name, value, f"sampling.{name}")
@@ -79,8 +89,8 @@ def _set_option(request: pb.GenerateRequest, name: str, value: Any) -> None:
     elif name in _STOP:
         values = [value] if isinstance(value, str) else value
         _assign(request.stop, _STOP[name], values, f"stop.{_STOP[name]}")
-    elif name == "deadline_s":
-        _set_deadline(request, value)
+    elif name in _DURATIONS:
+        _set_duration(request, _DURATIONS[name], value)
     elif name == "cache_scope":
         _set_scope(request, value)
     elif name == "prompt":
@@ -108,11 +118,11 @@ def _assign(target: Any, name: str, value: Any, field: str) -> None:
         raise InvalidRequest(str(error), field=field) from error
 
 
-def _set_deadline(request: pb.GenerateRequest, deadline_s: float) -> None:
+def _set_duration(request: pb.GenerateRequest, name: str, seconds: float) -> None:
     try:
-        request.deadline.FromNanoseconds(int(deadline_s * 1e9))
+        getattr(request, name).FromNanoseconds(int(seconds * 1e9))
     except (TypeError, ValueError, OverflowError) as error:
-        raise InvalidRequest(str(error), field="deadline") from error
+        raise InvalidRequest(str(error), field=name) from error
 
 
 def _set_scope(request: pb.GenerateRequest, scope: str) -> None:

@@ -40,10 +40,11 @@ class GenerateResult:
 
 
 class Gatherer:
-    """Collects events as they arrive; checks that no token index is missing or repeated."""
+    """Collects events as they arrive, from `first_index` on; checks that no token is missing or repeated."""
 
-    def __init__(self, start_s: float) -> None:
+    def __init__(self, start_s: float, first_index: int = 0) -> None:
         self._start_s = start_s
+        self._first_index = first_index
         self._texts: list[str] = []
         self._token_ids: list[int] = []
         self._logprobs: list[TokenLogprobs] = []
@@ -57,6 +58,15 @@ class Gatherer:
     def text(self) -> str:
         """Of the tokens so far."""
         return "".join(self._texts)
+
+    @property
+    def is_accepted(self) -> bool:
+        return self._accepted is not None
+
+    @property
+    def next_index(self) -> int:
+        """Of the token that comes next."""
+        return self._first_index + len(self._token_ids)
 
     @property
     def is_finished(self) -> bool:
@@ -98,9 +108,9 @@ class Gatherer:
         )
 
     def _take_tokens(self, event: Tokens, now_s: float) -> None:
-        if event.first_index != len(self._token_ids):
+        if event.first_index != self.next_index:
             raise ServerError(
-                f"token {len(self._token_ids)} was next, the server sent {event.first_index}",
+                f"token {self.next_index} was next, the server sent {event.first_index}",
                 code="DATA_LOSS",
             )
         self._texts.append(event.text)

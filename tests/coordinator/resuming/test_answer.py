@@ -8,7 +8,9 @@ import pytest
 
 from coordinator.errors import OutOfRangeError, TakenOverError, UnavailableError
 from coordinator.events import AcceptedEvent, Event, FinishedEvent, TokensEvent, Usage
+from coordinator.fanout import RequestOutput
 from coordinator.resuming.answer import Answer
+from coordinator.stage_messages import TokenRun
 from core.sequence import FinishReason, TokenLogprobs
 
 ACCEPTED = AcceptedEvent("r", "m", 1, 7)
@@ -107,6 +109,25 @@ async def test_big_answers_come_in_bounded_events() -> None:
     _, first, second, _ = await read(answer, 0)
     assert (len(first.token_ids), second.first_index, len(second.token_ids)) == (1024, 1024, 476)
     assert second.text.startswith("<1024>")
+
+
+@pytest.mark.parametrize("next_index", range(10))
+async def test_text_that_was_held_back_comes_with_what_completes_it(next_index: int) -> None:
+    """Read up to anywhere and gone on with there, the text is that of the whole."""
+    output = RequestOutput(lambda ids: "".join(map(chr, ids)), ("xyz",), frozenset())
+    for start, letters in ((0, "axyb"), (4, "x"), (5, "yaxy")):
+        finish = FinishReason.LENGTH if start == 5 else None
+        output.push(TokenRun("r", 0, start, tuple(map(ord, letters)), finish=finish))
+    output.stream.close(FINISHED)
+    answer, events = Answer(100), [ACCEPTED]
+    await answer.take(ACCEPTED)
+    while (event := await output.stream.next(1)) is not None:
+        events.append(event)
+        await answer.take(event)
+    seen = "".join(event.text for event in events[1 : 1 + next_index])
+    rest = "".join(event.text for event in (await read(answer, next_index))[1:-1])
+    assert seen + rest == "axybxyaxy"
+    assert "x" not in events[2].text
 
 
 async def test_a_failure_comes_after_the_tokens_each_time() -> None:

@@ -46,7 +46,7 @@ class Work:
 
 @pytest.fixture
 async def answers() -> AsyncIterator[Answers]:
-    answers = Answers(ResumeLimits(answers=2))
+    answers = Answers(ResumeLimits(answers=2, total_tokens=5))
     yield answers
     answers.check_integrity()
     await answers.close()
@@ -146,6 +146,16 @@ async def test_a_failure_after_accepted_is_kept_until_tried_again(answers: Answe
         answers.make_free("r", "other")
     answers.make_free("r", "t")
     assert not len(answers)
+
+
+async def test_the_oldest_goes_where_tokens_are_too_many(answers: Answers) -> None:
+    for name, num_tokens in (("a", 2), ("b", 4)):
+        work = Work(events=(ACCEPTED, *map(token, range(num_tokens))))
+        await begun(answers, work, name)
+        work.may_end.set()
+        await until(lambda work=work: work.is_over)
+    await until(lambda: len(answers) == 1)
+    assert await resumed(answers, "b", 4) == [ACCEPTED, FINISHED]
 
 
 async def test_the_oldest_of_too_many_goes(answers: Answers) -> None:

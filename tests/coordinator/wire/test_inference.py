@@ -218,3 +218,12 @@ def test_description() -> None:
     assert (limits.context_tokens, limits.message_bytes, limits.media_bytes) == (10, 20, 30)
     assert (limits.media_pixels, limits.media_per_request) == (40, 5)
     assert limits.media_ttl.ToMilliseconds() == 250
+
+
+def test_resumable_and_its_limits() -> None:
+    message = pb.GenerateRequest()
+    message.resumable.FromMilliseconds(1500)
+    assert wire.to_call(message).resumable_s == 1.5
+    description = ServedDescription("m", "", 1, 2, 3, 4, 5, 6.0, resume_ttl_s=0.5, resume_tokens=7)
+    limits = wire.from_description(description).limits
+    assert (limits.resume_ttl.ToMilliseconds(), limits.resume_tokens) == (500, 7)

@@ -7,7 +7,7 @@ import pytest
 from google.rpc import error_details_pb2, status_pb2
 
 from coordinator import errors
-from coordinator.wire.status import DETAILS_KEY, code_of, details_of, violation_of
+from coordinator.wire.status import DETAILS_KEY, code_of, details_of, quota_of, violation_of
 from tests.coordinator.conftest import failure_of
 
 CODES = grpc.StatusCode
@@ -57,6 +57,8 @@ def test_a_full_quota_is_named() -> None:
     assert any(detail.Unpack(failure) for detail in status_pb2.Status.FromString(details_of(error)).details)
     assert [(each.subject, each.description) for each in failure.violations] == [("max_waiting", "full")]
     assert failure_of(rpc_error(error)).retry_after_s == 1.0
+    assert quota_of(rpc_error(error)) == "max_waiting"
+    assert quota_of(rpc_error(errors.OverloadedError("full", 1.0))) == ""
 
 
 def test_every_error_has_a_code_of_its_own() -> None:

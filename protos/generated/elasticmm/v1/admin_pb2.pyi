@@ -22,6 +22,8 @@ DESCRIPTOR: _descriptor.FileDescriptor
 
 @_typing.final
 class GetStatusRequest(_message.Message):
+    """Asks for the state of the cluster."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     def __init__(
@@ -37,6 +39,8 @@ Global___GetStatusRequest: _TypeAlias = GetStatusRequest  # noqa: Y015
 
 @_typing.final
 class GetStatusResponse(_message.Message):
+    """The cluster at this moment."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     MODEL_FIELD_NUMBER: _builtins.int
@@ -50,17 +54,27 @@ class GetStatusResponse(_message.Message):
     TOPOLOGY_FIELD_NUMBER: _builtins.int
     INSTANCES_MISSING_FIELD_NUMBER: _builtins.int
     model: _builtins.str
+    """Name of the served model."""
     version: _builtins.str
+    """Of the coordinator's package."""
     uptime_s: _builtins.float
+    """Of the coordinator."""
     requests_waiting: _builtins.int
+    """Requests whose work on an instance has not begun."""
     requests_running: _builtins.int
+    """Requests dispatched and not ended."""
     requests_finished: _builtins.int
+    """Requests answered since the coordinator started."""
     requests_failed: _builtins.int
+    """Requests ended by an error since the coordinator started."""
     topology: _builtins.str
+    """The one that was asked for, or "any"."""
     instances_missing: _builtins.int
     """Instances the topology still waits for."""
     @_builtins.property
-    def instances(self) -> _containers.RepeatedCompositeFieldContainer[Global___InstanceStatus]: ...
+    def instances(self) -> _containers.RepeatedCompositeFieldContainer[Global___InstanceStatus]:
+        """All that are attached."""
+
     def __init__(
         self,
         *,
@@ -85,6 +99,8 @@ Global___GetStatusResponse: _TypeAlias = GetStatusResponse  # noqa: Y015
 
 @_typing.final
 class InstanceStatus(_message.Message):
+    """A stage server as it said by itself, and as the coordinator knows it."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     INFO_FIELD_NUMBER: _builtins.int
@@ -94,15 +110,23 @@ class InstanceStatus(_message.Message):
     REQUESTS_FIELD_NUMBER: _builtins.int
     TRANSFERS_FIELD_NUMBER: _builtins.int
     uptime_s: _builtins.float
+    """Since it attached."""
     last_heartbeat_s: _builtins.float
+    """Since its newest heartbeat."""
     requests: _builtins.int
     """Requests dispatched here and not finished."""
     @_builtins.property
-    def info(self) -> _stage_control_pb2.Register: ...
+    def info(self) -> _stage_control_pb2.Register:
+        """What it said when it attached."""
+
     @_builtins.property
-    def load(self) -> _stage_control_pb2.Load: ...
+    def load(self) -> _stage_control_pb2.Load:
+        """As of its newest heartbeat."""
+
     @_builtins.property
-    def transfers(self) -> _containers.RepeatedCompositeFieldContainer[_stage_control_pb2.TransferCounters]: ...
+    def transfers(self) -> _containers.RepeatedCompositeFieldContainer[_stage_control_pb2.TransferCounters]:
+        """What it sent so far, per peer and transport."""
+
     def __init__(
         self,
         *,
@@ -123,11 +147,14 @@ Global___InstanceStatus: _TypeAlias = InstanceStatus  # noqa: Y015
 
 @_typing.final
 class MigrateRequest(_message.Message):
+    """Names a decoding request, and where it is to go on."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     INSTANCE_ID_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
+    """Of a running request."""
     instance_id: _builtins.str
     """Where to; empty lets the coordinator choose."""
     def __init__(
@@ -146,6 +173,8 @@ Global___MigrateRequest: _TypeAlias = MigrateRequest  # noqa: Y015
 
 @_typing.final
 class MigrateResponse(_message.Message):
+    """The request has moved."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     FROM_INSTANCE_ID_FIELD_NUMBER: _builtins.int
@@ -154,10 +183,15 @@ class MigrateResponse(_message.Message):
     SIZE_BYTES_FIELD_NUMBER: _builtins.int
     TRANSPORT_FIELD_NUMBER: _builtins.int
     from_instance_id: _builtins.str
+    """Where it decoded until now."""
     to_instance_id: _builtins.str
+    """Where it decodes from now on."""
     pause_ms: _builtins.float
+    """For which no token of it was made."""
     size_bytes: _builtins.int
+    """Of the KV that was sent."""
     transport: _builtins.str
+    """How it was sent, such as "shm"."""
     def __init__(
         self,
         *,
@@ -177,13 +211,18 @@ Global___MigrateResponse: _TypeAlias = MigrateResponse  # noqa: Y015
 
 @_typing.final
 class Assignment(_message.Message):
+    """Stages that an instance plays, and for whom."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     ROLES_FIELD_NUMBER: _builtins.int
     GROUP_FIELD_NUMBER: _builtins.int
     group: _stage_control_pb2.ModalityGroup.ValueType
+    """Whose requests."""
     @_builtins.property
-    def roles(self) -> _containers.RepeatedScalarFieldContainer[_inference_pb2.Stage.ValueType]: ...
+    def roles(self) -> _containers.RepeatedScalarFieldContainer[_inference_pb2.Stage.ValueType]:
+        """Each stage once."""
+
     def __init__(
         self,
         *,
@@ -200,6 +239,8 @@ Global___Assignment: _TypeAlias = Assignment  # noqa: Y015
 
 @_typing.final
 class GetPlanRequest(_message.Message):
+    """Asks for the plan."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     def __init__(
@@ -215,6 +256,8 @@ Global___GetPlanRequest: _TypeAlias = GetPlanRequest  # noqa: Y015
 
 @_typing.final
 class GetPlanResponse(_message.Message):
+    """What every instance plays, is to play, and has played."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     POLICY_FIELD_NUMBER: _builtins.int
@@ -224,12 +267,17 @@ class GetPlanResponse(_message.Message):
     TRANSITIONS_ROLLED_BACK_FIELD_NUMBER: _builtins.int
     PAST_FIELD_NUMBER: _builtins.int
     policy: _builtins.str
+    """Name of the policy set."""
     version: _builtins.int
+    """Of the plan; grows with each change."""
     transitions_done: _builtins.int
     """Since the coordinator started."""
     transitions_rolled_back: _builtins.int
+    """Since the coordinator started."""
     @_builtins.property
-    def instances(self) -> _containers.RepeatedCompositeFieldContainer[Global___PlannedInstance]: ...
+    def instances(self) -> _containers.RepeatedCompositeFieldContainer[Global___PlannedInstance]:
+        """All that are attached."""
+
     @_builtins.property
     def past(self) -> _containers.RepeatedCompositeFieldContainer[Global___PastTransition]:
         """The newest transitions that have ended, oldest first."""
@@ -272,9 +320,11 @@ class PastTransition(_message.Message):
     number: _builtins.int
     """Counts from 1 since the coordinator started."""
     instance_id: _builtins.str
+    """Whose."""
     is_done: _builtins.bool
     """False if it was rolled back."""
     took_s: _builtins.float
+    """From its begin to its end."""
     clearing_s: _builtins.float
     """The part of it before the instance was told to switch."""
     num_resident: _builtins.int
@@ -282,12 +332,17 @@ class PastTransition(_message.Message):
     num_moved: _builtins.int
     """Of those, moved to other instances first, and the bytes of that."""
     size_bytes: _builtins.int
+    """Of the KV that moved."""
     age_s: _builtins.float
     """Since it ended."""
     @_builtins.property
-    def before(self) -> Global___Assignment: ...
+    def before(self) -> Global___Assignment:
+        """What it played."""
+
     @_builtins.property
-    def after(self) -> Global___Assignment: ...
+    def after(self) -> Global___Assignment:
+        """What it was to play."""
+
     def __init__(
         self,
         *,
@@ -313,6 +368,8 @@ Global___PastTransition: _TypeAlias = PastTransition  # noqa: Y015
 
 @_typing.final
 class PlannedInstance(_message.Message):
+    """An instance in the plan."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     INSTANCE_ID_FIELD_NUMBER: _builtins.int
@@ -327,16 +384,21 @@ class PlannedInstance(_message.Message):
     PREFILLS_FIELD_NUMBER: _builtins.int
     ENCODES_FIELD_NUMBER: _builtins.int
     instance_id: _builtins.str
+    """Its name."""
     state: _builtins.str
     """"serving", or how far a transition is."""
     since_s: _builtins.float
     """Since when it plays what it plays."""
     is_pinned: _builtins.bool
+    """By Pin."""
     is_drained: _builtins.bool
+    """By Drain."""
     last_failure: _builtins.str
     """Why the last transition was rolled back; empty if it was not."""
     @_builtins.property
-    def present(self) -> Global___Assignment: ...
+    def present(self) -> Global___Assignment:
+        """What it plays."""
+
     @_builtins.property
     def wanted(self) -> Global___Assignment:
         """Unset where the plan has no opinion."""
@@ -346,9 +408,13 @@ class PlannedInstance(_message.Message):
         """Of steps without prompts, of steps with some, and of encode batches."""
 
     @_builtins.property
-    def prefills(self) -> Global___Pace: ...
+    def prefills(self) -> Global___Pace:
+        """Of steps with prompts."""
+
     @_builtins.property
-    def encodes(self) -> Global___Pace: ...
+    def encodes(self) -> Global___Pace:
+        """Of encode batches."""
+
     def __init__(
         self,
         *,
@@ -381,7 +447,9 @@ class Pace(_message.Message):
     MEASURED_S_FIELD_NUMBER: _builtins.int
     PROFILED_S_FIELD_NUMBER: _builtins.int
     measured_s: _builtins.float
+    """What it took."""
     profiled_s: _builtins.float
+    """What the profile says that it takes."""
     def __init__(
         self,
         *,
@@ -398,6 +466,8 @@ Global___Pace: _TypeAlias = Pace  # noqa: Y015
 
 @_typing.final
 class WhyRequest(_message.Message):
+    """Asks for decisions."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     SUBJECT_FIELD_NUMBER: _builtins.int
@@ -426,6 +496,8 @@ Global___WhyRequest: _TypeAlias = WhyRequest  # noqa: Y015
 
 @_typing.final
 class WhyResponse(_message.Message):
+    """The decisions that were asked for."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     DECISIONS_FIELD_NUMBER: _builtins.int
@@ -448,6 +520,8 @@ Global___WhyResponse: _TypeAlias = WhyResponse  # noqa: Y015
 
 @_typing.final
 class Decision(_message.Message):
+    """Something that a policy decided."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     @_typing.final
@@ -476,10 +550,13 @@ class Decision(_message.Message):
     CHOICE_FIELD_NUMBER: _builtins.int
     NUMBERS_FIELD_NUMBER: _builtins.int
     age_s: _builtins.float
+    """Since it was decided."""
     piece: _builtins.str
     """Which policy."""
     subject: _builtins.str
+    """The request or instance that it is about, or "cluster"."""
     choice: _builtins.str
+    """What was decided, in words."""
     @_builtins.property
     def numbers(self) -> _containers.ScalarMap[_builtins.str, _builtins.float]:
         """What was weighed, unit in the name."""
@@ -503,12 +580,15 @@ Global___Decision: _TypeAlias = Decision  # noqa: Y015
 
 @_typing.final
 class PinRequest(_message.Message):
+    """Names an instance, and what it is to play."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     INSTANCE_ID_FIELD_NUMBER: _builtins.int
     ROLES_FIELD_NUMBER: _builtins.int
     GROUP_FIELD_NUMBER: _builtins.int
     instance_id: _builtins.str
+    """The instance."""
     group: _stage_control_pb2.ModalityGroup.ValueType
     """Unspecified: as it is."""
     @_builtins.property
@@ -532,6 +612,8 @@ Global___PinRequest: _TypeAlias = PinRequest  # noqa: Y015
 
 @_typing.final
 class PinResponse(_message.Message):
+    """It is noted; GetPlan says how far the transition is."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     def __init__(
@@ -547,10 +629,13 @@ Global___PinResponse: _TypeAlias = PinResponse  # noqa: Y015
 
 @_typing.final
 class UnpinRequest(_message.Message):
+    """Names a pinned instance."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     INSTANCE_ID_FIELD_NUMBER: _builtins.int
     instance_id: _builtins.str
+    """The instance."""
     def __init__(
         self,
         *,
@@ -566,6 +651,8 @@ Global___UnpinRequest: _TypeAlias = UnpinRequest  # noqa: Y015
 
 @_typing.final
 class UnpinResponse(_message.Message):
+    """The policies have it again."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     def __init__(
@@ -581,10 +668,13 @@ Global___UnpinResponse: _TypeAlias = UnpinResponse  # noqa: Y015
 
 @_typing.final
 class DrainRequest(_message.Message):
+    """Names an instance to empty."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     INSTANCE_ID_FIELD_NUMBER: _builtins.int
     instance_id: _builtins.str
+    """The instance."""
     def __init__(
         self,
         *,
@@ -600,6 +690,8 @@ Global___DrainRequest: _TypeAlias = DrainRequest  # noqa: Y015
 
 @_typing.final
 class DrainResponse(_message.Message):
+    """It holds no work."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     def __init__(
@@ -615,10 +707,13 @@ Global___DrainResponse: _TypeAlias = DrainResponse  # noqa: Y015
 
 @_typing.final
 class ResumeRequest(_message.Message):
+    """Names a drained instance; for Inference.Resume see InferenceResumeRequest."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     INSTANCE_ID_FIELD_NUMBER: _builtins.int
     instance_id: _builtins.str
+    """The instance."""
     def __init__(
         self,
         *,
@@ -634,6 +729,8 @@ Global___ResumeRequest: _TypeAlias = ResumeRequest  # noqa: Y015
 
 @_typing.final
 class ResumeResponse(_message.Message):
+    """It is given work again."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     def __init__(
@@ -649,6 +746,8 @@ Global___ResumeResponse: _TypeAlias = ResumeResponse  # noqa: Y015
 
 @_typing.final
 class GetCacheRequest(_message.Message):
+    """Asks for what caches hold."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     def __init__(
@@ -664,6 +763,8 @@ Global___GetCacheRequest: _TypeAlias = GetCacheRequest  # noqa: Y015
 
 @_typing.final
 class GetCacheResponse(_message.Message):
+    """All instances' caches, and the index of them."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     INSTANCES_FIELD_NUMBER: _builtins.int
@@ -672,8 +773,11 @@ class GetCacheResponse(_message.Message):
     index_keys: _builtins.int
     """Keys in the cluster's index, and its memory."""
     index_bytes: _builtins.int
+    """Memory of the cluster's index."""
     @_builtins.property
-    def instances(self) -> _containers.RepeatedCompositeFieldContainer[Global___InstanceCaches]: ...
+    def instances(self) -> _containers.RepeatedCompositeFieldContainer[Global___InstanceCaches]:
+        """All that are attached."""
+
     def __init__(
         self,
         *,
@@ -691,13 +795,18 @@ Global___GetCacheResponse: _TypeAlias = GetCacheResponse  # noqa: Y015
 
 @_typing.final
 class InstanceCaches(_message.Message):
+    """The caches of an instance."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     INSTANCE_ID_FIELD_NUMBER: _builtins.int
     CACHES_FIELD_NUMBER: _builtins.int
     instance_id: _builtins.str
+    """Its name."""
     @_builtins.property
-    def caches(self) -> _containers.RepeatedCompositeFieldContainer[_stage_control_pb2.CacheCounters]: ...
+    def caches(self) -> _containers.RepeatedCompositeFieldContainer[_stage_control_pb2.CacheCounters]:
+        """One per pool."""
+
     def __init__(
         self,
         *,
@@ -714,6 +823,8 @@ Global___InstanceCaches: _TypeAlias = InstanceCaches  # noqa: Y015
 
 @_typing.final
 class FlushCacheRequest(_message.Message):
+    """Says what is to be forgotten."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     TENANT_FIELD_NUMBER: _builtins.int
@@ -746,11 +857,15 @@ Global___FlushCacheRequest: _TypeAlias = FlushCacheRequest  # noqa: Y015
 
 @_typing.final
 class FlushCacheResponse(_message.Message):
+    """The order has gone out."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     INSTANCE_IDS_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def instance_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    def instance_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Who was told."""
+
     def __init__(
         self,
         *,
@@ -766,10 +881,13 @@ Global___FlushCacheResponse: _TypeAlias = FlushCacheResponse  # noqa: Y015
 
 @_typing.final
 class ExplainCacheRequest(_message.Message):
+    """Names a recent request."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
+    """Running, or ended not long ago."""
     def __init__(
         self,
         *,
@@ -785,6 +903,8 @@ Global___ExplainCacheRequest: _TypeAlias = ExplainCacheRequest  # noqa: Y015
 
 @_typing.final
 class ExplainCacheResponse(_message.Message):
+    """What it found in the caches."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     REQUEST_ID_FIELD_NUMBER: _builtins.int
@@ -798,17 +918,25 @@ class ExplainCacheResponse(_message.Message):
     MEDIA_FIELD_NUMBER: _builtins.int
     REASONS_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
+    """The request."""
     tenant: _builtins.str
+    """Whose it was."""
     scope: _inference_pb2.CacheScope.ValueType
+    """With whom it shared."""
     prompt_tokens: _builtins.int
+    """Prompt length, media tokens included."""
     cached_tokens: _builtins.int
     """Of the prompt, that came from a cache."""
     known_tokens: _builtins.int
     """Tokens of the longest prefix that an instance had when it was dispatched."""
     known_instance_id: _builtins.str
+    """That had it."""
     prefill_instance_id: _builtins.str
+    """That computed the prompt."""
     @_builtins.property
-    def media(self) -> _containers.RepeatedCompositeFieldContainer[Global___MediaExplanation]: ...
+    def media(self) -> _containers.RepeatedCompositeFieldContainer[Global___MediaExplanation]:
+        """Of each media item, in order."""
+
     @_builtins.property
     def reasons(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """In words, one each: what kept it from finding more."""
@@ -837,6 +965,8 @@ Global___ExplainCacheResponse: _TypeAlias = ExplainCacheResponse  # noqa: Y015
 
 @_typing.final
 class MediaExplanation(_message.Message):
+    """What a media item's embedding was found by."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     FIELD_FIELD_NUMBER: _builtins.int
@@ -844,10 +974,15 @@ class MediaExplanation(_message.Message):
     KNOWN_INSTANCE_IDS_FIELD_NUMBER: _builtins.int
     ENCODE_INSTANCE_ID_FIELD_NUMBER: _builtins.int
     field: _builtins.str
+    """Where it stands in the request, such as "messages[0].parts[1].image"."""
     was_cached: _builtins.bool
+    """Whether it did not have to be encoded."""
     encode_instance_id: _builtins.str
+    """That was to encode it; empty: nobody."""
     @_builtins.property
-    def known_instance_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    def known_instance_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """That had it when the request was dispatched."""
+
     def __init__(
         self,
         *,
@@ -890,6 +1025,8 @@ Global___GetRecentRequest: _TypeAlias = GetRecentRequest  # noqa: Y015
 
 @_typing.final
 class GetRecentResponse(_message.Message):
+    """Requests that ended lately, or run."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     REQUESTS_FIELD_NUMBER: _builtins.int
@@ -898,6 +1035,7 @@ class GetRecentResponse(_message.Message):
     slo_ttft_s: _builtins.float
     """What policies aim at, for times to be held against."""
     slo_tpot_s: _builtins.float
+    """The same, of further tokens."""
     @_builtins.property
     def requests(self) -> _containers.RepeatedCompositeFieldContainer[Global___RequestTrace]:
         """In order of their ends; after them those that run, in order of arrival."""
@@ -944,26 +1082,37 @@ class RequestTrace(_message.Message):
     STAGES_FIELD_NUMBER: _builtins.int
     ERROR_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
+    """As the client gave it, or the server."""
     tenant: _builtins.str
+    """Whose it is."""
     group: _stage_control_pb2.ModalityGroup.ValueType
+    """TEXT, or MULTIMODAL where it has media."""
     state: _builtins.str
     """"queued", "encoding", "prefilling", "decoding", "finished", "failed" or "cancelled"."""
     age_s: _builtins.float
     """Since it arrived."""
     prompt_tokens: _builtins.int
+    """Media included."""
     output_tokens: _builtins.int
+    """So far."""
     media_tokens: _builtins.int
+    """Of the prompt, that stand for media."""
     media_items: _builtins.int
+    """Pictures."""
     cached_tokens: _builtins.int
     """Of the prompt's tokens and of the items, that came from a cache."""
     cached_items: _builtins.int
+    """Items that were not encoded for it."""
     num_dispatches: _builtins.int
+    """The first and those after losses."""
     num_moves: _builtins.int
+    """Between decode instances."""
     queued_ms: _builtins.float
     """Its newest wait for dispatch began; before the first it was prepared."""
     dispatched_ms: _builtins.float
     """That wait's end."""
     first_token_ms: _builtins.float
+    """When its first token was there."""
     end_ms: _builtins.float
     """Its last token, or its failure."""
     error: _builtins.str
@@ -1021,6 +1170,8 @@ Global___RequestTrace: _TypeAlias = RequestTrace  # noqa: Y015
 
 @_typing.final
 class ShutdownRequest(_message.Message):
+    """Asks for the end."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     def __init__(
@@ -1036,6 +1187,8 @@ Global___ShutdownRequest: _TypeAlias = ShutdownRequest  # noqa: Y015
 
 @_typing.final
 class ShutdownResponse(_message.Message):
+    """It has begun."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     def __init__(
@@ -1078,7 +1231,9 @@ class GetSloReportResponse(_message.Message):
     ones.
     """
     multimodal_ttft_s: _builtins.float
+    """Of requests with media."""
     tpot_s: _builtins.float
+    """Of further tokens."""
     price_per_hour: _builtins.float
     """Of one instance, in US dollars; unset where the profile has none."""
     @_builtins.property
@@ -1118,17 +1273,21 @@ class SloWindow(_message.Message):
     SAVED_S_FIELD_NUMBER: _builtins.int
     SAVED_BYTES_FIELD_NUMBER: _builtins.int
     window_s: _builtins.float
+    """How long it is."""
     covered_s: _builtins.float
     """The part of it since the coordinator started."""
     requests_finished: _builtins.int
+    """Within it."""
     prompt_tokens: _builtins.int
     """Of the finished ones, and the part of them that came from a cache."""
     cached_tokens: _builtins.int
+    """Of them, from a cache."""
     instance_s: _builtins.float
     """Summed over attached instances."""
     saved_s: _builtins.float
     """Device time that cache hits spared, and the bytes that they found."""
     saved_bytes: _builtins.int
+    """KV and embeddings that were found."""
     @_builtins.property
     def classes(self) -> _containers.RepeatedCompositeFieldContainer[Global___SloClass]:
         """Those with calls."""
@@ -1170,6 +1329,7 @@ class SloClass(_message.Message):
     tenant: _builtins.str
     """"other" where there are many."""
     group: _stage_control_pb2.ModalityGroup.ValueType
+    """TEXT or MULTIMODAL."""
     priority: _builtins.str
     """"low" (below 0), "normal", "high"."""
     good: _builtins.int

@@ -26,7 +26,8 @@ if _version_not_supported:
 
 
 class AdminStub(object):
-    """Missing associated documentation comment in .proto file."""
+    """What admins and the command line ask and order. Needs the cluster token.
+    """
 
     def __init__(self, channel):
         """Constructor.
@@ -107,10 +108,12 @@ class AdminStub(object):
 
 
 class AdminServicer(object):
-    """Missing associated documentation comment in .proto file."""
+    """What admins and the command line ask and order. Needs the cluster token.
+    """
 
     def GetStatus(self, request, context):
-        """Missing associated documentation comment in .proto file."""
+        """Instances, their load and their transfers, and how many requests there are.
+        """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
@@ -295,7 +298,8 @@ def add_AdminServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class Admin(object):
-    """Missing associated documentation comment in .proto file."""
+    """What admins and the command line ask and order. Needs the cluster token.
+    """
 
     @staticmethod
     def GetStatus(request,

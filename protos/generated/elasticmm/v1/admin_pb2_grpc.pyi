@@ -27,11 +27,14 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class AdminStub:
+    """What admins and the command line ask and order. Needs the cluster token."""
+
     @_typing.overload
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> AdminAsyncStub: ...
     GetStatus: _grpc.UnaryUnaryMultiCallable[_admin_pb2.GetStatusRequest, _admin_pb2.GetStatusResponse]
+    """Instances, their load and their transfers, and how many requests there are."""
     Migrate: _grpc.UnaryUnaryMultiCallable[_admin_pb2.MigrateRequest, _admin_pb2.MigrateResponse]
     """Moves a running request's decoding to another instance; returns when it has
     moved. NOT_FOUND: no such request or instance; FAILED_PRECONDITION says why
@@ -74,8 +77,11 @@ class AdminStub:
 
 @_typing.type_check_only
 class AdminAsyncStub(AdminStub):
+    """What admins and the command line ask and order. Needs the cluster token."""
+
     def __init__(self, channel: _aio.Channel) -> None: ...
     GetStatus: _aio.UnaryUnaryMultiCallable[_admin_pb2.GetStatusRequest, _admin_pb2.GetStatusResponse]  # type: ignore[assignment]
+    """Instances, their load and their transfers, and how many requests there are."""
     Migrate: _aio.UnaryUnaryMultiCallable[_admin_pb2.MigrateRequest, _admin_pb2.MigrateResponse]  # type: ignore[assignment]
     """Moves a running request's decoding to another instance; returns when it has
     moved. NOT_FOUND: no such request or instance; FAILED_PRECONDITION says why
@@ -117,12 +123,15 @@ class AdminAsyncStub(AdminStub):
     """Ends the cluster: waiting requests are refused, instances stop."""
 
 class AdminServicer(metaclass=_abc_1.ABCMeta):
+    """What admins and the command line ask and order. Needs the cluster token."""
+
     @_abc_1.abstractmethod
     def GetStatus(
         self,
         request: _admin_pb2.GetStatusRequest,
         context: _ServicerContext,
-    ) -> _typing.Union[_admin_pb2.GetStatusResponse, _abc.Awaitable[_admin_pb2.GetStatusResponse]]: ...
+    ) -> _typing.Union[_admin_pb2.GetStatusResponse, _abc.Awaitable[_admin_pb2.GetStatusResponse]]:
+        """Instances, their load and their transfers, and how many requests there are."""
 
     @_abc_1.abstractmethod
     def Migrate(

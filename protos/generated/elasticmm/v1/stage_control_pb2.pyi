@@ -30,16 +30,25 @@ class _ModalityGroup:
 class _ModalityGroupEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ModalityGroup.ValueType], _builtins.type):
     DESCRIPTOR: _descriptor.EnumDescriptor
     MODALITY_GROUP_UNSPECIFIED: _ModalityGroup.ValueType  # 0
+    """Not said."""
     MODALITY_GROUP_TEXT: _ModalityGroup.ValueType  # 1
+    """Requests without media."""
     MODALITY_GROUP_MULTIMODAL: _ModalityGroup.ValueType  # 2
+    """Requests with media."""
     MODALITY_GROUP_SHARED: _ModalityGroup.ValueType  # 3
+    """All requests."""
 
-class ModalityGroup(_ModalityGroup, metaclass=_ModalityGroupEnumTypeWrapper): ...
+class ModalityGroup(_ModalityGroup, metaclass=_ModalityGroupEnumTypeWrapper):
+    """Whose requests an instance serves."""
 
 MODALITY_GROUP_UNSPECIFIED: ModalityGroup.ValueType  # 0
+"""Not said."""
 MODALITY_GROUP_TEXT: ModalityGroup.ValueType  # 1
+"""Requests without media."""
 MODALITY_GROUP_MULTIMODAL: ModalityGroup.ValueType  # 2
+"""Requests with media."""
 MODALITY_GROUP_SHARED: ModalityGroup.ValueType  # 3
+"""All requests."""
 Global___ModalityGroup: _TypeAlias = ModalityGroup  # noqa: Y015
 
 class _CachePool:
@@ -49,14 +58,21 @@ class _CachePool:
 class _CachePoolEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_CachePool.ValueType], _builtins.type):
     DESCRIPTOR: _descriptor.EnumDescriptor
     CACHE_POOL_UNSPECIFIED: _CachePool.ValueType  # 0
+    """Not said; see where it is used."""
     CACHE_POOL_KV: _CachePool.ValueType  # 1
+    """KV blocks of prefixes."""
     CACHE_POOL_EMBEDDING: _CachePool.ValueType  # 2
+    """Embeddings of media."""
 
-class CachePool(_CachePool, metaclass=_CachePoolEnumTypeWrapper): ...
+class CachePool(_CachePool, metaclass=_CachePoolEnumTypeWrapper):
+    """Which of an instance's caches."""
 
 CACHE_POOL_UNSPECIFIED: CachePool.ValueType  # 0
+"""Not said; see where it is used."""
 CACHE_POOL_KV: CachePool.ValueType  # 1
+"""KV blocks of prefixes."""
 CACHE_POOL_EMBEDDING: CachePool.ValueType  # 2
+"""Embeddings of media."""
 Global___CachePool: _TypeAlias = CachePool  # noqa: Y015
 
 @_typing.final
@@ -169,6 +185,8 @@ Global___CoordinatorMessage: _TypeAlias = CoordinatorMessage  # noqa: Y015
 
 @_typing.final
 class Register(_message.Message):
+    """What a stage server is; its first message."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     INSTANCE_ID_FIELD_NUMBER: _builtins.int
@@ -192,24 +210,37 @@ class Register(_message.Message):
     epoch: _builtins.int
     """New at every start of the process."""
     group: Global___ModalityGroup.ValueType
+    """Whose requests it serves at first."""
     endpoint: _builtins.str
     """HOST:PORT of the instance's transfer service."""
     host_id: _builtins.str
+    """The same for all processes of a host."""
     pid: _builtins.int
+    """Of its process."""
     model_fingerprint: _builtins.str
     """SHA-256 over the model's config and weights layout, hex."""
     dtype: _builtins.str
+    """In which the model computes, such as "bfloat16"."""
     device: _builtins.str
     """"cpu:0-1", "cuda:0 NVIDIA …"."""
     attention_backend: _builtins.str
+    """The one in use."""
     block_tokens: _builtins.int
+    """Tokens per KV block."""
     total_kv_blocks: _builtins.int
+    """Size of its KV pool."""
     total_embedding_blocks: _builtins.int
+    """Size of its embedding pool."""
     kv_bytes_per_token: _builtins.int
+    """Of all layers together."""
     @_builtins.property
-    def roles(self) -> _containers.RepeatedScalarFieldContainer[_inference_pb2.Stage.ValueType]: ...
+    def roles(self) -> _containers.RepeatedScalarFieldContainer[_inference_pb2.Stage.ValueType]:
+        """Stages that it plays at first."""
+
     @_builtins.property
-    def transports(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    def transports(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Ways that it can send, best first."""
+
     def __init__(
         self,
         *,
@@ -262,6 +293,8 @@ Global___Registered: _TypeAlias = Registered  # noqa: Y015
 
 @_typing.final
 class Load(_message.Message):
+    """What an instance holds at this moment."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     ENCODE_WAITING_FIELD_NUMBER: _builtins.int
@@ -274,12 +307,19 @@ class Load(_message.Message):
     LEASES_FIELD_NUMBER: _builtins.int
     QUARANTINED_BLOCKS_FIELD_NUMBER: _builtins.int
     encode_waiting: _builtins.int
+    """Media items that wait."""
     encode_running: _builtins.int
+    """Media items being encoded."""
     prefill_waiting_tokens: _builtins.int
+    """Prompt tokens still to be computed."""
     sequences_prefilling: _builtins.int
+    """Sequences whose prompt is being computed."""
     sequences_decoding: _builtins.int
+    """Sequences that decode."""
     free_kv_blocks: _builtins.int
+    """Of its KV pool."""
     free_embedding_blocks: _builtins.int
+    """Of its embedding pool."""
     leases: _builtins.int
     """Leases now granted to peers."""
     quarantined_blocks: _builtins.int
@@ -413,25 +453,37 @@ class CacheCounters(_message.Message):
     PULLED_FIELD_NUMBER: _builtins.int
     PULLED_BYTES_FIELD_NUMBER: _builtins.int
     pool: Global___CachePool.ValueType
+    """Which cache."""
     entries: _builtins.int
+    """Blocks or embeddings that it holds now."""
     device_bytes: _builtins.int
+    """Held in the device's memory now."""
     host_bytes: _builtins.int
+    """Held in RAM under it now."""
     device_capacity_bytes: _builtins.int
+    """Most that fits into the device's pool."""
     host_capacity_bytes: _builtins.int
+    """Most that fits into RAM."""
     lookups: _builtins.int
     """Requests (of KV) or items (of embeddings) that were looked for."""
     hits: _builtins.int
     """Blocks or embeddings that were found."""
     hit_bytes: _builtins.int
+    """Of what was found."""
     stored: _builtins.int
+    """Blocks or embeddings that were taken in."""
     refused: _builtins.int
     """Could not be kept."""
     saved_s: _builtins.float
+    """Seconds of computing that hits spared, as estimated."""
     demoted: _builtins.int
+    """Moved from the device to RAM."""
     promoted: _builtins.int
+    """Moved from RAM to the device."""
     pulled: _builtins.int
     """Brought from another instance, and how many bytes."""
     pulled_bytes: _builtins.int
+    """Of what was brought from another instance."""
     @_builtins.property
     def evictions(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]:
         """By cause: "room", "age", "flush"."""
@@ -500,12 +552,17 @@ class TransferCounters(_message.Message):
     SECONDS_FIELD_NUMBER: _builtins.int
     FAILURES_FIELD_NUMBER: _builtins.int
     peer_instance_id: _builtins.str
+    """To whom."""
     transport: _builtins.str
     """Empty for what failed before a transport was chosen."""
     committed: _builtins.int
+    """Transfers that arrived whole."""
     aborted: _builtins.int
+    """Transfers that were given up."""
     in_flight: _builtins.int
+    """Transfers under way now."""
     size_bytes: _builtins.int
+    """Of those that arrived."""
     seconds: _builtins.float
     """From grant to acknowledged commit, summed."""
     @_builtins.property

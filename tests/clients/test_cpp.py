@@ -1,0 +1,59 @@
+"""Builds the C++ example with the packages of the system, and runs it against a fake cluster."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from pathlib import Path
+
+import grpc
+import pytest
+
+from tests.clients.fake_cluster import FakeCluster, refuse
+
+FOLDER = Path(__file__).parents[2] / "clients" / "cpp"
+TOOLS = ("g++", "cmake", "pkg-config", "protoc", "grpc_cpp_plugin")
+
+
+def has_packages() -> bool:
+    if not all(map(shutil.which, TOOLS)):
+        return False
+    return subprocess.run(["pkg-config", "--exists", "grpc++", "protobuf"], check=False).returncode == 0
+
+
+pytestmark = [
+    pytest.mark.skipif(not has_packages(), reason="needs g++, cmake, pkg-config, protoc and gRPC for C++"),
+    pytest.mark.timeout(600),
+]
+
+
+@pytest.fixture(scope="module")
+def example(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    build = tmp_path_factory.mktemp("cpp")
+    for command in (["cmake", "-S", FOLDER, "-B", build], ["cmake", "--build", build]):
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stdout + done.stderr
+    return build / "example"
+
+
+def run(example: Path, *words: object) -> subprocess.CompletedProcess[str]:
+    command = [str(example), *map(str, words)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+
+
+def test_prints_the_answer(example: Path, cluster: FakeCluster) -> None:
+    done = run(example, cluster.address, "hé!", 3)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "hé!\n3 tokens\n", "")
+    assert cluster.requests[0].sampling.max_tokens == 3
+
+
+def test_says_why_not(example: Path, cluster: FakeCluster) -> None:
+    cluster.answer = lambda _, context: iter(
+        [refuse(context, grpc.StatusCode.INVALID_ARGUMENT, "too hot", field="sampling.temperature")]  # type: ignore[list-item]
+    )
+    done = run(example, cluster.address, "hi")
+    assert (done.returncode, done.stdout, done.stderr) == (1, "", "status 3: too hot\n")
+
+
+def test_usage(example: Path) -> None:
+    assert run(example, "127.0.0.1:1").returncode == 2
