@@ -18,6 +18,7 @@ from cli.options import (
     MetricsPortOption,
     ModelNameOption,
     ModelOption,
+    OtlpEndpointOption,
     PolicyOption,
     ProfileOption,
     SloOption,
@@ -55,6 +56,7 @@ def run(
         ),
     ] = None,
     metrics_port: MetricsPortOption = 0,
+    otlp_endpoint: OtlpEndpointOption = "",
     log_level: LogLevelOption = "INFO",
     log_format: LogFormatOption = "text",
     supervised: Annotated[bool, typer.Option("--supervised", hidden=True)] = False,
@@ -86,6 +88,7 @@ def run(
             profile=profile,
             cache_aware=cache_aware,
             metrics_port=metrics_port,
+            otlp_endpoint=otlp_endpoint,
             log_format=log_format,
         )
     except ValueError as error:

@@ -171,3 +171,9 @@ MetricsPortOption = Annotated[
 LogFormatOption = Annotated[
     str, typer.Option("--log-format", help="text, or json: one object a line, with request ids.")
 ]
+OtlpEndpointOption = Annotated[
+    str,
+    typer.Option(
+        "--otlp-endpoint", metavar="URL", help="Traces go there, such as http://HOST:4317. Default: nowhere."
+    ),
+]

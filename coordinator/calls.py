@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from coordinator.tracing.parent import TraceParent
 from core.cache.scope import CacheScope
 
 
@@ -76,3 +77,4 @@ class GenerateCall:
     size_bytes: int = 0  # of the whole message
     cache_scope: CacheScope | None = None  # None: as set for the tenant
     cache_salt: str = ""
+    trace: TraceParent | None = None  # of the call's metadata or headers

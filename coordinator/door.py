@@ -212,6 +212,7 @@ class Door:
             tenant=call.tenant,
             cache=None if salt is None else CacheUse(salt, call.tenant),
             scope=scope,
+            trace=call.trace,
         )
 
     async def _prepare_inputs(

@@ -11,6 +11,7 @@ from coordinator.fanout import RequestOutput
 from coordinator.migration import Migration
 from coordinator.policy.view import Placement
 from coordinator.stage_messages import MediaItem, StageReport
+from coordinator.tracing.parent import TraceParent
 from core.cache.scope import CacheScope
 from core.lifecycle import RequestState, is_final, move
 from core.sampling import SamplingParams
@@ -46,6 +47,7 @@ class Request:
     tenant: str = "default"
     cache: CacheUse | None = None  # None: nothing is looked up or kept
     scope: CacheScope = CacheScope.TENANT  # what `cache` was made of
+    trace: TraceParent | None = None  # what the client's call is part of
     keys: RequestKeys | None = None  # what its tokens and media are known by in caches
 
     state: RequestState = RequestState.QUEUED
@@ -66,6 +68,7 @@ class Request:
     cached_tokens: int = 0  # of the prompt; see `note_stage` for which are counted
     cached_media: set[int] = field(default_factory=set)  # items that were not encoded for it, likewise
     last_loss: str = ""  # why the last attempt ended
+    error: str = ""  # why it failed
 
     def advance(self, wanted: RequestState) -> None:
         """Moves along the life cycle, through the states a fast report skipped."""

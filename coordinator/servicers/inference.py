@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from dataclasses import replace
 
 import grpc
 
@@ -13,6 +14,7 @@ from coordinator.door import Door
 from coordinator.errors import StalledReaderError
 from coordinator.events import Event
 from coordinator.state import ServedDescription
+from coordinator.tracing.parent import trace_parent
 from coordinator.wire.inference import from_description, from_event, to_call
 from elasticmm.v1 import inference_pb2 as pb
 from elasticmm.v1 import inference_pb2_grpc as pb_grpc
@@ -38,7 +40,8 @@ class InferenceServicer(pb_grpc.InferenceServicer):
                     raise StalledReaderError(f"nothing was read for {self._stalled_reader_s:g} s") from error
                 raise
 
-        await self._door.generate(to_call(request), emit)
+        call = replace(to_call(request), trace=trace_parent(context.invocation_metadata() or ()))
+        await self._door.generate(call, emit)
 
     async def GetModel(
         self, request: pb.GetModelRequest, context: grpc.aio.ServicerContext
