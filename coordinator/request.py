@@ -202,6 +202,16 @@ class Request:
     def is_moving_to(self, instance_id: str) -> bool:
         return self.migration is not None and self.migration.target == instance_id
 
+    @property
+    def instance_ids(self) -> frozenset[str]:
+        """Those of the present dispatch, and the one that it is moving to."""
+        placed = frozenset[str]() if self.placement is None else self.placement.instance_ids
+        return placed if self.migration is None else placed | {self.migration.target}
+
+    def is_at(self, instance_id: str) -> bool:
+        """Whether it holds something there, or is about to."""
+        return self.needs(instance_id) or self.is_moving_to(instance_id)
+
     def _players(self, stage: Stage) -> tuple[str, ...]:
         if self.placement is None:
             return ()
