@@ -196,3 +196,9 @@ TlsClientCertOption = Annotated[
 ReflectionOption = Annotated[
     bool, typer.Option("--reflection/--no-reflection", help="Listeners describe their services.")
 ]
+OtlpEndpointOption = Annotated[
+    str,
+    typer.Option(
+        "--otlp-endpoint", metavar="URL", help="Traces go there, such as http://HOST:4317. Default: nowhere."
+    ),
+]

@@ -36,6 +36,7 @@ from cli.options import (
     ModelNameOption,
     ModelOption,
     NameOption,
+    OtlpEndpointOption,
     PolicyOption,
     PrefixCacheOption,
     ProfileOption,
@@ -118,6 +119,7 @@ def run(
     name: NameOption = DEFAULT_NAME,
     state_dir: StateDirOption = None,
     metrics_port: MetricsPortOption = 0,
+    otlp_endpoint: OtlpEndpointOption = "",
     log_level: LogLevelOption = "INFO",
     log_format: LogFormatOption = "text",
 ) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from coordinator.access.principal import Principal
+from coordinator.tracing.parent import TraceParent
 from core.cache.scope import CacheScope
 from core.output_format import OutputFormat
 
@@ -112,3 +113,4 @@ class GenerateCall:
     tools: tuple[Tool, ...] = ()
     principal: Principal | None = None  # who calls; None: nobody was asked, as while there are no keys
     resumable_s: float = 0.0  # kept for so long while nobody reads; 0: ends with its call
+    trace: TraceParent | None = None  # of the call's metadata or headers

@@ -193,14 +193,14 @@ class Cluster:
         return min(by_number, self._wanted.missing([instance.roles for instance in self._registry]))
 
     def status(self) -> tuple[InstanceStatus, ...]:
-        now_s = self._clock.now_s()
+        now_s, requests = self._clock.now_s(), self._dispatcher.requests_by_instance()
         return tuple(
             InstanceStatus(
                 info=replace(instance.info, roles=instance.roles, group=instance.group),
                 load=instance.load,
                 uptime_s=now_s - instance.attached_s,
                 last_heartbeat_s=now_s - instance.last_heard_s,
-                num_requests=self._dispatcher.num_requests_on(instance.instance_id),
+                num_requests=requests[instance.instance_id],
                 transfers=instance.transfers,
             )
             for instance in self._registry

@@ -88,6 +88,7 @@ class CoordinatorConfig:
     resume: ResumeLimits = field(default_factory=ResumeLimits)
     log_format: str = "text"  # of the gateway's process too; see core.log_lines
     metrics_port: int = 0  # of the HTTP listener with /metrics; 0: there is none
+    otlp_endpoint: str = ""  # URL that traces go to; empty: there are none
 
     def __post_init__(self) -> None:
         if not self.cluster_token:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections import Counter
 from itertools import count
 
 from coordinator.books import LiveBooks
@@ -258,10 +259,15 @@ class Dispatcher:
         return tuple(self._requests.values())
 
     def num_requests_on(self, instance_id: str) -> int:
-        return sum(
-            not r.is_final and (r.needs(instance_id) or r.is_moving_to(instance_id))
-            for r in self._requests.values()
-        )
+        return self.requests_by_instance()[instance_id]
+
+    def requests_by_instance(self) -> Counter[str]:
+        """How many have work on it, or are moving to it."""
+        counts = Counter[str]()
+        for request in self._requests.values():
+            if not request.is_final:
+                counts.update(name for name in request.instance_ids if request.is_at(name))
+        return counts
 
     @property
     def books(self) -> Books:

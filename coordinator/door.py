@@ -249,6 +249,7 @@ class Door:
             cache=None if salt is None else CacheUse(salt, call.tenant),
             scope=scope,
             format=call.format,
+            trace=call.trace,
         )
 
     async def _prepare_inputs(

@@ -70,6 +70,7 @@ class Endings:
     def fail(self, request: Request, error: ServiceError) -> None:
         self.recall(request)
         request.advance(RequestState.FAILED)
+        request.error = str(error)
         facts = {"request_id": request.request_id, "tenant": request.tenant}
         log.warning("request %s: %s", request.request_id, error, extra=facts)
         request.error = str(error)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from coordinator.events import StageSpan, Usage
+from coordinator.tracing.parent import TraceParent
 from core.lifecycle import RequestState
 from core.sequence import FinishReason
 from core.stages import ModalityGroup
@@ -32,6 +33,8 @@ class RequestEnd:
     spans: tuple[StageSpan, ...]
     num_dispatches: int
     num_moves: int
+    trace: TraceParent | None  # what the client's call is part of
+    error: str  # why it failed, "" if it did not
 
     @property
     def per_token_s(self) -> float | None:

@@ -11,6 +11,7 @@ from coordinator.fanout import RequestOutput
 from coordinator.migration import Migration
 from coordinator.policy.view import Placement
 from coordinator.stage_messages import MediaItem, StageReport
+from coordinator.tracing.parent import TraceParent
 from core.cache.scope import CacheScope
 from core.lifecycle import RequestState, is_final, move
 from core.output_format import OutputFormat
@@ -48,6 +49,7 @@ class Request:
     cache: CacheUse | None = None  # None: nothing is looked up or kept
     scope: CacheScope = CacheScope.TENANT  # what `cache` was made of
     format: OutputFormat | None = None  # None: any text
+    trace: TraceParent | None = None  # what the client's call is part of
     keys: RequestKeys | None = None  # what its tokens and media are known by in caches
 
     state: RequestState = RequestState.QUEUED
@@ -204,6 +206,16 @@ class Request:
 
     def is_moving_to(self, instance_id: str) -> bool:
         return self.migration is not None and self.migration.target == instance_id
+
+    @property
+    def instance_ids(self) -> frozenset[str]:
+        """Those of the present dispatch, and the one that it is moving to."""
+        placed = frozenset[str]() if self.placement is None else self.placement.instance_ids
+        return placed if self.migration is None else placed | {self.migration.target}
+
+    def is_at(self, instance_id: str) -> bool:
+        """Whether it holds something there, or is about to."""
+        return self.needs(instance_id) or self.is_moving_to(instance_id)
 
     def _players(self, stage: Stage) -> tuple[str, ...]:
         if self.placement is None:

@@ -8,6 +8,7 @@ import signal
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import metadata
+from typing import TYPE_CHECKING
 
 import grpc
 
@@ -76,6 +77,9 @@ from elasticmm.v1 import (
     stage_control_pb2_grpc,
 )
 
+if TYPE_CHECKING:
+    from coordinator.tracing.traces import RequestTraces
+
 log = logging.getLogger(__name__)
 
 INFERENCE = inference_pb2.DESCRIPTOR.services_by_name["Inference"].full_name
@@ -129,6 +133,7 @@ class Coordinator:
             self.clock,
             named_tenants=lambda: self.tenancy.tenants.named,
             price_per_hour=self.costs.profile.price_per_hour,
+            traces=self._make_traces(),
         )
         self.scheduler = make_scheduler(
             config.policy,
@@ -303,6 +308,17 @@ class Coordinator:
             clock=self.clock,
             observer=self.watch.observer,
         )
+
+    def _make_traces(self) -> RequestTraces | None:
+        """Raises ValueError where their package is not installed."""
+        if not self.config.otlp_endpoint:
+            return None
+        try:
+            from coordinator.tracing.traces import RequestTraces, make_exporter
+        except ModuleNotFoundError as error:
+            raise ValueError(f"otlp_endpoint: needs elasticmm[tracing] ({error})") from error
+        exporter = make_exporter(self.config.otlp_endpoint)
+        return RequestTraces(exporter, self.model.name, metadata.version("elasticmm"))
 
     def _watch_all(self) -> None:
         self.watch.add(

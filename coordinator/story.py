@@ -44,6 +44,8 @@ def request_end(request: Request, now_s: float) -> RequestEnd:
         spans=stage_story(request, ended_s),
         num_dispatches=request.num_attempts,
         num_moves=request.num_moves,
+        trace=request.trace,
+        error=request.error,
     )
 
 

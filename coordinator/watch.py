@@ -1,8 +1,10 @@
-"""What operators watch of one coordinator: metrics and the SLO report, fed by one observer."""
+"""What operators watch of one coordinator: metrics, the SLO report and traces, fed by one observer."""
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Container
+from typing import TYPE_CHECKING
 
 from prometheus_client.registry import Collector
 
@@ -16,6 +18,9 @@ from coordinator.slo_books import SloBooks
 from coordinator.tenant_labels import TenantLabels
 from core.clock import Clock
 
+if TYPE_CHECKING:
+    from coordinator.tracing.traces import RequestTraces
+
 
 class Watch:
     """Built before what it watches, which is told of `observer`; collectors are added when they can be."""
@@ -27,12 +32,14 @@ class Watch:
         *,
         named_tenants: Callable[[], Container[str]],
         price_per_hour: float | None,
+        traces: RequestTraces | None = None,
     ) -> None:
         tenants = TenantLabels(named_tenants)
         self.metrics = Metrics()
         self.slo = SloBooks(slo, tenants, clock, price_per_hour=price_per_hour)
         counted = RequestMetrics(self.metrics.registry, tenants, slo)
-        self.observer: RequestObserver = Observers(counted, self.slo)
+        self._traces = traces
+        self.observer: RequestObserver = Observers(counted, self.slo, *([traces] if traces else []))
         self._listener = MetricsListener(self.metrics.render)
 
     def add(self, *collectors: Collector) -> None:
@@ -46,4 +53,7 @@ class Watch:
         await self.slo.sample_forever(registry)
 
     async def stop(self) -> None:
+        """The last traces leave, which takes a few seconds where nobody takes them."""
         await self._listener.stop()
+        if self._traces is not None:
+            await asyncio.to_thread(self._traces.close)

@@ -61,6 +61,7 @@ class LaunchPlan:
     metrics_port: int = 0  # of the coordinator, for Prometheus; 0: none
     log_level: str = "INFO"
     log_format: str = "text"  # of all processes
+    otlp_endpoint: str = ""  # of the coordinator's traces
     tls_cert: Path | None = None  # of all processes; see StageConfig
     tls_key: Path | None = None
     tls_ca: Path | None = None
@@ -172,7 +173,8 @@ class LaunchPlan:
     @property
     def watch_words(self) -> list[str]:
         """The coordinator's options about what operators watch."""
-        return ["--log-format", self.log_format, "--metrics-port", str(self.metrics_port)]
+        words = ["--log-format", self.log_format, "--metrics-port", str(self.metrics_port)]
+        return [*words, "--otlp-endpoint", self.otlp_endpoint] if self.otlp_endpoint else words
 
     @property
     def door_words(self) -> list[str]:

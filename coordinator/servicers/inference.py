@@ -16,6 +16,7 @@ from coordinator.door import Door
 from coordinator.errors import StalledReaderError
 from coordinator.events import Emit, Event
 from coordinator.state import ServedDescription
+from coordinator.tracing.parent import trace_parent
 from coordinator.wire.inference import from_description, from_event, to_call
 from elasticmm.v1 import inference_pb2 as pb
 from elasticmm.v1 import inference_pb2_grpc as pb_grpc
@@ -33,7 +34,8 @@ class InferenceServicer(pb_grpc.InferenceServicer):
     async def Generate(  # type: ignore[override]
         self, request: pb.GenerateRequest, context: grpc.aio.ServicerContext
     ) -> None:
-        call = replace(to_call(request), principal=self._caller(context))
+        trace = trace_parent(context.invocation_metadata() or ())
+        call = replace(to_call(request), principal=self._caller(context), trace=trace)
         await self._door.generate(call, self._writer(context))
 
     async def Resume(  # type: ignore[override]

@@ -30,9 +30,10 @@ def served(monkeypatch: pytest.MonkeyPatch) -> list[CoordinatorConfig]:
 def test_the_coordinator_is_told_by_up(
     run_cli: RunCli, model: Path, served: list[CoordinatorConfig], formatters: list[object]
 ) -> None:
-    plan = LaunchPlan("c", model, metrics_port=9400, log_format="json")
+    plan = LaunchPlan("c", model, metrics_port=9400, log_format="json", otlp_endpoint="http://there:4317")
     assert run_cli("coordinator", "--model", model, *plan.watch_words).exit_code == 0
     assert [(config.metrics_port, config.log_format) for config in served] == [(9400, "json")]
+    assert served[0].otlp_endpoint == "http://there:4317"
     assert [type(each) for each in formatters] == [JsonLines]
 
 

@@ -28,6 +28,8 @@ def make_end(**changes: Any) -> RequestEnd:
         "spans": (StageSpan(Stage.PREFILL, "p0", 100, 500), StageSpan(Stage.DECODE, "d0", 500, 900)),
         "num_dispatches": 1,
         "num_moves": 0,
+        "trace": None,
+        "error": "",
     }
     return RequestEnd(**facts | changes)
 

@@ -17,6 +17,7 @@ from coordinator.cache.under_way import EmbeddingsUnderWay
 from coordinator.dispatcher import Dispatcher
 from coordinator.errors import CannotMigrateError, NotFoundError
 from coordinator.fanout import RequestOutput
+from coordinator.observer import CallEnd, RequestEnd
 from coordinator.paces import Paces
 from coordinator.policy.books import Books
 from coordinator.policy.cost_model import CostModel
@@ -95,13 +96,21 @@ class Play:
             paces=Paces(costs.profile),
             report_grace_s=0.0,
             instance_wait_s=0.0,
+            observer=self,
         )
+        self.ends: list[RequestEnd] = []
         self.players: dict[str, Player] = {}
         self.requests: list[Request] = []
         self.num_started = 0
         self.num_moved = 0
         self.num_needed = 0
         self.specs: dict[tuple[str, int], SequenceSpec] = {}  # of sequences that may come to an instance
+
+    def on_end(self, end: RequestEnd) -> None:
+        self.ends.append(end)
+
+    def on_unserved(self, call: CallEnd) -> None:
+        raise AssertionError(f"there is no door: {call}")
 
     def join(self, roles: Roles) -> None:
         name = f"i{self.num_started}"

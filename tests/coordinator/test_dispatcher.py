@@ -80,6 +80,8 @@ async def run_play(script: list[tuple[Any, ...]], hints: random.Random | None = 
         play.check()
     await play.settle()
     play.check()
+    assert sorted(end.request_id for end in play.ends) == sorted(each.request_id for each in play.requests)
+    assert all(0 <= (end.queued_s or 0) <= end.took_s for end in play.ends)
     for number, request in enumerate(play.requests):
         assert request.is_final
         if number not in cancelled:

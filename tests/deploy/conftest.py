@@ -17,9 +17,13 @@ SUFFIXES = {"counter": ("_total",), "gauge": ("",), "histogram": ("_bucket", "_s
 @pytest.fixture
 async def metrics() -> AsyncIterator[list[Metric]]:
     """Every metric, without samples for the most part."""
-    coordinator = Coordinator(CoordinatorConfig(Path("models/demo/checkpoint"), "a token"))
+    folder = Path("models/demo/checkpoint")
+    coordinator = Coordinator(
+        CoordinatorConfig(folder, "a token", start_gateway=False, shutdown_grace_s=0.05)
+    )
+    await coordinator.start()
     yield list(coordinator.watch.metrics.registry.collect())
-    coordinator.audit.close()
+    await coordinator.stop()
 
 
 @pytest.fixture

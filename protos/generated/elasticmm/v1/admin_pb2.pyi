@@ -1001,6 +1001,8 @@ Global___MediaExplanation: _TypeAlias = MediaExplanation  # noqa: Y015
 
 @_typing.final
 class GetRecentRequest(_message.Message):
+    """Which requests are asked about."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     REQUEST_ID_FIELD_NUMBER: _builtins.int
@@ -1204,6 +1206,8 @@ Global___ShutdownResponse: _TypeAlias = ShutdownResponse  # noqa: Y015
 
 @_typing.final
 class GetSloReportRequest(_message.Message):
+    """Asks how well the targets were met."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     def __init__(
@@ -1219,6 +1223,8 @@ Global___GetSloReportRequest: _TypeAlias = GetSloReportRequest  # noqa: Y015
 
 @_typing.final
 class GetSloReportResponse(_message.Message):
+    """How well the targets were met, in windows that end now."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     TTFT_S_FIELD_NUMBER: _builtins.int
@@ -1261,6 +1267,8 @@ Global___GetSloReportResponse: _TypeAlias = GetSloReportResponse  # noqa: Y015
 
 @_typing.final
 class SloWindow(_message.Message):
+    """One window."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     WINDOW_S_FIELD_NUMBER: _builtins.int
