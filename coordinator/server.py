@@ -24,6 +24,9 @@ from coordinator.clearing import Clearing
 from coordinator.cluster import Cluster
 from coordinator.collector import collect_when_idle, settle_collector
 from coordinator.config import CoordinatorConfig
+from coordinator.dashboard.pages import dashboard_routes
+from coordinator.dashboard.snapshot import Snapshots
+from coordinator.dashboard.timeline import Timeline
 from coordinator.dispatcher import Dispatcher
 from coordinator.door import Door
 from coordinator.errors import UnavailableError
@@ -129,6 +132,17 @@ class Coordinator:
             config.cluster_token, self._max_message_bytes, config.media.url_timeout_s + _RESOLVE_SLACK_S
         )
         self.gateway = GatewayProcess(self.gateway_settings(), self.note_gateway)
+        self.cache_admin = CacheAdmin(self.registry, self.cache, self.explanations, self.planner, self.audit)
+        self.timeline = Timeline(self.clock)
+        self.snapshots = Snapshots(
+            state=self.state,
+            timeline=self.timeline,
+            recent=self.dispatcher.recent,
+            planner=self.planner,
+            caches=self.cache_admin,
+            slo=self.slo,
+            clock=self.clock,
+        )
         self.door = self._make_door()
         self.server = self._make_server()
         self.port = 0
@@ -149,6 +163,8 @@ class Coordinator:
             asyncio.create_task(self.cluster.watch_forever()),
             asyncio.create_task(self.planner.run_forever()),
         ]
+        if self.http is not None:
+            self._watchers.append(asyncio.create_task(self.timeline.watch_forever(self.state)))
         log.info("coordinator: %s on %s:%d", self.model.name, self.config.host, self.port)
         return Ready(
             self.port, endpoint(self.config.public_host, self.port), self.media_endpoint, http_endpoint
@@ -275,7 +291,8 @@ class Coordinator:
         """Where the HTTP door is, empty if it stays closed. Raises OSError."""
         if self.config.http_port is None:
             return ""
-        self.http = HttpListener(make_app(self._make_served()), self.config.shutdown_grace_s)
+        dashboard = dashboard_routes(self.snapshots.take, self.config.cluster_token)
+        self.http = HttpListener(make_app(self._make_served(), dashboard), self.config.shutdown_grace_s)
         port = self.http.open(self.config.host, self.config.http_port)
         log.info("coordinator: HTTP on %s:%d", self.config.host, port)
         return endpoint(self.config.public_host, port)
@@ -295,7 +312,7 @@ class Coordinator:
             self.state,
             self.dispatcher.migrate,
             self.planner,
-            CacheAdmin(self.registry, self.cache, self.explanations, self.planner, self.audit),
+            self.cache_admin,
             clock=self.clock,
             shut_down=self.stopping.set,
             recent=self.dispatcher.recent,
