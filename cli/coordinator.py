@@ -13,6 +13,7 @@ from cli.options import (
     AllowPrivateOption,
     CacheAwareOption,
     HostOption,
+    HttpPortOption,
     LogLevelOption,
     ModelNameOption,
     ModelOption,
@@ -52,6 +53,7 @@ def run(
             metavar="SECONDS", help="Instances that are silent for longer are given up. Default: 10."
         ),
     ] = None,
+    http_port: HttpPortOption = None,
     log_level: LogLevelOption = "INFO",
     supervised: Annotated[bool, typer.Option("--supervised", hidden=True)] = False,
 ) -> None:
@@ -81,6 +83,7 @@ def run(
             policy=policy,
             profile=profile,
             cache_aware=cache_aware,
+            http_port=http_port,
         )
     except ValueError as error:
         tell("failed", str(error))
@@ -121,7 +124,7 @@ def serve(config: CoordinatorConfig, tell: Any) -> None:
     from coordinator import server
 
     try:
-        server.run(config, on_ready=lambda ready: tell("ready", ready.endpoint))
+        server.run(config, on_ready=lambda ready: tell("ready", ready.endpoint, ready.http_endpoint))
     except (ValueError, OSError, RuntimeError) as error:
         tell("failed", str(error))
         raise typer.Exit(FAILED) from error
@@ -145,14 +148,15 @@ def read_or_make_token(token_file: Path | None) -> str:
     return token
 
 
-def _tell_user(event: str, message: str) -> None:
+def _tell_user(event: str, message: str, http_endpoint: str = "") -> None:
     if event == "failed":
         typer.echo(f"elasticmm: {message}", err=True)
-    else:
-        typer.echo(f"coordinator ready at {message}")
+        return
+    http = f", OpenAI's API at http://{http_endpoint}/v1" if http_endpoint else ""
+    typer.echo(f"coordinator ready at {message}{http}")
 
 
-def _tell_supervisor(event: str, message: str) -> None:
+def _tell_supervisor(event: str, message: str, http_endpoint: str = "") -> None:
     from cli.exits import print_json
 
-    print_json({"event": event, "message": message})
+    print_json({"event": event, "message": message, "http": http_endpoint})

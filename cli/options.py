@@ -161,4 +161,8 @@ TlsNameOption = Annotated[
         "--tls-name", metavar="NAME", help="Name in peers' certificates. Default: what they are reached by."
     ),
 ]
+HttpPortOption = Annotated[
+    int | None,
+    typer.Option("--http-port", min=0, max=65535, help="Of the OpenAI-compatible door; 0 takes a free one."),
+]
 LogLevelOption = Annotated[str, typer.Option("--log-level", help="DEBUG, INFO, WARNING or ERROR.")]

@@ -53,6 +53,7 @@ from cli.state import DEFAULT_NAME, AlreadyUpError, StateDir, find_state_dir
 if TYPE_CHECKING:
     from cli.launch.plan import LaunchPlan
 
+_HTTP_PORT = 8000
 _NOT_PLANNED = frozenset({"detach", "as_json", "state_dir"})
 
 
@@ -68,6 +69,13 @@ def run(
     port: Annotated[
         int, typer.Option(min=0, max=65535, help="Of the coordinator; 0 takes a free one.")
     ] = 50051,
+    http_port: Annotated[
+        int | None,
+        typer.Option(
+            min=0, max=65535, help="Of OpenAI's API. Default: 8000, or a free one where --port is 0."
+        ),
+    ] = None,
+    http: Annotated[bool, typer.Option("--http/--no-http", help="Serve OpenAI's API as well.")] = True,
     detach: Annotated[bool, typer.Option("--detach", help="Leave the cluster running.")] = False,
     as_json: JsonOption = False,
     host: HostOption = "127.0.0.1",
@@ -120,6 +128,9 @@ def make_plan(
     cores: str | None,
     cache_share: list[str] | None,
     log_level: str,
+    port: int,
+    http_port: int | None,
+    http: bool,
     **settings: Any,
 ) -> LaunchPlan:
     """From the command's options by name; exits 2 where one is wrong."""
@@ -138,10 +149,18 @@ def make_plan(
             cores=choose_cores(cores),
             cache_shares=parse_shares(cache_share or ()),
             log_level=log_level.upper(),
+            port=port,
+            http_port=_choose_http_port(port, http_port) if http else None,
             **settings,
         )
     except ValueError as error:
         fail(str(error), USAGE)
+
+
+def _choose_http_port(port: int, http_port: int | None) -> int:
+    if http_port is None:
+        return _HTTP_PORT if port else 0
+    return http_port
 
 
 def _announce(plan: LaunchPlan) -> None:
@@ -197,6 +216,8 @@ def _print_ready(cluster: dict[str, Any], *, as_json: bool) -> None:
         print_json(cluster)
         return
     print(f"ready at {cluster['address']}: {', '.join(each['id'] for each in cluster['instances'])}")
+    if cluster["http"]:
+        print(f"OpenAI's API at http://{cluster['http']}/v1")
     print(f'ask: elasticmm generate "…"   token and logs: {cluster["state_dir"]}', flush=True)
 
 

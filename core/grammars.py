@@ -51,7 +51,10 @@ class Matcher:
         bits = np.frombuffer(self._matcher.compute_bitmask(), dtype=np.uint8)
         if self._matcher.is_error():
             raise FormatError(_shortened(self._matcher.get_error()))
-        return np.unpackbits(bits, bitorder="little", count=self._vocab_size).view(np.bool_)
+        mask = np.unpackbits(bits, bitorder="little", count=self._vocab_size).view(np.bool_)
+        if not mask.any():
+            raise FormatError("no token leads any further")
+        return mask
 
 
 class Grammars:

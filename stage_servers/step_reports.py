@@ -93,7 +93,13 @@ class StepReports:
 
     def _failed(self, failure: SequenceFailure) -> None:
         """The engine gave a sequence up; where it may go on elsewhere the coordinator dispatches it again."""
+        if failure.field:
+            code = grpc.StatusCode.INVALID_ARGUMENT
+            self._reports.failed(failure.key, Stage.DECODE, code, failure.reason, field=failure.field)
         if self._prefill.failed(failure.key, failure.reason):
+            return
+        if failure.field:
+            self._on_end(failure.key)
             return
         code = grpc.StatusCode.ABORTED if failure.is_retryable else grpc.StatusCode.INTERNAL
         self._reports.failed(failure.key, Stage.DECODE, code, failure.reason)

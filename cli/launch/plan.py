@@ -30,6 +30,7 @@ class LaunchPlan:
     model_name: str = ""  # as clients see it; empty: the folder's name
     host: str = "127.0.0.1"
     port: int = 0  # of the coordinator; 0 takes a free one
+    http_port: int | None = None  # of its HTTP door; 0 takes a free one, None: it stays closed
     advertise: str | None = None
     devices: tuple[str, ...] = ("cpu",)  # handed out in turn
     cores: tuple[int, ...] = (0,)  # shared out among instances on the CPU

@@ -70,6 +70,7 @@ class RunningCluster:
     """A cluster whose every part is ready."""
 
     address: str
+    http: str  # HOST:PORT of the HTTP door; empty: it is closed
     instances: tuple[RunningInstance, ...]
     record: ClusterRecord
     state_dir: Path
@@ -78,6 +79,7 @@ class RunningCluster:
         """What `up --json` prints."""
         return {
             "address": self.address,
+            "http": self.http,
             "model": self.record.model,
             "topology": self.record.topology,
             "instances": [dataclasses.asdict(instance) for instance in self.instances],
@@ -99,6 +101,7 @@ class Supervisor:
         self._report: Reporter = print_event
         self._token = new_token()
         self._address = ""
+        self._http = ""
         self._coordinator: Child | None = None
         self._stages: Child | None = None
         self._pids: dict[str, int] = {}  # of stage servers, by instance id
@@ -183,6 +186,7 @@ class Supervisor:
         plan = self._plan
         command = [*self._programs.coordinator]
         command += ["--model", str(plan.model), "--host", plan.host, "--port", str(plan.port)]
+        command += [] if plan.http_port is None else ["--http-port", str(plan.http_port)]
         command += ["--topology", plan.wanted.name, "--instances", str(plan.wanted.num_instances)]
         command += ["--token-file", str(self._state.token_path), "--log-level", plan.log_level]
         command += ["--model-name", plan.model_name] if plan.model_name else []
@@ -221,6 +225,7 @@ class Supervisor:
         event = LaunchEvent(COORDINATOR, _STATES[values["event"]], values.get("message", ""), child.pid)
         if event.state is PartState.READY:
             self._address = event.message
+            self._http = values.get("http", "")
             assert self._stages is not None
             configs = self._plan.stage_configs(self._address, self._token)
             self._stages.send(config.to_json() for config in configs)
@@ -279,4 +284,4 @@ class Supervisor:
         )
         self._state.write_record(record)
         instances = tuple(RunningInstance(each, self._pids[each]) for each in self._plan.instance_ids)
-        return RunningCluster(self._address, instances, record, self._state.path)
+        return RunningCluster(self._address, self._http, instances, record, self._state.path)

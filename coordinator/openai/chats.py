@@ -7,7 +7,7 @@ from coordinator.openai import chat_schema as schema
 from coordinator.openai.asked import Asked
 from coordinator.openai.chat_answer import ChatAnswer
 from coordinator.openai.errors import BadRequestError
-from coordinator.openai.params import chat_param
+from coordinator.openai.params import chat_param, forced_call_param
 from coordinator.openai.pictures import to_source
 from coordinator.openai.token_texts import TokenTexts
 from coordinator.openai.tool_choice import plan_tools
@@ -45,7 +45,7 @@ def to_asked(request: schema.ChatRequest, texts: TokenTexts) -> Asked:
         calls=numbered(choices_of(call, num_choices), name),
         num_per_prompt=num_choices,
         answer=ChatAnswer(plan.make_reader, num_choices, texts if request.logprobs else None),
-        param=chat_param,
+        param=forced_call_param if plan.tools else chat_param,
         is_stream=bool(request.stream),
         stream_options=request.stream_options,
     )

@@ -25,6 +25,11 @@ def chat_param(field: str) -> str:
     return _common(field)
 
 
+def forced_call_param(field: str) -> str:
+    """Of a chat whose answer's form was made of its tools."""
+    return "tools" if field.startswith("format") else chat_param(field)
+
+
 def completion_param(field: str) -> str:
     """A prompt is all there is to be read."""
     return "prompt" if field.startswith(("prompt", "messages")) else _common(field)
@@ -37,6 +42,8 @@ def _picture(rest: str) -> str:
 def _common(field: str) -> str:
     if field.startswith("stop.strings"):
         return "stop"
+    if field.startswith("stop.token_ids"):
+        return field.replace("stop.", "stop_", 1)
     if field.startswith("format"):
         return "response_format"
     if field == "deadline":

@@ -64,6 +64,7 @@ class TaggedReader:
 
     def __init__(self) -> None:
         self._held = ""
+        self._space = ""  # before the OPEN that is held
         self._is_inside = False
         self._num_calls = 0
 
@@ -85,7 +86,7 @@ class TaggedReader:
         if not self._is_inside:
             return Pieces("" if self._num_calls and not held.strip() else held)
         call = self._to_call(held)
-        return Pieces(calls=(call,)) if call is not None else Pieces(OPEN + held)
+        return Pieces(calls=(call,)) if call is not None else Pieces(self._space + OPEN + held)
 
     def _next(self) -> str | CallPiece | None:
         """What is certain by now; None: all that is held may still become either."""
@@ -94,7 +95,9 @@ class TaggedReader:
         before, tag, after = self._held.partition(OPEN)
         if tag:
             self._held, self._is_inside = after, True
-            return before.rstrip()
+            shown = before.rstrip()
+            self._space = before[len(shown) :]
+            return shown
         end = _end_of_certain(self._held)
         shown, self._held = self._held[:end], self._held[end:]
         return shown or None
@@ -105,7 +108,7 @@ class TaggedReader:
             return None
         self._held, self._is_inside = after, False
         call = self._to_call(body)
-        return OPEN + body + CLOSE if call is None else call
+        return self._space + OPEN + body + CLOSE if call is None else call
 
     def _to_call(self, body: str) -> CallPiece | None:
         try:

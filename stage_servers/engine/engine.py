@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 import torch
 
 from core.costs import StepShape, chunk_shape
+from core.grammars import FormatError, Grammars
 from core.sequence import SequenceSpec
 from kv_transfer.blocks import BlockAllocator, blocks_for
 from stage_servers.cache.kv_cache import KvCache
@@ -59,6 +60,8 @@ class Engine:
         self._model = model
         self._blocks = blocks
         self._config = config
+        description = model.description
+        self._grammars = Grammars(model.path, description.vocab_size, description.eos_token_ids)
         self.cache = cache
         self._on_needed = on_needed
         self._held = SequenceBlocks(blocks, config.block_tokens, cache)
@@ -284,11 +287,14 @@ class Engine:
         if not ending:
             return []
         tokens: list[TokenOutput] = []
-        for chunk, drawn in zip(
-            ending, sample(logits, [_row(chunk.sequence) for chunk in ending]), strict=True
-        ):
+        lost: dict[Key, SequenceFailure] = {}
+        rows = [_row(chunk.sequence, lost) for chunk in ending]
+        for chunk, drawn in zip(ending, sample(logits, rows), strict=True):
             sequence = chunk.sequence
-            if drawn is None:
+            if sequence.key in lost:
+                self.abort(sequence.key)
+                failed.append(lost[sequence.key])
+            elif drawn is None:
                 self._held.spoil(sequence)
                 self.abort(sequence.key)
                 failed.append(SequenceFailure(sequence.key, "the model's logits are no numbers", False))
@@ -334,6 +340,8 @@ class Engine:
         positions, delta = self._model.positions(len(spec.prompt), spec.media)
         waits_for_all = self._config.encoding == "blocking"
         sequence = Sequence(spec, self._num_arrived, positions, delta, hand_over, waits_for_all)
+        if spec.format is not None:
+            sequence.matcher = self._grammars.matcher(spec.format)
         if self.cache is not None:
             sequence.prefix = prefix or self.cache.begin(spec)
         self._num_arrived += 1
@@ -341,10 +349,19 @@ class Engine:
         return sequence
 
 
-def _row(sequence: Sequence) -> SampleRow:
+def _row(sequence: Sequence, lost: dict[Key, SequenceFailure]) -> SampleRow:
+    """Notes in `lost` why the sequence cannot follow its format any more."""
     num_prompt = len(sequence.spec.prompt)
     outputs = sequence.tokens[num_prompt:] if sequence.spec.sampling.has_penalties else ()
-    return SampleRow(sequence.spec.sampling, sequence.num_outputs, sequence.spec.prompt, outputs)
+    try:
+        allowed = sequence.allowed_tokens()
+    except FormatError as error:
+        assert sequence.spec.format is not None
+        lost[sequence.key] = SequenceFailure(
+            sequence.key, f"cannot be followed any further: {error}", False, sequence.spec.format.field
+        )
+        allowed = None
+    return SampleRow(sequence.spec.sampling, sequence.num_outputs, sequence.spec.prompt, outputs, allowed)
 
 
 def _report(

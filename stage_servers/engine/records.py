@@ -72,6 +72,7 @@ class SequenceFailure:
     key: Key
     reason: str
     is_retryable: bool  # it could go on elsewhere, or later
+    field: str = ""  # the part of the request that is at fault, where one is
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from core.grammars import Mask
 from core.sampling import SamplingParams
 from core.sequence import TokenLogprobs
 
@@ -26,7 +27,8 @@ class SampleRow:
     params: SamplingParams
     index: int
     prompt: Seq[int]
-    outputs: Seq[int]
+    outputs: Seq[int]  # read where there are penalties
+    allowed: Mask | None = None  # [vocabulary]: all others are out of the question; None: none is
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,10 +46,11 @@ def sample(logits: torch.Tensor, rows: Seq[SampleRow]) -> list[Drawn | None]:
             drawn.append(None)
             continue
         token, params = tokens[place], row.params
+        is_plain = params.is_plain and row.allowed is None
         raw = None
-        if params.logprobs is not None or params.has_penalties or not params.is_greedy:
+        if params.logprobs is not None or not is_plain:
             raw = logits[place].double().cpu().numpy()
-            token = _choose(raw, row) if params.has_penalties or not params.is_greedy else token
+            token = token if is_plain else _choose(raw, row)
         drawn.append(Drawn(token, _logprobs(raw, token, params.logprobs)))
     return drawn
 
@@ -70,15 +73,34 @@ def uniform(seed: int, index: int) -> float:
 
 
 def _choose(logits: Array, row: SampleRow) -> int:
+    """Biases come first, then penalties; filters and draws are among the allowed tokens alone."""
     params = row.params
+    if params.logit_bias:
+        logits = biased(logits, params)
     if params.has_penalties:
         logits = penalised(logits, row)
+    if row.allowed is None:
+        return _draw(logits, row)
+    allowed = np.flatnonzero(row.allowed)
+    return int(allowed[_draw(logits[allowed], row)])
+
+
+def _draw(logits: Array, row: SampleRow) -> int:
+    """A place in `logits`."""
+    params = row.params
     if params.is_greedy:
         return int(logits.argmax())
     tokens, probs = candidates(logits, params)
     cdf = np.cumsum(probs)
     place = int(np.searchsorted(cdf, uniform(params.seed, row.index) * cdf[-1], side="right"))
     return int(tokens[min(place, len(tokens) - 1)])
+
+
+def biased(logits: Array, params: SamplingParams) -> Array:
+    logits = logits.copy()
+    tokens, biases = zip(*params.logit_bias, strict=True)
+    logits[np.array(tokens)] += np.array(biases)
+    return logits
 
 
 def penalised(logits: Array, row: SampleRow) -> Array:
@@ -137,7 +159,7 @@ def _nucleus(weights: Array, top_p: float) -> Array:
 
 
 def _logprobs(logits: Array | None, token: int, num_top: int | None) -> TokenLogprobs | None:
-    """Under the model's own distribution, before penalties and temperature."""
+    """Under the model's own distribution, before biases, penalties, temperature and formats."""
     if logits is None or num_top is None:
         return None
     total = logits.max() + np.log(np.exp(logits - logits.max()).sum())

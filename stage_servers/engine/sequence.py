@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 import torch
 
+from core.grammars import Mask, Matcher
 from core.sequence import FinishReason, MediaSpan, SequenceSpec
 from stage_servers.cache.prefix import Prefix
 from stage_servers.engine.records import Key
@@ -38,6 +39,7 @@ class Sequence:
     num_cached: int = 0  # tokens that the cache has for it while it waits, then: gave it
     promised_tokens: int = 0  # media items within these have no embedding on the way
     asked: set[int] = field(default_factory=set)  # items whose embeddings were asked for all the same
+    matcher: Matcher | None = None  # of its format; follows from the outputs, wherever they were made
 
     def __post_init__(self) -> None:
         self.tokens = [*self.spec.prompt, *self.spec.outputs]
@@ -130,6 +132,11 @@ class Sequence:
         if self.num_outputs >= self.spec.sampling.max_tokens or len(self.tokens) >= context_tokens:
             return FinishReason.LENGTH
         return None
+
+    def allowed_tokens(self) -> Mask | None:
+        """Which tokens may come next: [vocabulary]; None: any. Raises FormatError."""
+        num_prompt = len(self.spec.prompt)
+        return None if self.matcher is None else self.matcher.allowed(self.tokens[num_prompt:])
 
     def spans_between(self, first: int, end: int) -> list[MediaSpan]:
         """The media spans that overlap tokens first..end-1."""

@@ -62,6 +62,7 @@ def test_sends_every_option(client: Client, cluster: FakeCluster) -> None:
         repetition_penalty=1.5,
         seed=0,
         logprobs=0,
+        logit_bias={7: 1.5},
         stop=["x", "y"],
         stop_token_ids=[1, 2],
         ignore_eos=True,
@@ -73,7 +74,7 @@ def test_sends_every_option(client: Client, cluster: FakeCluster) -> None:
     ).text()
     request = cluster.requests[0]
     assert [message.role for message in request.messages] == ["system", "user"]
-    assert all(request.sampling.HasField(field.name) for field in request.sampling.DESCRIPTOR.fields)
+    assert len(request.sampling.ListFields()) == len(request.sampling.DESCRIPTOR.fields)
     assert (request.sampling.min_p, request.sampling.repetition_penalty) == (0.25, 1.5)
     assert list(request.stop.strings) == ["x", "y"]
     assert (list(request.stop.token_ids), request.stop.ignore_eos) == ([1, 2], True)

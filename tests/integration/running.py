@@ -27,6 +27,7 @@ class Running:
     client: Client
     state_dir: Path
     pids: dict[str, int]
+    http: str  # HOST:PORT of the HTTP door
 
     def status(self) -> ClusterStatus:
         return self.client.status()
@@ -76,7 +77,7 @@ def cluster(state_dir: Path, model: Path, topology: str, *options: str) -> Itera
     try:
         token = (state_dir / "token").read_text().strip()
         with Client(up["address"], token=token) as client:
-            yield Running(up["address"], client, state_dir, up["pids"])
+            yield Running(up["address"], client, state_dir, up["pids"], up["http"])
     finally:
         subprocess.run([*CLI, "down", *where], check=True, timeout=60)
     assert not [pid for pid in up["pids"].values() if is_alive(pid)]

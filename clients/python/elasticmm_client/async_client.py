@@ -40,7 +40,7 @@ class AsyncClient:
         self._model: Model | None = None
         self._uploads = UploadCache()
 
-    def generate(self, messages: Messages, **options: Unpack[GenerateOptions]) -> AsyncStream:
+    def generate(self, messages: Messages = (), **options: Unpack[GenerateOptions]) -> AsyncStream:
         """The answer's stream of events; see Client.generate.
 
         Nothing is sent before the stream is first used, and every error comes

@@ -38,10 +38,10 @@ class Client:
         self._model: Model | None = None
         self._uploads = UploadCache()
 
-    def generate(self, messages: Messages, **options: Unpack[GenerateOptions]) -> Stream:
+    def generate(self, messages: Messages = (), **options: Unpack[GenerateOptions]) -> Stream:
         """Asks for an answer and returns its stream of events.
 
-        messages: a string, or chat messages (see elasticmm_client.messages);
+        messages: a string, or chat messages (see elasticmm_client.messages), or none with `prompt`;
         options: see GenerateOptions. Pictures given as bytes, path or PIL image are
         uploaded first, each once. Raises ElasticMMError, here or from the stream.
         """

@@ -3,7 +3,9 @@
 A message is `{"role": "user", "content": …}` whose content is a string or a
 list of parts: `{"type": "text", "text": …}`, `{"type": "image", "image": …}`
 with bytes, a path or a PIL image, `{"type": "image", "url": …}`, or OpenAI's
-`{"type": "image_url", "image_url": {"url": …}}`.
+`{"type": "image_url", "image_url": {"url": …}}`. An assistant's message may
+have `"tool_calls"` and no content, a tool's has `"tool_call_id"` (see
+elasticmm_client.tools).
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ from typing import Any
 
 from elasticmm_client.errors import InvalidRequest
 from elasticmm_client.pictures import is_url, read_picture
+from elasticmm_client.tools import ToolCall, parse_tool_calls
 
 Messages = str | Sequence[Mapping[str, Any]]
 
@@ -43,6 +46,8 @@ Part = TextPart | ImageBytes | ImageUrl
 class ChatMessage:
     role: str
     parts: tuple[Part, ...]
+    tool_calls: tuple[ToolCall, ...] = ()
+    tool_call_id: str = ""
 
 
 def user_message(text: str, *images: Any) -> dict[str, Any]:
@@ -70,13 +75,16 @@ def pictures_of(messages: Iterable[ChatMessage]) -> list[ImageBytes]:
 def _message(message: Mapping[str, Any], field: str) -> ChatMessage:
     if not isinstance(message, Mapping) or not isinstance(message.get("role"), str):
         raise InvalidRequest("needs a role", field=f"{field}.role")
+    calls = parse_tool_calls(message.get("tool_calls") or (), f"{field}.tool_calls")
     content = message.get("content")
+    if content is None and calls:
+        content = []
     if isinstance(content, str):
         content = [{"type": "text", "text": content}]
     if not isinstance(content, Sequence) or isinstance(content, bytes):
         raise InvalidRequest("needs a content: a string or a list of parts", field=f"{field}.content")
     parts = tuple(_part(part, f"{field}.parts[{index}]") for index, part in enumerate(content))
-    return ChatMessage(message["role"], parts)
+    return ChatMessage(message["role"], parts, calls, message.get("tool_call_id") or "")
 
 
 def _part(part: Any, field: str) -> Part:

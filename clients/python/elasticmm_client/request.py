@@ -8,8 +8,11 @@ from typing import Any, Literal, TypedDict
 from elasticmm.v1 import inference_pb2 as pb
 from elasticmm_client.errors import InvalidRequest
 from elasticmm_client.messages import ChatMessage, ImageBytes, ImageUrl, Part, TextPart
+from elasticmm_client.tools import parse_tools, to_json
 
 CacheScope = Literal["none", "tenant", "cluster"]
+# The name of "json_object", or one of the others with what it takes; a schema may be JSON or what becomes it.
+Format = Literal["json_object"] | Mapping[Literal["json_schema", "regex", "grammar"], Any]
 
 
 class GenerateOptions(TypedDict, total=False):
@@ -25,10 +28,14 @@ class GenerateOptions(TypedDict, total=False):
     frequency_penalty: float  # [-2, 2]
     repetition_penalty: float  # (0, 10]
     seed: int  # 64 bits; Accepted.seed tells the one in use
-    logprobs: int  # alternatives per token, 0 to 20
+    logprobs: int  # alternatives per token, 0 to 20; of the model itself, whatever else is asked for
+    logit_bias: Mapping[int, float]  # added to these tokens' logits, [-100, 100], at most 300 tokens
     stop: str | Sequence[str]  # the answer ends before the first of these
     stop_token_ids: Sequence[int]  # the answer ends with one of these
     ignore_eos: bool  # go on past the model's end token
+    prompt: str | Sequence[int]  # in the place of messages: text or token ids as they are, without template
+    format: Format  # what the answer has to look like
+    tools: Sequence[Mapping[str, Any]]  # see elasticmm_client.tools
     request_id: str  # idempotency key
     tenant: str  # whose request this is; "default" if left out
     cache_scope: CacheScope  # who may find what this leaves in caches; as set for the tenant if left out
@@ -44,6 +51,7 @@ _SCOPES = {
     "cluster": pb.CACHE_SCOPE_CLUSTER,
 }
 _SAMPLING = frozenset(field.name for field in pb.SamplingParams.DESCRIPTOR.fields)
+_FORMATS = frozenset({"json_schema", "regex", "grammar"})
 _PLAIN = frozenset({"model", "request_id", "tenant", "priority", "cache_salt"})
 _STOP = {"stop": "strings", "stop_token_ids": "token_ids", "ignore_eos": "ignore_eos"}
 
@@ -75,13 +83,24 @@ def _set_option(request: pb.GenerateRequest, name: str, value: Any) -> None:
         _set_deadline(request, value)
     elif name == "cache_scope":
         _set_scope(request, value)
+    elif name == "prompt":
+        _set_prompt(request, value)
+    elif name == "format":
+        _set_format(request, value)
+    elif name == "tools":
+        request.tools.extend(
+            pb.Tool(name=each.name, description=each.description, parameters=each.parameters)
+            for each in parse_tools(value)
+        )
     else:
         raise TypeError(f"generate() got an unexpected option {name!r}")
 
 
 def _assign(target: Any, name: str, value: Any, field: str) -> None:
     try:
-        if isinstance(value, bool) or not isinstance(value, Sequence) or isinstance(value, str):
+        if isinstance(value, Mapping):
+            getattr(target, name).update(value)
+        elif isinstance(value, bool) or not isinstance(value, Sequence) or isinstance(value, str):
             setattr(target, name, value)
         else:
             getattr(target, name).extend(value)
@@ -102,8 +121,36 @@ def _set_scope(request: pb.GenerateRequest, scope: str) -> None:
     request.cache_scope = _SCOPES[scope]
 
 
+def _set_prompt(request: pb.GenerateRequest, prompt: str | Sequence[int]) -> None:
+    if isinstance(prompt, str):
+        _assign(request.prompt, "text", prompt, "prompt.text")
+    else:
+        request.prompt.token_ids.SetInParent()
+        _assign(request.prompt.token_ids, "ids", list(prompt), "prompt.token_ids")
+
+
+def _set_format(request: pb.GenerateRequest, form: Format) -> None:
+    if form == "json_object":
+        request.format.json_object = True
+        return
+    if not isinstance(form, Mapping) or len(form) != 1 or not form.keys() <= _FORMATS:
+        raise InvalidRequest(
+            f"is neither json_object nor one of {', '.join(sorted(_FORMATS))}", field="format"
+        )
+    ((kind, value),) = form.items()
+    field = f"format.{kind}"
+    _assign(request.format, kind, to_json(value, field) if kind == "json_schema" else value, field)
+
+
 def _message(message: ChatMessage, uploaded: Mapping[bytes, bytes]) -> pb.Message:
-    return pb.Message(role=message.role, parts=[_part(part, uploaded) for part in message.parts])
+    return pb.Message(
+        role=message.role,
+        parts=[_part(part, uploaded) for part in message.parts],
+        tool_calls=[
+            pb.ToolCall(id=each.id, name=each.name, arguments=each.arguments) for each in message.tool_calls
+        ],
+        tool_call_id=message.tool_call_id,
+    )
 
 
 def _part(part: Part, uploaded: Mapping[bytes, bytes]) -> pb.Part:

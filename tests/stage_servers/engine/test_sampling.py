@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -76,6 +79,75 @@ def test_penalties() -> None:
     before = np.array([2.0, 2.0, -2.0, 1.0])
     assert penalised(before, one).tolist() == [1.0, 0.0, -2.0, 1.0]
     assert before.tolist() == [2.0, 2.0, -2.0, 1.0]
+
+
+def reference(logits: np.ndarray, biases: dict[int, float], one: SampleRow) -> np.ndarray:
+    """One token after the other: bias, then penalties."""
+    values = [float(value) + biases.get(token, 0.0) for token, value in enumerate(logits)]
+    for token in {*one.prompt, *one.outputs}:
+        by = one.params.repetition_penalty
+        values[token] = values[token] / by if values[token] > 0 else values[token] * by
+    for token in set(one.outputs):
+        values[token] -= one.params.presence_penalty
+        values[token] -= one.params.frequency_penalty * one.outputs.count(token)
+    return np.array(values)
+
+
+@pytest.mark.parametrize("temperature", [0.0, 0.7])
+def test_biases_come_before_all_else(temperature: float) -> None:
+    rng = np.random.default_rng(5)
+    differing = 0
+    for index in range(200):
+        logits = rng.normal(size=50).astype(np.float32)
+        biases = {int(token): float(np.float32(rng.normal() * 3)) for token in rng.integers(50, size=9)}
+        changed = {"repetition_penalty": 1.3, "presence_penalty": 0.5, "temperature": temperature, "seed": 3}
+        outputs = tuple(rng.integers(50, size=5).tolist())
+        one = row(params(logit_bias=tuple(sorted(biases.items())), **changed), index, outputs)
+        plain = row(params(temperature=temperature, seed=3), index)
+        wanted = draw(reference(logits, biases, one), plain)
+        assert draw(logits, one) == wanted
+        differing += wanted != draw(logits, plain)
+    assert differing > 100
+
+
+def test_a_biased_greedy_answer_is_transformers(first: Pair) -> None:
+    question = first.question(3, num_text=20)
+    spec = make_spec(first.oracle.family, question, "r", max_tokens=60)
+    common = Counter(first.oracle.answer(question, 60).tokens).most_common(3)
+    biases = {token: -4.5 for token, _ in common} | {7: 2.25}
+    bench = Bench(first.model)
+    bench.start(
+        replace(spec, sampling=replace(spec.sampling, logit_bias=tuple(sorted(biases.items())))), question
+    )
+    bench.run()
+    wanted = first.oracle.model.generate(
+        torch.tensor([spec.prompt]),
+        max_new_tokens=60,
+        min_new_tokens=60,
+        do_sample=False,
+        eos_token_id=None,
+        pad_token_id=0,
+        sequence_bias={(token,): bias for token, bias in biases.items()},
+    )[0, -60:].tolist()
+    assert bench.tokens[spec.key] == wanted
+    assert tuple(wanted) != first.oracle.answer(question, 60).tokens
+
+
+def test_logprobs_know_nothing_of_biases() -> None:
+    (drawn,) = sample(
+        torch.tensor(LOGITS)[None], [row(params(temperature=0.0, logprobs=1, logit_bias=((0, 9.0),)))]
+    )
+    assert drawn is not None
+    assert drawn.token_id == 0
+    assert drawn.logprobs is not None
+    assert drawn.logprobs.logprob == pytest.approx(np.log(0.1))
+
+
+@pytest.mark.parametrize("changed", [{"temperature": 0.0}, {}, {"top_k": 3}, {"top_p": 0.5}, {"min_p": 0.9}])
+def test_only_what_is_allowed_is_drawn(changed: dict[str, float]) -> None:
+    allowed = np.array([True, False, True, False])
+    drawn = [draw(LOGITS, SampleRow(params(**changed), index, (), (), allowed)) for index in range(200)]
+    assert set(drawn) == ({0, 2} if not changed or "top_k" in changed else {2})
 
 
 def test_greedy_heeds_penalties() -> None:
