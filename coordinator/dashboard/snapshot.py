@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -167,5 +168,10 @@ def _decision(decision: Decision, now_s: float) -> dict[str, Any]:
         "piece": decision.piece,
         "subject": decision.subject,
         "choice": decision.choice,
-        "numbers": dict(decision.numbers),
+        "numbers": {name: _finite(value) for name, value in decision.numbers.items()},
     }
+
+
+def _finite(value: float) -> float | None:
+    """JSON has no infinity."""
+    return value if math.isfinite(value) else None

@@ -28,6 +28,7 @@ function cell(tag, text, kind) {
 }
 
 const ms = (value) => (value === null ? "" : `${value.toFixed(1)} ms`);
+const figure = (value) => (value === null ? "unbounded" : value.toPrecision(4));
 const mib = (value) => (value / 2 ** 20).toFixed(1);
 
 export const INSTANCES = [
@@ -75,5 +76,5 @@ export const DECISIONS = [
   ["policy", (each) => each.piece],
   ["about", (each) => each.subject],
   ["choice", (each) => each.choice],
-  ["weighed", (each) => Object.entries(each.numbers).map(([key, value]) => `${key} ${value.toPrecision(4)}`).join(", ")],
+  ["weighed", (each) => Object.entries(each.numbers).map(([key, value]) => `${key} ${figure(value)}`).join(", ")],
 ];

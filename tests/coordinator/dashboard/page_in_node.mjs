@@ -50,7 +50,7 @@ console.log(
     ttft: elements.ttft?.textContent,
     requests: rows("requests"),
     instances: rows("instances"),
-    caches: rows("caches"),
+    decisions: rows("decisions"),
     timelineRects: elements.timeline?.rects,
     waterfall: elements.waterfall?.labels,
   }),

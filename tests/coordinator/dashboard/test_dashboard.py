@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from coordinator.policy.decisions import Decision
 from core.access import token_metadata
 from tests.coordinator.conftest import TOKEN
 from tests.coordinator.openai.conftest import HttpBench
@@ -90,6 +91,15 @@ async def test_the_script_shows_it(door: HttpBench, tmp_path: Path) -> None:
     assert shown["timelineRects"] == 3
     assert "100% of 1 within the target" in shown["ttft"]
     assert [each.split()[0] for each in shown["waterfall"][::2]][:2] == ["prepare", "queue"]
+
+
+async def test_a_number_without_bounds_is_no_trouble(door: HttpBench, tmp_path: Path) -> None:
+    numbers = {"tolerance": float("inf"), "score": 2.0}
+    door.bench.coordinator.scheduler.decisions.add(Decision(0.0, "search", "cluster", "splits", numbers))
+    snapshot = await snapshot_of(door)
+    assert snapshot["decisions"][0]["numbers"] == {"tolerance": None, "score": 2.0}
+    shown = await run_page(tmp_path, 200, snapshot)
+    assert shown["decisions"][1][-1] == "tolerance unbounded, score 2.000"
 
 
 async def test_without_the_token_the_script_asks_for_it(tmp_path: Path) -> None:
