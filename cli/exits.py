@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -46,7 +47,18 @@ def fail(message: str, code: int = FAILED) -> NoReturn:
 
 
 def print_json(value: object) -> None:
-    """One object on one line."""
+    """One object on one line; null for what is no finite number, which JSON does not have."""
     import json
 
-    print(json.dumps(value, ensure_ascii=False), flush=True)
+    print(json.dumps(_finite(value), ensure_ascii=False), flush=True)
+
+
+def _finite(value: object) -> object:
+    match value:
+        case dict():
+            return {key: _finite(each) for key, each in value.items()}
+        case list() | tuple():
+            return [_finite(each) for each in value]
+        case float() if not math.isfinite(value):
+            return None
+    return value

@@ -227,6 +227,7 @@ def _print_ready(cluster: dict[str, Any], *, as_json: bool) -> None:
     print(f"ready at {cluster['address']}: {', '.join(each['id'] for each in cluster['instances'])}")
     if cluster["http"]:
         print(f"OpenAI's API at {cluster['http']}/v1")
+        print(f"dashboard at {cluster['http']}/ (asks for the token)")
     print(f'ask: elasticmm generate "…"   token and logs: {cluster["state_dir"]}', flush=True)
 
 

@@ -28,6 +28,9 @@ from coordinator.clearing import Clearing
 from coordinator.cluster import Cluster
 from coordinator.collector import collect_when_idle, settle_collector
 from coordinator.config import CoordinatorConfig
+from coordinator.dashboard.pages import dashboard_routes
+from coordinator.dashboard.snapshot import Snapshots
+from coordinator.dashboard.timeline import Timeline
 from coordinator.dispatcher import Dispatcher
 from coordinator.door import Door
 from coordinator.errors import UnavailableError
@@ -157,6 +160,17 @@ class Coordinator:
         )
         self.gateway = GatewayProcess(self.gateway_settings(), self.note_gateway)
         self.answers = Answers(config.resume)
+        self.cache_admin = CacheAdmin(self.registry, self.cache, self.explanations, self.planner, self.audit)
+        self.timeline = Timeline(self.clock)
+        self.snapshots = Snapshots(
+            state=self.state,
+            timeline=self.timeline,
+            recent=self.dispatcher.recent,
+            planner=self.planner,
+            caches=self.cache_admin,
+            slo=self.slo,
+            clock=self.clock,
+        )
         self.door = self._make_door()
         self._watch_all()
         self.server = self._make_server()
@@ -186,6 +200,8 @@ class Coordinator:
             asyncio.create_task(self.planner.run_forever()),
             asyncio.create_task(self.watch.sample_forever(self.registry)),
         ]
+        if self.http is not None:
+            self._watchers.append(asyncio.create_task(self.timeline.watch_forever(self.state)))
         log.info("coordinator: %s on %s:%d", self.model.name, self.config.host, self.port)
         return Ready(self.port, endpoint(self.config.public_host, self.port), self.media_endpoint, http_url)
 
@@ -351,7 +367,9 @@ class Coordinator:
             return ""
         tls, wants_cert = self.config.tls, self.config.tls_client_cert
         context = None if tls is None else tls.server_context(wants_client_cert=wants_cert)
-        self.http = HttpListener(make_app(self._make_served()), self.config.shutdown_grace_s, context)
+        dashboard = dashboard_routes(self.snapshots.take, self.config.cluster_token)
+        app = make_app(self._make_served(), dashboard)
+        self.http = HttpListener(app, self.config.shutdown_grace_s, context)
         port = self.http.open(self.config.host, self.config.http_port)
         log.info("coordinator: HTTP on %s:%d", self.config.host, port)
         return f"{'http' if tls is None else 'https'}://{endpoint(self.config.public_host, port)}"
@@ -372,7 +390,7 @@ class Coordinator:
             self.state,
             self.dispatcher.migrate,
             self.planner,
-            CacheAdmin(self.registry, self.cache, self.explanations, self.planner, self.audit),
+            self.cache_admin,
             self.guard,
             clock=self.clock,
             slo_report=self.watch.slo.report,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from typing import Any
 
 from pydantic_core import to_json
@@ -22,7 +23,7 @@ from coordinator.openai.schema import CompletionRequest
 from coordinator.openai.served import Served
 
 
-def make_app(served: Served) -> Starlette:
+def make_app(served: Served, more_routes: Sequence[Route] = ()) -> Starlette:
     pages = Pages(served)
     routes = [
         Route("/v1/chat/completions", Generation(served, ChatRequest, chats.to_asked), methods=["POST"]),
@@ -35,6 +36,7 @@ def make_app(served: Served) -> Starlette:
         Route("/ready", pages.ready),
         Route("/version", pages.version),
         Route("/openapi.json", pages.document),
+        *more_routes,
     ]
     return Starlette(routes=routes, exception_handlers={HTTPException: _refuse, ServiceError: _tell})
 

@@ -89,6 +89,7 @@ def test_a_detached_cluster_from_up_to_down(checkpoint: Path, state_dir: Path, t
     assert call("generate", "hello", "--max-tokens", 5, "--ignore-eos", *where).stdout.endswith("\n")
 
     assert "e1p1d1" in call("status", *where).stdout
+    check_console(state_dir, result["request_id"])
     check_interrupted_client(state_dir)
 
     segments = find_segments(StateDir(state_dir).read_record().cluster)
@@ -99,6 +100,22 @@ def test_a_detached_cluster_from_up_to_down(checkpoint: Path, state_dir: Path, t
     assert not [path for path in segments if path.exists()]
     assert call("status", *where).returncode == 3
     assert call("down", *where).returncode == 3
+
+
+def check_console(state_dir: Path, request_id: str) -> None:
+    """What shows a running cluster, of one that has answered a request about a picture and one of text."""
+    where = ("--state-dir", state_dir)
+    trace = json.loads(call("trace", request_id, "--json", *where).stdout)
+    assert (trace["state"], trace["output_tokens"]) == ("finished", 9)
+    names = [step["name"] for step in trace["steps"]]
+    assert {"prepare", "queue", "encode", "prefill", "first token", "decode"} <= set(names)
+    frame = json.loads(call("top", "--json", *where).stdout)
+    assert [each["num_requests"] for each in frame["percentiles"]] == [1, 1, 1, 1]
+    assert request_id in call("logs", *where).stdout
+    named = call("logs", "--instance", "d-0", *where).stdout.splitlines()
+    assert named
+    assert all("d-0" in line for line in named)
+    assert "serves" in call("doctor", *where).stdout
 
 
 def check_interrupted_client(state_dir: Path) -> None:

@@ -1,0 +1,177 @@
+"""All that the page shows at one moment, as plain JSON values; `_s_ago` counts back from it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+from coordinator.cache.admin import CacheAdmin
+from coordinator.cluster import InstanceStatus
+from coordinator.dashboard.timeline import KEPT_S, Timeline
+from coordinator.events import StageSpan
+from coordinator.planner import Planner
+from coordinator.policy.decisions import DISPATCHES, Decision
+from coordinator.policy.scheduler import Slo
+from coordinator.recent import Recent, RequestTrace
+from coordinator.stage_messages import CacheCounters
+from coordinator.state import CoordinatorState
+from core.clock import Clock
+from core.stages import roles_name
+
+_NUM_REQUESTS = 300
+_NUM_DECISIONS = 12
+
+
+class Snapshots:
+    """Reads; changes nothing."""
+
+    def __init__(
+        self,
+        *,
+        state: Callable[[], CoordinatorState],
+        timeline: Timeline,
+        recent: Recent,
+        planner: Planner,
+        caches: CacheAdmin,
+        slo: Slo,
+        clock: Clock,
+    ) -> None:
+        self._state = state
+        self._timeline = timeline
+        self._recent = recent
+        self._planner = planner
+        self._caches = caches
+        self._slo = slo
+        self._clock = clock
+
+    def take(self) -> dict[str, Any]:
+        now_s, state, plan = self._clock.now_s(), self._state(), self._planner.status()
+        states = {each.instance_id: each.state for each in plan.instances}
+        return {
+            "model": state.model,
+            "version": state.version,
+            "policy": plan.policy,
+            "topology": state.topology,
+            "uptime_s": state.uptime_s,
+            "requests_waiting": state.num_waiting,
+            "requests_running": state.num_running,
+            "requests_finished": state.num_finished,
+            "requests_failed": state.num_failed,
+            "slo_ttft_ms": self._slo.ttft_s * 1e3,
+            "slo_tpot_ms": self._slo.tpot_s * 1e3,
+            "kept_s": KEPT_S,
+            "instances": [_instance(each, states) for each in state.instances],
+            "spans": self._spans(now_s),
+            "samples": self._samples(now_s),
+            "requests": [_request(each, now_s) for each in self._recent.newest(_NUM_REQUESTS)],
+            "caches": [
+                _cache(name, pool) for name, pools in self._caches.status().instances for pool in pools
+            ],
+            "decisions": [
+                _decision(each, now_s) for each in self._planner.why(None, _NUM_DECISIONS, DISPATCHES)
+            ],
+        }
+
+    def _spans(self, now_s: float) -> list[dict[str, Any]]:
+        return [
+            {
+                "instance": span.instance_id,
+                "roles": span.roles,
+                "group": span.group,
+                "since_s_ago": now_s - span.since_s,
+                "until_s_ago": now_s - span.until_s,
+            }
+            for span in self._timeline.spans
+        ]
+
+    def _samples(self, now_s: float) -> list[dict[str, Any]]:
+        return [
+            {"s_ago": now_s - each.at_s, "waiting": each.num_waiting, "running": each.num_running}
+            for each in self._timeline.samples
+        ]
+
+
+def _instance(status: InstanceStatus, states: dict[str, str]) -> dict[str, Any]:
+    info, load = status.info, status.load
+    return {
+        "id": info.instance_id,
+        "roles": roles_name(info.roles),
+        "group": info.group.value,
+        "device": info.device,
+        "state": states.get(info.instance_id, "serving"),
+        "requests": status.num_requests,
+        "encode_waiting": load.encode_waiting,
+        "encode_running": load.encode_running,
+        "prefill_waiting_tokens": load.prefill_waiting_tokens,
+        "sequences_prefilling": load.sequences_prefilling,
+        "sequences_decoding": load.sequences_decoding,
+        "used_kv_blocks": info.total_kv_blocks - load.free_kv_blocks,
+        "total_kv_blocks": info.total_kv_blocks,
+        "sent_bytes": sum(each.size_bytes for each in status.transfers),
+        "sends_in_flight": sum(each.in_flight for each in status.transfers),
+    }
+
+
+def _request(trace: RequestTrace, now_s: float) -> dict[str, Any]:
+    age_s = now_s - trace.arrival_s
+    tpot_ms = None
+    if trace.end_ms is not None and trace.first_token_ms is not None and trace.output_tokens > 1:
+        tpot_ms = (trace.end_ms - trace.first_token_ms) / (trace.output_tokens - 1)
+    return {
+        "id": trace.request_id,
+        "tenant": trace.tenant,
+        "group": trace.group.value,
+        "state": trace.state.value,
+        "age_s": age_s,
+        "prompt_tokens": trace.prompt_tokens,
+        "cached_tokens": trace.cached_tokens,
+        "output_tokens": trace.output_tokens,
+        "queued_ms": trace.queued_ms,
+        "dispatched_ms": trace.dispatched_ms,
+        "first_token_ms": trace.first_token_ms,
+        "end_ms": trace.end_ms,
+        "tpot_ms": tpot_ms,
+        "error": trace.error,
+        "stages": [_stage(span) for span in trace.stages],
+    }
+
+
+def _stage(span: StageSpan) -> dict[str, Any]:
+    return {
+        "stage": span.stage.name.lower(),
+        "instance": span.instance_id,
+        "start_ms": span.start_ms,
+        "end_ms": span.end_ms,
+        "transport": span.transport,
+    }
+
+
+def _cache(name: str, pool: CacheCounters) -> dict[str, Any]:
+    return {
+        "instance": name,
+        "pool": pool.pool.name.lower(),
+        "entries": pool.entries,
+        "device_bytes": pool.device_bytes,
+        "device_capacity_bytes": pool.device_capacity_bytes,
+        "host_bytes": pool.host_bytes,
+        "lookups": pool.lookups,
+        "hits": pool.hits,
+        "pulled": pool.pulled,
+        "saved_s": pool.saved_s,
+    }
+
+
+def _decision(decision: Decision, now_s: float) -> dict[str, Any]:
+    return {
+        "s_ago": now_s - decision.at_s,
+        "piece": decision.piece,
+        "subject": decision.subject,
+        "choice": decision.choice,
+        "numbers": {name: _finite(value) for name, value in decision.numbers.items()},
+    }
+
+
+def _finite(value: float) -> float | None:
+    """JSON has no infinity."""
+    return value if math.isfinite(value) else None

@@ -1,0 +1,80 @@
+// Tables of rows. What comes from clients goes into the page as text, never as markup.
+
+export function fillTable(table, columns, rows, onClick = null) {
+  table.replaceChildren(headOf(columns), ...rows.map((row) => rowOf(columns, row, onClick)));
+}
+
+function headOf(columns) {
+  const head = document.createElement("tr");
+  head.append(...columns.map(([name, , kind]) => cell("th", name, kind)));
+  return head;
+}
+
+function rowOf(columns, row, onClick) {
+  const made = document.createElement("tr");
+  made.append(...columns.map(([, value, kind]) => cell("td", value(row), kind)));
+  if (onClick !== null) {
+    made.classList.toggle("chosen", onClick.isChosen(row));
+    made.addEventListener("click", () => onClick.choose(row));
+  }
+  return made;
+}
+
+function cell(tag, text, kind) {
+  const made = document.createElement(tag);
+  made.textContent = text;
+  if (kind === "number") made.className = "number";
+  return made;
+}
+
+const ms = (value) => (value === null ? "" : `${value.toFixed(1)} ms`);
+const figure = (value) => (value === null ? "unbounded" : value.toPrecision(4));
+const mib = (value) => (value / 2 ** 20).toFixed(1);
+
+export const INSTANCES = [
+  ["group", (each) => each.group],
+  ["instance", (each) => each.id],
+  ["plays", (each) => each.roles],
+  ["state", (each) => each.state],
+  ["device", (each) => each.device],
+  ["requests", (each) => each.requests, "number"],
+  ["encoding", (each) => `${each.encode_running}+${each.encode_waiting}`, "number"],
+  ["prefilling", (each) => `${each.sequences_prefilling} (${each.prefill_waiting_tokens} tokens)`, "number"],
+  ["decoding", (each) => each.sequences_decoding, "number"],
+  ["KV blocks", (each) => `${each.used_kv_blocks}/${each.total_kv_blocks}`, "number"],
+  ["sent MiB", (each) => mib(each.sent_bytes), "number"],
+  ["in flight", (each) => each.sends_in_flight, "number"],
+];
+
+export const CACHES = [
+  ["instance", (each) => each.instance],
+  ["pool", (each) => each.pool],
+  ["entries", (each) => each.entries, "number"],
+  ["MiB", (each) => `${mib(each.device_bytes)}/${mib(each.device_capacity_bytes)}`, "number"],
+  ["in RAM", (each) => mib(each.host_bytes), "number"],
+  ["lookups", (each) => each.lookups, "number"],
+  ["hits", (each) => each.hits, "number"],
+  ["pulled", (each) => each.pulled, "number"],
+  ["saved", (each) => `${each.saved_s.toFixed(1)} s`, "number"],
+];
+
+export const REQUESTS = [
+  ["request", (each) => each.id],
+  ["tenant", (each) => each.tenant],
+  ["group", (each) => each.group],
+  ["state", (each) => (each.error ? `${each.state}: ${each.error}` : each.state)],
+  ["arrived", (each) => `${each.age_s.toFixed(0)} s ago`, "number"],
+  ["tokens in", (each) => `${each.prompt_tokens} (${each.cached_tokens} cached)`, "number"],
+  ["out", (each) => each.output_tokens, "number"],
+  ["first token", (each) => ms(each.first_token_ms), "number"],
+  ["per token", (each) => ms(each.tpot_ms), "number"],
+  ["total", (each) => ms(each.end_ms), "number"],
+];
+
+export const DECISIONS = [
+  ["when", (each) => `${each.s_ago.toFixed(1)} s ago`, "number"],
+  ["policy", (each) => each.piece],
+  ["about", (each) => each.subject],
+  ["choice", (each) => each.choice],
+  ["weighed", (each) => Object.entries(each.numbers).map(([key, value]) => `${key} ${figure(value)}`).join(", ")],
+];
