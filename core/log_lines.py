@@ -25,7 +25,7 @@ def start_log(level: str, log_format: str, instance_id: str = "") -> None:
     """
     check_log_format(log_format)
     handler = logging.StreamHandler()
-    handler.setFormatter(JsonLines(instance_id) if log_format == "json" else _plain())
+    handler.setFormatter(JsonLines(instance_id) if log_format == "json" else _plain(instance_id))
     logging.basicConfig(level=level, handlers=[handler])
 
 
@@ -50,5 +50,7 @@ class JsonLines(logging.Formatter):
         return json.dumps(line, ensure_ascii=False)
 
 
-def _plain() -> logging.Formatter:
-    return logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s")
+def _plain(instance_id: str) -> logging.Formatter:
+    """With whose line it is, so that those of several processes can be told apart."""
+    whose = instance_id.replace("%", "%%") + " " if instance_id else ""
+    return logging.Formatter(f"%(asctime)s {whose}%(levelname)s %(name)s: %(message)s")

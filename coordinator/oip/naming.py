@@ -45,9 +45,11 @@ def _images(messages: Sequence[ChatMessage], images: Sequence[ImageSource]) -> I
     places = {id(image): f"image[{k}]" for k, image in enumerate(images)}
     for i, message in enumerate(messages):
         for j, part in enumerate(message.parts):
-            if part.image is not None:
-                in_messages = f"messages[{i}].content[{j}].image_url"
-                yield f"messages[{i}].parts[{j}].image", places.get(id(part.image), in_messages)
+            path = f"messages[{i}].parts[{j}].image"
+            if id(part.image) in places:
+                yield from ((path + field, places[id(part.image)]) for field in (".data", ".url", ""))
+            elif part.image is not None:
+                yield path, f"messages[{i}].content[{j}].image_url"
 
 
 def _contents(messages: Sequence[ChatMessage]) -> list[tuple[str, str]]:

@@ -117,12 +117,12 @@ async def stream_infer(bench: Bench, *requests: pb.ModelInferRequest) -> list[pb
 
 async def run_program(name: str, *arguments: str, package: str) -> Any:
     """The JSON that it prints. Skips where it exits with 77: the package that it needs is not installed."""
+    return json.loads(await run_python(PYTHONS[package], PROGRAMS / f"{name}.py", *arguments))
+
+
+async def run_python(python: str, program: Path, *arguments: str) -> str:
     process = await asyncio.create_subprocess_exec(
-        PYTHONS[package],
-        str(PROGRAMS / f"{name}.py"),
-        *arguments,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
+        python, str(program), *arguments, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
     )
     try:
         out, errors = await process.communicate()
@@ -133,4 +133,4 @@ async def run_program(name: str, *arguments: str, package: str) -> Any:
     if process.returncode == 77:
         pytest.skip(errors.decode().strip())
     assert process.returncode == 0, errors.decode()
-    return json.loads(out)
+    return out.decode()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +12,10 @@ import pytest
 from elasticmm.oip import open_inference_pb2 as pb
 from tests.coordinator.conftest import MakeBench, picture
 from tests.coordinator.fake_stage import fake_token
-from tests.coordinator.oip.conftest import run_program
+from tests.coordinator.oip.conftest import run_program, run_python
 from tests.coordinator.oip.programs.published import describe
 
+EXAMPLE = Path("docs/oip.md").read_text().split("```python\n")[1].split("```")[0]
 PACKAGES = ("tritonclient", "kserve")
 
 
@@ -63,6 +66,15 @@ async def test_tritonclient_streams(make_bench: MakeBench, tmp_path: Path) -> No
     assert good[-1]["outputs"] == {"text_output": [""], "finish_reason": ["length"]}
     text = "".join(each["outputs"]["text_output"][0] for each in good)
     assert len(text) == 5
+
+
+@pytest.mark.skipif(find_spec("tritonclient") is None, reason="tritonclient is not installed")
+async def test_example(make_bench: MakeBench, tmp_path: Path) -> None:
+    """The documentation's own lines, with this cluster's address."""
+    bench = await make_bench("epd")
+    (tmp_path / "example.py").write_text(EXAMPLE.replace("127.0.0.1:50051", bench.address))
+    said = await run_python(sys.executable, tmp_path / "example.py")
+    assert len(said.rstrip("\n")) == 32
 
 
 async def test_kserve(make_bench: MakeBench, tmp_path: Path) -> None:
