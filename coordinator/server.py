@@ -8,13 +8,9 @@ import signal
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import metadata
-from typing import TYPE_CHECKING
-
-import grpc
 
 from coordinator.access.guard import Guard
 from coordinator.access.keys import Keyring
-from coordinator.access.principal import Right
 from coordinator.admission import Admission
 from coordinator.audit import AuditLog
 from coordinator.books import LiveBooks
@@ -28,7 +24,6 @@ from coordinator.clearing import Clearing
 from coordinator.cluster import Cluster
 from coordinator.collector import collect_when_idle, settle_collector
 from coordinator.config import CoordinatorConfig
-from coordinator.dashboard.pages import dashboard_routes
 from coordinator.dashboard.snapshot import Snapshots
 from coordinator.dashboard.timeline import Timeline
 from coordinator.dispatcher import Dispatcher
@@ -36,8 +31,16 @@ from coordinator.door import Door
 from coordinator.errors import UnavailableError
 from coordinator.formats import Formats
 from coordinator.health import HealthBoard
-from coordinator.interceptors import GuardInterceptor, StatusInterceptor, TokenInterceptor
-from coordinator.listening import bind, endpoint, server_options
+from coordinator.listeners import (
+    ADMIN,
+    INFERENCE,
+    MEDIA,
+    OPEN_INFERENCE,
+    STAGE_CONTROL,
+    make_server,
+    open_http,
+)
+from coordinator.listening import bind, endpoint
 from coordinator.media.client import GatewayClient
 from coordinator.media.process import GatewayProcess
 from coordinator.media.settings import GatewaySettings
@@ -46,11 +49,7 @@ from coordinator.metrics.cluster import ClusterCollector
 from coordinator.metrics.instances import InstanceCollector
 from coordinator.metrics.transfers import TransferCollector
 from coordinator.model import ServedModel, load_model
-from coordinator.oip.servicer import OpenInferenceServicer
-from coordinator.openai.app import make_app
 from coordinator.openai.listener import HttpListener
-from coordinator.openai.served import Served
-from coordinator.openai.token_texts import TokenTexts
 from coordinator.paces import Paces
 from coordinator.planner import Planner
 from coordinator.policy.cost_model import CostModel
@@ -61,35 +60,15 @@ from coordinator.policy.sets import make_scheduler
 from coordinator.prompt.builder import load_builder
 from coordinator.registry import Registry
 from coordinator.resuming.answers import Answers
-from coordinator.servicers.admin import AdminServicer
-from coordinator.servicers.inference import InferenceServicer
-from coordinator.servicers.stage_control import StageControlServicer
 from coordinator.state import CoordinatorState, ServedDescription
 from coordinator.tenancy import Tenancy
-from coordinator.watch import Watch
+from coordinator.watch import Watch, make_traces
 from core.clock import MonotonicClock
 from core.grammars import Grammars
 from core.profile_file import load_profile
-from elasticmm.oip import open_inference_pb2, open_inference_pb2_grpc
-from elasticmm.v1 import (
-    admin_pb2,
-    admin_pb2_grpc,
-    inference_pb2,
-    inference_pb2_grpc,
-    stage_control_pb2,
-    stage_control_pb2_grpc,
-)
-
-if TYPE_CHECKING:
-    from coordinator.tracing.traces import RequestTraces
 
 log = logging.getLogger(__name__)
 
-INFERENCE = inference_pb2.DESCRIPTOR.services_by_name["Inference"].full_name
-MEDIA = inference_pb2.DESCRIPTOR.services_by_name["Media"].full_name
-STAGE_CONTROL = stage_control_pb2.DESCRIPTOR.services_by_name["StageControl"].full_name
-ADMIN = admin_pb2.DESCRIPTOR.services_by_name["Admin"].full_name
-OPEN_INFERENCE = open_inference_pb2.DESCRIPTOR.services_by_name["GRPCInferenceService"].full_name
 
 # Messages over the limit by less than this get a status that names the field; gRPC cuts off the rest.
 _MESSAGE_SLACK_BYTES = 4 << 20
@@ -136,7 +115,7 @@ class Coordinator:
             self.clock,
             named_tenants=lambda: self.tenancy.tenants.named,
             price_per_hour=self.costs.profile.price_per_hour,
-            traces=self._make_traces(),
+            traces=make_traces(config.otlp_endpoint, self.model.name),
         )
         self.scheduler = make_scheduler(
             config.policy,
@@ -154,7 +133,7 @@ class Coordinator:
         self.guard = Guard(config.cluster_token, self.tenancy.tenants.keyring, self.audit, self.clock)
         self.media = GatewayClient(
             config.cluster_token,
-            self._max_message_bytes,
+            self.max_message_bytes,
             config.media.url_timeout_s + _RESOLVE_SLACK_S,
             config.tls,
         )
@@ -173,7 +152,7 @@ class Coordinator:
         )
         self.door = self._make_door()
         self._watch_all()
-        self.server = self._make_server()
+        self.server = make_server(self)
         self.port = 0
         self.http: HttpListener | None = None
 
@@ -194,7 +173,7 @@ class Coordinator:
         if self.config.metrics_port:
             await self.watch.listen(self.config.host, self.config.metrics_port)
         await self.server.start()
-        http_url = self._open_http()
+        self.http, http_url = open_http(self)
         self._watchers = [
             asyncio.create_task(self.cluster.watch_forever()),
             asyncio.create_task(self.planner.run_forever()),
@@ -256,7 +235,8 @@ class Coordinator:
         )
 
     @property
-    def _max_message_bytes(self) -> int:
+    def max_message_bytes(self) -> int:
+        """Of a message on the wire, the slack included."""
         return self.config.message_bytes + _MESSAGE_SLACK_BYTES
 
     def _note_readiness(self, is_ready: bool) -> None:
@@ -325,17 +305,6 @@ class Coordinator:
             observer=self.watch.observer,
         )
 
-    def _make_traces(self) -> RequestTraces | None:
-        """Raises ValueError where their package is not installed."""
-        if not self.config.otlp_endpoint:
-            return None
-        try:
-            from coordinator.tracing.traces import RequestTraces, make_exporter
-        except ModuleNotFoundError as error:
-            raise ValueError(f"otlp_endpoint: needs elasticmm[tracing] ({error})") from error
-        exporter = make_exporter(self.config.otlp_endpoint)
-        return RequestTraces(exporter, self.model.name, metadata.version("elasticmm"))
-
     def _watch_all(self) -> None:
         self.watch.add(
             ClusterCollector(
@@ -350,74 +319,13 @@ class Coordinator:
             TransferCollector(self.registry),
         )
 
-    def _make_served(self) -> Served:
-        return Served(
-            generate=self.door.generate,
-            describe=self.describe,
-            is_ready=lambda: self.cluster.is_ready,
-            texts=TokenTexts(self.door.tokenizer),
-            version=metadata.version("elasticmm"),
-            authenticate=lambda header, peer: self.guard.authenticate(header, Right.INFER, peer),
-            stalled_s=self.config.stalled_reader_s,
-        )
-
-    def _open_http(self) -> str:
-        """Where the HTTP door is, empty if it stays closed. Raises OSError."""
-        if self.config.http_port is None:
-            return ""
-        tls, wants_cert = self.config.tls, self.config.tls_client_cert
-        context = None if tls is None else tls.server_context(wants_client_cert=wants_cert)
-        dashboard = dashboard_routes(self.snapshots.take, self.config.cluster_token)
-        app = make_app(self._make_served(), dashboard)
-        self.http = HttpListener(app, self.config.shutdown_grace_s, context)
-        port = self.http.open(self.config.host, self.config.http_port)
-        log.info("coordinator: HTTP on %s:%d", self.config.host, port)
-        return f"{'http' if tls is None else 'https'}://{endpoint(self.config.public_host, port)}"
-
-    def _make_server(self) -> grpc.aio.Server:
-        server = grpc.aio.server(
-            interceptors=(
-                TokenInterceptor(self.config.cluster_token, {STAGE_CONTROL}),
-                GuardInterceptor(self.guard, {INFERENCE: Right.INFER, ADMIN: Right.ADMIN}),
-                StatusInterceptor(),
-            ),
-            options=server_options(self._max_message_bytes),
-        )
-        inference = InferenceServicer(self.door, self.describe, self.guard, self.config.stalled_reader_s)
-        inference_pb2_grpc.add_InferenceServicer_to_server(inference, server)
-        stage_control_pb2_grpc.add_StageControlServicer_to_server(StageControlServicer(self.cluster), server)
-        admin = AdminServicer(
-            self.state,
-            self.dispatcher.migrate,
-            self.planner,
-            self.cache_admin,
-            self.guard,
-            clock=self.clock,
-            slo_report=self.watch.slo.report,
-            shut_down=self.stopping.set,
-            recent=self.dispatcher.recent,
-            slo=self.slo,
-        )
-        admin_pb2_grpc.add_AdminServicer_to_server(admin, server)
-        open_inference = OpenInferenceServicer(
-            self.door,
-            self.model.name,
-            metadata.version("elasticmm"),
-            lambda: self.cluster.is_ready,
-            self.config.stalled_reader_s,
-        )
-        open_inference_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(open_inference, server)
-        names = (INFERENCE, STAGE_CONTROL, ADMIN, OPEN_INFERENCE)
-        self.health.add_to(server, names, reflects=self.config.reflection)
-        return server
-
     def gateway_settings(self) -> GatewaySettings:
         return GatewaySettings(
             cluster_token=self.config.cluster_token,
             host=self.config.host,
             port=0,
             public_host=self.config.public_host,
-            message_bytes=self._max_message_bytes,
+            message_bytes=self.max_message_bytes,
             limits=self.config.media,
             keys=self.tenancy.tenants.keyring.keys,
             is_open=self.guard.is_open,

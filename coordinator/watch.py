@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Container
+from importlib import metadata
 from typing import TYPE_CHECKING
 
 from prometheus_client.registry import Collector
@@ -57,3 +58,16 @@ class Watch:
         await self._listener.stop()
         if self._traces is not None:
             await asyncio.to_thread(self._traces.close)
+
+
+def make_traces(endpoint: str, model_name: str) -> RequestTraces | None:
+    """Of requests, sent to that collector; None for no endpoint. Raises ValueError where their package is
+    not installed.
+    """
+    if not endpoint:
+        return None
+    try:
+        from coordinator.tracing.traces import RequestTraces, make_exporter
+    except ModuleNotFoundError as error:
+        raise ValueError(f"otlp_endpoint: needs elasticmm[tracing] ({error})") from error
+    return RequestTraces(make_exporter(endpoint), model_name, metadata.version("elasticmm"))

@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-from coordinator.calls import ChatMessage, GenerateCall, ImageSource, SamplingWish, StopWish
+from coordinator.calls import GenerateCall, SamplingWish, StopWish
 from coordinator.errors import InvalidFieldError, NotFoundError
 from coordinator.oip.asked import OUTPUTS, TEXT_OUTPUT, AskedInference
-from coordinator.oip.chat import from_messages, from_text, to_image
+from coordinator.oip.content import CONTENT_INPUTS, Content, checked_content, text_of, to_content
+from coordinator.oip.formats import to_format
 from coordinator.oip.naming import renamed_fields
 from coordinator.oip.options import OPTIONS
-from coordinator.oip.tensors import BYTES, Tensor, to_tensors
+from coordinator.oip.tensors import Tensor, to_tensors
 from coordinator.oip.values import shortened, to_text
-from coordinator.oip.wishes import SAMPLING_PARAMETERS, Wishes, only_value
+from coordinator.oip.wishes import SAMPLING_PARAMETERS, Wishes
 from core.cache.scope import CacheScope
 from elasticmm.oip import open_inference_pb2 as pb
 
 VERSION = "1"
-
-# Inputs that are no options: their datatype and number of elements, -1 being any.
-CONTENT_INPUTS = {"text_input": 1, "messages": 1, "image": -1, SAMPLING_PARAMETERS: 1}
 
 # Options that add an output.
 _ADDING = {
@@ -31,18 +29,17 @@ _ADDING = {
 def to_asked(request: pb.ModelInferRequest) -> AskedInference:
     """Raises a FieldError with the name of the input, parameter or output at fault."""
     check_version(request.model_version)
-    contents, wishes = _to_wishes(request)
+    tensors, wishes = _to_wishes(request)
     outputs = _to_outputs(request, wishes)
-    images = tuple(to_image(each) for each in _elements(contents.get("image")))
-    messages = _to_messages(contents, images)
+    content = to_content(tensors)
     return AskedInference(
-        call=_to_call(request, messages, wishes, outputs),
+        call=_to_call(request, content, wishes, outputs),
         id=request.id,
         outputs=outputs,
         is_streamed=wishes.flag("stream"),
         is_raw=_is_raw(request, wishes),
-        echo=_to_echo(contents, wishes),
-        renamed=renamed_fields(messages, images, wishes, has_text="text_input" in contents),
+        echo=_to_echo(content, wishes),
+        renamed=renamed_fields(content, wishes),
     )
 
 
@@ -57,11 +54,11 @@ def _to_wishes(request: pb.ModelInferRequest) -> tuple[dict[str, Tensor], Wishes
     contents, wishes = {}, Wishes()
     for tensor in to_tensors(request):
         if tensor.name in CONTENT_INPUTS:
-            contents[tensor.name] = _checked_content(tensor)
+            contents[tensor.name] = checked_content(tensor)
         else:
             wishes.add_tensor(tensor)
     if SAMPLING_PARAMETERS in contents:
-        wishes.add_json(_text(contents[SAMPLING_PARAMETERS]))
+        wishes.add_json(text_of(contents[SAMPLING_PARAMETERS]))
     for name in sorted(request.parameters):
         _add_parameter(wishes, name, request.parameters[name])
     return contents, wishes
@@ -85,14 +82,6 @@ def _check_names(request: pb.ModelInferRequest) -> None:
         seen.add(each.name)
 
 
-def _checked_content(tensor: Tensor) -> Tensor:
-    if tensor.datatype != BYTES:
-        raise InvalidFieldError(tensor.name, f"is {tensor.datatype}, not {BYTES}")
-    if CONTENT_INPUTS[tensor.name] == 1:
-        only_value(tensor)
-    return tensor
-
-
 def _to_outputs(request: pb.ModelInferRequest, wishes: Wishes) -> tuple[str, ...]:
     """Those that are named, else the text; and those that options add."""
     for each in request.outputs:
@@ -109,27 +98,15 @@ def _to_outputs(request: pb.ModelInferRequest, wishes: Wishes) -> tuple[str, ...
     return tuple(name for name in OUTPUTS if name in asked)
 
 
-def _to_messages(contents: dict[str, Tensor], images: tuple[ImageSource, ...]) -> tuple[ChatMessage, ...]:
-    text, messages = contents.get("text_input"), contents.get("messages")
-    if text is None and messages is None:
-        raise InvalidFieldError("text_input", "is missing, and so is messages")
-    if messages is None:
-        assert text is not None
-        return from_text(_text(text), images)
-    if text is not None:
-        raise InvalidFieldError("messages", "is given besides text_input")
-    return from_messages(_text(messages), images)
-
-
 def _to_call(
     request: pb.ModelInferRequest,
-    messages: tuple[ChatMessage, ...],
+    content: Content,
     wishes: Wishes,
     outputs: tuple[str, ...],
 ) -> GenerateCall:
     timeout_us = wishes.whole("timeout")
     return GenerateCall(
-        messages=messages,
+        messages=content.messages,
         request_id=wishes.text("request_id"),
         model=request.model_name,
         sampling=_to_sampling(wishes, outputs),
@@ -139,6 +116,8 @@ def _to_call(
         size_bytes=request.ByteSize(),
         cache_scope=_to_scope(wishes),
         cache_salt=wishes.text("cache_salt"),
+        prompt=content.prompt,
+        format=to_format(wishes),
     )
 
 
@@ -158,6 +137,7 @@ def _to_sampling(wishes: Wishes, outputs: tuple[str, ...]) -> SamplingWish:
         repetition_penalty=wishes.number("repetition_penalty"),
         seed=wishes.whole("seed"),
         logprobs=num_alternatives,
+        logit_bias=wishes.biases("logit_bias"),
     )
 
 
@@ -171,13 +151,13 @@ def _to_scope(wishes: Wishes) -> CacheScope | None:
         raise InvalidFieldError("cache_scope", f"is none of {known}") from error
 
 
-def _to_echo(contents: dict[str, Tensor], wishes: Wishes) -> str:
+def _to_echo(content: Content, wishes: Wishes) -> str:
     """What goes before the answer where the client does not want the input left out."""
     if not wishes.has("exclude_input_in_output") or wishes.flag("exclude_input_in_output"):
         return ""
-    if "text_input" not in contents:
-        raise InvalidFieldError("exclude_input_in_output", "must be true with messages")
-    return _text(contents["text_input"])
+    if content.text is None:
+        raise InvalidFieldError("exclude_input_in_output", f"must be true with {content.source}")
+    return content.text
 
 
 def _is_raw(request: pb.ModelInferRequest, wishes: Wishes) -> bool:
@@ -185,11 +165,3 @@ def _is_raw(request: pb.ModelInferRequest, wishes: Wishes) -> bool:
     if wishes.has("binary_data_output"):
         return wishes.flag("binary_data_output")
     return bool(request.raw_input_contents)
-
-
-def _text(tensor: Tensor) -> str:
-    return to_text(tensor.name, only_value(tensor))
-
-
-def _elements(tensor: Tensor | None) -> tuple[bytes, ...]:
-    return () if tensor is None else tuple(each for each in tensor.values if isinstance(each, bytes))

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from coordinator.oip.asked import OUTPUTS
-from coordinator.oip.conversion import CONTENT_INPUTS, VERSION
+from coordinator.oip.content import CONTENT_INPUTS
+from coordinator.oip.conversion import VERSION
 from coordinator.oip.options import OPTIONS
-from coordinator.oip.tensors import BYTES
 from elasticmm.oip import open_inference_pb2 as pb
 
 SERVER = "elasticmm"
@@ -20,8 +20,8 @@ def server_metadata(version: str) -> pb.ServerMetadataResponse:
 def model_metadata(model: str) -> pb.ModelMetadataResponse:
     """Every input and output that is known."""
     response = pb.ModelMetadataResponse(name=model, versions=[VERSION], platform=SERVER)
-    for name, size in CONTENT_INPUTS.items():
-        response.inputs.add(name=name, datatype=BYTES, shape=[size])
+    for name, (datatype, size) in CONTENT_INPUTS.items():
+        response.inputs.add(name=name, datatype=datatype, shape=[size])
     for name, option in OPTIONS.items():
         response.inputs.add(name=name, datatype=option.datatype, shape=[-1 if option.kind.is_list else 1])
     for name, datatype in OUTPUTS.items():

@@ -6,6 +6,8 @@ from collections.abc import Iterator, Sequence
 
 from coordinator.calls import ChatMessage, ImageSource
 from coordinator.errors import FieldError, ServiceError
+from coordinator.oip.content import Content
+from coordinator.oip.formats import GUIDE, KIND
 from coordinator.oip.options import OPTIONS
 from coordinator.oip.wishes import Wishes
 
@@ -15,19 +17,21 @@ _PATHS = {
     "stop.token_ids": "stop_token_ids",
     "stop.ignore_eos": "ignore_eos",
     "deadline": "timeout",
+    "format.json_object": KIND,
+    "format.json_schema": GUIDE,
+    "format.regex": GUIDE,
+    "format.grammar": GUIDE,
 }
 
 Renamed = tuple[tuple[str, str], ...]
 
 
-def renamed_fields(
-    messages: Sequence[ChatMessage], images: Sequence[ImageSource], wishes: Wishes, *, has_text: bool
-) -> Renamed:
+def renamed_fields(content: Content, wishes: Wishes) -> Renamed:
     """Pairs of a path in the call and the client's name of it; the first that fits a path counts."""
     paths = {f"sampling.{option}": option for option in OPTIONS} | _PATHS
     options = [(path, wishes.given_name(option)) for path, option in paths.items()]
-    content = [("messages", "text_input")] if has_text else _contents(messages)
-    return (*_images(messages, images), *options, ("model", "model_name"), *content)
+    input_paths = _contents(content.messages) if content.source == "messages" else _whole_input(content)
+    return (*_images(content.messages, content.images), *options, ("model", "model_name"), *input_paths)
 
 
 def with_client_names(error: ServiceError, renamed: Renamed) -> ServiceError:
@@ -50,6 +54,11 @@ def _images(messages: Sequence[ChatMessage], images: Sequence[ImageSource]) -> I
                 yield from ((path + field, places[id(part.image)]) for field in (".data", ".url", ""))
             elif part.image is not None:
                 yield path, f"messages[{i}].content[{j}].image_url"
+
+
+def _whole_input(content: Content) -> list[tuple[str, str]]:
+    paths = ("prompt.token_ids", "prompt.text", "prompt", "messages")
+    return [(path, content.source) for path in paths]
 
 
 def _contents(messages: Sequence[ChatMessage]) -> list[tuple[str, str]]:

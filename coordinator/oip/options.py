@@ -21,6 +21,7 @@ class Kind(Enum):
     TEXT = auto()
     TEXTS = auto()  # any number of them
     IDS = auto()  # whole numbers, any number of them
+    BIASES = auto()  # a JSON object: numbers by token id
 
     @property
     def is_list(self) -> bool:
@@ -39,6 +40,7 @@ _DATATYPES = {
     Kind.TEXT: (BYTES,),
     Kind.TEXTS: (BYTES,),
     Kind.IDS: INTS,
+    Kind.BIASES: (BYTES,),
 }
 
 _UINT32 = (0, 2**32 - 1)
@@ -70,6 +72,9 @@ OPTIONS = {
     "seed": Option(Kind.INT, "UINT64", bounds=_UINT64),
     "random_seed": Option(Kind.INT, "UINT64", same_as="seed", bounds=_UINT64),
     "logprobs": Option(Kind.INT, "INT32"),
+    "logit_bias": Option(Kind.BIASES, BYTES),
+    "guided_decoding_guide_type": _TEXT,
+    "guided_decoding_guide": _TEXT,
     "stop": Option(Kind.TEXTS, BYTES),
     "stop_words": Option(Kind.TEXTS, BYTES, same_as="stop"),
     "stop_token_ids": Option(Kind.IDS, "INT32"),

@@ -5,9 +5,12 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
 
 import grpc
 
+from coordinator.access.guard import Guard
+from coordinator.access.principal import Principal, Right
 from coordinator.door import Door
 from coordinator.errors import InvalidFieldError, NotFoundError, ServiceError
 from coordinator.events import Event
@@ -23,18 +26,23 @@ from elasticmm.oip import open_inference_pb2_grpc as pb_grpc
 
 
 class OpenInferenceServicer(pb_grpc.GRPCInferenceServiceServicer):
+    """Whoever asks is told what lives and is ready; the rest needs the right to infer."""
+
     def __init__(
         self,
         door: Door,
         model: str,
         server_version: str,
         is_ready: Callable[[], bool],
+        guard: Guard,
+        *,
         stalled_reader_s: float,
     ) -> None:
         self._door = door
         self._model = model
         self._server_version = server_version
         self._is_ready = is_ready
+        self._guard = guard
         self._stalled_reader_s = stalled_reader_s
 
     async def ServerLive(
@@ -57,11 +65,13 @@ class OpenInferenceServicer(pb_grpc.GRPCInferenceServiceServicer):
     async def ServerMetadata(
         self, request: pb.ServerMetadataRequest, context: grpc.aio.ServicerContext
     ) -> pb.ServerMetadataResponse:
+        self._caller_of(context)
         return server_metadata(self._server_version)
 
     async def ModelMetadata(
         self, request: pb.ModelMetadataRequest, context: grpc.aio.ServicerContext
     ) -> pb.ModelMetadataResponse:
+        self._caller_of(context)
         if request.name not in ("", self._model):
             raise NotFoundError("name", f"{shortened(request.name)!r} is not served here, {self._model!r} is")
         check_version(request.version)
@@ -70,6 +80,7 @@ class OpenInferenceServicer(pb_grpc.GRPCInferenceServiceServicer):
     async def ModelInfer(
         self, request: pb.ModelInferRequest, context: grpc.aio.ServicerContext
     ) -> pb.ModelInferResponse:
+        caller = self._caller_of(context)
         asked = to_asked(request)
         if asked.is_streamed:
             raise InvalidFieldError("stream", "must be false here, ModelStreamInfer streams")
@@ -78,18 +89,24 @@ class OpenInferenceServicer(pb_grpc.GRPCInferenceServiceServicer):
         async def keep(response: pb.ModelInferResponse) -> None:
             responses.append(response)
 
-        await self._answer(asked, keep)
+        await self._answer(asked, caller, keep)
         return responses[0]
 
     async def ModelStreamInfer(  # type: ignore[override]
         self, requests: AsyncIterator[pb.ModelInferRequest], context: grpc.aio.ServicerContext
     ) -> None:
+        caller = self._caller_of(context)
+
         async def answer(request: pb.ModelInferRequest, respond: Respond) -> None:
-            await self._answer(to_asked(request), respond)
+            await self._answer(to_asked(request), caller, respond)
 
         await answer_all(requests, answer, StreamWriter(context.write, self._stalled_reader_s))
 
-    async def _answer(self, asked: AskedInference, respond: Respond) -> None:
+    def _caller_of(self, context: grpc.aio.ServicerContext) -> Principal:
+        """Raises UnauthenticatedError or NotAllowedError."""
+        return self._guard.authenticate(context.invocation_metadata() or (), Right.INFER, context.peer())
+
+    async def _answer(self, asked: AskedInference, caller: Principal, respond: Respond) -> None:
         """Hands every response to `respond`. Raises ServiceError with the names that the client used."""
         answer = Answer(asked, self._model, VERSION)
 
@@ -98,6 +115,6 @@ class OpenInferenceServicer(pb_grpc.GRPCInferenceServiceServicer):
                 await respond(response)
 
         try:
-            await self._door.generate(asked.call, emit)
+            await self._door.generate(replace(asked.call, principal=caller), emit)
         except ServiceError as error:
             raise with_client_names(error, asked.renamed) from error

@@ -8,7 +8,8 @@ import math
 from coordinator.errors import InvalidFieldError
 from coordinator.oip.options import Kind, Option
 
-Value = bool | int | float | str | tuple[str, ...] | tuple[int, ...]
+Biases = tuple[tuple[int, float], ...]
+Value = bool | int | float | str | tuple[str, ...] | tuple[int, ...] | Biases
 
 _MAX_SHOWN = 80
 _FLAGS = {"true": True, "false": False}
@@ -20,18 +21,14 @@ def to_value(name: str, option: Option, given: object) -> Value:
     A single text or number stands for a list of one. Raises InvalidFieldError.
     """
     match option.kind:
-        case Kind.FLAG:
-            return _to_flag(name, given)
-        case Kind.INT:
-            return _to_int(name, given, option.bounds)
-        case Kind.FLOAT:
-            return _to_float(name, given)
-        case Kind.TEXT:
-            return to_text(name, given)
         case Kind.TEXTS:
             return tuple(to_text(name, each) for each in _to_list(given))
         case Kind.IDS:
             return tuple(_to_int(name, each, option.bounds) for each in _to_list(given))
+        case Kind.BIASES:
+            return _to_biases(name, given, option.bounds)
+        case _:
+            return _to_single(name, option, given)
 
 
 def to_text(name: str, given: object) -> str:
@@ -72,6 +69,18 @@ def _to_object(pairs: list[tuple[str, object]]) -> dict[str, object]:
     return fields
 
 
+def _to_single(name: str, option: Option, given: object) -> bool | int | float | str:
+    match option.kind:
+        case Kind.FLAG:
+            return _to_flag(name, given)
+        case Kind.INT:
+            return _to_int(name, given, option.bounds)
+        case Kind.FLOAT:
+            return _to_float(name, given)
+        case _:
+            return to_text(name, given)
+
+
 def _to_flag(name: str, given: object) -> bool:
     flag = _FLAGS.get(given.lower()) if isinstance(given, str) else given
     if not isinstance(flag, bool):
@@ -110,6 +119,17 @@ def _parsed(given: object, parse: type[int] | type[float]) -> object:
         return parse(given)
     except ValueError:
         return given
+
+
+def _to_biases(name: str, given: object, bounds: tuple[int, int]) -> Biases:
+    """By token id; the object, or its JSON."""
+    entries = given if isinstance(given, dict) else from_json(name, to_text(name, given))
+    if not isinstance(entries, dict):
+        raise InvalidFieldError(name, "is no JSON object")
+    biases = {_to_int(name, key, bounds): _to_float(name, bias) for key, bias in entries.items()}
+    if len(biases) != len(entries):
+        raise InvalidFieldError(name, "has the same token twice")
+    return tuple(sorted(biases.items()))
 
 
 def _to_list(given: object) -> tuple[object, ...]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from coordinator.errors import InvalidFieldError
 from coordinator.oip.options import OPTIONS
 from coordinator.oip.tensors import Tensor
-from coordinator.oip.values import Value, from_json, shortened, to_value
+from coordinator.oip.values import Biases, Value, from_json, shortened, to_value
 from elasticmm.oip import open_inference_pb2 as pb
 
 SAMPLING_PARAMETERS = "sampling_parameters"
@@ -67,6 +67,10 @@ class Wishes:
     def ids(self, name: str) -> tuple[int, ...]:
         value = self._values.get(name, ())
         return tuple(each for each in value if isinstance(each, int)) if isinstance(value, tuple) else ()
+
+    def biases(self, name: str) -> Biases:
+        value = self._values.get(name, ())
+        return tuple(each for each in value if isinstance(each, tuple)) if isinstance(value, tuple) else ()
 
     def has(self, name: str) -> bool:
         return name in self._values

@@ -14,8 +14,9 @@ import grpc
 from coordinator.access.keys import digest_of
 from coordinator.calls import ImageSource
 from coordinator.config import CoordinatorConfig
+from coordinator.listeners import MEDIA
 from coordinator.media.process import GatewayProcess
-from coordinator.server import MEDIA, Coordinator
+from coordinator.server import Coordinator
 from core.access import token_metadata
 from elasticmm.v1 import inference_pb2 as pb
 from elasticmm.v1 import inference_pb2_grpc

@@ -6,7 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from coordinator.errors import FieldError
-from coordinator.oip.conversion import CONTENT_INPUTS, to_asked
+from coordinator.oip.content import CONTENT_INPUTS
+from coordinator.oip.conversion import to_asked
 from coordinator.oip.options import OPTIONS
 from coordinator.wire.status import details_of
 from elasticmm.oip import open_inference_pb2 as pb

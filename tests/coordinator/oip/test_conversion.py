@@ -5,14 +5,16 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
-from coordinator.calls import ChatMessage, ChatPart, GenerateCall, ImageSource
+from coordinator.calls import ChatMessage, ChatPart, GenerateCall, ImageSource, RawPrompt
 from coordinator.errors import InvalidFieldError, NotFoundError
 from coordinator.oip.conversion import to_asked
 from coordinator.oip.options import OPTIONS
 from core.cache.scope import CacheScope
+from core.output_format import FormatKind, OutputFormat
 from elasticmm.oip import open_inference_pb2 as pb
 from tests.coordinator.conftest import picture
 from tests.coordinator.oip.conftest import add_input, infer_request, refused
@@ -32,6 +34,7 @@ REACHED: dict[str, tuple[object, object, Read]] = {
     "seed": (0, 0, lambda call: call.sampling.seed),
     "random_seed": (9, 9, lambda call: call.sampling.seed),
     "logprobs": (2, 2, lambda call: call.sampling.logprobs),
+    "logit_bias": ('{"7": -1, "5": 0.5}', ((5, 0.5), (7, -1.0)), lambda call: call.sampling.logit_bias),
     "return_log_probs": (True, 0, lambda call: call.sampling.logprobs),
     "stop": (["a", "b"], ("a", "b"), lambda call: call.stop.strings),
     "stop_words": (["a"], ("a",), lambda call: call.stop.strings),
@@ -43,6 +46,9 @@ REACHED: dict[str, tuple[object, object, Read]] = {
     "cache_salt": ("s", "s", lambda call: call.cache_salt),
     "timeout": (1_500_000, 1.5, lambda call: call.deadline_s),
 }
+
+# Each of these needs the other.
+FORMAT = {"guided_decoding_guide_type", "guided_decoding_guide"}
 
 # Those that say how the answer looks, not what it is.
 ANSWERS = {
@@ -57,7 +63,7 @@ ANSWERS = {
 
 
 def test_every_option_is_here() -> None:
-    assert REACHED.keys() | ANSWERS == OPTIONS.keys()
+    assert REACHED.keys() | FORMAT | ANSWERS == OPTIONS.keys()
 
 
 @pytest.mark.parametrize("name", REACHED)
@@ -92,6 +98,35 @@ def test_nothing_is_no_opinion() -> None:
     )
     given = infer_request("hi", sampling_parameters='{"seed": null}')
     assert to_asked(given).call.sampling.seed is None
+
+
+FORMATS = [
+    ("json", "", FormatKind.JSON_OBJECT),
+    ("json_schema", "{}", FormatKind.JSON_SCHEMA),
+    ("regex", "a+", FormatKind.REGEX),
+    ("lark_grammar", 'start: "a"', FormatKind.GRAMMAR),
+]
+
+
+@pytest.mark.parametrize(("kind", "guide", "wanted"), FORMATS)
+def test_formats(kind: str, guide: str, wanted: FormatKind) -> None:
+    options = {"guided_decoding_guide_type": kind} | ({"guided_decoding_guide": guide} if guide else {})
+    assert to_asked(infer_request(**options)).call.format == OutputFormat(wanted, guide)
+
+
+def test_biases_in_json() -> None:
+    request = infer_request(sampling_parameters='{"logit_bias": {"3": 2}}')
+    assert to_asked(request).call.sampling.logit_bias == ((3, 2.0),)
+
+
+def test_raw_prompts() -> None:
+    request = infer_request(None)
+    add_input(request, "prompt", "BYTES", [b"Once"])
+    call = to_asked(request).call
+    assert (call.messages, call.prompt) == ((), RawPrompt(text="Once"))
+    request = infer_request(None)
+    add_input(request, "input_ids", "INT32", [5, 6], [1, 2])
+    assert to_asked(request).call.prompt == RawPrompt(token_ids=(5, 6))
 
 
 def test_pictures() -> None:
@@ -149,6 +184,12 @@ def with_input(
     return request
 
 
+def raw(ids: list[int], **fields: Any) -> pb.ModelInferRequest:
+    request = infer_request(None, **fields)
+    add_input(request, "input_ids", "INT32", ids)
+    return request
+
+
 def with_json(text: str) -> pb.ModelInferRequest:
     return infer_request(sampling_parameters=text)
 
@@ -172,6 +213,18 @@ def with_output_parameter() -> pb.ModelInferRequest:
 REFUSED = {
     "no text": (infer_request(None), "text_input"),
     "text and messages": (infer_request(messages=[]), "messages"),
+    "text and prompt": (with_input("prompt", "BYTES", [b"a"]), "prompt"),
+    "text and ids": (with_input("input_ids", "INT32", [1]), "input_ids"),
+    "negative ids": (raw([-1]), "input_ids"),
+    "ids and picture": (raw([1], images=[b"\xff"]), "image"),
+    "echo of ids": (raw([1], exclude_input_in_output=False), "exclude_input_in_output"),
+    "guide alone": (infer_request(guided_decoding_guide="a"), "guided_decoding_guide_type"),
+    "no guide": (infer_request(guided_decoding_guide_type="regex"), "guided_decoding_guide"),
+    "kind of guide": (infer_request(guided_decoding_guide_type="ebnf_grammar"), "guided_decoding_guide_type"),
+    "biases": (infer_request(logit_bias="[]"), "logit_bias"),
+    "bias of no token": (infer_request(logit_bias='{"a": 1}'), "logit_bias"),
+    "bias twice": (infer_request(logit_bias='{"1": 1, "01": 1}'), "logit_bias"),
+    "no bias": (infer_request(logit_bias='{"1": null}'), "logit_bias"),
     "two texts": (with_input("text_input", "BYTES", [b"again"]), "text_input"),
     "text in numbers": (with_input("image", "INT32", [1]), "image"),
     "texts": (with_input("messages", "BYTES", [b"[]", b"[]"]), "messages"),

@@ -133,6 +133,17 @@ async def test_cancelled_stream(bench: Bench) -> None:
     await bench.assert_idle()
 
 
+def _with_ids(token_ids: list[int]) -> pb.ModelInferRequest:
+    request = infer_request(None, outputs=["num_input_tokens"])
+    add_input(request, "input_ids", "INT32", token_ids)
+    return request
+
+
+async def test_a_raw_prompt(bench: Bench) -> None:
+    outputs = outputs_of(await stub_of(bench).ModelInfer(_with_ids([40, 41, 42])))
+    assert outputs == {"num_input_tokens": [3]}
+
+
 BAD = {
     "model": (infer_request(model="other"), CODES.NOT_FOUND, "model_name"),
     "stream": (infer_request(stream=True), CODES.INVALID_ARGUMENT, "stream"),
@@ -145,6 +156,19 @@ BAD = {
     "stop id": (infer_request(stop_token_ids=2**31), CODES.INVALID_ARGUMENT, "stop_token_ids[0]"),
     "logprobs": (infer_request(logprobs=21), CODES.INVALID_ARGUMENT, "logprobs"),
     "request_id": (infer_request(request_id="x" * 129), CODES.INVALID_ARGUMENT, "request_id"),
+    "bias": (infer_request(logit_bias='{"1": 101}'), CODES.INVALID_ARGUMENT, "logit_bias[1]"),
+    "schema": (
+        infer_request(guided_decoding_guide_type="json_schema", guided_decoding_guide="{"),
+        CODES.INVALID_ARGUMENT,
+        "guided_decoding_guide",
+    ),
+    "regex": (
+        infer_request(guided_decoding_guide_type="regex", guided_decoding_guide="("),
+        CODES.INVALID_ARGUMENT,
+        "guided_decoding_guide",
+    ),
+    "ids": (_with_ids([1, 2**31 - 1]), CODES.INVALID_ARGUMENT, "input_ids.ids[1]"),
+    "no ids": (_with_ids([]), CODES.INVALID_ARGUMENT, "input_ids"),
     "empty picture": (infer_request(images=[b"\xff", b""]), CODES.INVALID_ARGUMENT, "image[1]"),
     "long text": (infer_request("word " * 5000), CODES.INVALID_ARGUMENT, "text_input"),
     "no messages": (infer_request(None, messages=[]), CODES.INVALID_ARGUMENT, "messages"),

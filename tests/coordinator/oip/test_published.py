@@ -49,7 +49,7 @@ async def test_tritonclient(make_bench: MakeBench, tmp_path: Path) -> None:
         True,
         False,
     )
-    assert (seen["server"], seen["inputs"][:3]) == ("elasticmm", ["text_input", "messages", "image"])
+    assert (seen["server"], seen["inputs"][:2]) == ("elasticmm", ["text_input", "messages"])
     once = seen["once"]
     assert once["output_ids"] == [fake_token(7, index) for index in range(6)]
     assert (once["finish_reason"], once["num_output_tokens"], once["seed"]) == (["length"], [6], [7])

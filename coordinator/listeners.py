@@ -1,0 +1,114 @@
+"""The coordinator's two listeners: gRPC with all its services, and HTTP."""
+
+from __future__ import annotations
+
+import logging
+from importlib import metadata
+from typing import TYPE_CHECKING
+
+import grpc
+
+from coordinator.access.principal import Right
+from coordinator.dashboard.pages import dashboard_routes
+from coordinator.interceptors import GuardInterceptor, StatusInterceptor, TokenInterceptor
+from coordinator.listening import endpoint, server_options
+from coordinator.oip.servicer import OpenInferenceServicer
+from coordinator.openai.app import make_app
+from coordinator.openai.listener import HttpListener
+from coordinator.openai.served import Served
+from coordinator.openai.token_texts import TokenTexts
+from coordinator.servicers.admin import AdminServicer
+from coordinator.servicers.inference import InferenceServicer
+from coordinator.servicers.stage_control import StageControlServicer
+from elasticmm.oip import open_inference_pb2, open_inference_pb2_grpc
+from elasticmm.v1 import (
+    admin_pb2,
+    admin_pb2_grpc,
+    inference_pb2,
+    inference_pb2_grpc,
+    stage_control_pb2,
+    stage_control_pb2_grpc,
+)
+
+if TYPE_CHECKING:
+    from coordinator.server import Coordinator
+
+log = logging.getLogger(__name__)
+
+INFERENCE = inference_pb2.DESCRIPTOR.services_by_name["Inference"].full_name
+MEDIA = inference_pb2.DESCRIPTOR.services_by_name["Media"].full_name
+STAGE_CONTROL = stage_control_pb2.DESCRIPTOR.services_by_name["StageControl"].full_name
+ADMIN = admin_pb2.DESCRIPTOR.services_by_name["Admin"].full_name
+OPEN_INFERENCE = open_inference_pb2.DESCRIPTOR.services_by_name["GRPCInferenceService"].full_name
+
+
+def make_server(coordinator: Coordinator) -> grpc.aio.Server:
+    """With all its services; not bound yet."""
+    config = coordinator.config
+    server = grpc.aio.server(
+        interceptors=(
+            TokenInterceptor(config.cluster_token, {STAGE_CONTROL}),
+            GuardInterceptor(coordinator.guard, {INFERENCE: Right.INFER, ADMIN: Right.ADMIN}),
+            StatusInterceptor(),
+        ),
+        options=server_options(coordinator.max_message_bytes),
+    )
+    inference = InferenceServicer(
+        coordinator.door, coordinator.describe, coordinator.guard, config.stalled_reader_s
+    )
+    inference_pb2_grpc.add_InferenceServicer_to_server(inference, server)
+    stage_control_pb2_grpc.add_StageControlServicer_to_server(
+        StageControlServicer(coordinator.cluster), server
+    )
+    admin = AdminServicer(
+        coordinator.state,
+        coordinator.dispatcher.migrate,
+        coordinator.planner,
+        coordinator.cache_admin,
+        coordinator.guard,
+        clock=coordinator.clock,
+        slo_report=coordinator.watch.slo.report,
+        shut_down=coordinator.stopping.set,
+        recent=coordinator.dispatcher.recent,
+        slo=coordinator.slo,
+    )
+    admin_pb2_grpc.add_AdminServicer_to_server(admin, server)
+    open_inference = OpenInferenceServicer(
+        coordinator.door,
+        coordinator.model.name,
+        metadata.version("elasticmm"),
+        lambda: coordinator.cluster.is_ready,
+        coordinator.guard,
+        stalled_reader_s=config.stalled_reader_s,
+    )
+    open_inference_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(open_inference, server)
+    names = (INFERENCE, STAGE_CONTROL, ADMIN, OPEN_INFERENCE)
+    coordinator.health.add_to(server, names, reflects=config.reflection)
+    return server
+
+
+def open_http(coordinator: Coordinator) -> tuple[HttpListener | None, str]:
+    """The HTTP door, and its URL; None and empty if it stays closed. Raises OSError."""
+    config = coordinator.config
+    if config.http_port is None:
+        return None, ""
+    tls, wants_cert = config.tls, config.tls_client_cert
+    context = None if tls is None else tls.server_context(wants_client_cert=wants_cert)
+    dashboard = dashboard_routes(coordinator.snapshots.take, config.cluster_token)
+    app = make_app(_served(coordinator), dashboard)
+    http = HttpListener(app, config.shutdown_grace_s, context)
+    port = http.open(config.host, config.http_port)
+    log.info("coordinator: HTTP on %s:%d", config.host, port)
+    return http, f"{'http' if tls is None else 'https'}://{endpoint(config.public_host, port)}"
+
+
+def _served(coordinator: Coordinator) -> Served:
+    return Served(
+        generate=coordinator.door.generate,
+        describe=coordinator.describe,
+        is_ready=lambda: coordinator.cluster.is_ready,
+        texts=TokenTexts(coordinator.door.tokenizer),
+        version=metadata.version("elasticmm"),
+        authenticate=lambda header, peer: coordinator.guard.authenticate(header, Right.INFER, peer),
+        stalled_s=coordinator.config.stalled_reader_s,
+    )
