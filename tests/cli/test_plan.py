@@ -86,7 +86,7 @@ def test_tenants_and_audit_log_reach_the_coordinator(model: Path, tmp_path: Path
     file.write_text("tenants.a.may_share_cache = true")
     plan = LaunchPlan("c", model, tenants=file, audit_log=log)
     assert LaunchPlan.from_json(json.loads(json.dumps(plan.to_json()))) == plan
-    assert plan.tenancy_words == ["--tenants", str(file), "--audit-log", str(log)]
+    assert plan.door_words == ["--tenants", str(file), "--audit-log", str(log)]
     file.write_text("tenants.a.may_share_cache = 1")
     with pytest.raises(ValueError, match="tenants.toml: tenants.a.may_share_cache: should be true or false"):
         LaunchPlan("c", model, tenants=file)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from core.encode_turns import EncodeTurns
@@ -42,11 +42,13 @@ def test_a_turn_ends_where_nothing_is_left_to_encode() -> None:
     assert not turns.is_encode_next(lambda: False)
 
 
+@settings(deadline=None)
 @given(st.floats(0.001, 0.5), st.floats(0.001, 0.02), st.booleans())
 def test_neither_starves(step_s: float, slice_s: float, is_text_ready: bool) -> None:
     played = play(2000, step_s=step_s, slice_s=slice_s, is_text_ready=is_text_ready)
     encode_s, all_steps_s = played.count("e") * slice_s, played.count("s") * step_s
-    assert encode_s >= 0.9 * all_steps_s / 2
+    last_turn_s = max(step_s, SLICE_S)  # may be cut short by the end
+    assert encode_s + last_turn_s >= 0.9 * all_steps_s / 2
     most_s = max(step_s, SLICE_S) + slice_s
     assert max(map(len, played.split("s"))) * slice_s <= most_s + slice_s
     assert "sss" not in played

@@ -53,7 +53,7 @@ class Failing:
         self._coordinator = self._start_coordinator(token_file)
         self.address = self._ready_coordinator()
         self.client = Client(self.address, token=self._token)
-        self.running = Running(self.address, self.client, folder, {})
+        self.running = Running(self.address, self.client, folder, {}, http="")
 
     def add(self, *names: str) -> None:
         """Starts instances and waits until all serve."""
