@@ -155,8 +155,9 @@ def test_conversations(
             assert not any(each.usage.cached_tokens or each.usage.cached_media for each in cold)
             if turn:
                 is_found = [each.usage.cached_tokens > 0 for each in warm]
-                # Of two replicas, one that has nothing of it and nothing to do may be the quicker one.
-                assert any(is_found) if instances == 2 else all(is_found)
+                # Of two that prefill, one that has nothing of it and nothing to do may be the quicker one.
+                has_choice = instances == 2 or topology == "e2p2d2"
+                assert any(is_found) if has_choice else all(is_found)
             results += warm
             asked += now
         model.check(asked, results)
