@@ -204,10 +204,10 @@ class Instance:
         self._shelf.expect(spec)
         if decode.instance_id == self.instance_id:
             self._decoding[spec.key] = spec
+        self._held.hold(spec.key)  # until the engine has the sequence: what is cached may be here before
         if spec.format is None and (holder is None or self._prefixes is None):
             self._begin_prefill(spec, decode, prefix_tokens)
         else:
-            self._held.hold(spec.key)
             self._tasks.spawn(spec.key, self._prepare_prefill(spec, decode, holder, prefix_tokens))
 
     def decode(self, spec: SequenceSpec) -> None:

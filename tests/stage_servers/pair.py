@@ -83,7 +83,7 @@ class Pair:
 
     async def answered(self, *specs: SequenceSpec) -> list[list[int]]:
         def tokens(spec: SequenceSpec) -> list[tuple[int, int]]:
-            return self.encoder.tokens.get(spec.key) or self.prefill.tokens.get(spec.key) or []
+            return sorted(token for part in self.parts for token in part.tokens.get(spec.key, ()))
 
         await until(lambda: all(len(tokens(spec)) == MAX_TOKENS for spec in specs))
         return [[token for _, token in tokens(spec)] for spec in specs]

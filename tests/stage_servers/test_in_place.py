@@ -94,3 +94,15 @@ async def test_a_cancelled_offer_lets_go(pair: Pair) -> None:
     await until(lambda: pair.encoder.instance._shelf.lender.lent_blocks)
     await pair.encoder.instance.cancel(spec.key)
     await pair.idle()
+
+
+async def test_an_offer_that_comes_before_the_command_is_not_lost(pair: Pair, answer: list[int]) -> None:
+    """The prefill hands over, so the engine is given the sequence some turns of the loop after the command."""
+    spec = pair.spec("early")
+    pair.encode(spec, pair.prefill.address)
+    expected = pair.prefill.instance._to_prefill
+    await until(lambda: spec.key in expected._known)
+    pair.encoder.instance.decode(spec)
+    pair.prefill.instance.prefill(spec, pair.encoder.address)
+    assert await pair.answered(spec) == [answer]
+    await pair.idle()
