@@ -13,7 +13,6 @@ Lives on the event loop; only what says so runs in the engine thread.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -23,9 +22,7 @@ from typing import TYPE_CHECKING
 import grpc
 
 from core.encode_order import SLICE_S, EncodeOrder
-from core.grammars import FormatError
 from core.ids import host_id
-from core.output_format import OutputFormat
 from core.sequence import SequenceSpec
 from core.stages import ModalityGroup, Roles, Stage
 from elasticmm.v1 import stage_control_pb2
@@ -51,6 +48,7 @@ from stage_servers.held import HeldCalls
 from stage_servers.media_pull import MediaPuller
 from stage_servers.migration import MigrationStage
 from stage_servers.prefill_stage import PrefillStage
+from stage_servers.preparation import Preparation
 from stage_servers.reports import Key, Reports
 from stage_servers.step_reports import StepReports
 from stage_servers.tasks import TaskTable
@@ -149,6 +147,7 @@ class Instance:
             )
             receiver.serve_prefixes(self._prefixes)
             self.caches.add_counters(partial(kv_counters, engine.cache))
+        self._preparation = Preparation(engine.grammars, self._prefixes)
         self._prefill = PrefillStage(
             engine, self._thread, self._kv, self._sender, self.reports, on_added=self._held.release
         )
@@ -205,16 +204,16 @@ class Instance:
         if decode.instance_id == self.instance_id:
             self._decoding[spec.key] = spec
         self._held.hold(spec.key)  # until the engine has the sequence: what is cached may be here before
-        if spec.format is None and (holder is None or self._prefixes is None):
-            self._begin_prefill(spec, decode, prefix_tokens)
-        else:
+        if self._preparation.is_needed(spec, holder):
             self._tasks.spawn(spec.key, self._prepare_prefill(spec, decode, holder, prefix_tokens))
+        else:
+            self._begin_prefill(spec, decode, prefix_tokens)
 
     def decode(self, spec: SequenceSpec) -> None:
         self._decoding[spec.key] = spec
         self._to_decode.add(spec.key)
         if spec.format is not None:  # its KV takes longer to come
-            self._tasks.spawn(spec.key, self._compile(spec.format))
+            self._tasks.spawn(spec.key, self._preparation.compile(spec.format))
 
     def migrate(self, key: Key, new_attempt: int, target: PeerAddress) -> None:
         self._tasks.spawn(key, self._migration.run(key, new_attempt, target))
@@ -329,17 +328,8 @@ class Instance:
     async def _prepare_prefill(
         self, spec: SequenceSpec, decode: PeerAddress, holder: PeerAddress | None, count: int
     ) -> None:
-        """What takes time and is not the engine's: the format, and a prefix of `count` tokens."""
-        if spec.format is not None:
-            await self._compile(spec.format)
-        if holder is not None and self._prefixes is not None:
-            await self._prefixes.fetch(spec, holder, num_tokens=count)
+        await self._preparation.run(spec, holder, count)
         self._begin_prefill(spec, decode, prefix_tokens=count)
-
-    async def _compile(self, form: OutputFormat) -> None:
-        """So that the engine finds it compiled; one that is refused, it refuses itself."""
-        with contextlib.suppress(FormatError):
-            await asyncio.to_thread(self._engine.grammars.matcher, form)
 
     def _begin_prefill(self, spec: SequenceSpec, decode: PeerAddress, prefix_tokens: int) -> None:
         if decode.instance_id != self.instance_id:

@@ -97,7 +97,7 @@ async def test_a_cancelled_offer_lets_go(pair: Pair) -> None:
 
 
 async def test_an_offer_that_comes_before_the_command_is_not_lost(pair: Pair, answer: list[int]) -> None:
-    """The prefill hands over, so the engine is given the sequence some turns of the loop after the command."""
+    """The engine is given a sequence that is handed over some turns of the loop after the command."""
     spec = pair.spec("early")
     pair.encode(spec, pair.prefill.address)
     expected = pair.prefill.instance._to_prefill
