@@ -19,7 +19,8 @@ from benchmarks.load.report import build_report, build_table, medians
 from benchmarks.load.setups import Setup, parse_setup
 from benchmarks.load.texts import TextMaker
 from benchmarks.load.workload import WorkloadSpec, plan_requests
-from tests.clients.fake_cluster import FakeCluster, refuse
+from tests.clients.fake_answers import refuse
+from tests.clients.fake_cluster import FakeCluster
 
 
 @pytest.fixture

@@ -8,7 +8,8 @@ from core.access import write_token
 from elasticmm.v1 import admin_pb2, stage_control_pb2
 from elasticmm_client.caches import cache_from_proto
 from tests.cli.conftest import RunCli
-from tests.clients.fake_cluster import TOKEN, FakeCluster, kv_cache
+from tests.clients.fake_cluster import TOKEN, FakeCluster
+from tests.clients.fake_records import kv_cache
 
 
 @pytest.fixture

@@ -10,7 +10,8 @@ from cli.conversation.talk import Talk
 from cli.conversation.turns import converse
 from cli.main import build_app
 from elasticmm_client import Client
-from tests.clients.fake_cluster import FakeCluster, refuse
+from tests.clients.fake_answers import refuse
+from tests.clients.fake_cluster import FakeCluster
 
 
 def chat(cluster: FakeCluster, lines: str, *words: object) -> Result:

@@ -5,7 +5,8 @@ import grpc
 
 from elasticmm.v1 import inference_pb2 as pb
 from tests.cli.conftest import RunCli
-from tests.clients.fake_cluster import FakeCluster, refuse
+from tests.clients.fake_answers import refuse
+from tests.clients.fake_cluster import FakeCluster
 
 
 def test_streams_text(run_cli: RunCli, cluster: FakeCluster) -> None:

@@ -11,7 +11,8 @@ from elasticmm.v1 import admin_pb2, stage_control_pb2
 from elasticmm_client.caches import cache_from_proto
 from elasticmm_client.status import TransferStatus
 from tests.cli.conftest import RunCli
-from tests.clients.fake_cluster import TOKEN, FakeCluster, kv_cache, sent
+from tests.clients.fake_cluster import TOKEN, FakeCluster
+from tests.clients.fake_records import kv_cache, sent
 
 
 @pytest.fixture

@@ -10,7 +10,8 @@ from cli.percentiles import nearest_rank, percentiles_of
 from core.access import write_token
 from elasticmm_client import AdminClient
 from tests.cli.conftest import RunCli
-from tests.clients.fake_cluster import TOKEN, FakeCluster, sent
+from tests.clients.fake_cluster import TOKEN, FakeCluster
+from tests.clients.fake_records import sent
 
 
 @pytest.fixture

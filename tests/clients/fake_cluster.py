@@ -4,29 +4,26 @@ The answer to a request is the text of its last message, one character a token
 (its id the code point), followed by one "#" per picture.
 """
 
-# ruff: noqa: ARG001, ARG002  (gRPC dictates the signatures)
+# ruff: noqa: ARG002  (gRPC dictates the signatures)
 from __future__ import annotations
 
 import hashlib
 import threading
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from concurrent import futures
 from typing import Any
 
 import grpc
-from google.protobuf import any_pb2, duration_pb2
-from google.rpc import error_details_pb2, status_pb2
-from grpc_status import rpc_status
+from google.protobuf import duration_pb2
 
 from core.access import has_token
 from elasticmm.v1 import admin_pb2, admin_pb2_grpc, stage_control_pb2
 from elasticmm.v1 import inference_pb2 as pb
 from elasticmm.v1 import inference_pb2_grpc as rpc
+from tests.clients.fake_answers import Answer, echo, refuse
+from tests.clients.fake_records import assignment, instance, kv_cache, traced
 
 TOKEN = "a-cluster-token"
-
-Answer = Callable[[pb.GenerateRequest, grpc.ServicerContext], Iterator[pb.GenerateEvent]]
 
 
 class FakeCluster(rpc.InferenceServicer, rpc.MediaServicer, admin_pb2_grpc.AdminServicer):
@@ -308,155 +305,6 @@ class FakeCluster(rpc.InferenceServicer, rpc.MediaServicer, admin_pb2_grpc.Admin
         return admin_pb2.ShutdownResponse()
 
 
-def assignment(
-    stages: list[Any], group: Any = stage_control_pb2.MODALITY_GROUP_SHARED
-) -> admin_pb2.Assignment:
-    return admin_pb2.Assignment(roles=stages, group=group)
-
-
 def check_token(context: grpc.ServicerContext) -> None:
     if not has_token(context.invocation_metadata(), TOKEN):
         context.abort(grpc.StatusCode.UNAUTHENTICATED, "the cluster token is missing or wrong")
-
-
-def instance(
-    name: str, stages: list[Any], transfers: Sequence[stage_control_pb2.TransferCounters] = ()
-) -> admin_pb2.InstanceStatus:
-    info = stage_control_pb2.Register(
-        instance_id=name,
-        roles=stages,
-        group=stage_control_pb2.MODALITY_GROUP_SHARED,
-        device="cpu:0",
-        attention_backend="sdpa",
-        total_kv_blocks=100,
-        pid=4711,
-    )
-    load = stage_control_pb2.Load(free_kv_blocks=90, sequences_decoding=1, quarantined_blocks=7)
-    return admin_pb2.InstanceStatus(info=info, load=load, uptime_s=61, requests=1, transfers=transfers)
-
-
-def kv_cache() -> stage_control_pb2.CacheCounters:
-    return stage_control_pb2.CacheCounters(
-        pool=stage_control_pb2.CACHE_POOL_KV,
-        entries=40,
-        device_bytes=3 << 20,
-        device_capacity_bytes=4 << 20,
-        host_bytes=1 << 20,
-        host_capacity_bytes=8 << 20,
-        lookups=20,
-        hits=75,
-        hit_bytes=6 << 20,
-        stored=90,
-        evictions={"room": 45, "flush": 5},
-        refused=2,
-        saved_s=12.5,
-        demoted=7,
-        promoted=3,
-        pulled=6,
-        pulled_bytes=5 << 19,
-    )
-
-
-def traced(request_id: str, *, is_running: bool = False) -> admin_pb2.RequestTrace:
-    """Of a picture: 100 ms to the first token, 20 for each of ten more; or still encoding it."""
-    trace = admin_pb2.RequestTrace(
-        request_id=request_id,
-        tenant="t",
-        group=stage_control_pb2.MODALITY_GROUP_MULTIMODAL,
-        state="encoding" if is_running else "finished",
-        age_s=1.3,
-        prompt_tokens=70,
-        media_tokens=64,
-        media_items=1,
-        num_dispatches=1,
-        queued_ms=4,
-        dispatched_ms=10,
-        instance_ids=["e-0", "pd-0"],
-    )
-    if not is_running:
-        spans = ((pb.STAGE_ENCODE, "e-0", 12, 50), (pb.STAGE_PREFILL, "pd-0", 60, 98))
-        trace.stages.extend(
-            pb.StageSpan(stage=stage, instance_id=name, start_ms=start, end_ms=end, transport="shm")
-            for stage, name, start, end in (*spans, (pb.STAGE_DECODE, "pd-0", 105, 300))
-        )
-        trace.output_tokens, trace.cached_tokens = 11, 16
-        trace.first_token_ms, trace.end_ms = 100, 300
-    return trace
-
-
-def sent(**fields: Any) -> stage_control_pb2.TransferCounters:
-    """Three transfers of 2 MiB together to pd-0 in half a second, but for what is given."""
-    usual = {"peer_instance_id": "pd-0", "transport": "shm", "committed": 3, "size_bytes": 2 << 20}
-    return stage_control_pb2.TransferCounters(**{**usual, "seconds": 0.5, **fields})
-
-
-def echo(request: pb.GenerateRequest, context: grpc.ServicerContext) -> Iterator[pb.GenerateEvent]:
-    parts = request.messages[-1].parts
-    text = "".join(part.text for part in parts) + "#" * sum(part.HasField("image") for part in parts)
-    text = text[: request.sampling.max_tokens or None]
-    yield accepted(request.request_id or "req-1", seed=request.sampling.seed)
-    for index, character in enumerate(text):
-        yield tokens(index, character, with_logprobs=request.sampling.HasField("logprobs"))
-    yield finished(len(text))
-
-
-def endless(request: pb.GenerateRequest, context: grpc.ServicerContext) -> Iterator[pb.GenerateEvent]:
-    """One token a millisecond until the call ends."""
-    yield accepted("req-1")
-    index = 0
-    while context.is_active():
-        yield tokens(index, "x")
-        index += 1
-        time.sleep(0.001)
-
-
-def accepted(request_id: str, seed: int = 0) -> pb.GenerateEvent:
-    return pb.GenerateEvent(
-        accepted=pb.Accepted(request_id=request_id, model="echo", seed=seed, prompt_tokens=7)
-    )
-
-
-def tokens(index: int, text: str, with_logprobs: bool = False) -> pb.GenerateEvent:
-    logprob = pb.TokenLogprobs(logprob=-0.5, top=[pb.Alternative(token_id=ord(text[0]), logprob=-0.5)])
-    return pb.GenerateEvent(
-        tokens=pb.Tokens(
-            first_index=index,
-            token_ids=[ord(character) for character in text],
-            text=text,
-            logprobs=[logprob] if with_logprobs else [],
-        )
-    )
-
-
-def finished(num_tokens: int) -> pb.GenerateEvent:
-    usage = pb.Usage(prompt_tokens=7, completion_tokens=num_tokens, media_tokens=4, cached_tokens=2)
-    usage.cached_media = 1
-    span = pb.StageSpan(stage=pb.STAGE_PREFILL, instance_id="p-0", start_ms=1.5, end_ms=9.0, transport="shm")
-    return pb.GenerateEvent(
-        finished=pb.Finished(reason=pb.FINISH_REASON_STOP, stop_string="!", usage=usage, stages=[span])
-    )
-
-
-def refuse(
-    context: grpc.ServicerContext,
-    code: grpc.StatusCode,
-    message: str,
-    *,
-    field: str | None = None,
-    retry_after_s: int | None = None,
-) -> None:
-    """Ends the call with google.rpc details."""
-    status = status_pb2.Status(code=code.value[0], message=message)
-    if field is not None:
-        violation = error_details_pb2.BadRequest.FieldViolation(field=field, description=message)
-        status.details.append(pack(error_details_pb2.BadRequest(field_violations=[violation])))
-    if retry_after_s is not None:
-        delay = duration_pb2.Duration(seconds=retry_after_s)
-        status.details.append(pack(error_details_pb2.RetryInfo(retry_delay=delay)))
-    context.abort_with_status(rpc_status.to_status(status))
-
-
-def pack(message: Any) -> any_pb2.Any:
-    packed = any_pb2.Any()
-    packed.Pack(message)
-    return packed

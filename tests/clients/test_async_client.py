@@ -13,7 +13,7 @@ from elasticmm_client import (
     NotRunning,
     user_message,
 )
-from tests.clients import fake_cluster
+from tests.clients import fake_answers
 from tests.clients.fake_cluster import TOKEN, FakeCluster
 
 
@@ -61,7 +61,7 @@ async def test_errors_come_from_the_stream(async_client: AsyncClient) -> None:
 
 
 async def test_cancel_while_waiting_ends_the_stream(async_client: AsyncClient, cluster: FakeCluster) -> None:
-    cluster.answer = fake_cluster.endless
+    cluster.answer = fake_answers.endless
     stream = async_client.generate("x")
     reader = asyncio.ensure_future(stream.text())
     assert await asyncio.to_thread(cluster.started.wait, 10)
@@ -73,7 +73,7 @@ async def test_cancel_while_waiting_ends_the_stream(async_client: AsyncClient, c
 
 
 async def test_a_cancelled_task_cancels_the_call(async_client: AsyncClient, cluster: FakeCluster) -> None:
-    cluster.answer = fake_cluster.endless
+    cluster.answer = fake_answers.endless
     task = asyncio.ensure_future(async_client.generate("x").text())
     assert await asyncio.to_thread(cluster.started.wait, 10)
     task.cancel()
@@ -83,14 +83,14 @@ async def test_a_cancelled_task_cancels_the_call(async_client: AsyncClient, clus
 
 
 async def test_leaving_the_context_cancels(async_client: AsyncClient, cluster: FakeCluster) -> None:
-    cluster.answer = fake_cluster.endless
+    cluster.answer = fake_answers.endless
     async with async_client.generate("x") as stream:
         await anext(stream)
     assert await asyncio.to_thread(cluster.ended.wait, 10)
 
 
 async def test_timeout(async_client: AsyncClient, cluster: FakeCluster) -> None:
-    cluster.answer = fake_cluster.endless
+    cluster.answer = fake_answers.endless
     with pytest.raises(DeadlineExceeded):
         await async_client.generate("x", timeout_s=0.1).text()
 

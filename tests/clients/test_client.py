@@ -23,8 +23,9 @@ from elasticmm_client import (
     Unavailable,
     user_message,
 )
-from tests.clients import fake_cluster
-from tests.clients.fake_cluster import FakeCluster, refuse
+from tests.clients import fake_answers, fake_records
+from tests.clients.fake_answers import refuse
+from tests.clients.fake_cluster import FakeCluster
 
 
 def test_streams_events_in_order(client: Client) -> None:
@@ -232,7 +233,7 @@ def test_nobody_listening_is_not_running() -> None:
 
 
 def test_cancel_ends_the_stream_and_the_call(client: Client, cluster: FakeCluster) -> None:
-    cluster.answer = fake_cluster.endless
+    cluster.answer = fake_answers.endless
     stream = client.generate("x")
     next(stream), next(stream)
     stream.cancel()
@@ -244,14 +245,14 @@ def test_cancel_ends_the_stream_and_the_call(client: Client, cluster: FakeCluste
 
 
 def test_leaving_the_context_cancels(client: Client, cluster: FakeCluster) -> None:
-    cluster.answer = fake_cluster.endless
+    cluster.answer = fake_answers.endless
     with client.generate("x") as stream:
         next(stream)
     assert cluster.ended.wait(10)
 
 
 def test_call_timeout(client: Client, cluster: FakeCluster) -> None:
-    cluster.answer = fake_cluster.endless
+    cluster.answer = fake_answers.endless
     with pytest.raises(DeadlineExceeded):
         client.generate("x", timeout_s=0.1).text()
 
@@ -260,13 +261,13 @@ def test_call_timeout(client: Client, cluster: FakeCluster) -> None:
 def test_a_broken_order_of_tokens_is_an_error(
     client: Client, cluster: FakeCluster, indices: list[int]
 ) -> None:
-    cluster.answer = lambda *_: (fake_cluster.tokens(index, "x") for index in indices)
+    cluster.answer = lambda *_: (fake_answers.tokens(index, "x") for index in indices)
     with pytest.raises(ServerError, match="was next"):
         client.generate("x").text()
 
 
 def test_an_end_without_finished_is_an_error(client: Client, cluster: FakeCluster) -> None:
-    cluster.answer = lambda *_: iter([fake_cluster.accepted("a"), fake_cluster.tokens(0, "x")])
+    cluster.answer = lambda *_: iter([fake_answers.accepted("a"), fake_answers.tokens(0, "x")])
     with pytest.raises(ServerError, match="ended before"):
         client.generate("x").text()
 
@@ -281,7 +282,7 @@ def test_status(client: Client) -> None:
 
 
 def test_status_has_transfers(client: Client, cluster: FakeCluster) -> None:
-    cluster.transfers = [fake_cluster.sent(aborted=1, in_flight=2, failures={"TLS": 4})]
+    cluster.transfers = [fake_records.sent(aborted=1, in_flight=2, failures={"TLS": 4})]
     encoder, other = client.status().instances
     assert encoder.transfers == (TransferStatus("pd-0", "shm", 3, 1, 2, 2 << 20, 0.5, {"TLS": 4}),)
     assert (other.transfers, other.quarantined_blocks) == ((), 7)

@@ -9,7 +9,8 @@ from pathlib import Path
 import grpc
 import pytest
 
-from tests.clients.fake_cluster import FakeCluster, refuse
+from tests.clients.fake_answers import refuse
+from tests.clients.fake_cluster import FakeCluster
 
 FOLDER = Path(__file__).parents[2] / "clients" / "cpp"
 TOOLS = ("g++", "cmake", "pkg-config", "protoc", "grpc_cpp_plugin")

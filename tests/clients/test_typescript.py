@@ -11,7 +11,8 @@ import grpc
 import pytest
 
 from elasticmm.v1 import inference_pb2 as pb
-from tests.clients.fake_cluster import Answer, FakeCluster, echo, endless, refuse
+from tests.clients.fake_answers import Answer, echo, endless, refuse
+from tests.clients.fake_cluster import FakeCluster
 
 FOLDER = Path(__file__).parents[2] / "clients" / "typescript"
 
