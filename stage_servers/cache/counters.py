@@ -15,10 +15,14 @@ def book_counters(
     device_capacity_bytes: int,
     host_capacity_bytes: int,
     lookups: int,
+    refused: int = 0,
     pulled: int = 0,
     pulled_bytes: int = 0,
 ) -> pb.CacheCounters:
-    """Any thread: every number is whole, though some may be of a moment later than others."""
+    """Any thread: every number is whole, though some may be of a moment later than others.
+
+    `refused`: by the pool, before the book was asked.
+    """
     stats = book.stats
     return pb.CacheCounters(
         pool=pool,
@@ -32,7 +36,7 @@ def book_counters(
         hit_bytes=stats.hit_bytes,
         stored=stats.stored,
         evictions={"room": stats.dropped_for_room, "age": stats.dropped_by_age, "flush": stats.flushed},
-        refused=stats.refused,
+        refused=stats.refused + refused,
         saved_s=stats.seconds_saved,
         demoted=stats.demoted,
         promoted=stats.promoted,

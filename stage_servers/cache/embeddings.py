@@ -23,6 +23,7 @@ from core.clock import Clock, MonotonicClock
 from core.sequence import CacheUse, MediaSpan
 from elasticmm.v1 import stage_control_pb2
 from kv_transfer.pool import Pool
+from stage_servers.cache.counters import book_counters
 from stage_servers.cache.held import HeldEmbedding
 from stage_servers.cache.host_store import HostStore
 from stage_servers.cache.settings import CacheSettings
@@ -102,23 +103,13 @@ class EmbeddingCache:
         return self.num_blocks - self._used_blocks
 
     def counters(self) -> stage_control_pb2.CacheCounters:
-        stats = self._book.stats
-        return stage_control_pb2.CacheCounters(
-            pool=stage_control_pb2.CACHE_POOL_EMBEDDING,
-            entries=len(self._book),
-            device_bytes=self._book.used_bytes(Tier.DEVICE),
-            host_bytes=self._book.used_bytes(Tier.HOST),
+        return book_counters(
+            stage_control_pb2.CACHE_POOL_EMBEDDING,
+            self._book,
             device_capacity_bytes=self._capacity_bytes,
             host_capacity_bytes=self._host_capacity_bytes,
             lookups=self._lookups,
-            hits=stats.hits,
-            hit_bytes=stats.hit_bytes,
-            stored=stats.stored,
-            evictions={"room": stats.dropped_for_room, "age": stats.dropped_by_age, "flush": stats.flushed},
-            refused=stats.refused + self._refused,
-            saved_s=stats.seconds_saved,
-            demoted=stats.demoted,
-            promoted=stats.promoted,
+            refused=self._refused,
         )
 
     # -- what stages do
