@@ -258,9 +258,6 @@ class Dispatcher:
     def requests(self) -> tuple[Request, ...]:
         return tuple(self._requests.values())
 
-    def num_requests_on(self, instance_id: str) -> int:
-        return self.requests_by_instance()[instance_id]
-
     def requests_by_instance(self) -> Counter[str]:
         """How many have work on it, or are moving to it."""
         counts = Counter[str]()

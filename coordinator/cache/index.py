@@ -50,11 +50,6 @@ class ClusterIndex:
     def size_bytes(self) -> int:
         return self._table.size_bytes
 
-    @property
-    def num_sets(self) -> int:
-        """Different sets of holders."""
-        return len(self._sets)
-
     def reserve(self, num_keys: int) -> None:
         """Room for so many keys: call it when instances come, with what their pools hold, so that the table
         does not grow, and pause, under load.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from coordinator.policy.correction import Correction
-from core.costs import EncodeCosts, StepCosts, StepShape, chunk_shape, decode_shape
+from core.costs import StepCosts, StepShape, chunk_shape, decode_shape
 from core.profile import Profile
 
 _CONTEXT_OF_KNEE = 1024  # tokens a sequence, where the caller knows no better
@@ -35,10 +35,6 @@ class CostModel:
                 step.fixed_s * fixed, step.bytes.scaled(of_bytes), step.flops.scaled(of_flops)
             )
         return self._corrected
-
-    @property
-    def encode_costs(self) -> EncodeCosts:
-        return self.profile.encode.scaled(self._encode.factors[0])
 
     def step_s(self, shape: StepShape) -> float:
         return self.step_costs.step_s(shape)

@@ -149,9 +149,6 @@ class Reconciler:
             return "drained" if book.is_idle else "draining"
         return "serving"
 
-    def wanted_of(self, instance_id: str) -> Assignment | None:
-        return self._wanted.get(instance_id)
-
     def is_drained(self, instance_id: str) -> bool:
         book = self._books.instances.get(instance_id)
         return book is not None and book.is_drained

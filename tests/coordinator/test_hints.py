@@ -180,7 +180,7 @@ async def test_an_encoder_still_at_work_hears_of_the_end() -> None:
 async def test_the_source_of_the_prefix_may_die_and_is_told_nothing() -> None:
     scene = Scene(SKIPPED)
     assert not scene.request.needs("h0")
-    assert scene.dispatcher.num_requests_on("h0") == 0
+    assert scene.dispatcher.requests_by_instance()["h0"] == 0
     scene.lose("h0")
     assert scene.request.num_attempts == 1
     scene.done("p0", Stage.PREFILL, cached_tokens=48)

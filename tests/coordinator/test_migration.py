@@ -121,7 +121,7 @@ async def test_both_ends_are_booked_while_it_moves(case: Case) -> None:
     await case.bench.until(lambda: case.request.migration)
     source, target = case.source.name, case.target.name
     assert case.promised() == before | {target: before[source]}
-    assert case.bench.coordinator.dispatcher.num_requests_on(target) == 1
+    assert case.bench.coordinator.dispatcher.requests_by_instance()[target] == 1
     case.target.pause_at = 9
     case.source.hold_move.set()
     await moving
