@@ -143,6 +143,8 @@ def test_conversations(
     model = models[family]
     users = [make_conversation(seed, NUM_TURNS) for seed in range(NUM_USERS)]
     options = ["--transport", transport] + (["--instances", str(instances)] if instances else [])
+    # Of two that prefill, one that has nothing of a prompt and nothing to do may be the quicker one.
+    has_choice = instances == 2 or topology == "e2p2d2"
     with start(tmp_path, model, topology, *options) as caches:
         running = caches.running
         results: list[GenerateResult] = []
@@ -153,14 +155,12 @@ def test_conversations(
             cold = ask(running, now, cache_scope="none")
             assert tokens(warm) == tokens(cold)
             assert not any(each.usage.cached_tokens or each.usage.cached_media for each in cold)
-            if turn:
-                is_found = [each.usage.cached_tokens > 0 for each in warm]
-                # Of two that prefill, one that has nothing of it and nothing to do may be the quicker one.
-                has_choice = instances == 2 or topology == "e2p2d2"
-                assert any(is_found) if has_choice else all(is_found)
+            if turn and not has_choice:
+                assert all(each.usage.cached_tokens > 0 for each in warm)
             results += warm
             asked += now
         model.check(asked, results)
+        assert any(each.usage.cached_tokens > 0 for each in results)
         assert num_encoded(asked, results) == num_different(asked)
         num_cold = sum(len(each.pictures) for each in asked)
         running.wait_until(lambda _: caches.num_made() == num_different(asked))
