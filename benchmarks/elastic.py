@@ -26,7 +26,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.elasticity.options import POLICIES, add_options, make_stage, trace_spec
-from benchmarks.elasticity.playing import Played, play
+from benchmarks.elasticity.playing import Played, actors_of, play
 from benchmarks.elasticity.trace import make_trace
 from benchmarks.load.outcomes import Targets, summarize
 from benchmarks.load.report import describe_machine, medians
@@ -69,7 +69,7 @@ def figures(played: Played, targets: Targets) -> dict[str, Any]:
 
 def measure(args: argparse.Namespace, console: Console) -> dict[str, list[dict[str, Any]]]:
     """Rounds by policy set."""
-    ttft_s, tpot_s = parse_slo(args.slo)
+    ttft_s, tpot_s, _ = parse_slo(args.slo)
     targets, trace = Targets(ttft_s * 1e3, tpot_s * 1e3), make_trace(trace_spec(args), args.seed)
     rounds: dict[str, list[dict[str, Any]]] = {policy: [] for policy in args.policy or POLICIES}
     with tempfile.TemporaryDirectory(prefix="elasticmm-") as folder:
@@ -77,7 +77,7 @@ def measure(args: argparse.Namespace, console: Console) -> dict[str, list[dict[s
         for number in range(args.rounds):
             for policy, done in rounds.items():
                 with console.status(f"{policy}: round {number + 1}/{args.rounds}, {len(trace)} requests"):
-                    done.append(figures(play(stage, policy, trace, args.seed + number), targets))
+                    done.append(figures(play(stage, actors_of(policy), trace, args.seed + number), targets))
     return rounds
 
 

@@ -33,7 +33,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.elasticity.options import COMPUTED, EMULATED, POLICIES, add_options, make_stage, trace_spec
-from benchmarks.elasticity.playing import Played, Stage, play
+from benchmarks.elasticity.playing import Played, Stage, actors_of, play
 from benchmarks.elasticity.simulating import AS_PROFILED, as_sent, host_costs, simulate
 from benchmarks.elasticity.trace import make_trace
 from benchmarks.load.outcomes import Targets, summarize
@@ -80,9 +80,9 @@ def compare(args: argparse.Namespace, stage: Stage, policy: str) -> dict[str, An
     """One policy set on both sides. Raises LaunchError."""
     if stage.plan.profile is None:
         raise ValueError("profile: name the one that was measured here")
-    ttft_s, tpot_s = parse_slo(args.slo)
+    ttft_s, tpot_s, _ = parse_slo(args.slo)
     targets, trace = Targets(ttft_s * 1e3, tpot_s * 1e3), make_trace(trace_spec(args), args.seed)
-    played = play(stage, policy, trace, args.seed)
+    played = play(stage, actors_of(policy), trace, args.seed)
     found = {
         "pace": asdict(played.pace),
         "cores_busy": {kind: seconds / played.wall_s for kind, seconds in played.cpu_s.items()},

@@ -163,7 +163,8 @@ def make_config(
     if settings.get("profile"):
         load_profile(settings["profile"])
     if slo is not None:
-        settings["slo_ttft_s"], settings["slo_tpot_s"] = parse_slo(slo)
+        names = ("slo_ttft_s", "slo_tpot_s", "slo_multimodal_ttft_s")
+        settings |= zip(names, parse_slo(slo), strict=True)
     return CoordinatorConfig(
         model_path=model_folder(model),
         cluster_token=read_or_make_token(token_file),

@@ -73,7 +73,11 @@ ProfileOption = Annotated[
 ]
 SloOption = Annotated[
     str | None,
-    typer.Option("--slo", metavar="TTFT,TPOT", help="Targets in seconds, such as 2,0.1."),
+    typer.Option(
+        "--slo",
+        metavar="TTFT,TPOT[,MEDIA-TTFT]",
+        help="Targets in seconds, such as 2,0.1; with media 2,0.1,4.",
+    ),
 ]
 CacheAwareOption = Annotated[
     bool,

@@ -49,8 +49,9 @@ def _of_group(
     group: str, ended: Iterable[RequestTrace], recent: RecentRequests
 ) -> tuple[Percentiles, Percentiles]:
     traces = list(ended)
+    ttft_s = recent.slo_multimodal_ttft_s if group == "multimodal" else recent.slo_ttft_s
     return (
-        _make("TTFT", group, [each.first_token_ms for each in traces], recent.slo_ttft_s * 1e3),
+        _make("TTFT", group, [each.first_token_ms for each in traces], ttft_s * 1e3),
         _make("TPOT", group, [each.tpot_ms for each in traces], recent.slo_tpot_s * 1e3),
     )
 

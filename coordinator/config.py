@@ -65,6 +65,7 @@ class CoordinatorConfig:
     profile: str = ""  # of costs: a shipped one or a file; empty: the demo model's on a CPU core
     slo_ttft_s: float = 2.0
     slo_tpot_s: float = 0.1
+    slo_multimodal_ttft_s: float | None = None  # of requests with media; None: the same as slo_ttft_s
     cache_aware: bool = True  # dispatch weighs what instances' caches hold
     transition_deadline_s: float = DEADLINE_S
     max_waiting: int = 256  # requests accepted and not dispatched
@@ -111,6 +112,8 @@ class CoordinatorConfig:
             "heartbeat_interval_s",
             "stalled_reader_s",
         )
+        if self.slo_multimodal_ttft_s is not None:
+            _check_positive(self, "slo_multimodal_ttft_s")
         check_log_format(self.log_format)
         if self.policy not in POLICY_SETS:
             raise ValueError(f"policy: {self.policy!r} is not one of {', '.join(POLICY_SETS)}")

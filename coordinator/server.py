@@ -109,7 +109,7 @@ class Coordinator:
         self.cache = ClusterCache()
         self.warmth = RequestWarmth(self.cache, EmbeddingsUnderWay(), self.live.books, self.clock)
         self.explanations = Explanations()
-        self.slo = Slo(config.slo_ttft_s, config.slo_tpot_s)
+        self.slo = Slo(config.slo_ttft_s, config.slo_tpot_s, config.slo_multimodal_ttft_s)
         self.watch = Watch(
             self.slo,
             self.clock,

@@ -90,7 +90,7 @@ def make_stage(args: argparse.Namespace, folder: Path) -> Stage:
     if not is_emulated and args.time_scale != 1:
         raise ValueError("time-scale: only emulated devices have one")
     profile = args.profile or (_PROFILE if is_emulated else None)
-    ttft_s, tpot_s = (target_s * args.time_scale for target_s in parse_slo(args.slo))
+    ttft_s, tpot_s = (target_s * args.time_scale for target_s in parse_slo(args.slo)[:2] if target_s)
     if profile is not None and args.time_scale != 1:
         slow = slowed(load_profile(profile), args.time_scale)
         profile = str(folder / "slowed.json")

@@ -7,7 +7,8 @@ import resource
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
+from typing import Any
 
 import psutil
 
@@ -19,7 +20,8 @@ from benchmarks.load.setups import Setup, running
 from benchmarks.load.texts import TextMaker
 from benchmarks.load.workload import PlannedRequest
 from cli.launch.plan import LaunchPlan
-from core.prompt_order import PromptOrder
+from core.encode_order import EncodeOrder
+from core.prompt_order import Encoding, PromptOrder
 from elasticmm_client import AdminClient
 from elasticmm_client.plan import ClusterPlan, Decision
 from simulator.workload.request import Request
@@ -47,6 +49,29 @@ class Played:
 
 
 @dataclass(frozen=True, slots=True)
+class Actors:
+    """The policy set that plays, and how its engines encode and cache."""
+
+    name: str
+    policy: str
+    prompt_order: PromptOrder = "text-first"
+    encode_order: EncodeOrder = "shortest"
+    encoding: Encoding = "pipelined"
+    prefix_cache: bool = True
+
+    def settings(self) -> dict[str, Any]:
+        """Of LaunchPlan."""
+        return {each.name: getattr(self, each.name) for each in fields(self) if each.name != "name"}
+
+
+def actors_of(policy: str) -> Actors:
+    """Baselines serve first come, first served, as servers in the field do."""
+    if policy in BASELINES:
+        return Actors(policy, policy, "arrival", "arrival")
+    return Actors(policy, policy)
+
+
+@dataclass(frozen=True, slots=True)
 class Stage:
     """Where a trace is played: what all policy sets have in common."""
 
@@ -56,21 +81,16 @@ class Stage:
     time_scale: float = 1.0  # the trace and the devices are so many times slower
 
 
-def play(stage: Stage, policy: str, trace: Sequence[Request], seed: int) -> Played:
-    """Raises LaunchError if the cluster does not start."""
+def play(stage: Stage, actors: Actors, trace: Sequence[Request], seed: int) -> Played:
+    """Caches are empty when the clock starts. Raises LaunchError if the cluster does not start."""
     texts = TextMaker(stage.plan.model)
     requests = planned(trace, texts, seed, stage.time_scale)
     warm_up = [
         replace(each, at_s=at * _WARM_UP_GAP_S * stage.time_scale)
         for at, each in enumerate(_some_of_each_kind(requests))
     ]
-    options = {
-        "num_instances": stage.num_instances,
-        "policy": policy,
-        "prompt_order": prompt_order(policy),
-        "encode_order": "arrival" if policy in BASELINES else "shortest",
-    }
-    setup = Setup(policy, stage.topology, tuple(options.items()))
+    settings = actors.settings() | {"num_instances": stage.num_instances}
+    setup = Setup(actors.name, stage.topology, tuple(settings.items()))
     with (
         running(setup, stage.plan) as endpoint,
         AdminClient(endpoint.address, endpoint.token) as admin,
@@ -79,6 +99,7 @@ def play(stage: Stage, policy: str, trace: Sequence[Request], seed: int) -> Play
         _settle(admin)
         fresh = admin.plan()
         warm = drive(spec, warm_up, lambda _: None)
+        admin.flush_cache(reason="what the warm-up left")
         before = admin.plan()
         with _cpu_times() as cpu_s:
             start_s = time.monotonic()
@@ -87,7 +108,7 @@ def play(stage: Stage, policy: str, trace: Sequence[Request], seed: int) -> Play
         after = admin.plan()
         decisions = admin.why()
     return Played(
-        policy=policy,
+        policy=actors.policy,
         warm_up=tuple(each.sped_up(stage.time_scale) for each in warm),
         warm_up_pace=pace_between(fresh, before),
         outcomes=tuple(each.sped_up(stage.time_scale) for each in outcomes),
@@ -98,11 +119,6 @@ def play(stage: Stage, policy: str, trace: Sequence[Request], seed: int) -> Play
         cpu_s=cpu_s,
         wall_s=wall_s,
     )
-
-
-def prompt_order(policy: str) -> PromptOrder:
-    """Baselines serve first come, first served, as servers in the field do."""
-    return "arrival" if policy in BASELINES else "text-first"
 
 
 def _some_of_each_kind(requests: Sequence[PlannedRequest]) -> list[PlannedRequest]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from statistics import median
 
 from benchmarks.elasticity.pace import Pace
-from benchmarks.elasticity.playing import Stage, prompt_order
+from benchmarks.elasticity.playing import Stage, actors_of
 from benchmarks.load.outcomes import Outcome
 from cli.targets import parse_slo
 from coordinator.policy.scheduler import Slo
@@ -77,7 +77,7 @@ def simulate(
     config = ClusterConfig(
         stage.num_instances,
         paced,
-        discipline="chunked" if prompt_order(policy) == "arrival" else "text-first",
+        discipline="chunked" if actors_of(policy).prompt_order == "arrival" else "text-first",
         control_s=host.request_s * by,
     )
     slow = [replace(each, arrival_s=each.arrival_s * by) for each in trace]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -84,15 +85,24 @@ def _poisson(rng: random.Random, rate: float, start_s: float, end_s: float) -> l
 
 
 def planned(trace: Sequence[Request], texts: TextMaker, seed: int, time_scale: float) -> list[PlannedRequest]:
-    """As the load generator sends it; `time_scale` real seconds are one of the trace."""
+    """As the load generator sends it; `time_scale` real seconds are one of the trace.
+
+    Pictures of the same digest have the same bytes, others never.
+    """
     rng = random.Random(seed)
     numbers = iter(range(seed << 32, (seed + 1) << 32))
+    by_digest: defaultdict[int, int] = defaultdict(lambda: next(numbers))
+
+    def draw(item: Picture) -> bytes:
+        number = next(numbers) if item.digest is None else by_digest[item.digest]
+        return gradient(item.width_px, item.height_px, number)
+
     return [
         PlannedRequest(
             index=index,
-            kind="image" if each.source == IMAGE else "text",
+            kind="image" if each.pictures else "text",
             text=texts.make(each.text_tokens, rng),
-            images=tuple(gradient(item.width_px, item.height_px, next(numbers)) for item in each.pictures),
+            images=tuple(map(draw, each.pictures)),
             output_tokens=each.output_tokens,
             at_s=each.arrival_s * time_scale,
         )

@@ -172,5 +172,7 @@ def _outcome(
         prompt_tokens=result.usage.prompt_tokens,
         media_tokens=result.usage.media_tokens,
         output_tokens=result.usage.completion_tokens,
+        cached_tokens=result.usage.cached_tokens,
+        cached_media=result.usage.cached_media,
         stage_s=tuple((span.stage, (span.end_ms - span.start_ms) / 1e3) for span in result.stages),
     )

@@ -25,6 +25,8 @@ class Outcome:
     prompt_tokens: int = 0
     media_tokens: int = 0
     output_tokens: int = 0
+    cached_tokens: int = 0  # of the prompt
+    cached_media: int = 0
     stage_s: tuple[tuple[str, float], ...] = ()  # stage name and its duration
     error: str | None = None
 

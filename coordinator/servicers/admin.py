@@ -27,6 +27,7 @@ from coordinator.wire.recent import from_trace
 from coordinator.wire.slo import from_slo_report
 from coordinator.wire.stages import from_status, to_group, to_roles
 from core.clock import Clock
+from core.stages import ModalityGroup
 from elasticmm.v1 import admin_pb2 as pb
 from elasticmm.v1 import admin_pb2_grpc as pb_grpc
 
@@ -156,6 +157,7 @@ class AdminServicer(pb_grpc.AdminServicer):
             requests=[from_trace(each, now_s) for each in found],
             slo_ttft_s=self._slo.ttft_s,
             slo_tpot_s=self._slo.tpot_s,
+            slo_multimodal_ttft_s=self._slo.group_ttft_s(ModalityGroup.MULTIMODAL),
         )
 
     async def Shutdown(

@@ -295,7 +295,9 @@ class FakeCluster(rpc.InferenceServicer, rpc.MediaServicer, admin_pb2_grpc.Admin
         if not found:
             refuse(context, grpc.StatusCode.NOT_FOUND, "is not among them", field="request_id")
         found = found[-request.limit :] if request.limit else found
-        return admin_pb2.GetRecentResponse(requests=found, slo_ttft_s=2, slo_tpot_s=0.01)
+        return admin_pb2.GetRecentResponse(
+            requests=found, slo_ttft_s=2, slo_tpot_s=0.01, slo_multimodal_ttft_s=2
+        )
 
     def Shutdown(
         self, request: admin_pb2.ShutdownRequest, context: grpc.ServicerContext

@@ -26,7 +26,7 @@ async def test_a_finished_request_has_all_its_times(bench: Bench) -> None:
     assert trace.end_ms <= trace.age_s * 1e3
     stages = [span.stage for span in trace.stages]
     assert sorted(stages) == [inference_pb2.STAGE_PREFILL, inference_pb2.STAGE_DECODE]
-    assert (reply.slo_ttft_s, reply.slo_tpot_s) == (2.0, 0.1)
+    assert (reply.slo_ttft_s, reply.slo_tpot_s, reply.slo_multimodal_ttft_s) == (2.0, 0.1, 2.0)
 
 
 async def test_a_waiting_one_has_not_been_dispatched(make_bench: MakeBench) -> None:

@@ -53,11 +53,15 @@ class RecentRequests:
     requests: tuple[RequestTrace, ...]
     slo_ttft_s: float  # what the cluster's policies aim at
     slo_tpot_s: float
+    slo_multimodal_ttft_s: float  # to the first token of requests with media
 
 
 def recent_from_proto(message: admin_pb2.GetRecentResponse) -> RecentRequests:
     return RecentRequests(
-        tuple(_trace(each) for each in message.requests), message.slo_ttft_s, message.slo_tpot_s
+        tuple(_trace(each) for each in message.requests),
+        message.slo_ttft_s,
+        message.slo_tpot_s,
+        message.slo_multimodal_ttft_s,
     )
 
 

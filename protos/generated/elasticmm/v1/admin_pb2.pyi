@@ -1034,10 +1034,13 @@ class GetRecentResponse(_message.Message):
     REQUESTS_FIELD_NUMBER: _builtins.int
     SLO_TTFT_S_FIELD_NUMBER: _builtins.int
     SLO_TPOT_S_FIELD_NUMBER: _builtins.int
+    SLO_MULTIMODAL_TTFT_S_FIELD_NUMBER: _builtins.int
     slo_ttft_s: _builtins.float
     """What policies aim at, for times to be held against."""
     slo_tpot_s: _builtins.float
     """The same, of further tokens."""
+    slo_multimodal_ttft_s: _builtins.float
+    """The same, to the first token of requests with media."""
     @_builtins.property
     def requests(self) -> _containers.RepeatedCompositeFieldContainer[Global___RequestTrace]:
         """In order of their ends; after them those that run, in order of arrival."""
@@ -1048,10 +1051,11 @@ class GetRecentResponse(_message.Message):
         requests: _abc.Iterable[Global___RequestTrace] | None = ...,
         slo_ttft_s: _builtins.float = ...,
         slo_tpot_s: _builtins.float = ...,
+        slo_multimodal_ttft_s: _builtins.float = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["requests", b"requests", "slo_tpot_s", b"slo_tpot_s", "slo_ttft_s", b"slo_ttft_s"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["requests", b"requests", "slo_multimodal_ttft_s", b"slo_multimodal_ttft_s", "slo_tpot_s", b"slo_tpot_s", "slo_ttft_s", b"slo_ttft_s"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

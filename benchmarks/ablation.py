@@ -1,0 +1,208 @@
+"""What the unified cache and non-blocking encoding are worth on a live cluster of emulated devices.
+
+    python benchmarks/make_checkpoint.py --preset emulated --out M
+    python -m benchmarks.ablation --model M --case "sharegpt-4o, repeats" --rate 96 [--data DIR] [--json FILE]
+
+Cases, policy sets, targets and profiles are those of scenarios/cache.toml, which the simulator plays over the
+same policies; here coordinator, messages, books and caches are the real ones, and only the devices' time is
+made up. Every set plays the same requests on a fresh cluster with empty caches, in turn. Times are those of
+the trace, whatever the time scale.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shlex
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks.elasticity.options import slowed
+from benchmarks.elasticity.playing import Actors, Played, Stage, play
+from benchmarks.load.outcomes import Outcome, Targets, summarize
+from benchmarks.load.report import describe_machine, medians
+from cli.launch.events import LaunchError
+from cli.launch.plan import LaunchPlan
+from core.profile_file import load_profile, write_profile
+from simulator.scenario import CaseSpec, Scenario, ScenarioError, SetSpec, aims, read_scenario
+from simulator.workload.errors import WorkloadError
+from simulator.workload.request import Request
+from simulator.workload.spec import Workload
+
+_T = TypeVar("_T", CaseSpec, SetSpec)
+_SCENARIO = Path(__file__).parents[1] / "scenarios" / "cache.toml"
+_ROWS = (
+    ("text TTFT p50 ms", "text.ttft_ms.p50"),
+    ("text TTFT p90 ms", "text.ttft_ms.p90"),
+    ("image TTFT p50 ms", "image.ttft_ms.p50"),
+    ("image TTFT p90 ms", "image.ttft_ms.p90"),
+    ("TPOT p90 ms", "tpot_ms.p90"),
+    ("good share", "good_share"),
+    ("goodput/s", "goodput_per_s"),
+    ("failed", "failed"),
+    ("pictures sent", "pictures"),
+    ("of these in a cache", "cached_media"),
+    ("prompt tokens in a cache", "cached_tokens"),
+    ("role switches", "switches"),
+    ("cores: coordinator", "cores_busy.coordinator"),
+    ("cores: instances", "cores_busy.instances"),
+    ("cores: load", "cores_busy.load"),
+)
+
+
+def actors(chosen: SetSpec) -> Actors:
+    """The scenario's policy set on a live cluster. Raises ValueError where there is no such thing."""
+    if chosen.without:
+        raise ValueError(f"set: {chosen.name!r} switches off pieces of a policy, which is simulated only")
+    is_blocking = chosen.encoding == "blocking"
+    return Actors(
+        chosen.name,
+        chosen.policy_name,
+        prompt_order="arrival" if is_blocking else "text-first",
+        encode_order="arrival" if is_blocking else "shortest",
+        encoding="blocking" if is_blocking else "pipelined",
+        prefix_cache=chosen.unified_cache,
+    )
+
+
+def make_trace(case: CaseSpec, data: Path, rate_rps: float, duration_s: float, seed: int) -> list[Request]:
+    """The first so many seconds of the case's workload. Raises WorkloadError."""
+    requests = Workload(case.workload, data, seed).requests(rate_rps)
+    start_s = requests[0].arrival_s
+    moved = [replace(each, arrival_s=each.arrival_s - start_s) for each in requests]
+    return [each for each in moved if each.arrival_s < duration_s]
+
+
+def figures(played: Played, case: CaseSpec, trace: Sequence[Request]) -> dict[str, Any]:
+    """Of one run; requests are held against the targets of their kind."""
+    by_kind = {kind: [each for each in played.outcomes if each.kind == kind] for kind in ("text", "image")}
+    parts = {kind: summarize(each, _targets(case, kind)) for kind, each in by_kind.items() if each}
+    num_good = sum(part["good_share"] * part["requests"] for part in parts.values())
+    whole = summarize(played.outcomes, Targets())
+    return {
+        **whole,
+        **parts,
+        "good_share": num_good / len(played.outcomes),
+        "goodput_per_s": num_good / whole["duration_s"],
+        "pictures": sum(len(each.pictures) for each in trace),
+        "cached_media": _sum(played.outcomes, "cached_media"),
+        "cached_tokens": _sum(played.outcomes, "cached_tokens"),
+        "switches": played.num_switches,
+        "cores_busy": {kind: seconds / played.wall_s for kind, seconds in played.cpu_s.items()},
+    }
+
+
+def _targets(case: CaseSpec, kind: str) -> Targets:
+    aim = aims(case)
+    ttft_s = aim.ttft_s if kind == "text" or aim.multimodal_ttft_s is None else aim.multimodal_ttft_s
+    return Targets(ttft_s * 1e3, aim.tpot_s * 1e3)
+
+
+def _sum(outcomes: Sequence[Outcome], name: str) -> int:
+    return sum(getattr(each, name) for each in outcomes)
+
+
+def make_stage(scenario: Scenario, case: CaseSpec, model: Path, time_scale: float, folder: Path) -> Stage:
+    """`folder` is for the slowed profile."""
+    path, aim = folder / "profile.json", aims(case)
+    write_profile(slowed(load_profile(case.profile), time_scale), path)
+    targets = (aim.ttft_s, aim.tpot_s, aim.multimodal_ttft_s or aim.ttft_s)
+    plan = LaunchPlan(
+        cluster="benchmark",
+        model=model,
+        devices=(f"emulated:{path}",),
+        profile=str(path),
+        slo=",".join(f"{each * time_scale:g}" for each in targets),
+        log_level="WARNING",
+    )
+    return Stage(plan, "coupled", scenario.cluster.instances, time_scale)
+
+
+def measure(args: argparse.Namespace, console: Console) -> dict[str, list[dict[str, Any]]]:
+    """Rounds by policy set."""
+    scenario = read_scenario(_SCENARIO)
+    case = _named("case", args.case, scenario.cases)
+    sets = [_named("set", name, scenario.sets) for name in args.set or [_.name for _ in scenario.sets[:4]]]
+    rounds: dict[str, list[dict[str, Any]]] = {each.name: [] for each in sets}
+    with tempfile.TemporaryDirectory(prefix="elasticmm-") as folder:
+        stage = make_stage(scenario, case, args.model, args.time_scale, Path(folder))
+        for number in range(args.rounds):
+            trace = make_trace(case, args.data, args.rate, args.duration, args.seed + number)
+            for chosen in sets:
+                with console.status(
+                    f"{chosen.name}: round {number + 1}/{args.rounds}, {len(trace)} requests"
+                ):
+                    played = play(stage, actors(chosen), trace, args.seed + number)
+                rounds[chosen.name].append(figures(played, case, trace))
+    return rounds
+
+
+def _named(what: str, name: str, found: Sequence[_T]) -> _T:
+    by_name = {each.name: each for each in found}
+    if name not in by_name:
+        raise ValueError(f"{what}: {name!r} is none of {', '.join(by_name)}")
+    return by_name[name]
+
+
+def build_table(rounds: Mapping[str, Sequence[Mapping[str, Any]]]) -> Table:
+    """Medians over rounds."""
+    columns = {name: medians(each) for name, each in rounds.items()}
+    table = Table(box=box.SIMPLE, pad_edge=False)
+    table.add_column("median over rounds")
+    for name in columns:
+        table.add_column(name, justify="right")
+    for label, key in _ROWS:
+        table.add_row(label, *(f"{each[key]:,.4g}" if key in each else "" for each in columns.values()))
+    return table
+
+
+def parse_args(words: list[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.ablation",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "--model", type=Path, required=True, help="folder of a checkpoint for emulated devices"
+    )
+    parser.add_argument("--case", required=True, help="of scenarios/cache.toml")
+    parser.add_argument("--rate", type=float, required=True, help="requests per second of the trace")
+    parser.add_argument("--set", action="append", help="repeatable; default: the scenario's first four")
+    parser.add_argument(
+        "--data", type=Path, default=Path(), help="folder of recorded traces, for cases that need one"
+    )
+    parser.add_argument("--duration", type=float, default=20.0, help="seconds of the trace")
+    parser.add_argument("--time-scale", type=float, default=4.0, help="devices and trace X times slower")
+    parser.add_argument("--rounds", type=int, default=1)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there, too")
+    return parser.parse_args(words)
+
+
+def main() -> int:
+    args = parse_args()
+    try:
+        rounds = measure(args, Console(stderr=True))
+    except (ValueError, ScenarioError, WorkloadError, LaunchError, RuntimeError) as error:
+        print(f"benchmarks.ablation: {error}", file=sys.stderr)
+        return 2 if isinstance(error, ValueError) else 1
+    Console(width=None if sys.stdout.isatty() else 160).print(build_table(rounds))
+    if args.json is not None:
+        about = {
+            "command": shlex.join(["python", "-m", "benchmarks.ablation", *sys.argv[1:]]),
+            "machine": describe_machine(),
+        }
+        args.json.write_text(json.dumps(about | {"rounds": rounds}, indent=2) + "\n")
+    return 1 if any(each["failed"] for rounds_of in rounds.values() for each in rounds_of) else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
