@@ -43,7 +43,7 @@ async def test_a_stranger_is_refused_before_the_body_is_looked_at() -> None:
         error_of(await client.post(CHAT, content=b"{" * 99_000), 401)
         assert (await client.post(CHAT, json=BODY, headers=bearer("k"))).status_code == 200
     assert script.asked[0] == (None, "127.0.0.1:123")
-    assert script.calls[0].principal.tenant == "t"
+    assert len(script.calls) == 1
 
 
 @pytest.mark.parametrize(
