@@ -7,8 +7,8 @@ from pathlib import Path
 
 import grpc
 
-# Each channel has a connection of its own; the coordinator alone limits sizes; a peer that is gone without a word
-# is noticed, and one that comes back is found soon.
+# Each channel has a connection of its own; the coordinator alone limits sizes; a peer that is gone without a
+# word is noticed, and one that comes back is found soon.
 _OPTIONS: tuple[tuple[str, int], ...] = (
     ("grpc.use_local_subchannel_pool", 1),
     ("grpc.max_send_message_length", -1),

@@ -71,18 +71,18 @@ async def ready(url: str, context: ssl.SSLContext) -> int:
 async def test_mutual_tls(make_http: MakeHttp, tmp_path: Path) -> None:
     files = Authority(tmp_path).issue()
     door = await make_http(tls=files)
-    assert door.bench.http_url.startswith("https://")
-    assert await ready(door.bench.http_url, context_of(files, files)) == 503
+    assert door.url.startswith("https://")
+    assert await ready(door.url, context_of(files, files)) == 503
     with pytest.raises(httpx.TransportError):
-        await ready(door.bench.http_url, context_of(files, None))
+        await ready(door.url, context_of(files, None))
     with pytest.raises(httpx.TransportError):
-        await ready(door.bench.http_url.replace("https", "http"), context_of(files, files))
+        await ready(door.url.replace("https", "http"), context_of(files, files))
 
 
 async def test_renewed_certificates_are_taken_without_a_restart(make_http: MakeHttp, tmp_path: Path) -> None:
     files, later = Authority(tmp_path / "a").issue(), Authority(tmp_path / "b").issue()
     door = await make_http(tls=files, tls_client_cert=False)
-    assert await ready(door.bench.http_url, context_of(files, None)) == 503
+    assert await ready(door.url, context_of(files, None)) == 503
     for old, new in ((files.cert, later.cert), (files.key, later.key), (files.ca, later.ca)):
         shutil.copy(new, old)
-    assert await ready(door.bench.http_url, context_of(later, None)) == 503
+    assert await ready(door.url, context_of(later, None)) == 503
