@@ -34,13 +34,13 @@ class RemoteDoor:
         self._clock = clock
         self._admissions = Admissions(clock)
         self._link = Link(reach)
-        self._is_ready = False
+        self._is_ready: bool | None = None  # None: nobody knows yet
         self._calls: set[asyncio.Task[None]] = set()
         self._is_closed = False
 
     @property
     def is_ready(self) -> bool:
-        return self._is_ready
+        return bool(self._is_ready)
 
     @property
     def num_calls(self) -> int:
@@ -61,10 +61,10 @@ class RemoteDoor:
         while True:
             try:
                 async for is_ready in self._link.watch():
-                    self._is_ready = is_ready
+                    self._note(is_ready, "every stage is there" if is_ready else "a stage is missing")
             except (ServiceError, OSError) as error:
-                log.debug("coordinator at %s: %s", self._reach.address, error)
-            self._is_ready = False
+                self._note(False, str(error))
+            self._note(False, "is gone")
             await asyncio.sleep(_RETRY_S)
             await self._renew()
 
@@ -77,6 +77,11 @@ class RemoteDoor:
     async def close(self) -> None:
         """Once no call is under way."""
         await self._link.retire()
+
+    def _note(self, is_ready: bool, reason: str) -> None:
+        if is_ready != self._is_ready:
+            log.log(logging.INFO if is_ready else logging.WARNING, "%s: %s", self._reach.address, reason)
+        self._is_ready = is_ready
 
     async def _renew(self) -> None:
         old, self._link = self._link, Link(self._reach)

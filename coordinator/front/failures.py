@@ -27,6 +27,6 @@ def translated(error: grpc.aio.AioRpcError) -> ServiceError:
     if code is grpc.StatusCode.RESOURCE_EXHAUSTED and "larger than max" in reason:
         return TooLargeError("messages", "more than the coordinator takes in one message")
     if code in _LOSSES or "RST_STREAM" in reason:
-        log.warning("the coordinator does not answer: %s", reason)
+        log.debug("the coordinator does not answer: %s", reason)
         return UnavailableError("the coordinator does not answer", RETRY_AFTER_S)
     return InternalFailureError(reason)

@@ -14,7 +14,7 @@ import signal
 import sys
 from importlib import metadata
 
-from coordinator.collector import settle_collector
+from coordinator.collector import collect_when_idle, settle_collector
 from coordinator.front.door import RemoteDoor
 from coordinator.front.settings import FrontSettings, parse_settings
 from coordinator.openai.app import make_app
@@ -76,10 +76,11 @@ async def _run() -> int:
         _say(event="failed", message=str(error))
         return 1
     settle_collector()
+    collecting = asyncio.create_task(collect_when_idle(lambda: not worker.door.num_calls))
     _say(event="ready")
     ends = {asyncio.create_task(stop.wait()), asyncio.create_task(stdin.read())}
     _, waiting = await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
-    for task in waiting:
+    for task in (collecting, *waiting):
         task.cancel()
     await worker.drain()
     return 0

@@ -1,4 +1,4 @@
-"""The HTTP server on the coordinator's own loop."""
+"""The HTTP server on its process's own loop."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class HttpListener:
 
 
 class _Server(uvicorn.Server):
-    """Signals are the coordinator's, not this server's."""
+    """Signals are the process's, not this server's."""
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:

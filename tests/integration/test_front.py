@@ -17,6 +17,7 @@ from typing import Any
 
 import httpx
 import openai
+import psutil
 import pytest
 
 from coordinator.access.keys import digest_of
@@ -50,8 +51,13 @@ class Front:
     """One `elasticmm serve-http`."""
 
     url: str
-    workers: tuple[int, ...]
     process: subprocess.Popen[bytes]
+
+    @property
+    def pids(self) -> list[int]:
+        """Of its workers that run."""
+        children = psutil.Process(self.process.pid).children()
+        return [each.pid for each in children if each.status() != psutil.STATUS_ZOMBIE]
 
 
 @contextmanager
@@ -62,12 +68,14 @@ def serve_http(*words: str) -> Iterator[Front]:
     with process:
         try:
             assert process.stdout is not None
-            said = json.loads(process.stdout.readline())
-            yield Front(said["http"], tuple(said["workers"]), process)
+            front = Front(json.loads(process.stdout.readline())["http"], process)
+            yield front
+            pids = front.pids
         finally:
             process.send_signal(signal.SIGTERM)
             assert process.wait(60) == 0
-    assert not [pid for pid in said["workers"] if is_alive(pid)]
+    assert pids
+    assert not [pid for pid in pids if is_alive(pid)]
 
 
 @pytest.fixture(scope="module")
@@ -205,24 +213,51 @@ def test_without_a_cluster() -> None:
 
 async def test_a_worker_that_is_killed_under_load(running: Running, front: Front) -> None:
     """Its calls are lost, others are not, and asked again they are the same; another takes its place."""
-    asked = {"messages": picture_messages(), **SETTINGS, "max_tokens": 40, "seed": 4}
-    async with openai.AsyncOpenAI(base_url=f"{front.url}/v1", api_key="secret", max_retries=0) as client:
+    body: dict[str, Any] = {"messages": picture_messages(), "max_tokens": 150, "seed": 4, "ignore_eos": True}
+    headers = {"authorization": "Bearer secret"}
+    async with httpx.AsyncClient(base_url=f"{front.url}/v1", headers=headers, timeout=60) as client:
 
         async def ask() -> str | None:
             try:
-                answer = await client.chat.completions.create(**asked)
-            except openai.APIConnectionError:
+                answer = await client.post("/chat/completions", json=body)
+            except httpx.TransportError:
                 return None
-            return answer.choices[0].message.content
+            return str(answer.json()["choices"][0]["message"]["content"])
 
         alone = await ask()
-        calls = [asyncio.create_task(ask()) for _ in range(12)]
-        await asyncio.to_thread(running.wait_until, lambda status: status.requests_running > 0)
-        os.kill(front.workers[0], signal.SIGKILL)
+        calls = [asyncio.create_task(ask()) for _ in range(8)]
+        with pytest.raises(httpx.TransportError):
+            await kill_its_worker(front, client, body | {"stream": True})
         assert set(await asyncio.gather(*calls)) <= {alone, None}
         await asyncio.to_thread(running.assert_idle)
-        await asyncio.to_thread(wait_ready, front.url)
+        await asyncio.to_thread(wait_whole, front)
         assert await asyncio.gather(*(ask() for _ in range(4))) == [alone] * 4
+
+
+async def kill_its_worker(front: Front, client: httpx.AsyncClient, body: dict[str, Any]) -> None:
+    """Once the stream has begun; then reads on."""
+    async with client.stream("POST", "/chat/completions", json=body) as response:
+        os.kill(worker_of(front, response), signal.SIGKILL)
+        await response.aread()
+
+
+def worker_of(front: Front, response: httpx.Response) -> int:
+    """The process at the other end."""
+    port = response.extensions["network_stream"].get_extra_info("client_addr")[1]
+    (found,) = (
+        pid
+        for pid in front.pids
+        if any(each.raddr and each.raddr.port == port for each in psutil.Process(pid).net_connections("tcp"))
+    )
+    return found
+
+
+def wait_whole(front: Front) -> None:
+    end_s = time.monotonic() + 60
+    while len(front.pids) < 2:
+        assert time.monotonic() < end_s, "no other worker came"
+        time.sleep(0.1)
+    wait_ready(front.url)
 
 
 def refusal(client: openai.OpenAI, asked: dict[str, Any]) -> tuple[int, object]:

@@ -109,6 +109,15 @@ async def test_the_next_coordinator_is_found(make_bench: MakeBench, stand: Stand
     assert len(answer["choices"][0]["logprobs"]["content"]) == 4
 
 
+async def test_what_is_too_large_for_the_coordinator_is_refused_there(
+    make_bench: MakeBench, stand: Stand
+) -> None:
+    bench = await make_bench("epd", message_bytes=3000)
+    door = await stand(bench)
+    error = error_of(await door.chat("x" * 3100), 413)
+    assert (error["param"], error["code"]) == ("messages", "too_large")
+
+
 async def test_more_streams_than_a_connection_carries(make_bench: MakeBench, stand: Stand) -> None:
     num_streams = STREAMS_PER_CHANNEL + 28
     bench = await make_bench("epd", max_waiting=1000)

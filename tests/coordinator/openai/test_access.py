@@ -10,6 +10,7 @@ import httpx
 import pytest
 
 from coordinator.access.keys import digest_of
+from coordinator.tracing.parent import TraceParent
 from core.tls import TlsFiles
 from tests.certificates import Authority
 from tests.coordinator.openai.conftest import CHAT, MakeHttp, error_of
@@ -86,3 +87,11 @@ async def test_renewed_certificates_are_taken_without_a_restart(make_http: MakeH
     for old, new in ((files.cert, later.cert), (files.key, later.key), (files.ca, later.ca)):
         shutil.copy(new, old)
     assert await ready(door.url, context_of(later, None)) == 503
+
+
+async def test_the_trace_of_a_call_is_that_of_its_requests() -> None:
+    script = Script()
+    headers = {"traceparent": "00-a", "tracestate": "b=1"}
+    async with script.client() as client:
+        assert (await client.post(CHAT, json=BODY | {"n": 2}, headers=headers)).status_code == 200
+    assert [call.trace for call in script.calls] == [TraceParent("00-a", "b=1")] * 2
