@@ -49,11 +49,11 @@ class RemoteDoor:
 
     async def enter(self, authorization: str | None, _peer: str) -> Visit:
         """Raises what the coordinator says to who must not enter, and where it does not answer."""
-        link, proof = self._link, proof_of(authorization)
-        description = self._admissions.find(proof)
+        link, admissions, proof = self._link, self._admissions, proof_of(authorization)
+        description = admissions.find(proof)
         if description is None:
             description = await link.describe(proof)
-            self._admissions.note(proof, description)
+            admissions.note(proof, description)
         return Visit(description, link.tokens.texts, partial(self._generate, link, proof))
 
     async def watch_forever(self) -> None:
@@ -62,7 +62,7 @@ class RemoteDoor:
             try:
                 async for is_ready in self._link.watch():
                     self._note(is_ready, "every stage is there" if is_ready else "a stage is missing")
-            except (ServiceError, OSError) as error:
+            except ServiceError as error:
                 self._note(False, str(error))
             self._note(False, "is gone")
             await asyncio.sleep(_RETRY_S)

@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import AsyncIterator, Iterable
 
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from coordinator.calls import GenerateCall
+from coordinator.errors import UnavailableError
 from coordinator.events import Emit, TokensEvent
 from coordinator.front.caller import Metadata, trace_of
 from coordinator.front.channels import Channels
-from coordinator.front.failures import translated
+from coordinator.front.failures import RETRY_AFTER_S, translated
 from coordinator.front.reach import Reach
 from coordinator.front.token_store import TokenStore
 from coordinator.state import ServedDescription
 from coordinator.wire.answers import to_description, to_event
 from coordinator.wire.requests import from_call
 from elasticmm.v1 import inference_pb2 as pb
+
+log = logging.getLogger(__name__)
 
 _SERVICE = pb.DESCRIPTOR.services_by_name["Inference"].full_name
 _SERVING = health_pb2.HealthCheckResponse.SERVING
@@ -31,7 +35,7 @@ class Link:
 
     def __init__(self, reach: Reach) -> None:
         self._reach = reach
-        self.channels = Channels(reach.open)
+        self.channels = Channels(self._open)
         self.tokens = TokenStore()
 
     async def retire(self) -> None:
@@ -40,7 +44,7 @@ class Link:
 
     async def watch(self) -> AsyncIterator[bool]:
         """Whether the coordinator has every stage, whenever that changes; ends when it is lost."""
-        async with self._reach.open() as channel:
+        async with self._open() as channel:
             request = health_pb2.HealthCheckRequest(service=_SERVICE)
             try:
                 async for response in health_pb2_grpc.HealthStub(channel).Watch(request):
@@ -79,3 +83,11 @@ class Link:
                 raise translated(error) from error
             finally:
                 stream.cancel()
+
+    def _open(self) -> grpc.aio.Channel:
+        """Raises UnavailableError where a certificate cannot be read."""
+        try:
+            return self._reach.open()
+        except OSError as error:
+            log.error("%s: %s", self._reach.address, error)
+            raise UnavailableError("the coordinator cannot be reached", RETRY_AFTER_S) from error

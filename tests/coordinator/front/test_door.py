@@ -11,10 +11,14 @@ from typing import Any
 import pytest
 
 from coordinator.access.keys import digest_of
+from coordinator.errors import UnavailableError
 from coordinator.front.caller import Metadata
 from coordinator.front.channels import STREAMS_PER_CHANNEL
+from coordinator.front.door import RemoteDoor
+from coordinator.front.reach import Reach, ReachTls
 from coordinator.state import ServedDescription
 from coordinator.tracing.parent import TraceParent
+from core.clock import ManualClock
 from tests.coordinator.conftest import Bench, MakeBench, until
 from tests.coordinator.openai.conftest import CHAT, HttpBench, error_of, events_of, stand_before
 from tests.coordinator.openai.scripted import MESSAGES
@@ -158,6 +162,13 @@ async def test_answers_that_take_too_long_end_with_an_error(make_bench: MakeBenc
     assert (error["message"], error["code"]) == ("this door is shutting down", "unavailable")
     await until(lambda: not bench.num_requests)
     bench.stages[0].resume()
+
+
+async def test_certificates_that_are_gone_are_no_fault_of_the_callers(tmp_path: Path) -> None:
+    door = RemoteDoor(Reach("127.0.0.1:1", ReachTls(ca=str(tmp_path / "gone"))), ManualClock())
+    with pytest.raises(UnavailableError, match="cannot be reached"):
+        await door.enter(None, "")
+    await door.close()
 
 
 def is_closed(door: HttpBench) -> bool:

@@ -62,13 +62,19 @@ MakeHttp = Callable[..., Any]
 
 
 @pytest.fixture(params=["inside", "in front"])
-async def make_http(make_bench: MakeBench, request: pytest.FixtureRequest) -> AsyncIterator[MakeHttp]:
+def place(request: pytest.FixtureRequest) -> str:
+    """Of the door."""
+    return str(request.param)
+
+
+@pytest.fixture
+async def make_http(make_bench: MakeBench, place: str) -> AsyncIterator[MakeHttp]:
     """`await make_http("e", "p", "d", setting=…)`, as make_bench."""
     doors = []
 
     async def make(*roles: str, **settings: Any) -> HttpBench:
         bench: Bench = await make_bench(*roles, http_port=0, **settings)
-        made = HttpBench(bench, bench.http_url) if request.param == "inside" else await stand_before(bench)
+        made = HttpBench(bench, bench.http_url) if place == "inside" else await stand_before(bench)
         doors.append(made)
         return made
 
