@@ -39,6 +39,7 @@ COMMANDS = (
     "chat",
     "logs",
     "key",
+    "serve-http",
 )
 
 
@@ -57,7 +58,7 @@ def build_app(names: Sequence[str] = COMMANDS) -> typer.Typer:
         epilog="Exit codes: 0 done, 1 failed, 2 wrong usage, 3 cluster not reachable.",
     )
     for name in names:
-        module = importlib.import_module(f"cli.{name}")
+        module = importlib.import_module(f"cli.{name.replace('-', '_')}")
         if hasattr(module, "app"):  # it has sub-commands of its own
             app.add_typer(module.app, name=name)
         else:

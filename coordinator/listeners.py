@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from functools import partial
 from importlib import metadata
 from typing import TYPE_CHECKING
 
@@ -14,9 +15,11 @@ from coordinator.interceptors import GuardInterceptor, StatusInterceptor, TokenI
 from coordinator.listening import endpoint, server_options
 from coordinator.oip.servicer import OpenInferenceServicer
 from coordinator.openai.app import make_app
+from coordinator.openai.inside import Inside
 from coordinator.openai.listener import HttpListener
 from coordinator.openai.served import Served
 from coordinator.openai.token_texts import TokenTexts
+from coordinator.prompt.token_bytes import token_bytes
 from coordinator.servicers.admin import AdminServicer
 from coordinator.servicers.inference import InferenceServicer
 from coordinator.servicers.stage_control import StageControlServicer
@@ -103,12 +106,11 @@ def open_http(coordinator: Coordinator) -> tuple[HttpListener | None, str]:
 
 
 def _served(coordinator: Coordinator) -> Served:
+    door = coordinator.door
+    texts = TokenTexts(partial(token_bytes, door.tokenizer))
     return Served(
-        generate=coordinator.door.generate,
-        describe=coordinator.describe,
+        enter=Inside(door.generate, coordinator.describe, coordinator.guard, texts).enter,
         is_ready=lambda: coordinator.cluster.is_ready,
-        texts=TokenTexts(coordinator.door.tokenizer),
         version=metadata.version("elasticmm"),
-        authenticate=lambda header, peer: coordinator.guard.authenticate(header, Right.INFER, peer),
         stalled_s=coordinator.config.stalled_reader_s,
     )

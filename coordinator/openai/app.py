@@ -17,10 +17,10 @@ from coordinator.errors import ServiceError
 from coordinator.openai import chats, completions
 from coordinator.openai.chat_schema import ChatRequest
 from coordinator.openai.errors import Fault, fault_of
-from coordinator.openai.generation import Generation, caller_of, fault_response
+from coordinator.openai.generation import Generation, enter, fault_response
 from coordinator.openai.openapi import make_document
 from coordinator.openai.schema import CompletionRequest
-from coordinator.openai.served import Served
+from coordinator.openai.served import Served, Visit
 
 
 def make_app(served: Served, more_routes: Sequence[Route] = ()) -> Starlette:
@@ -50,16 +50,16 @@ class Pages:
         self._document = to_json(make_document(served.version))
 
     async def models(self, request: Request) -> Response:
-        caller_of(request, self._served)
-        return _json({"object": "list", "data": [self._model()]})
+        visit = await enter(request, self._served)
+        return _json({"object": "list", "data": [self._model(visit)]})
 
     async def model(self, request: Request) -> Response:
-        caller_of(request, self._served)
+        visit = await enter(request, self._served)
         name = request.path_params["model"]
-        if name != self._served.describe().model:
+        if name != visit.description.model:
             message = f"model: {name!r} is not served here"
             return fault_response(Fault(404, message, "invalid_request_error", "model", "model_not_found"))
-        return _json(self._model())
+        return _json(self._model(visit))
 
     async def health(self, _: Request) -> Response:
         """This process answers."""
@@ -78,8 +78,8 @@ class Pages:
     async def document(self, _: Request) -> Response:
         return Response(self._document, media_type="application/json")
 
-    def _model(self) -> dict[str, Any]:
-        description = self._served.describe()
+    def _model(self, visit: Visit) -> dict[str, Any]:
+        description = visit.description
         return {
             "id": description.model,
             "object": "model",

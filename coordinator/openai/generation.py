@@ -13,7 +13,6 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from coordinator.access.principal import Principal
 from coordinator.errors import ServiceError, StalledReaderError
 from coordinator.openai.asked import Asked
 from coordinator.openai.body import parse_body, read_body
@@ -22,9 +21,10 @@ from coordinator.openai.errors import BadRequestError, Fault, fault_of
 from coordinator.openai.exchange import Exchange
 from coordinator.openai.presence import while_there
 from coordinator.openai.schema import CommonRequest
-from coordinator.openai.served import Served
+from coordinator.openai.served import Served, Visit
 from coordinator.openai.sse import EventWriter
 from coordinator.openai.token_texts import TokenTexts
+from coordinator.tracing.parent import trace_parent
 
 log = logging.getLogger(__name__)
 
@@ -45,8 +45,8 @@ class Generation(Generic[R]):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         request = Request(scope, receive)
         try:
-            caller = caller_of(request, self._served)
-            asked = await self._read(request)
+            visit = await enter(request, self._served)
+            asked = await self._read(request, visit)
         except ServiceError as error:
             await fault_response(fault_of(error, str))(scope, receive, send)
         except BadRequestError as error:
@@ -54,27 +54,29 @@ class Generation(Generic[R]):
         except ClientDisconnect:
             return
         else:
-            calls = tuple(replace(call, principal=caller) for call in asked.calls)
-            await while_there(receive, self._answer(replace(asked, calls=calls), scope, receive, send))
+            await while_there(receive, self._answer(asked, visit, scope, receive, send))
 
-    async def _read(self, request: Request) -> Asked:
-        limit_bytes = body_limit(self._served.describe().message_bytes)
+    async def _read(self, request: Request, visit: Visit) -> Asked:
+        limit_bytes = body_limit(visit.description.message_bytes)
         body = await read_body(request, limit_bytes, self._served.stalled_s)
         name = request.headers.get("x-request-id")
         if len(body) > _LARGE_BYTES:
-            return await asyncio.to_thread(self._understand, body, name)
-        return self._understand(body, name)
+            asked = await asyncio.to_thread(self._understand, body, name, visit)
+        else:
+            asked = self._understand(body, name, visit)
+        trace = trace_parent(request.headers.items())
+        return replace(asked, calls=tuple(replace(call, trace=trace) for call in asked.calls))
 
-    def _understand(self, body: bytes, name: str | None) -> Asked:
+    def _understand(self, body: bytes, name: str | None, visit: Visit) -> Asked:
         parsed = parse_body(body, self._schema)
         if name and parsed.request_id is None:
             parsed = parsed.model_copy(update={"request_id": name})
-        return self._to_asked(parsed, self._served.texts)
+        return self._to_asked(parsed, visit.texts)
 
-    async def _answer(self, asked: Asked, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _answer(self, asked: Asked, visit: Visit, scope: Scope, receive: Receive, send: Send) -> None:
         exchange = Exchange(asked)
         try:
-            async with Choices(self._served.generate, asked.calls) as choices:
+            async with Choices(visit.generate, asked.calls) as choices:
                 if asked.is_stream:
                     await exchange.begin(choices)
                     writer = EventWriter(send, self._served.stalled_s)
@@ -112,10 +114,10 @@ async def _write_stream(exchange: Exchange, choices: Choices, writer: EventWrite
     await writer.end(is_done=True)
 
 
-def caller_of(request: Request, served: Served) -> Principal:
-    """Raises UnauthenticatedError, or NotAllowedError where the key is for other things."""
+async def enter(request: Request, served: Served) -> Visit:
+    """Raises what `served.Enter` raises."""
     peer = "" if request.client is None else f"{request.client.host}:{request.client.port}"
-    return served.authenticate(request.headers.get("authorization"), peer)
+    return await served.enter(request.headers.get("authorization"), peer)
 
 
 def fault_response(fault: Fault) -> Response:

@@ -1,4 +1,4 @@
-"""The HTTP server on the coordinator's own loop."""
+"""The HTTP server on its process's own loop."""
 
 from __future__ import annotations
 
@@ -33,9 +33,12 @@ class HttpListener:
         self._server = _Server(config)
         self._serving: asyncio.Task[None] | None = None
 
-    def open(self, host: str, port: int) -> int:
-        """The port. Raises OSError if the address cannot be listened on."""
-        listening = _bind(host, port)
+    def open(self, host: str, port: int, *, is_shared: bool = False) -> int:
+        """The port, which may be shared with other processes that say so, too.
+
+        Raises OSError if the address cannot be listened on.
+        """
+        listening = _listen(bind_socket(host, port, is_shared=is_shared))
         self._serving = asyncio.create_task(self._server.serve([listening]))
         return int(listening.getsockname()[1])
 
@@ -46,14 +49,24 @@ class HttpListener:
 
 
 class _Server(uvicorn.Server):
-    """Signals are the coordinator's, not this server's."""
+    """Signals are the process's, not this server's."""
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
         yield
 
 
-def _bind(host: str, port: int) -> socket.socket:
+def _listen(bound: socket.socket) -> socket.socket:
+    try:
+        bound.listen(_BACKLOG)
+    except OSError:
+        bound.close()
+        raise
+    return bound
+
+
+def bind_socket(host: str, port: int, *, is_shared: bool = False) -> socket.socket:
+    """Bound, and not listening yet. Raises OSError."""
     try:
         family, kind, _, _, address = socket.getaddrinfo(
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
@@ -63,8 +76,9 @@ def _bind(host: str, port: int) -> socket.socket:
         raise OSError(f"cannot listen on {host}:{port}: {error}") from error
     try:
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if is_shared:
+            listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         listening.bind(address)
-        listening.listen(_BACKLOG)
         listening.setblocking(False)
     except OSError as error:
         listening.close()

@@ -2,24 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Protocol
-
-_REPLACEMENT = "\ufffd"
-
-
-class Tokenizer(Protocol):
-    """The part of PromptTokenizer that is needed here."""
-
-    def decode(self, token_ids: list[int]) -> str: ...
-
-    def piece(self, token_id: int) -> str: ...
+from collections.abc import Callable
 
 
 class TokenTexts:
     """Bytes of tokens by id; no more are kept than the vocabulary has."""
 
-    def __init__(self, tokenizer: Tokenizer) -> None:
-        self._tokenizer = tokenizer
+    def __init__(self, find: Callable[[int], bytes]) -> None:
+        """`find` is asked once per token; see token_bytes."""
+        self._find = find
         self._bytes: dict[int, bytes] = {}
 
     def bytes_of(self, token_id: int) -> bytes:
@@ -32,26 +23,3 @@ class TokenTexts:
     def text_of(self, token_id: int) -> str:
         """As far as its bytes are characters."""
         return self.bytes_of(token_id).decode(errors="replace")
-
-    def _find(self, token_id: int) -> bytes:
-        text = self._tokenizer.decode([token_id])
-        if text and _REPLACEMENT not in text:
-            return text.encode()
-        piece = self._tokenizer.piece(token_id)
-        if text and all(letter in _BYTES for letter in piece):
-            return bytes(_BYTES[letter] for letter in piece)
-        return piece.encode()
-
-
-def _byte_letters() -> dict[str, int]:
-    """The letters by which byte-level vocabularies write bytes.
-
-    Printable bytes of Latin-1 stand for themselves, the others for letters from 256 on, in order.
-    """
-    printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
-    others = [byte for byte in range(256) if byte not in printable]
-    letters = {chr(byte): byte for byte in printable}
-    return letters | {chr(256 + index): byte for index, byte in enumerate(others)}
-
-
-_BYTES = _byte_letters()

@@ -13,8 +13,9 @@ import grpc
 from coordinator.access.guard import Guard
 from coordinator.access.principal import Principal, Right
 from coordinator.door import Door
-from coordinator.errors import StalledReaderError
+from coordinator.errors import InvalidFieldError, StalledReaderError
 from coordinator.events import Emit, Event
+from coordinator.prompt.token_bytes import token_bytes
 from coordinator.state import ServedDescription
 from coordinator.tracing.parent import trace_parent
 from coordinator.wire.inference import from_description, from_event, to_call
@@ -22,6 +23,8 @@ from elasticmm.v1 import inference_pb2 as pb
 from elasticmm.v1 import inference_pb2_grpc as pb_grpc
 
 Describe = Callable[[], ServedDescription]
+
+_MAX_TOKEN_IDS = 2048
 
 
 class InferenceServicer(pb_grpc.InferenceServicer):
@@ -53,6 +56,13 @@ class InferenceServicer(pb_grpc.InferenceServicer):
         self, request: pb.GetModelRequest, context: grpc.aio.ServicerContext
     ) -> pb.GetModelResponse:
         return from_description(self._describe())
+
+    async def GetTokens(
+        self, request: pb.GetTokensRequest, context: grpc.aio.ServicerContext
+    ) -> pb.GetTokensResponse:
+        if len(request.ids) > _MAX_TOKEN_IDS:
+            raise InvalidFieldError("ids", f"{len(request.ids)}, limit {_MAX_TOKEN_IDS}")
+        return pb.GetTokensResponse(texts=[token_bytes(self._door.tokenizer, each) for each in request.ids])
 
     def _caller(self, context: grpc.aio.ServicerContext) -> Principal:
         """Raises UnauthenticatedError, NotAllowedError."""

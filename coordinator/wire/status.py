@@ -32,6 +32,14 @@ _CODES: tuple[tuple[type[errors.ServiceError], grpc.StatusCode], ...] = (
     (errors.UnauthenticatedError, grpc.StatusCode.UNAUTHENTICATED),
 )
 
+_FIELD_ERRORS: dict[grpc.StatusCode, type[errors.FieldError]] = {
+    code: kind for kind, code in _CODES if issubclass(kind, errors.FieldError)
+}
+# Of several with one code the first: the others answer calls that none of our processes passes on.
+_PLAIN_ERRORS: dict[grpc.StatusCode, type[errors.ServiceError]] = {
+    code: kind for kind, code in reversed(_CODES) if not issubclass(kind, errors.FieldError)
+}
+
 
 def code_of(error: errors.ServiceError) -> grpc.StatusCode:
     for kind, code in _CODES:
@@ -57,6 +65,21 @@ def details_of(error: errors.ServiceError) -> bytes:
     return bytes(status.SerializeToString())
 
 
+def error_of(error: grpc.aio.AioRpcError) -> errors.ServiceError | None:
+    """What another of our processes made this status of; None where none did, as of a lost connection."""
+    if _packed(error) is None:
+        return None
+    violation, reason = violation_of(error), error.details() or ""
+    if violation is not None:
+        return _FIELD_ERRORS.get(error.code(), errors.InvalidFieldError)(*violation)
+    kind = _PLAIN_ERRORS.get(error.code(), errors.InternalFailureError)
+    if kind is errors.OverloadedError:
+        return errors.OverloadedError(reason, _retry_after_s(error) or 0.0, quota_of(error))
+    if kind is errors.UnavailableError:
+        return errors.UnavailableError(reason, _retry_after_s(error))
+    return kind(reason)
+
+
 def violation_of(error: grpc.aio.AioRpcError) -> tuple[str, str] | None:
     """The (field, description) that a status of another of our processes names."""
     for detail in _details(error):
@@ -76,10 +99,22 @@ def quota_of(error: grpc.aio.AioRpcError) -> str:
     return ""
 
 
+def _retry_after_s(error: grpc.aio.AioRpcError) -> float | None:
+    for detail in _details(error):
+        retry = error_details_pb2.RetryInfo()
+        if detail.Unpack(retry):
+            return float(retry.retry_delay.ToMilliseconds()) / 1000
+    return None
+
+
 def _details(error: grpc.aio.AioRpcError) -> tuple[any_pb2.Any, ...]:
-    metadata = error.trailing_metadata() or ()
-    packed = next((value for key, value in metadata if key == DETAILS_KEY), None)
+    packed = _packed(error)
     return () if packed is None else tuple(status_pb2.Status.FromString(packed).details)
+
+
+def _packed(error: grpc.aio.AioRpcError) -> bytes | None:
+    metadata = error.trailing_metadata() or ()
+    return next((value for key, value in metadata if key == DETAILS_KEY), None)
 
 
 def _add(status: status_pb2.Status, detail: Message) -> None:

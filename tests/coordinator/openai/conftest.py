@@ -1,4 +1,4 @@
-"""The HTTP door of a coordinator with fake stages, asked over real sockets."""
+"""The HTTP door of a coordinator with fake stages, asked over real sockets: inside of it, and in front."""
 
 from __future__ import annotations
 
@@ -9,17 +9,28 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.coordinator.conftest import Bench, MakeBench
+from coordinator.front.reach import Reach, ReachTls
+from coordinator.front.settings import FrontSettings
+from coordinator.front.worker import Worker
+from tests.coordinator.conftest import Bench, MakeBench, until
 
 CHAT, COMPLETE = "/v1/chat/completions", "/v1/completions"
 
 
 class HttpBench:
-    """A bench and a client of its HTTP door."""
+    """A bench and a client of its HTTP door; `front`: the one before it, which is asked then."""
 
-    def __init__(self, bench: Bench, http: httpx.AsyncClient) -> None:
+    def __init__(self, bench: Bench, url: str, front: Worker | None = None) -> None:
         self.bench = bench
-        self.http = http
+        self.url = url
+        self.front = front
+        self.http = httpx.AsyncClient(base_url=url, timeout=20)
+
+    async def close(self) -> None:
+        await self.http.aclose()
+        if self.front is not None:
+            await self.front.drain()
+            assert not self.front.door.num_calls
 
     async def chat(self, text: Any = "hi", **fields: Any) -> httpx.Response:
         messages = [{"role": "user", "content": text}]
@@ -50,20 +61,45 @@ def error_of(response: httpx.Response, status: int = 400) -> Any:
 MakeHttp = Callable[..., Any]
 
 
+@pytest.fixture(params=["inside", "in front"])
+def place(request: pytest.FixtureRequest) -> str:
+    """Of the door."""
+    return str(request.param)
+
+
 @pytest.fixture
-async def make_http(make_bench: MakeBench) -> AsyncIterator[MakeHttp]:
+async def make_http(make_bench: MakeBench, place: str) -> AsyncIterator[MakeHttp]:
     """`await make_http("e", "p", "d", setting=…)`, as make_bench."""
-    clients = []
+    doors = []
 
     async def make(*roles: str, **settings: Any) -> HttpBench:
         bench: Bench = await make_bench(*roles, http_port=0, **settings)
-        client = httpx.AsyncClient(base_url=bench.http_url, timeout=20)
-        clients.append(client)
-        return HttpBench(bench, client)
+        made = HttpBench(bench, bench.http_url) if place == "inside" else await stand_before(bench)
+        doors.append(made)
+        return made
 
     yield make
-    for client in clients:
-        await client.aclose()
+    for door in doors:
+        await door.close()
+
+
+async def stand_before(bench: Bench, **settings: Any) -> HttpBench:
+    """A door in front, in this process, with the certificates of the coordinator."""
+    config = bench.coordinator.config
+    tls = config.tls
+    reach = None if tls is None else ReachTls(str(tls.ca), str(tls.cert), str(tls.key), tls.name)
+    front = Worker(
+        FrontSettings(
+            Reach(bench.address, reach),
+            tls=tls,
+            tls_client_cert=config.tls_client_cert,
+            stalled_s=config.stalled_reader_s,
+            **{"drain_s": 0.05} | settings,
+        )
+    )
+    port = front.start()
+    await until(lambda: front.door.is_ready == bench.coordinator.cluster.is_ready)
+    return HttpBench(bench, f"{'http' if tls is None else 'https'}://127.0.0.1:{port}", front)
 
 
 @pytest.fixture

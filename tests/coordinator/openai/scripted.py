@@ -5,18 +5,19 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import httpx
 
-from coordinator.access.principal import Principal, Right
 from coordinator.calls import GenerateCall
 from coordinator.door import Emit
 from coordinator.errors import UnauthenticatedError
 from coordinator.events import AcceptedEvent, FinishedEvent, TokensEvent, Usage
 from coordinator.openai.app import make_app
-from coordinator.openai.served import Served
+from coordinator.openai.served import Served, Visit
 from coordinator.openai.token_texts import TokenTexts
+from coordinator.prompt.token_bytes import token_bytes
 from coordinator.state import ServedDescription
 from core.sequence import FinishReason, TokenLogprobs
 
@@ -74,11 +75,11 @@ class Script:
             raise self.error
         await emit(FinishedEvent(self.reason, "", Usage(10, 1, 0, 4), ()))
 
-    def authenticate(self, header: str | None, peer: str) -> Principal:
+    async def enter(self, header: str | None, peer: str) -> Visit:
         self.asked.append((header, peer))
         if self.key is not None and header != f"Bearer {self.key}":
             raise UnauthenticatedError("this call needs an API key")
-        return Principal("t", frozenset({Right.INFER}))
+        return Visit(self.describe(), TokenTexts(partial(token_bytes, Letters())), self.generate)
 
     def describe(self) -> ServedDescription:
         return ServedDescription("org/m", "", 100, self.message_bytes, 1, 1, 1, 1.0)
@@ -86,12 +87,9 @@ class Script:
     def app(self) -> Any:
         return make_app(
             Served(
-                generate=self.generate,
-                describe=self.describe,
+                enter=self.enter,
                 is_ready=lambda: self.is_ready,
-                texts=TokenTexts(Letters()),
                 version="1.2",
-                authenticate=self.authenticate,
                 stalled_s=self.stalled_s,
             )
         )

@@ -15,7 +15,7 @@ from tests.coordinator.openai.scripted import MESSAGES, Script
 async def send(door: HttpBench, **fields: object) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
     """One call, by hand."""
     body = json.dumps({"messages": [{"role": "user", "content": "x"}]} | fields).encode()
-    host, port = door.bench.http_url.removeprefix("http://").split(":")
+    host, port = door.url.removeprefix("http://").split(":")
     reader, writer = await asyncio.open_connection(host, int(port))
     head = f"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ncontent-length: {len(body)}\r\n\r\n"
     writer.write(head.encode() + body)
@@ -44,7 +44,7 @@ async def test_a_client_that_waits_in_vain_does_not_keep_the_server(door: HttpBe
     await reader.readuntil(b"data: ")
     await until(lambda: door.bench.stages[2].jobs)
     await door.bench.coordinator.stop()
-    rest = await reader.read()
+    rest = await reader.readuntil(b"\r\n0\r\n\r\n")
     assert b"service_unavailable_error" in rest
     assert b"[DONE]" not in rest
     writer.close()
@@ -77,7 +77,7 @@ async def test_a_client_that_reads_nothing_is_dropped(caplog: pytest.LogCaptureF
 
 async def test_half_a_body_is_not_waited_for(make_http: MakeHttp) -> None:
     door = await make_http("epd", stalled_reader_s=0.1)
-    host, port = door.bench.http_url.removeprefix("http://").split(":")
+    host, port = door.url.removeprefix("http://").split(":")
     reader, writer = await asyncio.open_connection(host, int(port))
     writer.write(b'POST /v1/completions HTTP/1.1\r\nhost: x\r\ncontent-length: 99\r\n\r\n{"pro')
     assert (await reader.read()).startswith(b"HTTP/1.1 408 ")

@@ -7,7 +7,7 @@ import pytest
 from google.rpc import error_details_pb2, status_pb2
 
 from coordinator import errors
-from coordinator.wire.status import DETAILS_KEY, code_of, details_of, quota_of, violation_of
+from coordinator.wire.status import DETAILS_KEY, code_of, details_of, error_of, quota_of, violation_of
 from tests.coordinator.conftest import failure_of
 
 CODES = grpc.StatusCode
@@ -44,6 +44,21 @@ def test_statuses(
 ) -> None:
     failure = failure_of(rpc_error(error))
     assert (failure.code, failure.field, failure.retry_after_s) == (code, field, retry_after_s)
+
+
+# Their codes are those of errors that come first.
+SHADOWED = (errors.CannotPlanError, errors.TakenOverError)
+
+
+@pytest.mark.parametrize("error", [error for error, *_ in CASES if not isinstance(error, SHADOWED)])
+def test_errors_come_back(error: errors.ServiceError) -> None:
+    back = error_of(rpc_error(error))
+    assert (type(back), str(back), vars(back)) == (type(error), str(error), vars(error))
+
+
+def test_a_status_that_no_server_of_ours_made() -> None:
+    lost = grpc.aio.AioRpcError(CODES.UNAVAILABLE, grpc.aio.Metadata(), grpc.aio.Metadata(), "gone")
+    assert error_of(lost) is None
 
 
 def test_violations_come_back() -> None:

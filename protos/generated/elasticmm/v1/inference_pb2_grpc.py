@@ -55,6 +55,11 @@ class InferenceStub(object):
                 request_serializer=elasticmm_dot_v1_dot_inference__pb2.GetModelRequest.SerializeToString,
                 response_deserializer=elasticmm_dot_v1_dot_inference__pb2.GetModelResponse.FromString,
                 _registered_method=True)
+        self.GetTokens = channel.unary_unary(
+                '/elasticmm.v1.Inference/GetTokens',
+                request_serializer=elasticmm_dot_v1_dot_inference__pb2.GetTokensRequest.SerializeToString,
+                response_deserializer=elasticmm_dot_v1_dot_inference__pb2.GetTokensResponse.FromString,
+                _registered_method=True)
 
 
 class InferenceServicer(object):
@@ -102,6 +107,14 @@ class InferenceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetTokens(self, request, context):
+        """How single tokens read, for those who show log probabilities. Bytes of a
+        token stay the same for as long as the model does.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_InferenceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -124,6 +137,11 @@ def add_InferenceServicer_to_server(servicer, server):
                     servicer.GetModel,
                     request_deserializer=elasticmm_dot_v1_dot_inference__pb2.GetModelRequest.FromString,
                     response_serializer=elasticmm_dot_v1_dot_inference__pb2.GetModelResponse.SerializeToString,
+            ),
+            'GetTokens': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetTokens,
+                    request_deserializer=elasticmm_dot_v1_dot_inference__pb2.GetTokensRequest.FromString,
+                    response_serializer=elasticmm_dot_v1_dot_inference__pb2.GetTokensResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -235,6 +253,33 @@ class Inference(object):
             '/elasticmm.v1.Inference/GetModel',
             elasticmm_dot_v1_dot_inference__pb2.GetModelRequest.SerializeToString,
             elasticmm_dot_v1_dot_inference__pb2.GetModelResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetTokens(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/elasticmm.v1.Inference/GetTokens',
+            elasticmm_dot_v1_dot_inference__pb2.GetTokensRequest.SerializeToString,
+            elasticmm_dot_v1_dot_inference__pb2.GetTokensResponse.FromString,
             options,
             channel_credentials,
             insecure,

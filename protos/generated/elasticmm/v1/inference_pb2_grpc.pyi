@@ -57,6 +57,10 @@ class InferenceStub:
     """
     GetModel: _grpc.UnaryUnaryMultiCallable[_inference_pb2.GetModelRequest, _inference_pb2.GetModelResponse]
     """What is served here: model, limits, and where media are uploaded."""
+    GetTokens: _grpc.UnaryUnaryMultiCallable[_inference_pb2.GetTokensRequest, _inference_pb2.GetTokensResponse]
+    """How single tokens read, for those who show log probabilities. Bytes of a
+    token stay the same for as long as the model does.
+    """
 
 @_typing.type_check_only
 class InferenceAsyncStub(InferenceStub):
@@ -87,6 +91,10 @@ class InferenceAsyncStub(InferenceStub):
     """
     GetModel: _aio.UnaryUnaryMultiCallable[_inference_pb2.GetModelRequest, _inference_pb2.GetModelResponse]  # type: ignore[assignment]
     """What is served here: model, limits, and where media are uploaded."""
+    GetTokens: _aio.UnaryUnaryMultiCallable[_inference_pb2.GetTokensRequest, _inference_pb2.GetTokensResponse]  # type: ignore[assignment]
+    """How single tokens read, for those who show log probabilities. Bytes of a
+    token stay the same for as long as the model does.
+    """
 
 class InferenceServicer(metaclass=_abc_1.ABCMeta):
     """What is asked of the served model, and the answers. Needs no cluster token."""
@@ -138,6 +146,16 @@ class InferenceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_inference_pb2.GetModelResponse, _abc.Awaitable[_inference_pb2.GetModelResponse]]:
         """What is served here: model, limits, and where media are uploaded."""
+
+    @_abc_1.abstractmethod
+    def GetTokens(
+        self,
+        request: _inference_pb2.GetTokensRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_inference_pb2.GetTokensResponse, _abc.Awaitable[_inference_pb2.GetTokensResponse]]:
+        """How single tokens read, for those who show log probabilities. Bytes of a
+        token stay the same for as long as the model does.
+        """
 
 def add_InferenceServicer_to_server(servicer: InferenceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
 

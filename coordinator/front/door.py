@@ -1,0 +1,108 @@
+"""The coordinator's door from outside: who may enter is asked there, and every call goes there."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from functools import partial
+
+from coordinator.calls import GenerateCall
+from coordinator.errors import ServiceError, UnavailableError
+from coordinator.events import Emit
+from coordinator.front.admissions import Admissions
+from coordinator.front.caller import Metadata, proof_of
+from coordinator.front.failures import RETRY_AFTER_S
+from coordinator.front.link import Link
+from coordinator.front.reach import Reach
+from coordinator.openai.served import Visit
+from core.clock import Clock
+
+log = logging.getLogger(__name__)
+
+_RETRY_S = 0.5
+
+
+class RemoteDoor:
+    """`enter` is a `served.Enter`; `watch_forever` runs beside it, `close` comes last.
+
+    A link serves until the coordinator is lost. The next one is made of the files as they are then, and knows
+    nothing of what the last one was told: another model may be served.
+    """
+
+    def __init__(self, reach: Reach, clock: Clock) -> None:
+        self._reach = reach
+        self._clock = clock
+        self._admissions = Admissions(clock)
+        self._link = Link(reach)
+        self._is_ready: bool | None = None  # None: nobody knows yet
+        self._calls: set[asyncio.Task[None]] = set()
+        self._is_closed = False
+
+    @property
+    def is_ready(self) -> bool:
+        return bool(self._is_ready)
+
+    @property
+    def num_calls(self) -> int:
+        """Calls under way."""
+        return len(self._calls)
+
+    async def enter(self, authorization: str | None, _peer: str) -> Visit:
+        """Raises what the coordinator says to who must not enter, and where it does not answer."""
+        link, admissions, proof = self._link, self._admissions, proof_of(authorization)
+        description = admissions.find(proof)
+        if description is None:
+            description = await link.describe(proof)
+            admissions.note(proof, description)
+        return Visit(description, link.tokens.texts, partial(self._generate, link, proof))
+
+    async def watch_forever(self) -> None:
+        """Whether it is ready, and a new link whenever the coordinator was lost."""
+        while True:
+            try:
+                async for is_ready in self._link.watch():
+                    self._note(is_ready, "every stage is there" if is_ready else "a stage is missing")
+            except ServiceError as error:
+                self._note(False, str(error))
+            self._note(False, "is gone")
+            await asyncio.sleep(_RETRY_S)
+            await self._renew()
+
+    def end_calls(self) -> None:
+        """Calls under way, and those to come, end with UnavailableError."""
+        self._is_closed = True
+        for call in self._calls:
+            call.cancel()
+
+    async def close(self) -> None:
+        """Once no call is under way."""
+        await self._link.retire()
+
+    def _note(self, is_ready: bool, reason: str) -> None:
+        if is_ready != self._is_ready:
+            log.log(logging.INFO if is_ready else logging.WARNING, "%s: %s", self._reach.address, reason)
+        self._is_ready = is_ready
+
+    async def _renew(self) -> None:
+        old, self._link = self._link, Link(self._reach)
+        self._admissions = Admissions(self._clock)
+        await old.retire()
+
+    async def _generate(self, link: Link, proof: Metadata, call: GenerateCall, emit: Emit) -> None:
+        if self._is_closed:
+            raise _closing()
+        running = asyncio.create_task(link.generate(proof, call, emit))
+        self._calls.add(running)
+        try:
+            await asyncio.wait((running,))
+            if running.cancelled() and self._is_closed:
+                raise _closing()
+            running.result()
+        finally:
+            self._calls.discard(running)
+            running.cancel()
+            await asyncio.gather(running, return_exceptions=True)
+
+
+def _closing() -> UnavailableError:
+    return UnavailableError("this door is shutting down", RETRY_AFTER_S)

@@ -1,0 +1,48 @@
+"""What a worker of the HTTP door is told over stdin."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from coordinator.front.reach import Reach, ReachTls
+from core.log_lines import check_log_format
+from core.tls import TlsFiles
+
+
+@dataclass(frozen=True, slots=True)
+class FrontSettings:
+    """Raises ValueError naming the setting that is out of range."""
+
+    reach: Reach
+    host: str = "127.0.0.1"
+    port: int = 0  # 0: any free one
+    tls: TlsFiles | None = None  # of the listener; None: plain text
+    tls_client_cert: bool = True  # whether callers must have a certificate of its CA
+    stalled_s: float = 60.0  # a caller that neither sends nor reads for so long is dropped
+    drain_s: float = 30.0  # answers under way have so long to come to their end
+    name: str = "http"  # of the worker in its log lines
+    log_level: str = "INFO"
+    log_format: str = "text"
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.port <= 65535:
+            raise ValueError(f"port: {self.port} is not between 0 and 65535")
+        if self.drain_s < 0:
+            raise ValueError(f"drain_s: must not be below 0, it is {self.drain_s:g}")
+        if not self.stalled_s > 0:
+            raise ValueError(f"stalled_s: must be above 0, not {self.stalled_s:g}")
+        check_log_format(self.log_format)
+
+    def to_line(self) -> bytes:
+        return json.dumps(asdict(self), default=str).encode() + b"\n"
+
+
+def parse_settings(line: bytes) -> FrontSettings:
+    fields = json.loads(line)
+    reach, tls = fields["reach"], fields["tls"]
+    fields["reach"] = Reach(reach["address"], None if reach["tls"] is None else ReachTls(**reach["tls"]))
+    if tls is not None:
+        fields["tls"] = TlsFiles(Path(tls["cert"]), Path(tls["key"]), Path(tls["ca"]), tls["name"])
+    return FrontSettings(**fields)
