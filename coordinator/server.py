@@ -39,6 +39,7 @@ from coordinator.listeners import (
     STAGE_CONTROL,
     make_server,
     open_http,
+    open_metrics,
 )
 from coordinator.listening import bind, endpoint
 from coordinator.media.client import GatewayClient
@@ -171,7 +172,7 @@ class Coordinator:
         if self.config.start_gateway:
             await self.gateway.start()
         if self.config.metrics_port:
-            await self.watch.listen(self.config.host, self.config.metrics_port)
+            await open_metrics(self)
         await self.server.start()
         self.http, http_url = open_http(self)
         self._watchers = [
@@ -179,7 +180,7 @@ class Coordinator:
             asyncio.create_task(self.planner.run_forever()),
             asyncio.create_task(self.watch.sample_forever(self.registry)),
         ]
-        if self.http is not None:
+        if self.http is not None and self.config.dashboard:
             self._watchers.append(asyncio.create_task(self.timeline.watch_forever(self.state)))
         log.info("coordinator: %s on %s:%d", self.model.name, self.config.host, self.port)
         return Ready(self.port, endpoint(self.config.public_host, self.port), self.media_endpoint, http_url)
