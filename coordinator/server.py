@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from importlib import metadata
 
 from coordinator.access.guard import Guard
-from coordinator.access.keys import Keyring
 from coordinator.admission import Admission
 from coordinator.audit import AuditLog
 from coordinator.books import LiveBooks
@@ -63,6 +62,7 @@ from coordinator.registry import Registry
 from coordinator.resuming.answers import Answers
 from coordinator.state import CoordinatorState, ServedDescription
 from coordinator.tenancy import Tenancy
+from coordinator.tenants import Tenants
 from coordinator.watch import Watch, make_traces
 from core.clock import MonotonicClock
 from core.grammars import Grammars
@@ -130,7 +130,7 @@ class Coordinator:
         self.planner = self._make_planner()
         self.cluster = self._make_cluster()
         self.audit = AuditLog(config.audit_log)
-        self.tenancy = Tenancy(config.tenants, self.audit, self.cluster.set_cache_shares, self.use_keys)
+        self.tenancy = Tenancy(config.tenants, self.audit, self.cluster.set_cache_shares, self.use_tenants)
         self.guard = Guard(config.cluster_token, self.tenancy.tenants.keyring, self.audit, self.clock)
         self.media = GatewayClient(
             config.cluster_token,
@@ -330,6 +330,7 @@ class Coordinator:
             limits=self.config.media,
             keys=self.tenancy.tenants.keyring.keys,
             is_open=self.guard.is_open,
+            shares=self.tenancy.tenants.cache_shares,
             tls=self.config.tls,
             tls_client_cert=self.config.tls_client_cert,
             reflection=self.config.reflection,
@@ -337,9 +338,9 @@ class Coordinator:
             log_format=self.config.log_format,
         )
 
-    def use_keys(self, keyring: Keyring) -> None:
-        """From now on, at all doors."""
-        self.guard.use(keyring)
+    def use_tenants(self, tenants: Tenants) -> None:
+        """Their keys and shares, from now on, at all doors."""
+        self.guard.use(tenants.keyring)
         self.gateway.tell(self.gateway_settings())
 
     def note_gateway(self, port: int | None) -> None:
