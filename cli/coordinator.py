@@ -13,6 +13,7 @@ from cli.options import (
     AllowPrivateOption,
     AuditLogOption,
     CacheAwareOption,
+    DashboardOption,
     HostOption,
     HttpPortOption,
     LogFormatOption,
@@ -74,6 +75,7 @@ def run(
     tls_name: TlsNameOption = None,
     tls_client_cert: TlsClientCertOption = True,
     reflection: ReflectionOption = True,
+    dashboard: DashboardOption = True,
     http_port: HttpPortOption = None,
     resume_ttl: Annotated[
         float | None,
@@ -122,6 +124,7 @@ def run(
             tls=make_tls(tls_cert, tls_key, tls_ca, tls_name),
             tls_client_cert=tls_client_cert,
             reflection=reflection,
+            dashboard=dashboard,
             http_port=http_port,
             resume_ttl_s=resume_ttl,
         )

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from cli.answer_options import read_biases, read_format, read_tools
 from cli.connection import client_of, endpoint_of
 from cli.exits import INTERRUPTED, USAGE, fail, print_json
 from cli.options import AddressOption, JsonOption, NameOption, StateDirOption
@@ -39,7 +40,32 @@ def run(
         int | None, typer.Option(help="With --json: log probabilities with so many alternatives.")
     ] = None,
     stop: Annotated[list[str] | None, typer.Option(help="Ends the answer; repeatable.")] = None,
+    stop_token_id: Annotated[
+        list[int] | None, typer.Option(metavar="ID", help="Ends the answer with this token; repeatable.")
+    ] = None,
     ignore_eos: Annotated[bool, typer.Option("--ignore-eos", help="Go on up to --max-tokens.")] = False,
+    logit_bias: Annotated[
+        list[str] | None,
+        typer.Option(metavar="ID=BIAS", help="Added to a token's logit, -100 to 100; repeatable."),
+    ] = None,
+    json_object: Annotated[
+        bool, typer.Option("--json-object", help="The answer is to be a JSON object.")
+    ] = False,
+    json_schema: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="The answer is to fit this JSON schema.")
+    ] = None,
+    regex: Annotated[str | None, typer.Option(help="All of the answer is to match this.")] = None,
+    grammar: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="The answer is to follow this grammar (Lark).")
+    ] = None,
+    tools: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="JSON list of functions that the model is told of."),
+    ] = None,
+    raw: Annotated[
+        bool, typer.Option("--raw", help="PROMPT goes to the model as it is, without chat template.")
+    ] = False,
+    model: Annotated[str | None, typer.Option(help="Served name. Default: what is served.")] = None,
     request_id: Annotated[str | None, typer.Option(help="Idempotency key.")] = None,
     tenant: Annotated[str | None, typer.Option(help="Whose request this is.")] = None,
     cache_scope: Annotated[
@@ -50,6 +76,9 @@ def run(
     ] = None,
     priority: Annotated[int | None, typer.Option(help="-10 to 10, higher first.")] = None,
     deadline: Annotated[float | None, typer.Option(metavar="S", help="Seconds until the last token.")] = None,
+    resumable: Annotated[
+        float | None, typer.Option(metavar="S", help="Go on after a lost connection, for so many seconds.")
+    ] = None,
     address: AddressOption = None,
     as_json: JsonOption = False,
     name: NameOption = DEFAULT_NAME,
@@ -71,15 +100,26 @@ def run(
         "seed": seed,
         "logprobs": logprobs,
         "stop": stop,
+        "stop_token_ids": stop_token_id,
+        "logit_bias": read_biases(logit_bias),
+        "format": read_format(json_object=json_object, json_schema=json_schema, regex=regex, grammar=grammar),
+        "tools": read_tools(tools),
+        "model": model,
         "request_id": request_id,
         "tenant": tenant,
         "cache_scope": None if cache_scope is None else cache_scope.value,
         "cache_salt": cache_salt,
         "priority": priority,
         "deadline_s": deadline,
+        "resumable_s": resumable,
     }
     options.update({key: value for key, value in given.items() if value is not None})  # type: ignore[typeddict-item]
-    messages = build_messages(sys.stdin.read() if prompt == "-" else prompt, image or [], system)
+    text = sys.stdin.read() if prompt == "-" else prompt
+    if raw:
+        if image or system is not None:
+            fail("--raw: there is no place for --image or --system", USAGE)
+        options["prompt"] = text
+    messages = [] if raw else build_messages(text, image or [], system)
     endpoint = endpoint_of(name, state_dir, address)
     with client_of(endpoint, as_json=as_json) as client:
         answer(client, messages, options, as_json=as_json)

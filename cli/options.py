@@ -184,9 +184,7 @@ HttpPortOption = Annotated[
 LogLevelOption = Annotated[str, typer.Option("--log-level", help="DEBUG, INFO, WARNING or ERROR.")]
 MetricsPortOption = Annotated[
     int,
-    typer.Option(
-        "--metrics-port", min=0, max=65535, help="Of http://HOST:PORT/metrics for Prometheus; 0: off."
-    ),
+    typer.Option("--metrics-port", min=0, max=65535, help="Of HOST:PORT/metrics for Prometheus; 0: off."),
 ]
 LogFormatOption = Annotated[
     str, typer.Option("--log-format", help="text, or json: one object a line, with request ids.")
@@ -199,6 +197,9 @@ TlsClientCertOption = Annotated[
 ]
 ReflectionOption = Annotated[
     bool, typer.Option("--reflection/--no-reflection", help="Listeners describe their services.")
+]
+DashboardOption = Annotated[
+    bool, typer.Option("--dashboard/--no-dashboard", help="The HTTP door has the dashboard at /.")
 ]
 OtlpEndpointOption = Annotated[
     str,

@@ -22,6 +22,7 @@ from cli.options import (
     ChecksumsOption,
     ChunkTokensOption,
     CoresOption,
+    DashboardOption,
     DevicesOption,
     DtypeOption,
     EmbeddingBlocksOption,
@@ -113,6 +114,7 @@ def run(
     tls_name: TlsNameOption = None,
     tls_client_cert: TlsClientCertOption = True,
     reflection: ReflectionOption = True,
+    dashboard: DashboardOption = True,
     tenants: TenantsOption = None,
     audit_log: AuditLogOption = None,
     allow_private_urls: AllowPrivateOption = False,
@@ -193,7 +195,7 @@ def _run_here(plan: LaunchPlan, state: StateDir, *, as_json: bool) -> None:
     try:
         with show_progress(supervisor.parts) as report:
             cluster = supervisor.start(report)
-        _print_ready(cluster.to_json(), as_json=as_json)
+        _print_ready(cluster.to_json(), as_json=as_json, has_dashboard=plan.dashboard)
         ending = supervisor.wait(print_event)
         if not ending.is_orderly:
             fail(ending.reason)
@@ -217,17 +219,18 @@ def _run_detached(plan: LaunchPlan, state: StateDir, *, as_json: bool) -> None:
         fail(str(error))
     except KeyboardInterrupt:
         raise typer.Exit(FAILED) from None
-    _print_ready(cluster, as_json=as_json)
+    _print_ready(cluster, as_json=as_json, has_dashboard=plan.dashboard)
 
 
-def _print_ready(cluster: dict[str, Any], *, as_json: bool) -> None:
+def _print_ready(cluster: dict[str, Any], *, as_json: bool, has_dashboard: bool) -> None:
     if as_json:
         print_json(cluster)
         return
     print(f"ready at {cluster['address']}: {', '.join(each['id'] for each in cluster['instances'])}")
     if cluster["http"]:
         print(f"OpenAI's API at {cluster['http']}/v1")
-        print(f"dashboard at {cluster['http']}/ (asks for the token)")
+        if has_dashboard:
+            print(f"dashboard at {cluster['http']}/ (asks for the token or an admin's key)")
     print(f'ask: elasticmm generate "…"   token and logs: {cluster["state_dir"]}', flush=True)
 
 

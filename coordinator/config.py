@@ -85,6 +85,7 @@ class CoordinatorConfig:
     tls: TlsFiles | None = None  # of all listeners and connections; None: plain text
     tls_client_cert: bool = True  # whether who connects must have a certificate of the CA
     reflection: bool = True  # whether listeners describe their services
+    dashboard: bool = True  # whether the HTTP door has its page, too
     http_port: int | None = None  # of the OpenAI-compatible door; 0: any free one, None: closed
     resume: ResumeLimits = field(default_factory=ResumeLimits)
     log_format: str = "text"  # of the gateway's process too; see core.log_lines

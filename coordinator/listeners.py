@@ -1,18 +1,23 @@
-"""The coordinator's two listeners: gRPC with all its services, and HTTP."""
+"""The coordinator's listeners: gRPC with all its services, HTTP, and metrics."""
 
 from __future__ import annotations
 
 import logging
+import ssl
 from functools import partial
 from importlib import metadata
 from typing import TYPE_CHECKING
 
 import grpc
+from starlette.routing import Route
 
+from coordinator.access.guard import Proof
 from coordinator.access.principal import Right
+from coordinator.config import CoordinatorConfig
 from coordinator.dashboard.pages import dashboard_routes
 from coordinator.interceptors import GuardInterceptor, StatusInterceptor, TokenInterceptor
 from coordinator.listening import endpoint, server_options
+from coordinator.metrics.listener import Headers
 from coordinator.oip.servicer import OpenInferenceServicer
 from coordinator.openai.app import make_app
 from coordinator.openai.inside import Inside
@@ -95,14 +100,40 @@ def open_http(coordinator: Coordinator) -> tuple[HttpListener | None, str]:
     config = coordinator.config
     if config.http_port is None:
         return None, ""
-    tls, wants_cert = config.tls, config.tls_client_cert
-    context = None if tls is None else tls.server_context(wants_client_cert=wants_cert)
-    dashboard = dashboard_routes(coordinator.snapshots.take, config.cluster_token)
-    app = make_app(_served(coordinator), dashboard)
+    context = _tls_context(config)
+    app = make_app(_served(coordinator), _dashboard(coordinator))
     http = HttpListener(app, config.shutdown_grace_s, context)
     port = http.open(config.host, config.http_port)
     log.info("coordinator: HTTP on %s:%d", config.host, port)
-    return http, f"{'http' if tls is None else 'https'}://{endpoint(config.public_host, port)}"
+    return http, f"{'http' if context is None else 'https'}://{endpoint(config.public_host, port)}"
+
+
+async def open_metrics(coordinator: Coordinator) -> None:
+    """The listener of metrics, at the port that the settings name. Raises OSError."""
+    config = coordinator.config
+
+    def admit(headers: Headers, peer: str) -> None:
+        coordinator.guard.authenticate(headers, Right.METRICS, peer)
+
+    await coordinator.watch.listen(config.host, config.metrics_port, admit, _tls_context(config))
+
+
+def _tls_context(config: CoordinatorConfig) -> ssl.SSLContext | None:
+    """None: plain text."""
+    if config.tls is None:
+        return None
+    return config.tls.server_context(wants_client_cert=config.tls_client_cert)
+
+
+def _dashboard(coordinator: Coordinator) -> list[Route]:
+    """Empty where it is closed."""
+    if not coordinator.config.dashboard:
+        return []
+
+    def authenticate(proof: Proof, peer: str) -> None:
+        coordinator.guard.authenticate(proof, Right.ADMIN, peer)
+
+    return dashboard_routes(coordinator.snapshots.take, authenticate)
 
 
 def _served(coordinator: Coordinator) -> Served:

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from importlib import metadata
 
 from coordinator.access.guard import Guard
-from coordinator.access.keys import Keyring
 from coordinator.admission import Admission
 from coordinator.audit import AuditLog
 from coordinator.books import LiveBooks
@@ -39,6 +38,7 @@ from coordinator.listeners import (
     STAGE_CONTROL,
     make_server,
     open_http,
+    open_metrics,
 )
 from coordinator.listening import bind, endpoint
 from coordinator.media.client import GatewayClient
@@ -62,6 +62,7 @@ from coordinator.registry import Registry
 from coordinator.resuming.answers import Answers
 from coordinator.state import CoordinatorState, ServedDescription
 from coordinator.tenancy import Tenancy
+from coordinator.tenants import Tenants
 from coordinator.watch import Watch, make_traces
 from core.clock import MonotonicClock
 from core.grammars import Grammars
@@ -129,7 +130,7 @@ class Coordinator:
         self.planner = self._make_planner()
         self.cluster = self._make_cluster()
         self.audit = AuditLog(config.audit_log)
-        self.tenancy = Tenancy(config.tenants, self.audit, self.cluster.set_cache_shares, self.use_keys)
+        self.tenancy = Tenancy(config.tenants, self.audit, self.cluster.set_cache_shares, self.use_tenants)
         self.guard = Guard(config.cluster_token, self.tenancy.tenants.keyring, self.audit, self.clock)
         self.media = GatewayClient(
             config.cluster_token,
@@ -171,7 +172,7 @@ class Coordinator:
         if self.config.start_gateway:
             await self.gateway.start()
         if self.config.metrics_port:
-            await self.watch.listen(self.config.host, self.config.metrics_port)
+            await open_metrics(self)
         await self.server.start()
         self.http, http_url = open_http(self)
         self._watchers = [
@@ -179,7 +180,7 @@ class Coordinator:
             asyncio.create_task(self.planner.run_forever()),
             asyncio.create_task(self.watch.sample_forever(self.registry)),
         ]
-        if self.http is not None:
+        if self.http is not None and self.config.dashboard:
             self._watchers.append(asyncio.create_task(self.timeline.watch_forever(self.state)))
         log.info("coordinator: %s on %s:%d", self.model.name, self.config.host, self.port)
         return Ready(self.port, endpoint(self.config.public_host, self.port), self.media_endpoint, http_url)
@@ -329,6 +330,7 @@ class Coordinator:
             limits=self.config.media,
             keys=self.tenancy.tenants.keyring.keys,
             is_open=self.guard.is_open,
+            shares=self.tenancy.tenants.cache_shares,
             tls=self.config.tls,
             tls_client_cert=self.config.tls_client_cert,
             reflection=self.config.reflection,
@@ -336,9 +338,9 @@ class Coordinator:
             log_format=self.config.log_format,
         )
 
-    def use_keys(self, keyring: Keyring) -> None:
-        """From now on, at all doors."""
-        self.guard.use(keyring)
+    def use_tenants(self, tenants: Tenants) -> None:
+        """Their keys and shares, from now on, at all doors."""
+        self.guard.use(tenants.keyring)
         self.gateway.tell(self.gateway_settings())
 
     def note_gateway(self, port: int | None) -> None:

@@ -6,7 +6,6 @@ import logging
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from coordinator.access.keys import Keyring
 from coordinator.audit import AuditLog
 from coordinator.errors import NotAllowedError
 from coordinator.tenants import Tenants, load_tenants
@@ -19,20 +18,22 @@ _MAX_REMEMBERED = 4096
 
 
 class Tenancy:
-    """`on_shares` is told of cache shares, if there are any, and when they change; `on_keys` of new keys."""
+    """`on_shares` is told of cache shares, if there are any, and when they change; `on_change` of all
+    settings when keys or shares change.
+    """
 
     def __init__(
         self,
         path: Path | None,
         audit: AuditLog,
         on_shares: Callable[[Mapping[str, float]], None],
-        on_keys: Callable[[Keyring], None] = lambda _keyring: None,
+        on_change: Callable[[Tenants], None] = lambda _tenants: None,
     ) -> None:
         """Raises ValueError naming the file and the key that does not fit."""
         self._path = path
         self._audit = audit
         self._on_shares = on_shares
-        self._on_keys = on_keys
+        self._on_change = on_change
         self._tenants = load_tenants(path)
         self._noted: dict[tuple[str, bool], None] = {}  # who asked for scope CLUSTER, oldest first
         self._note_settings("tenants_at_start")
@@ -67,10 +68,11 @@ class Tenancy:
         before, self._tenants = self._tenants, tenants
         if tenants != before:
             self._note_settings("tenants_changed")
-        if tenants.cache_shares != before.cache_shares:
+        has_new_shares = tenants.cache_shares != before.cache_shares
+        if has_new_shares:
             self._on_shares(tenants.cache_shares)
-        if tenants.keyring.keys != before.keyring.keys:
-            self._on_keys(tenants.keyring)
+        if has_new_shares or tenants.keyring.keys != before.keyring.keys:
+            self._on_change(tenants)
 
     def _note_settings(self, event: str) -> None:
         file = None if self._path is None else str(self._path)

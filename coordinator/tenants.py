@@ -77,7 +77,7 @@ class Tenants:
 @dataclass(frozen=True, slots=True)
 class _Key:
     sha256: str
-    rights: tuple[Literal["infer", "admin"], ...] | None
+    rights: tuple[Literal["infer", "metrics", "admin"], ...] | None
     tenants: tuple[str, ...] | None
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
 from collections.abc import Callable, Container
 from importlib import metadata
 from typing import TYPE_CHECKING
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING
 from prometheus_client.registry import Collector
 
 from coordinator.metrics.exposition import Metrics
-from coordinator.metrics.listener import MetricsListener
+from coordinator.metrics.listener import Admit, MetricsListener
 from coordinator.metrics.requests import RequestMetrics
 from coordinator.observer import Observers, RequestObserver
 from coordinator.policy.scheduler import Slo
@@ -41,21 +42,23 @@ class Watch:
         counted = RequestMetrics(self.metrics.registry, tenants, slo)
         self._traces = traces
         self.observer: RequestObserver = Observers(counted, self.slo, *([traces] if traces else []))
-        self._listener = MetricsListener(self.metrics.render)
+        self._listener: MetricsListener | None = None
 
     def add(self, *collectors: Collector) -> None:
         self.metrics.add(collectors)
 
-    async def listen(self, host: str, port: int) -> None:
+    async def listen(self, host: str, port: int, admit: Admit, tls: ssl.SSLContext | None) -> None:
         """Raises OSError where the address cannot be bound."""
-        await self._listener.start(host, port)
+        self._listener = MetricsListener(self.metrics.render, admit)
+        await self._listener.start(host, port, tls)
 
     async def sample_forever(self, registry: Registry) -> None:
         await self.slo.sample_forever(registry)
 
     async def stop(self) -> None:
         """The last traces leave, which takes a few seconds where nobody takes them."""
-        await self._listener.stop()
+        if self._listener is not None:
+            await self._listener.stop()
         if self._traces is not None:
             await asyncio.to_thread(self._traces.close)
 

@@ -68,6 +68,7 @@ class LaunchPlan:
     tls_name: str | None = None
     tls_client_cert: bool = True
     reflection: bool = True
+    dashboard: bool = True  # of the HTTP door
     tenants: Path | None = None  # of the coordinator, as the next
     audit_log: Path | None = None
 
@@ -191,6 +192,7 @@ class LaunchPlan:
             word for option, value in given.items() if value is not None for word in (option, str(value))
         ]
         words += [] if self.tls_client_cert else ["--no-tls-client-cert"]
+        words += [] if self.dashboard else ["--no-dashboard"]
         return words + ([] if self.reflection else ["--no-reflection"])
 
     @property

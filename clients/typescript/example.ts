@@ -3,6 +3,7 @@
  *
  *   npm run example -- --address 127.0.0.1:50051 --image scene.png "What colour is the circle?"
  */
+import { readFileSync } from "node:fs";
 import { parseArgs } from "node:util";
 
 import { Client, ElasticMMError, userMessage } from "./src/index.js";
@@ -13,6 +14,8 @@ const { values, positionals } = parseArgs({
     address: { type: "string", default: "127.0.0.1:50051" },
     image: { type: "string", multiple: true, default: [] },
     "max-tokens": { type: "string", default: "64" },
+    schema: { type: "string" }, // a file with a JSON schema that the answer is to fit
+    resumable: { type: "string", default: "0" }, // seconds for which a lost connection ends nothing
   },
 });
 const question = positionals.join(" ") || "Describe the picture.";
@@ -20,7 +23,12 @@ const question = positionals.join(" ") || "Describe the picture.";
 const client = new Client(values.address);
 try {
   const messages = [userMessage(question, ...values.image)];
-  for await (const event of client.generate(messages, { maxTokens: Number(values["max-tokens"]) })) {
+  const answer = client.generate(messages, {
+    maxTokens: Number(values["max-tokens"]),
+    resumableS: Number(values.resumable),
+    ...(values.schema !== undefined && { format: { jsonSchema: readFileSync(values.schema, "utf8") } }),
+  });
+  for await (const event of answer) {
     process.stdout.write(event.text);
     if (event.kind === "finished") {
       process.stdout.write("\n");

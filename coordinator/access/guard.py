@@ -18,13 +18,15 @@ Metadata = Iterable[tuple[str, str | bytes]]  # of a gRPC call, names in lower c
 Proof = Metadata | str | None  # or an Authorization header's value; None: there is none
 
 ALL_RIGHTS = frozenset(Right)
-_ANYONE = Principal(DEFAULT_TENANT, frozenset({Right.INFER}), tenants=None)
+OPEN_RIGHTS = ALL_RIGHTS - {Right.ADMIN}  # anyone's while there are no keys
+_ANYONE = Principal(DEFAULT_TENANT, OPEN_RIGHTS, tenants=None)
 _CLUSTER = Principal(DEFAULT_TENANT, ALL_RIGHTS, tenants=None)
 _SCHEME = "bearer"
 
 
 class Guard:
-    """Without keys anyone may infer for any tenant; to administer needs a key or the cluster token.
+    """Without keys anyone may infer for any tenant and read metrics; to administer needs a key or the cluster
+    token, which also reads metrics.
 
     Once there were keys it stays closed, also when the last one is taken away: a file of tenants that
     was cut off must not open the doors. `is_open` False: there were some before.
@@ -61,10 +63,10 @@ class Guard:
 
     def find(self, proof: Proof, right: Right) -> Principal:
         """As `authenticate`, but nothing is written down."""
-        if right is Right.INFER and self.is_open:
+        if right in OPEN_RIGHTS and self.is_open:
             return _ANYONE
         secrets = tuple(_secrets(_as_metadata(proof)))
-        if right is Right.ADMIN and any(map(self._is_token, secrets)):
+        if right is not Right.INFER and any(map(self._is_token, secrets)):
             return _CLUSTER
         found = next(filter(None, map(self._keyring.find, secrets)), None)
         if found is None:

@@ -10,7 +10,8 @@ from coordinator.errors import NotAllowedError
 
 class Right(StrEnum):
     INFER = "infer"  # generate, upload, ask what is served
-    ADMIN = "admin"  # see and steer the whole cluster
+    METRICS = "metrics"  # read what Prometheus gets
+    ADMIN = "admin"  # see and steer the whole cluster, its metrics included
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,5 +36,6 @@ class Principal:
 
     def check_right(self, right: Right) -> None:
         """Raises NotAllowedError("authorization")."""
-        if right not in self.rights:
+        is_included = right is Right.METRICS and Right.ADMIN in self.rights
+        if right not in self.rights and not is_included:
             raise NotAllowedError("authorization", f"the API key has no right {right.value!r}")

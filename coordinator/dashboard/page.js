@@ -8,20 +8,12 @@ const SHOWN_REQUESTS = 30;
 const element = (id) => document.getElementById(id);
 let chosenId = null;
 
-function token() {
-  const given = new URLSearchParams(location.hash.slice(1)).get("token");
-  if (given !== null) {
-    sessionStorage.setItem("token", given);
-    history.replaceState(null, "", location.pathname); // out of the address, and of what is shared of it
-  }
-  return sessionStorage.getItem("token") ?? "";
-}
-
 async function look() {
+  const key = sessionStorage.getItem("key");
+  if (key === null) return askForKey("");
   try {
-    const headers = { authorization: `Bearer ${token()}` };
-    const reply = await fetch("/dashboard/snapshot.json", { headers });
-    element("login").hidden = reply.status !== 401;
+    const reply = await fetch("/dashboard/snapshot.json", { headers: { authorization: `Bearer ${key}` } });
+    if (reply.status === 401 || reply.status === 403) return askForKey((await reply.json()).error);
     if (!reply.ok) throw new Error((await reply.json()).error);
     show(await reply.json());
     element("trouble").textContent = "";
@@ -29,6 +21,12 @@ async function look() {
     element("trouble").textContent = error.message;
   }
   setTimeout(look, PERIOD_MS);
+}
+
+// Nothing more is asked for until there is another: each refusal is written down.
+function askForKey(reason) {
+  element("trouble").textContent = reason;
+  element("login").hidden = false;
 }
 
 function show(snapshot) {
@@ -78,6 +76,11 @@ function showRequests(requests) {
 
 element("login").addEventListener("submit", (event) => {
   event.preventDefault();
-  sessionStorage.setItem("token", element("token").value);
+  const key = element("key").value.trim();
+  element("key").value = "";
+  if (!/^[ -~]+$/.test(key)) return askForKey("no key looks like that");
+  sessionStorage.setItem("key", key);
+  element("login").hidden = true;
+  look();
 });
 look();

@@ -1,7 +1,7 @@
 """The page's routes, to be mounted in any starlette application.
 
-The page itself is open to all and says nothing; what it shows needs the cluster
-token, which it takes from its address behind "#token=", where no server sees it.
+The page itself is open to all and says nothing. What it shows needs the cluster token or an API key with the
+right `admin`, which travels in a header only: addresses end up in logs and histories.
 """
 
 from __future__ import annotations
@@ -14,7 +14,10 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from core.access import has_token
+from coordinator.access.guard import Proof
+from coordinator.errors import NotAllowedError, ServiceError
+
+Authenticate = Callable[[Proof, str], object]
 
 _FOLDER = Path(__file__).parent
 _FILES = {
@@ -29,22 +32,35 @@ _HEADERS = {
         "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src data:; "
         "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
     ),
+    "X-Frame-Options": "DENY",
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
     "Cache-Control": "no-store",
 }
 
 
-def dashboard_routes(take: Callable[[], dict[str, Any]], token: str) -> list[Route]:
-    """`take` gives what is shown, as JSON values. Files are read now, once."""
+def dashboard_routes(take: Callable[[], dict[str, Any]], authenticate: Authenticate) -> list[Route]:
+    """`take` gives what is shown, as JSON values; `authenticate` is given headers and who sends them, and
+    raises ServiceError for who may not see it. Files are read now, once.
+    """
 
     async def snapshot(request: Request) -> Response:
-        if not has_token(request.headers.items(), token):
-            return JSONResponse({"error": "the cluster token is missing or wrong"}, 401, _HEADERS)
+        try:
+            authenticate(request.headers.items(), _peer_of(request))
+        except ServiceError as error:
+            status = 403 if isinstance(error, NotAllowedError) else 401
+            return JSONResponse({"error": str(error)}, status, _HEADERS | {"WWW-Authenticate": "Bearer"})
         return JSONResponse(take(), headers=_HEADERS)
 
     files = [Route(path, _serve_file(name, kind)) for path, (name, kind) in _FILES.items()]
     return [*files, Route("/dashboard/snapshot.json", snapshot)]
+
+
+def _peer_of(request: Request) -> str:
+    """Who sends it, for the audit log."""
+    return "" if request.client is None else f"{request.client.host}:{request.client.port}"
 
 
 def _serve_file(name: str, kind: str) -> Callable[[Request], Any]:

@@ -13,16 +13,27 @@ IpAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
 Resolve = Callable[[str, int], Awaitable[list[str]]]
 
 _NAT64 = ipaddress.ip_network("64:ff9b::/96")
+_ISATAP = frozenset({0x00005EFE, 0x02005EFE})  # in the third quarter of an address, before the IPv4 one
+# Not for the public's use, though not called private: protocol assignments, 6to4 relays, site-local,
+# documentation and segment identifiers; and what a cloud's host answers its guests at.
+_CLOSED = tuple(
+    map(
+        ipaddress.ip_network,
+        ("192.0.0.0/24", "192.88.99.0/24", "fec0::/10", "3fff::/20", "5f00::/16", "168.63.129.16/32"),
+    )
+)
 
 
 def is_public(address: IpAddress) -> bool:
     """False for private, loopback, link-local, multicast, reserved and unspecified addresses.
 
-    An IPv6 address that carries an IPv4 one (mapped, 6to4, Teredo, NAT64) is as public as that.
+    An IPv6 address that carries an IPv4 one (mapped, 6to4, Teredo, NAT64, ISATAP) is as public as that.
     """
     if address in _NAT64:
         return is_public(ipaddress.IPv4Address(int(address) & 0xFFFFFFFF))
     if not address.is_global or address.is_multicast or address.is_reserved:
+        return False
+    if any(address in network for network in _CLOSED):
         return False
     return all(is_public(inner) for inner in _carried(address))
 
@@ -30,7 +41,9 @@ def is_public(address: IpAddress) -> bool:
 def _carried(address: IpAddress) -> list[ipaddress.IPv4Address]:
     if isinstance(address, ipaddress.IPv4Address):
         return []
-    carried = (address.ipv4_mapped, address.sixtofour, *(address.teredo or ()))
+    carried = [address.ipv4_mapped, address.sixtofour, *(address.teredo or ())]
+    if int(address) >> 32 & 0xFFFFFFFF in _ISATAP:
+        carried.append(ipaddress.IPv4Address(int(address) & 0xFFFFFFFF))
     return [inner for inner in carried if inner is not None]
 
 

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _MAX_URL_CHARS = 4096
+_MAX_PORT = 65535
 
 
 def is_data_url(url: str) -> bool:
@@ -88,7 +89,7 @@ class UrlFetcher:
             if not deadline.expired():
                 raise
             raise InvalidFieldError("url", f"took longer than {self._limits.url_timeout_s:g} s") from error
-        except httpx.HTTPError as error:
+        except (httpx.HTTPError, httpx.InvalidURL) as error:  # the latter: where a redirect leads
             raise InvalidFieldError("url", f"could not be fetched ({_reason(error)})") from error
 
     async def _follow(self, url: str) -> httpx.Response:
@@ -130,6 +131,8 @@ def _parse(url: str) -> httpx.URL:
         raise InvalidFieldError("url", f"scheme {target.scheme!r} is none of http, https, data")
     if not target.host:
         raise InvalidFieldError("url", "names no host")
+    if target.port is not None and not 0 < target.port <= _MAX_PORT:
+        raise InvalidFieldError("url", f"port {target.port} is not between 1 and {_MAX_PORT}")
     if target.userinfo:
         raise InvalidFieldError("url", "must not carry a user name or password")
     return target

@@ -1,8 +1,8 @@
 """The media gateway process: `python -m coordinator.media.gateway`, started by the coordinator.
 
 Settings come as one JSON line on stdin, which stays open: further lines bring new
-keys, and its end means that the coordinator is gone, and the gateway goes too. When
-it serves it prints one JSON line with its port.
+keys and shares, and its end means that the coordinator is gone, and the gateway goes
+too. When it serves it prints one JSON line with its port.
 """
 
 from __future__ import annotations
@@ -64,6 +64,7 @@ async def serving(settings: GatewaySettings) -> AsyncIterator[ServingGateway]:
     if reaped := segments.reap():
         log.warning("media gateway: removed %d segments that dead gateways had left", reaped)
     store = MediaStore(limits.store_bytes, limits.media_ttl_s, MonotonicClock())
+    store.set_shares(settings.shares)
     intake = Intake(store, segments, limits)
     fetcher = UrlFetcher(limits)
     resolver = Resolver(store, intake, fetcher, limits)
@@ -135,16 +136,18 @@ async def _run() -> None:
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     async with serving(settings) as gateway:
         print(json.dumps({"port": gateway.port}), flush=True)
-        ends = {asyncio.create_task(stop.wait()), asyncio.create_task(_obey(stdin, gateway.guard))}
+        ends = {asyncio.create_task(stop.wait()), asyncio.create_task(_obey(stdin, gateway))}
         _, waiting = await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
         for task in waiting:
             task.cancel()
 
 
-async def _obey(stdin: asyncio.StreamReader, guard: Guard) -> None:
-    """Takes new keys until the coordinator is gone."""
+async def _obey(stdin: asyncio.StreamReader, gateway: ServingGateway) -> None:
+    """Takes new keys and shares until the coordinator is gone."""
     while line := await stdin.readline():
-        guard.use(Keyring(parse_settings(line).keys))
+        settings = parse_settings(line)
+        gateway.guard.use(Keyring(settings.keys))
+        gateway.store.set_shares(settings.shares)
 
 
 async def _open_stdin() -> asyncio.StreamReader:

@@ -46,7 +46,7 @@ class Intake:
         reserved = [0]
         try:
             with file:
-                received = await self._receive(pieces, file, field, reserved)
+                received = await self._receive(pieces, file, field, tenant, reserved)
             header = await asyncio.get_running_loop().run_in_executor(
                 self._workers, inspect_picture, path, self._limits.media_pixels, field
             )
@@ -55,10 +55,10 @@ class Intake:
             path.unlink(missing_ok=True)
             raise
         finally:
-            self._store.unreserve(reserved[0])
+            self._store.unreserve(tenant, reserved[0])
 
     async def _receive(
-        self, pieces: AsyncIterator[bytes], file: BinaryIO, field: str, reserved: list[int]
+        self, pieces: AsyncIterator[bytes], file: BinaryIO, field: str, tenant: str, reserved: list[int]
     ) -> _Received:
         digest = hashlib.sha256()
         async for piece in pieces:
@@ -66,7 +66,7 @@ class Intake:
                 raise InvalidFieldError(
                     field, f"is larger than the limit of {self._limits.media_bytes} bytes"
                 )
-            self._store.reserve(len(piece))
+            self._store.reserve(tenant, len(piece))
             reserved[0] += len(piece)
             digest.update(piece)
             file.write(piece)

@@ -45,7 +45,7 @@ class GatewayProcess:
         return port
 
     def tell(self, settings: GatewaySettings) -> None:
-        """New keys, some time soon, for the gateway that runs and for those that come."""
+        """New keys and shares, some time soon, for the gateway that runs and for those that come."""
         self._settings = replace(settings, port=self._settings.port)
         task = asyncio.create_task(self._pass_on())
         self._telling.add(task)

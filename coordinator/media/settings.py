@@ -1,9 +1,10 @@
-"""What the coordinator tells a gateway process over stdin: at its start, and when keys change."""
+"""What the coordinator tells a gateway process over stdin: at its start, and when keys or shares change."""
 
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ class GatewaySettings:
     limits: MediaLimits
     keys: tuple[ApiKey, ...] = ()  # of uploads
     is_open: bool = True  # whether anyone may upload while there are no keys
+    shares: Mapping[str, float] = field(default_factory=dict)  # tenants' own parts of the store
     tls: TlsFiles | None = None  # as of the coordinator, as the next two
     tls_client_cert: bool = True
     reflection: bool = True

@@ -29,3 +29,8 @@ class Shares:
             return self.named_bytes[tenant]
         left = self.capacity_bytes - sum(self.named_bytes.values())
         return left // sum(each not in self.named_bytes for each in present)
+
+    def all_own_bytes(self, present: Collection[str]) -> dict[str, int]:
+        """`own_bytes` of each of them."""
+        equal = next((self.own_bytes(each, present) for each in present if each not in self.named_bytes), 0)
+        return {each: self.named_bytes.get(each, equal) for each in present}

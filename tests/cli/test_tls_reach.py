@@ -44,7 +44,7 @@ def test_all_options_of_the_coordinators_door(
     monkeypatch.setattr(cli.coordinator, "serve", lambda config, _tell: served.append(config))
     (tmp_path / "tenants.toml").touch()
     given = ("--tenants", tmp_path / "tenants.toml", "--audit-log", tmp_path / "audit")
-    shut = ("--no-tls-client-cert", "--no-reflection")
+    shut = ("--no-tls-client-cert", "--no-reflection", "--no-dashboard")
     assert run_cli("up", "--model", model, *words_of(files), *given, *shut).exit_code == 0
     [plan] = planned
     assert LaunchPlan.from_json(plan.to_json()) == plan
@@ -53,6 +53,7 @@ def test_all_options_of_the_coordinators_door(
     assert run_cli("coordinator", "--model", model, *plan.door_words).exit_code == 0
     [config] = served
     assert (config.tls, config.tls_client_cert, config.reflection) == (files, False, False)
+    assert not config.dashboard
     assert (config.tenants, config.audit_log) == (tmp_path / "tenants.toml", tmp_path / "audit")
 
 

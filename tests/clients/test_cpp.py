@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -13,6 +14,17 @@ from tests.clients.fake_answers import refuse
 from tests.clients.fake_cluster import FakeCluster
 
 FOLDER = Path(__file__).parents[2] / "clients" / "cpp"
+PROGRAM = """
+#include <grpcpp/grpcpp.h>
+#include <iostream>
+#include "elasticmm/v1/inference.grpc.pb.h"
+namespace em = elasticmm::v1;
+int main(int next_index, char** words) {
+  const std::string address = words[1];
+  grpc::ClientContext context, next_context;
+  BODY
+}
+"""
 TOOLS = ("g++", "cmake", "pkg-config", "protoc", "grpc_cpp_plugin")
 
 
@@ -54,6 +66,26 @@ def test_says_why_not(example: Path, cluster: FakeCluster) -> None:
     )
     done = run(example, cluster.address, "hi")
     assert (done.returncode, done.stdout, done.stderr) == (1, "", "status 3: too hot\n")
+
+
+def test_what_the_readme_says_compiles(example: Path, tmp_path: Path) -> None:
+    blocks = re.findall(r"```cpp\n(.*?)```", (FOLDER / "README.md").read_text(), re.DOTALL)
+    assert len(blocks) == 2
+    source = tmp_path / "readme.cpp"
+    source.write_text(PROGRAM.replace("BODY", "".join(blocks)))
+    flags = subprocess.run(
+        ["pkg-config", "--cflags", "grpc++", "protobuf"], capture_output=True, text=True, check=True
+    )
+    command = [
+        "g++",
+        "-std=c++17",
+        "-fsyntax-only",
+        f"-I{example.parent}",
+        *flags.stdout.split(),
+        str(source),
+    ]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
 
 
 def test_usage(example: Path) -> None:

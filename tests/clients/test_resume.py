@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import pytest
 
+from coordinator.access.keys import digest_of
 from elasticmm_client import (
     Accepted,
     AsyncClient,
@@ -144,6 +146,26 @@ async def test_another_client_goes_on(bench: Bench, wire: CutWire) -> None:
         with Client(bench.address) as third:
             again = await asyncio.to_thread(third.resume("mine", 48, tenant="t").result)
         assert again.token_ids == TOKENS[48:]
+
+
+async def test_each_call_about_the_answer_shows_the_key(make_bench: MakeBench, tmp_path: Path) -> None:
+    (tmp_path / "tenants.toml").write_text(f'[[tenants.a.keys]]\nsha256 = "{digest_of("mine")}"\n')
+    bench: Bench = await make_bench("epd", tenants=tmp_path / "tenants.toml")
+    async with CutWire(bench.coordinator.port) as wire:
+        async with AsyncClient(wire.address, api_key="mine") as client:
+            stream = ask(client, request_id="mine")
+            await paused(bench, stream)
+            wire.cut()
+            bench.stages[0].resume()
+            assert (await stream.result()).token_ids == TOKENS
+            bench.stages[0].pause_at = 3
+            async with ask(client, request_id="other") as left:
+                await anext(left)
+            assert len(bench.coordinator.answers) == 1  # the other was stopped
+        with Client(wire.address, api_key="mine") as third:
+            again = await asyncio.to_thread(third.resume("mine", 48).result)
+        assert again.token_ids == TOKENS[48:]
+    bench.stages[0].resume()
 
 
 @pytest.mark.parametrize(("name", "index", "code"), [("other", 0, "NOT_FOUND"), ("mine", 51, "OUT_OF_RANGE")])

@@ -1,6 +1,8 @@
 """Builds the TypeScript client and runs its own tests and its example against a fake cluster."""
 
+import asyncio
 import os
+import re
 import shutil
 import subprocess
 import time
@@ -9,10 +11,15 @@ from pathlib import Path
 
 import grpc
 import pytest
+from google.protobuf import json_format
 
+from coordinator.access.keys import digest_of
 from elasticmm.v1 import inference_pb2 as pb
 from tests.clients.fake_answers import Answer, echo, endless, refuse
 from tests.clients.fake_cluster import FakeCluster
+from tests.coordinator.conftest import MakeBench, make_bench
+
+__all__ = ["make_bench"]
 
 FOLDER = Path(__file__).parents[2] / "clients" / "typescript"
 
@@ -23,7 +30,7 @@ def scripted(cluster: FakeCluster) -> Answer:
     """Echoes, but for a few prompts."""
 
     def answer(request: pb.GenerateRequest, context: grpc.ServicerContext) -> Iterator[pb.GenerateEvent]:
-        prompt = request.messages[-1].parts[-1].text
+        prompt = request.messages[-1].parts[-1].text if request.messages else "request"
         if prompt == "refuse: field":
             refuse(context, grpc.StatusCode.INVALID_ARGUMENT, "too hot", field="sampling.temperature")
         if prompt == "refuse: overload":
@@ -32,6 +39,9 @@ def scripted(cluster: FakeCluster) -> Answer:
             cluster.uploads.clear()
         if prompt == "proofs":
             text = ", ".join(f"{call} {proof}" for call, proof in sorted(cluster.proofs.items()))
+            request = pb.GenerateRequest(messages=[pb.Message(parts=[pb.Part(text=text)])])
+        if prompt == "request":
+            text = json_format.MessageToJson(request, indent=None)
             request = pb.GenerateRequest(messages=[pb.Message(parts=[pb.Part(text=text)])])
         if prompt == "cache":
             text = f"{pb.CacheScope.Name(request.cache_scope)} {request.cache_salt}"
@@ -59,6 +69,12 @@ def node(*words: object, address: str) -> subprocess.CompletedProcess[str]:
     )
 
 
+def num_passed(out: str) -> int:
+    """As the last lines of node's test runner say."""
+    found = re.search(r"^(?:#|ℹ) pass (\d+)$", out, re.MULTILINE)
+    return -1 if found is None else int(found[1])
+
+
 def wait_until(is_so: Callable[[], bool], timeout_s: float = 10) -> bool:
     end_s = time.monotonic() + timeout_s
     while not is_so() and time.monotonic() < end_s:
@@ -68,9 +84,9 @@ def wait_until(is_so: Callable[[], bool], timeout_s: float = 10) -> bool:
 
 def test_its_own_tests(built: Path, cluster: FakeCluster) -> None:
     cluster.answer = scripted(cluster)
-    done = node("--test", built / "test", address=cluster.address)
+    done = node("--test", built / "test" / "client.test.js", address=cluster.address)
     assert done.returncode == 0, done.stdout
-    assert "\n# pass 15\n" in done.stdout or "\nℹ pass 15\n" in done.stdout, done.stdout
+    assert num_passed(done.stdout) == 21, done.stdout
     assert cluster.uploads == [b"lost", *[b"of a tenant"] * 2, b"proven"]
     assert wait_until(lambda: cluster.num_active == 0), "endless answers were not cancelled"
 
@@ -82,6 +98,30 @@ def test_example(built: Path, cluster: FakeCluster, tmp_path: Path) -> None:
     assert (done.returncode, done.stdout) == (0, "What is it?#\n")
     assert "prefill on p-0: 1.5 to 9.0 ms" in done.stderr
     assert cluster.uploads == [b"picture"]
+
+
+async def test_resuming(built: Path, make_bench: MakeBench, tmp_path: Path) -> None:
+    """With a key, which every call about the answer shows."""
+    (tmp_path / "tenants.toml").write_text(f'[[tenants.a.keys]]\nsha256 = "{digest_of("mine")}"\n')
+    bench = await make_bench("epd", tenants=tmp_path / "tenants.toml")
+    environment = os.environ | {"ELASTICMM_SERVED_ADDRESS": bench.address, "ELASTICMM_API_KEY": "mine"}
+    command = ("node", "--test", str(built / "test" / "resume.test.js"))
+    process = await asyncio.create_subprocess_exec(
+        *command, cwd=FOLDER, env=environment, stdout=asyncio.subprocess.PIPE
+    )
+    out, _ = await asyncio.wait_for(process.communicate(), 60)
+    assert (process.returncode, num_passed(out.decode())) == (0, 7), out.decode()
+    await bench.until(lambda: not bench.num_requests)
+    bench.coordinator.answers.check_integrity()
+
+
+def test_example_sends_what_it_is_told(built: Path, cluster: FakeCluster, tmp_path: Path) -> None:
+    (tmp_path / "schema.json").write_text('{"type": "object"}')
+    words = ("--address", cluster.address, "--schema", tmp_path / "schema.json", "--resumable", 9, "hi")
+    assert node(built / "example.js", *words, address="").stdout == "hi\n"
+    [request] = cluster.requests
+    assert (request.format.json_schema, request.resumable.seconds) == ('{"type": "object"}', 9)
+    assert request.request_id
 
 
 def test_example_fails_with_a_word(built: Path) -> None:

@@ -11,6 +11,7 @@ import pytest
 from coordinator.audit import AuditLog
 from coordinator.errors import NotAllowedError
 from coordinator.tenancy import Tenancy
+from coordinator.tenants import Tenants
 from core.cache.scope import CacheScope
 
 SHARING = "[tenants.open]\nmay_share_cache = true\ncache_share = 0.5\n"
@@ -23,7 +24,8 @@ class Fixture:
         self.log = folder / "audit.jsonl"
         self.audit = AuditLog(self.log)
         self.shares: list[Mapping[str, float]] = []
-        self.tenancy = Tenancy(self.file, self.audit, self.shares.append)
+        self.changes: list[Tenants] = []
+        self.tenancy = Tenancy(self.file, self.audit, self.shares.append, self.changes.append)
 
     def events(self) -> list[dict[str, object]]:
         return [json.loads(line) for line in self.log.read_text().splitlines()]
@@ -66,6 +68,15 @@ def test_settings_are_noted_at_the_start_and_when_they_change(rules: Fixture) ->
     assert changed["tenants"] == {"new": {"cache_scope": "none", "may_share_cache": False}}
     assert rules.tenancy.scope_of("new", None) is CacheScope.NONE
     assert rules.shares == [{"open": 0.5}, {}]
+    assert [each.cache_shares for each in rules.changes] == [{}]
+
+
+def test_new_keys_are_told_without_new_shares(rules: Fixture) -> None:
+    key = f"[[tenants.open.keys]]\nsha256 = '{'0' * 64}'\n"
+    rules.file.write_text(SHARING + key)
+    rules.tenancy.reload()
+    assert [len(each.keyring) for each in rules.changes] == [1]
+    assert len(rules.shares) == 1
 
 
 def test_a_file_that_does_not_fit_changes_nothing(rules: Fixture) -> None:

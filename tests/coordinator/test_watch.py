@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import socket
 
 from prometheus_client.parser import text_string_to_metric_families
 
 from coordinator.server import Coordinator
 from elasticmm.v1 import inference_pb2 as pb
-from tests.coordinator.conftest import MakeBench, ask_for, picture
+from tests.coordinator.conftest import MakeBench, ask_for, free_port, picture
 
 
 def samples(coordinator: Coordinator, name: str) -> dict[tuple[str, ...], float]:
@@ -85,9 +84,7 @@ async def test_instances_with_their_roles_and_blocks(make_bench: MakeBench) -> N
 
 
 async def test_served_at_the_port_of_the_settings(make_bench: MakeBench) -> None:
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        port = taken.getsockname()[1]
+    port = free_port()
     await make_bench(metrics_port=port)
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     writer.write(b"GET /metrics HTTP/1.1\r\n\r\n")

@@ -57,7 +57,7 @@ class AsyncClient:
         options = with_request_id(options)
         resumption: Resumption[AsyncStreamCall] | None = None
         if keep_s := options.get("resumable_s"):
-            calls = answer_calls(self._inference, options, time.monotonic())
+            calls = answer_calls(self._inference, self._metadata, options, time.monotonic())
             resumption = Resumption(calls.resume, calls.cancel, keep_s)
         return AsyncStream(
             lambda has_lost_uploads: self._start(messages, options, has_lost_uploads), resumption
@@ -74,7 +74,7 @@ class AsyncClient:
     ) -> AsyncStream:
         """As Client.resume; nothing is sent before the stream is first used."""
         end_s = None if timeout_s is None else time.monotonic() + timeout_s
-        calls = AnswerCalls(self._inference, request_id, tenant, end_s)
+        calls = AnswerCalls(self._inference, self._metadata, request_id, tenant, end_s)
         resumption: Resumption[AsyncStreamCall] = Resumption(calls.resume, calls.cancel, resumable_s)
 
         async def start(_has_lost_uploads: bool) -> AsyncStreamCall:

@@ -58,7 +58,9 @@ class Client:
         options = with_request_id(options)
         resumption = None
         if keep_s := options.get("resumable_s"):
-            resumption = self._resumption(answer_calls(self._inference, options, start_s), keep_s)
+            resumption = self._resumption(
+                answer_calls(self._inference, self._metadata, options, start_s), keep_s
+            )
         call = self._start(parsed, options)
         return Stream(call, start_s, lambda: self._start_again(parsed, options), resumption)
 
@@ -79,7 +81,7 @@ class Client:
         """
         start_s = time.monotonic()
         end_s = None if timeout_s is None else start_s + timeout_s
-        calls = AnswerCalls(self._inference, request_id, tenant, end_s)
+        calls = AnswerCalls(self._inference, self._metadata, request_id, tenant, end_s)
         resumption = self._resumption(calls, resumable_s)
         return Stream(resumption.resume(next_index), start_s, None, resumption, next_index)
 

@@ -13,6 +13,7 @@ from elasticmm_client.errors import ElasticMMError, InvalidRequest, NotRunning
 from elasticmm_client.request import GenerateOptions
 
 Call = TypeVar("Call")
+Metadata = tuple[tuple[str, str], ...]
 
 _FIRST_PAUSE_S = 0.05
 _LONGEST_PAUSE_S = 2.0
@@ -25,6 +26,7 @@ class AnswerCalls:
     """Names one answer on the server. `end_s`: when the caller's timeout passes, on the monotonic clock."""
 
     stub: rpc.InferenceStub
+    metadata: Metadata  # that proves the API key
     request_id: str
     tenant: str
     end_s: float | None
@@ -35,19 +37,21 @@ class AnswerCalls:
             request_id=self.request_id, next_index=next_index, tenant=self.tenant
         )
         left_s = None if self.end_s is None else max(0.0, self.end_s - time.monotonic())
-        return self.stub.Resume(request, timeout=left_s)
+        return self.stub.Resume(request, metadata=self.metadata, timeout=left_s)
 
     def cancel(self) -> Any:
         """Stops the work."""
         request = pb.CancelRequest(request_id=self.request_id, tenant=self.tenant)
-        return self.stub.Cancel(request, timeout=_CANCEL_TIMEOUT_S)
+        return self.stub.Cancel(request, metadata=self.metadata, timeout=_CANCEL_TIMEOUT_S)
 
 
-def answer_calls(stub: rpc.InferenceStub, options: GenerateOptions, start_s: float) -> AnswerCalls:
+def answer_calls(
+    stub: rpc.InferenceStub, metadata: Metadata, options: GenerateOptions, start_s: float
+) -> AnswerCalls:
     """Of a request with an id that is sent at `start_s`."""
     timeout_s = options.get("timeout_s")
     end_s = None if timeout_s is None else start_s + timeout_s
-    return AnswerCalls(stub, options["request_id"], options.get("tenant") or "", end_s)
+    return AnswerCalls(stub, metadata, options["request_id"], options.get("tenant") or "", end_s)
 
 
 class Resumption(Generic[Call]):

@@ -5,6 +5,9 @@ import { parseDetails, type ErrorDetails } from "./details.js";
 
 /** A call failed. `code` is the gRPC status name. */
 export class ElasticMMError extends Error {
+  /** Whether the call was lost on its way, and the server said nothing of it. */
+  isLostCall = false;
+
   constructor(
     message: string,
     readonly code: string = "UNKNOWN",
@@ -45,16 +48,21 @@ export class DeadlineExceeded extends ElasticMMError {}
 export class Cancelled extends ElasticMMError {}
 /** A request with this id is running. */
 export class AlreadyRunning extends ElasticMMError {}
-/** The cluster token is missing or wrong. */
+/** The API key is missing, wrong, or not for this. */
 export class AccessDenied extends ElasticMMError {}
 /** The server failed, or broke its promises about the stream. */
 export class ServerError extends ElasticMMError {}
 
 /** The typed error for what grpc-js reported. `field`: what the call was about, where the server cannot know it. */
 export function errorFromCall(error: ServiceError, field = ""): ElasticMMError {
-  const details = parseDetails(error.metadata?.get("grpc-status-details-bin")[0]);
+  const raw = error.metadata?.get("grpc-status-details-bin")[0];
+  const details = parseDetails(raw);
   const known: ErrorDetails = field && details.field ? { ...details, field } : details;
-  return makeError(error.code, error.details || error.message, known);
+  const message = error.details || error.message;
+  const made = makeError(error.code, message, known);
+  // Whatever a server of ours says by itself has details.
+  made.isLostCall = raw === undefined && (error.code === status.UNAVAILABLE || message.includes("RST_STREAM"));
+  return made;
 }
 
 /** Whether the gateway no longer keeps a picture that was named by its digest. */

@@ -2,6 +2,8 @@
 import { readFile } from "node:fs/promises";
 
 import { InvalidRequest } from "./errors.js";
+import { buildToolCalls, type ToolCall } from "./tools.js";
+import type { WireToolCall } from "./wire.js";
 
 export type Part =
   | { type: "text"; text: string }
@@ -11,8 +13,13 @@ export type Part =
   | { type: "image_url"; image_url: { url: string } };
 
 export interface Message {
-  role: "system" | "user" | "assistant";
-  content: string | Part[];
+  role: "system" | "user" | "assistant" | "tool";
+  /** May be left out beside tool calls. */
+  content?: string | Part[];
+  /** Of an assistant's message: what it asked for. */
+  toolCalls?: ToolCall[];
+  /** Of a tool's message: which call it answers. */
+  toolCallId?: string;
 }
 
 /** A picture whose bytes are at hand; `field` tells where it stood, for errors. */
@@ -26,6 +33,8 @@ export type ParsedPart = { text: string } | { url: string } | { picture: Picture
 export interface ParsedMessage {
   role: string;
   parts: ParsedPart[];
+  toolCalls: WireToolCall[];
+  toolCallId: string;
 }
 
 /** A user's message: the pictures, then the text. */
@@ -44,13 +53,17 @@ export function picturesOf(messages: ParsedMessage[]): Picture[] {
   return messages.flatMap(({ parts }) => parts.flatMap((part) => ("picture" in part ? [part.picture] : [])));
 }
 
-async function parseMessage({ role, content }: Message, field: string): Promise<ParsedMessage> {
+async function parseMessage(message: Message, field: string): Promise<ParsedMessage> {
+  const { role, content, toolCallId = "" } = message;
   if (typeof role !== "string") throw new InvalidRequest("needs a role", `${field}.role`);
-  const parts: Part[] = typeof content === "string" ? [{ type: "text", text: content }] : content;
+  const toolCalls = buildToolCalls(message.toolCalls ?? [], `${field}.tool_calls`);
+  const given = content ?? (toolCalls.length ? [] : undefined);
+  const parts = typeof given === "string" ? [{ type: "text" as const, text: given }] : given;
   if (!Array.isArray(parts)) {
     throw new InvalidRequest("needs a content: a string or a list of parts", `${field}.content`);
   }
-  return { role, parts: await Promise.all(parts.map((part, index) => parsePart(part, `${field}.parts[${index}]`))) };
+  const parsed = await Promise.all(parts.map((part, index) => parsePart(part, `${field}.parts[${index}]`)));
+  return { role, parts: parsed, toolCalls, toolCallId };
 }
 
 async function parsePart(part: Part, field: string): Promise<ParsedPart> {

@@ -1,7 +1,11 @@
 /** The wire request from messages and options. */
 import { InvalidRequest } from "./errors.js";
 import type { ParsedMessage, ParsedPart } from "./messages.js";
-import type { WireMessage, WireRequest } from "./wire.js";
+import { buildTools, toJson, type Tool } from "./tools.js";
+import type { WireDuration, WireMessage, WireRequest } from "./wire.js";
+
+/** A form that all of the answer has; a schema may be JSON or what becomes it. */
+export type Format = "json_object" | { jsonSchema: string | object } | { regex: string } | { grammar: string };
 
 /** Everything about a request but its messages. What is left out is the server's choice. */
 export interface GenerateOptions {
@@ -18,13 +22,21 @@ export interface GenerateOptions {
   repetitionPenalty?: number;
   /** 64 bits; Accepted.seed tells the one in use. */
   seed?: number | bigint;
-  /** Alternatives per token, 0 to 20. */
+  /** Alternatives per token, 0 to 20; of the model itself, whatever else is asked for. */
   logprobs?: number;
+  /** Added to these tokens' logits, -100 to 100, at most 300 tokens. */
+  logitBias?: Record<number, number>;
   /** The answer ends before the first of these. */
   stop?: string | string[];
   stopTokenIds?: number[];
   /** Go on past the model's end token. */
   ignoreEos?: boolean;
+  /** In the place of messages: text or token ids as they are, without template. */
+  prompt?: string | number[];
+  /** What the answer has to look like. */
+  format?: Format;
+  /** Functions that the model is told of, where its template has a place for them. */
+  tools?: Tool[];
   /** Idempotency key. */
   requestId?: string;
   /** Whose request this is; "default" if left out. */
@@ -39,6 +51,8 @@ export interface GenerateOptions {
   deadlineS?: number;
   /** Seconds, of the call, kept by both sides. */
   timeoutS?: number;
+  /** Seconds that the answer is kept after a lost call, and read on by itself; 0: it ends with its call. */
+  resumableS?: number;
   /** Cancels the request when aborted. */
   signal?: AbortSignal;
 }
@@ -57,6 +71,7 @@ const SAMPLING = [
 ] as const;
 
 const SCOPES = ["none", "tenant", "cluster"];
+const MAX_TOKEN_ID = 2 ** 32 - 1;
 
 /** Pictures in `digests` go by digest, others inline. */
 export function buildRequest(
@@ -64,14 +79,18 @@ export function buildRequest(
   options: GenerateOptions,
   digests: Map<Buffer, Buffer>,
 ): WireRequest {
-  const { requestId, model, tenant, cacheScope, cacheSalt, priority, deadlineS } = options;
+  const { requestId, model, tenant, cacheScope, cacheSalt, priority, deadlineS, resumableS } = options;
+  const { logitBias, prompt, format, tools } = options;
   const sampling = SAMPLING.flatMap((name) => {
     const value = options[name];
     return value === undefined ? [] : [[name, typeof value === "bigint" ? value.toString() : value] as const];
   });
   return {
     messages: messages.map((message) => buildMessage(message, digests)),
-    sampling: Object.fromEntries(sampling),
+    sampling: {
+      ...Object.fromEntries(sampling),
+      ...(logitBias !== undefined && { logitBias: checkedBias(logitBias) }),
+    },
     stop: {
       strings: options.stop === undefined ? [] : [options.stop].flat(),
       tokenIds: options.stopTokenIds ?? [],
@@ -83,7 +102,11 @@ export function buildRequest(
     ...(cacheScope !== undefined && { cacheScope: scopeName(cacheScope) }),
     ...(cacheSalt !== undefined && { cacheSalt }),
     ...(priority !== undefined && { priority }),
-    ...(deadlineS !== undefined && { deadline: duration(deadlineS) }),
+    ...(deadlineS !== undefined && { deadline: duration(deadlineS, "deadline") }),
+    ...(resumableS !== undefined && { resumable: duration(resumableS, "resumable") }),
+    ...(prompt !== undefined && { prompt: buildPrompt(prompt) }),
+    ...(format !== undefined && { format: buildFormat(format) }),
+    ...(tools !== undefined && { tools: buildTools(tools) }),
   };
 }
 
@@ -92,13 +115,46 @@ function scopeName(scope: string): string {
   return `CACHE_SCOPE_${scope.toUpperCase()}`;
 }
 
-function duration(seconds: number): { seconds: number; nanos: number } {
+/** What the wire's encoder would make another token of, without a word. */
+function checkedBias(bias: Record<number, number>): Record<string, number> {
+  for (const [token, value] of Object.entries(bias)) {
+    if (!isTokenId(Number(token)) || typeof value !== "number") {
+      throw new InvalidRequest(`${token}: ${value} is no token id and its bias`, "sampling.logit_bias");
+    }
+  }
+  return bias;
+}
+
+function isTokenId(value: unknown): boolean {
+  return Number.isInteger(value) && (value as number) >= 0 && (value as number) <= MAX_TOKEN_ID;
+}
+
+function buildPrompt(prompt: string | number[]): NonNullable<WireRequest["prompt"]> {
+  if (typeof prompt === "string") return { text: prompt };
+  if (!Array.isArray(prompt) || !prompt.every(isTokenId)) {
+    throw new InvalidRequest("is neither a text nor a list of token ids", "prompt.token_ids");
+  }
+  return { tokenIds: { ids: prompt } };
+}
+
+function buildFormat(format: Format): NonNullable<WireRequest["format"]> {
+  if (format === "json_object") return { jsonObject: true };
+  if (typeof format === "object" && Object.keys(format).length === 1) {
+    if ("jsonSchema" in format) return { jsonSchema: toJson(format.jsonSchema, "format.json_schema") };
+    if ("regex" in format) return { regex: format.regex };
+    if ("grammar" in format) return { grammar: format.grammar };
+  }
+  throw new InvalidRequest("is neither json_object nor one of jsonSchema, regex, grammar", "format");
+}
+
+function duration(seconds: number, field: string): WireDuration {
+  if (!Number.isFinite(seconds)) throw new InvalidRequest(`${seconds} is no number of seconds`, field);
   const whole = Math.trunc(seconds);
   return { seconds: whole, nanos: Math.round((seconds - whole) * 1e9) };
 }
 
 function buildMessage(message: ParsedMessage, digests: Map<Buffer, Buffer>): WireMessage {
-  return { role: message.role, parts: message.parts.map((part) => buildPart(part, digests)) };
+  return { ...message, parts: message.parts.map((part) => buildPart(part, digests)) };
 }
 
 function buildPart(part: ParsedPart, digests: Map<Buffer, Buffer>): WireMessage["parts"][number] {

@@ -12,14 +12,33 @@ export interface WireImage {
   url?: string;
 }
 
+export interface WireTool {
+  name: string;
+  description: string;
+  parameters: string;
+}
+
+export interface WireToolCall {
+  id: string;
+  name: string;
+  arguments: string;
+}
+
 export interface WireMessage {
   role: string;
   parts: ({ text: string } | { image: WireImage })[];
+  toolCalls: WireToolCall[];
+  toolCallId: string;
+}
+
+export interface WireDuration {
+  seconds: number;
+  nanos: number;
 }
 
 export interface WireRequest {
   messages: WireMessage[];
-  sampling: Record<string, number | string>;
+  sampling: Record<string, number | string | Record<string, number>>;
   stop: { strings: string[]; tokenIds: number[]; ignoreEos: boolean };
   requestId?: string;
   model?: string;
@@ -27,7 +46,11 @@ export interface WireRequest {
   cacheScope?: string;
   cacheSalt?: string;
   priority?: number;
-  deadline?: { seconds: number; nanos: number };
+  deadline?: WireDuration;
+  resumable?: WireDuration;
+  prompt?: { text: string } | { tokenIds: { ids: number[] } };
+  format?: { jsonObject: true } | { jsonSchema: string } | { regex: string } | { grammar: string };
+  tools?: WireTool[];
 }
 
 export interface WireLogprobs {
@@ -61,6 +84,10 @@ export interface WireModel {
   limits: { contextTokens: number; mediaTtl: { seconds: string; nanos: number } | null } | null;
 }
 
+export type WireCall = grpc.ClientReadableStream<WireEvent>;
+
+type Streamed<Request> = (request: Request, metadata: grpc.Metadata, options: grpc.CallOptions) => WireCall;
+
 type Unary<Request, Reply> = (
   request: Request,
   metadata: grpc.Metadata,
@@ -69,11 +96,9 @@ type Unary<Request, Reply> = (
 ) => grpc.ClientUnaryCall;
 
 export interface InferenceClient extends grpc.Client {
-  generate(
-    request: WireRequest,
-    metadata: grpc.Metadata,
-    options: grpc.CallOptions,
-  ): grpc.ClientReadableStream<WireEvent>;
+  generate: Streamed<WireRequest>;
+  resume: Streamed<{ requestId: string; nextIndex: number; tenant: string }>;
+  cancel: Unary<{ requestId: string; tenant: string }, object>;
   getModel: Unary<Record<string, never>, WireModel>;
 }
 

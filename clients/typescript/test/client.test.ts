@@ -14,6 +14,9 @@ import {
   Overloaded,
   userMessage,
   type Event,
+  type Format,
+  type GenerateOptions,
+  type Message,
 } from "../src/index.js";
 
 const address = process.env["ELASTICMM_ADDRESS"] ?? "";
@@ -84,6 +87,94 @@ test("says who may share its cache entries", async () => {
   assert.equal(await client.generate("cache").text(), "CACHE_SCOPE_UNSPECIFIED ");
   const wrong = client.generate("x", { cacheScope: "all" as "none" });
   await assert.rejects(wrong.text(), (error) => error instanceof InvalidRequest && error.field === "cache_scope");
+});
+
+/** The request as it arrived, in protobuf's JSON. */
+async function arrived(messages: string | Message[], options: GenerateOptions): Promise<Record<string, unknown>> {
+  return JSON.parse(await client.generate(messages, options).text()) as Record<string, unknown>;
+}
+
+test("sends a raw prompt in the place of messages", async () => {
+  const text = await arrived([], { prompt: "as it is" });
+  assert.deepEqual([text["prompt"], text["messages"]], [{ text: "as it is" }, undefined]);
+  assert.deepEqual((await arrived([], { prompt: [1, 2, 3] }))["prompt"], { tokenIds: { ids: [1, 2, 3] } });
+  assert.deepEqual((await arrived([], { prompt: [] }))["prompt"], { tokenIds: {} });
+});
+
+test("sends formats", async () => {
+  const cases: [Format, object][] = [
+    ["json_object", { jsonObject: true }],
+    [{ jsonSchema: { type: "object" } }, { jsonSchema: '{"type":"object"}' }],
+    [{ jsonSchema: "{}" }, { jsonSchema: "{}" }],
+    [{ regex: "a+" }, { regex: "a+" }],
+    [{ grammar: "start: A" }, { grammar: "start: A" }],
+  ];
+  for (const [format, wire] of cases) assert.deepEqual((await arrived("request", { format }))["format"], wire);
+});
+
+test("sends tools, biases and how long to keep the answer", async () => {
+  const parameters = { type: "object" };
+  const named = { name: "other" };
+  const request = await arrived("request", {
+    tools: [{ name: "f", description: "does", parameters }, { type: "function", function: named }],
+    logitBias: { 5: -1.5, 4294967295: 2 },
+    requestId: "r",
+    tenant: "t",
+    resumableS: 1.5,
+  });
+  assert.deepEqual(request["tools"], [{ name: "f", description: "does", parameters: '{"type":"object"}' }, named]);
+  assert.deepEqual(request["sampling"], { logitBias: { "5": -1.5, "4294967295": 2 } });
+  assert.deepEqual([request["requestId"], request["tenant"], request["resumable"]], ["r", "t", "1.500s"]);
+});
+
+test("a resumable request has an id of its own", async () => {
+  const ids = [await arrived("request", { resumableS: 1 }), await arrived("request", { resumableS: 1 })];
+  assert.match(String(ids[0]?.["requestId"]), /^[0-9a-f-]{36}$/);
+  assert.notEqual(ids[0]?.["requestId"], ids[1]?.["requestId"]);
+  assert.equal((await arrived("request", { resumableS: 0 }))["requestId"], undefined);
+});
+
+test("sends tool calls and their answers", async () => {
+  const call = { id: "1", type: "function" as const, function: { name: "f", arguments: { a: 1 } } };
+  const request = await arrived(
+    [
+      { role: "assistant", toolCalls: [call, { name: "g" }] },
+      { role: "tool", content: "42", toolCallId: "1" },
+      { role: "user", content: "request" },
+    ],
+    {},
+  );
+  assert.deepEqual((request["messages"] as object[]).slice(0, 2), [
+    { role: "assistant", toolCalls: [{ id: "1", name: "f", arguments: '{"a":1}' }, { name: "g", arguments: "{}" }] },
+    { role: "tool", parts: [{ text: "42" }], toolCallId: "1" },
+  ]);
+});
+
+test("names the option that the wire has no place for", async () => {
+  const cyclic: { self?: object } = {};
+  cyclic.self = cyclic;
+  const cases: [string, GenerateOptions][] = [
+    ["format", { format: "json" as Format }],
+    ["format", { format: { regex: "a", grammar: "b" } }],
+    ["format.json_schema", { format: { jsonSchema: cyclic } }],
+    ["prompt.token_ids", { prompt: [1.5] }],
+    ["sampling.logit_bias", { logitBias: { [-1]: 1 } }],
+    ["sampling.logit_bias", { logitBias: { a: 1 } as Record<number, number> }],
+    ["tools", { tools: {} as [] }],
+    ["tools[1].name", { tools: [{ name: "f" }, {} as { name: string }] }],
+    ["tools[0].parameters", { tools: [{ name: "f", parameters: cyclic }] }],
+    ["deadline", { deadlineS: Number.NaN }],
+    ["resumable", { resumableS: Infinity }],
+  ];
+  for (const [field, options] of cases) {
+    const sent = client.generate("request", options).text();
+    await assert.rejects(sent, (error) => error instanceof InvalidRequest && error.field === field, field);
+  }
+  const message = { role: "assistant", toolCalls: [{ name: "f", arguments: cyclic }] } as const;
+  await assert.rejects(
+    client.generate([{ ...message, toolCalls: [...message.toolCalls] }]).text(),
+    (error) => error instanceof InvalidRequest && error.field === "messages[0].tool_calls[0].arguments",
+  );
 });
 
 test("names the field of a broken picture", async () => {

@@ -108,6 +108,43 @@ async def test_uploads(guarded: Bench) -> None:
     assert (refused.code, refused.field) == (grpc.StatusCode.PERMISSION_DENIED, "tenant")
 
 
+async def test_every_call_that_names_a_tenant_minds_whose_the_key_is(guarded: Bench) -> None:
+    """Also the calls that name an answer, before it is looked for."""
+    assert await ask(guarded, "gateway", request_id="theirs") == 3
+    stub, metadata = guarded.inference, token_metadata("acme's")
+    resume = inference_pb2.InferenceResumeRequest(request_id="theirs", tenant="front")
+    cancel = inference_pb2.CancelRequest(request_id="theirs", tenant="front")
+    flush = admin_pb2.FlushCacheRequest(tenant="front")
+    admin = admin_pb2_grpc.AdminStub(guarded.channel)
+    for call in (
+        ask(guarded, "acme's", tenant="front"),
+        anext(aiter(stub.Resume(resume, metadata=metadata))),
+        stub.Cancel(cancel, metadata=metadata),
+        upload(guarded, "acme's", "front"),
+        admin.FlushCache(flush, metadata=token_metadata("boss")),
+    ):
+        refused = await failure(call)
+        assert (refused.code, refused.field) == (grpc.StatusCode.PERMISSION_DENIED, "tenant")
+
+
+async def test_an_answer_of_another_tenant_is_not_there(guarded: Bench) -> None:
+    request = ask_for(max_tokens=3, request_id="theirs")
+    request.resumable.seconds = 100
+    stub = guarded.inference
+    assert [event async for event in stub.Generate(request, metadata=token_metadata("gateway"))]
+    asked = inference_pb2.InferenceResumeRequest(request_id="theirs")
+    for key, tenant in (("acme's", ""), ("gateway", "acme")):
+        asked.tenant = tenant
+        metadata = token_metadata(key)
+        refused = await failure(anext(aiter(stub.Resume(asked, metadata=metadata))))
+        assert refused.code is grpc.StatusCode.NOT_FOUND
+        cancel = inference_pb2.CancelRequest(request_id="theirs", tenant=tenant)
+        assert (await failure(stub.Cancel(cancel, metadata=metadata))).code is grpc.StatusCode.NOT_FOUND
+    asked.tenant = "front"
+    assert [event async for event in stub.Resume(asked, metadata=token_metadata("gateway"))]
+    await stub.Cancel(inference_pb2.CancelRequest(request_id="theirs"), metadata=token_metadata("gateway"))
+
+
 async def test_keys_that_change_hold_from_then_on(guarded: Bench, tmp_path: Path) -> None:
     (tmp_path / "tenants.toml").write_text(f'[[tenants.zoo.keys]]\nsha256 = "{digest_of("new")}"\n')
     guarded.coordinator.tenancy.reload()

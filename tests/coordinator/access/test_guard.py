@@ -20,6 +20,7 @@ KEYS = Keyring(
         ApiKey(digest_of("acme's"), "acme"),
         ApiKey(digest_of("boss"), "acme", ("infer", "admin"), ("zoo",)),
         ApiKey(digest_of("gateway"), "front", ("infer",), ("*",)),
+        ApiKey(digest_of("scraper"), "ops", ("metrics",)),
     )
 )
 
@@ -101,6 +102,19 @@ def test_the_cluster_token_administers_whatever_keys_there_are(access: Fixture) 
         assert guard.authenticate("bearer the token", Right.ADMIN).reach("") == ""
         with pytest.raises(UnauthenticatedError, match="cluster token"):
             guard.authenticate("Bearer another", Right.ADMIN)
+
+
+def test_who_may_read_metrics(access: Fixture) -> None:
+    for key in ("scraper", "boss", "the token"):
+        access.guard.authenticate(f"Bearer {key}", Right.METRICS)
+    with pytest.raises(NotAllowedError, match="no right 'metrics'"):
+        access.guard.authenticate("Bearer acme's", Right.METRICS)
+    for right in (Right.INFER, Right.ADMIN):
+        with pytest.raises(NotAllowedError):
+            access.guard.authenticate("Bearer scraper", right)
+    with pytest.raises(UnauthenticatedError, match="needs the cluster token or an API key"):
+        access.guard.authenticate(None, Right.METRICS)
+    access.open_guard.authenticate(None, Right.METRICS)
 
 
 def test_without_keys_anyone_infers_for_anyone(access: Fixture) -> None:

@@ -1,5 +1,5 @@
 // Runs the page's script without a browser: elements that remember, canvases that count.
-//   node page_in_node.mjs FOLDER < {"status": …, "body": …}     prints what the page shows, as JSON
+//   node page_in_node.mjs FOLDER < {"status": …, "body": …, "stored": …, "typed": [ … ]}     prints what the page shows, as JSON
 import { readFileSync } from "node:fs";
 
 const reply = JSON.parse(readFileSync(0, "utf8"));
@@ -25,9 +25,7 @@ function make() {
 globalThis.document = { getElementById: (id) => (elements[id] ??= make()), createElement: make, body: {} };
 globalThis.window = { devicePixelRatio: 2 };
 globalThis.getComputedStyle = () => ({ color: "black" });
-globalThis.location = { hash: "#token=secret", pathname: "/" };
-globalThis.history = { replaceState: () => (location.hash = "") };
-const stored = {};
+const stored = reply.stored === null ? {} : { key: reply.stored };
 globalThis.sessionStorage = { getItem: (key) => stored[key] ?? null, setItem: (key, value) => (stored[key] = value) };
 globalThis.fetch = async (url, { headers }) => {
   asked.push([url, headers.authorization]);
@@ -36,14 +34,21 @@ globalThis.fetch = async (url, { headers }) => {
 const later = [];
 globalThis.setTimeout = (callback) => later.push(callback);
 
+const settled = () => new Promise((resolve) => setImmediate(resolve)); // all promises that can be kept are
 await import(`${process.argv[2]}/page.js`);
-while (later.length === 0) await Promise.resolve();
+await settled();
+for (const key of reply.typed) {
+  document.getElementById("key").value = key;
+  elements.login.listeners.submit({ preventDefault: () => {} });
+  await settled();
+}
 const rows = (id) => (elements[id]?.children ?? []).map((row) => row.children.map((each) => String(each.textContent)));
 elements.requests?.children[1]?.listeners.click();
 console.log(
   JSON.stringify({
     asked,
-    hash: location.hash,
+    typedLeft: elements.key?.value,
+    numWaiting: later.length,
     trouble: elements.trouble.textContent,
     needsLogin: elements.login.hidden === false,
     title: elements.title?.textContent,

@@ -8,16 +8,39 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
+from coordinator.access.keys import digest_of
 from coordinator.policy.decisions import Decision
 from core.access import token_metadata
 from tests.coordinator.conftest import TOKEN
-from tests.coordinator.openai.conftest import HttpBench
+from tests.coordinator.openai.conftest import HttpBench, MakeHttp
 
 SNAPSHOT = "/dashboard/snapshot.json"
 SCRIPTS = sorted(Path("coordinator/dashboard").glob("*.js"))
 RUN = Path(__file__).parent / "page_in_node.mjs"
+
+
+FILE = f"""
+[[tenants.a.keys]]
+sha256 = "{digest_of("user")}"
+
+[[tenants.a.keys]]
+sha256 = "{digest_of("boss")}"
+rights = ["admin"]
+"""
+
+
+def check_headers(reply: httpx.Response) -> None:
+    """No script but ours, no frame around it, nothing kept."""
+    policy = reply.headers["content-security-policy"]
+    assert {"default-src 'none'", "frame-ancestors 'none'", "script-src 'self'"} <= set(policy.split("; "))
+    assert "unsafe" not in policy
+    assert reply.headers["x-frame-options"] == "DENY"
+    assert reply.headers["x-content-type-options"] == "nosniff"
+    assert reply.headers["referrer-policy"] == "no-referrer"
+    assert reply.headers["cache-control"] == "no-store"
 
 
 async def snapshot_of(door: HttpBench) -> Any:
@@ -26,18 +49,22 @@ async def snapshot_of(door: HttpBench) -> Any:
     return reply.json()
 
 
-async def run_page(folder: Path, status: int, body: Any) -> Any:
-    """What the page shows, as its script makes it in node; `folder` is empty."""
+async def run_page(folder: Path, status: int, body: Any, *typed: str, stored: str | None = "secret") -> Any:
+    """What the page shows, as its script makes it in node; `folder` is empty.
+
+    stored: the key that the tab remembers; typed: keys that are given to the page when it asks.
+    """
     node = shutil.which("node")
     if node is None:
         pytest.skip("node is not here")
     for path in SCRIPTS:
         shutil.copy(path, folder)
     (folder / "package.json").write_text('{"type": "module"}')
+    given = {"status": status, "body": body, "stored": stored, "typed": typed}
     process = await asyncio.create_subprocess_exec(
         node, str(RUN), str(folder), stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE
     )
-    out, _ = await process.communicate(json.dumps({"status": status, "body": body}).encode())
+    out, _ = await process.communicate(json.dumps(given).encode())
     assert process.returncode == 0
     return json.loads(out)
 
@@ -53,13 +80,36 @@ async def run_page(folder: Path, status: int, body: Any) -> Any:
 async def test_the_page_is_whole_and_asks_nobody_else(door: HttpBench, path: str, kind: str) -> None:
     reply = await door.http.get(path)
     assert (reply.status_code, reply.headers["content-type"]) == (200, f"{kind}; charset=utf-8")
-    assert "default-src 'none'" in reply.headers["content-security-policy"]
+    check_headers(reply)
     assert "://" not in reply.text
 
 
-async def test_what_it_shows_needs_the_token(door: HttpBench) -> None:
-    for headers in ({}, {"authorization": "Bearer wrong"}):
-        assert (await door.http.get(SNAPSHOT, headers=headers)).status_code == 401
+async def test_what_it_shows_needs_the_token_or_an_admins_key(make_http: MakeHttp, tmp_path: Path) -> None:
+    (tmp_path / "tenants.toml").write_text(FILE)
+    door = await make_http(tenants=tmp_path / "tenants.toml", audit_log=tmp_path / "audit.jsonl")
+    for key, status in ((None, 401), ("wrong", 401), ("user", 403), ("boss", 200), (TOKEN, 200)):
+        headers = {} if key is None else {"authorization": f"Bearer {key}"}
+        reply = await door.http.get(SNAPSHOT, headers=headers)
+        assert (reply.status_code, "instances" in reply.json()) == (status, status == 200)
+        check_headers(reply)
+    assert "wrong" not in (tmp_path / "audit.jsonl").read_text()
+
+
+async def test_a_key_in_the_address_opens_nothing(
+    make_http: MakeHttp, caplog: pytest.LogCaptureFixture
+) -> None:
+    door = await make_http()
+    with caplog.at_level("DEBUG", logger="uvicorn"), caplog.at_level("DEBUG", logger="coordinator"):
+        for name in ("token", "key", "authorization"):
+            assert (await door.http.get(SNAPSHOT, params={name: TOKEN})).status_code == 401
+    assert not [line for line in caplog.messages if TOKEN in line]
+
+
+async def test_it_can_be_closed_and_the_rest_of_the_door_stays_open(make_http: MakeHttp) -> None:
+    door = await make_http(dashboard=False)
+    for path in ("/", SNAPSHOT, *(f"/dashboard/{path.name}" for path in SCRIPTS)):
+        assert (await door.http.get(path, headers=dict(token_metadata(TOKEN)))).status_code == 404
+    assert (await door.http.get("/v1/models")).status_code == 200
 
 
 async def test_a_snapshot_has_the_cluster_and_its_requests(door: HttpBench) -> None:
@@ -85,7 +135,7 @@ async def test_the_script_shows_it(door: HttpBench, tmp_path: Path) -> None:
     door.bench.coordinator.timeline.note(door.bench.coordinator.state())
     shown = await run_page(tmp_path, 200, await snapshot_of(door))
     assert shown["asked"] == [[SNAPSHOT, "Bearer secret"]]
-    assert (shown["hash"], shown["trouble"], shown["needsLogin"]) == ("", "", False)
+    assert (shown["trouble"], shown["needsLogin"]) == ("", False)
     assert shown["requests"][1][0] == "<b>mine"
     assert len(shown["instances"]) == 1 + 3
     assert shown["timelineRects"] == 3
@@ -102,6 +152,20 @@ async def test_a_number_without_bounds_is_no_trouble(door: HttpBench, tmp_path: 
     assert shown["decisions"][1][-1] == "tolerance unbounded, score 2.000"
 
 
-async def test_without_the_token_the_script_asks_for_it(tmp_path: Path) -> None:
-    shown = await run_page(tmp_path, 401, {"error": "the cluster token is missing or wrong"})
-    assert (shown["needsLogin"], shown["trouble"]) == (True, "the cluster token is missing or wrong")
+async def test_a_refused_key_is_asked_for_again_and_not_sent_again(tmp_path: Path) -> None:
+    shown = await run_page(tmp_path, 401, {"error": "this service needs a key"}, "another", stored="old")
+    assert (shown["needsLogin"], shown["trouble"]) == (True, "this service needs a key")
+    assert shown["asked"] == [[SNAPSHOT, "Bearer old"], [SNAPSHOT, "Bearer another"]]
+    assert (shown["typedLeft"], shown["numWaiting"]) == ("", 0)
+
+
+async def test_without_a_key_nothing_is_asked(tmp_path: Path) -> None:
+    shown = await run_page(tmp_path, 401, {"error": "no"}, "", "sn\u2603w", stored=None)
+    assert (shown["needsLogin"], shown["asked"]) == (True, [])
+    assert shown["trouble"] == "no key looks like that"
+
+
+async def test_a_key_that_is_typed_in_shows_it(door: HttpBench, tmp_path: Path) -> None:
+    shown = await run_page(tmp_path, 200, await snapshot_of(door), " mine ", stored=None)
+    assert (shown["needsLogin"], shown["asked"]) == (False, [[SNAPSHOT, "Bearer mine"]])
+    assert len(shown["instances"]) == 1 + 3

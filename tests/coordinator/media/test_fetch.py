@@ -14,10 +14,34 @@ import trustme
 
 from coordinator.config import MediaLimits
 from coordinator.errors import InvalidFieldError
+from coordinator.media.addresses import resolve_host
 from coordinator.media.fetch import UrlFetcher, decode_data_url
 from tests.coordinator.conftest import picture
 from tests.coordinator.media.conftest import WebServer, page, redirect
 
+THIS_HOST = (
+    "127.0.0.1",
+    "localhost",
+    "LOCALHOST",
+    "127.1",
+    "0",
+    "0.0.0.0",
+    "2130706433",
+    "017700000001",
+    "0177.1",
+    "0x7f000001",
+    "0x7f.0x0.0x0.0x1",
+    "127\u30020\u30020\u30021",
+    "[::1]",
+    "[::]",
+    "[::ffff:127.0.0.1]",
+    "[::ffff:7f00:1]",
+    "[64:ff9b::7f00:1]",
+    "169.254.169.254",
+    "2852039166",
+    "[::ffff:a9fe:a9fe]",
+    "[fe80::1]",
+)
 ALLOWED = MediaLimits(allow_private_urls=True, media_bytes=100_000)
 
 
@@ -89,7 +113,22 @@ async def test_a_closed_port(fetcher: UrlFetcher) -> None:
         ("http://user:secret@example.com/", "user name"),
         ("http://exa mple.com/", ""),
         ("http://[::1", ""),
-        ("http://host:99999/", ""),
+        ("http://host:99999/", "port 99999 is not between 1 and 65535"),
+        ("http://127.0.0.1:65536/", "port 65536"),
+        ("http://127.0.0.1:0/", "port 0"),
+        ("http://127.0.0.1:-1/", ""),
+        ("http://127.0.0.1:x/", ""),
+        ("http://:pass@example.com/", "user name"),
+        ("http://8.8.8.8\\@127.0.0.1/", "user name"),
+        ("FILE:///etc/passwd", "scheme"),
+        ("file://127.0.0.1/etc/passwd", "scheme"),
+        ("//127.0.0.1/", "scheme"),
+        ("ws://127.0.0.1/", "scheme"),
+        ("http+unix://%2Frun%2Fx/", "scheme"),
+        ("jar:http://127.0.0.1/", "scheme"),
+        ("http:127.0.0.1/", "names no host"),
+        ("http://127.0.0.1/\r\nX: y", "no URL"),
+        ("http://\uff11\uff12\uff17.0.0.1/", "no URL"),
         ("http://" + "a" * 5000, "longer than"),
         ("http://no-such-host.invalid/x", "does not resolve"),
     ],
@@ -100,9 +139,70 @@ async def test_urls_that_are_none_of_ours(fetcher: UrlFetcher, url: str, reason:
 
 async def test_private_addresses_are_never_connected_to(web: WebServer) -> None:
     fetcher = UrlFetcher(MediaLimits())
-    for host in ("127.0.0.1", "localhost", "127.1", "0x7f000001"):
-        assert "not public" in await refusal(fetcher, web.url("/picture", host))
+    for host in THIS_HOST:
+        assert "not public" in await refusal(fetcher, web.url("/picture", host)), host
     assert not web.requests
+    await fetcher.close()
+
+
+@pytest.mark.parametrize("host", THIS_HOST)
+async def test_redirects_are_checked_like_what_was_asked_for(web: WebServer, host: str) -> None:
+    """Only the first name is let through."""
+
+    async def resolve(name: str, port: int) -> list[str]:
+        return ["93.184.216.34"] if name == "public.test" else await resolve_host(name, port)
+
+    sent: list[str] = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        sent.append(request.url.host)
+        return httpx.Response(307, headers={b"location": web.url("/picture", host).encode()})
+
+    fetcher = UrlFetcher(MediaLimits(), resolve, httpx.MockTransport(answer))
+    assert "not public" in await refusal(fetcher, "http://public.test/")
+    assert sent == ["93.184.216.34"]
+    await fetcher.close()
+
+
+@pytest.mark.parametrize(
+    ("location", "reason"),
+    [
+        ("file:///etc/passwd", "scheme"),
+        ("data:image/png;base64,AAAA", "could not be fetched"),
+        ("http://0177.0.0.1/", "Invalid IPv4 address"),
+        ("http://user:secret@public.test/", "user name"),
+        ("//public.test:0/", "port 0"),
+        ("http://public.test:x/", "could not be fetched"),
+        ("http://exa mple.test/", ""),
+    ],
+)
+async def test_redirects_to_what_nobody_may_ask_for(location: str, reason: str) -> None:
+    async def resolve(_host: str, _port: int) -> list[str]:
+        return ["93.184.216.34"]
+
+    answered = httpx.Response(302, headers={"location": location})
+    fetcher = UrlFetcher(MediaLimits(), resolve, httpx.MockTransport(lambda _request: answered))
+    assert reason in await refusal(fetcher, "http://public.test/")
+    await fetcher.close()
+
+
+async def test_an_ipv6_address_is_connected_to_by_itself() -> None:
+    sent: list[tuple[str, str]] = []
+
+    async def resolve(_host: str, _port: int) -> list[str]:
+        return ["2606:4700:4700::1111", "8.8.8.8"]
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        sent.append((str(request.url), request.headers["host"]))
+        return httpx.Response(404)
+
+    fetcher = UrlFetcher(MediaLimits(), resolve, httpx.MockTransport(answer))
+    for url in ("http://six.test:8080/a", "http://[2606:4700:4700::1111]/b"):
+        assert "404" in await refusal(fetcher, url)
+    assert sent == [
+        ("http://[2606:4700:4700::1111]:8080/a", "six.test:8080"),
+        ("http://[2606:4700:4700::1111]/b", "[2606:4700:4700::1111]"),
+    ]
     await fetcher.close()
 
 

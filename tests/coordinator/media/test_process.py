@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import os
 import signal
 import subprocess
@@ -10,10 +11,12 @@ import sys
 from pathlib import Path
 
 import grpc
+from PIL import Image
 
 from coordinator.access.keys import digest_of
 from coordinator.calls import ImageSource
-from coordinator.config import CoordinatorConfig
+from coordinator.config import CoordinatorConfig, MediaLimits
+from coordinator.errors import NotFoundError
 from coordinator.listeners import MEDIA
 from coordinator.media.process import GatewayProcess
 from coordinator.server import Coordinator
@@ -72,6 +75,49 @@ async def test_new_keys_reach_the_running_gateway_and_the_next(make_bench, tmp_p
     await until(lambda: not coordinator.media_endpoint)
     await until(lambda: coordinator.media_endpoint)
     assert await upload_status(bench, "1999") == "UNAUTHENTICATED"
+
+
+async def test_new_shares_reach_the_running_gateway(make_bench, tmp_path: Path) -> None:
+    tenants, piece = tmp_path / "tenants.toml", picture("BMP", (40, 40))
+    tenants.touch()
+    limits = MediaLimits(store_bytes=4 * len(piece))
+    bench: Bench = await make_bench(tenants=tenants, media=limits)
+    await bench.coordinator.gateway.start()
+    tenants.write_text("[tenants.small]\ncache_share = 0.25\n[tenants.big]\ncache_share = 0.75\n")
+    bench.coordinator.tenancy.reload()
+    colours = iter(range(10_000))
+
+    async def holds(tenant: str, wanted: int) -> bool:
+        """Whether the first of so many is there after the other tenant has brought four more."""
+        digest, *_ = [await bring(bench, tenant, next(colours)) for _ in range(wanted)]
+        other = "big" if tenant == "small" else "small"
+        for _ in range(4):
+            await bring(bench, other, next(colours))
+        return await is_kept(bench, tenant, digest)
+
+    async with asyncio.timeout(60):
+        while not await holds("big", 3):
+            await asyncio.sleep(0.05)
+    assert not await holds("small", 2)
+    assert await holds("small", 1)
+
+
+async def bring(bench: Bench, tenant: str, number: int) -> bytes:
+    data = io.BytesIO()
+    Image.new("RGB", (40, 40), (number % 256, number // 256, 0)).save(data, "BMP")
+    async with grpc.aio.insecure_channel(bench.coordinator.media_endpoint) as channel:
+        requests = iter((pb.UploadRequest(data=data.getvalue(), tenant=tenant),))
+        reply = await inference_pb2_grpc.MediaStub(channel).Upload(requests, wait_for_ready=True)
+        return bytes(reply.digest)
+
+
+async def is_kept(bench: Bench, tenant: str, digest: bytes) -> bool:
+    try:
+        await bench.coordinator.media.resolve("probe", tenant, ImageSource(digest=digest), "image")
+    except NotFoundError:
+        return False
+    bench.coordinator.media.release("probe")
+    return True
 
 
 def keys_of(*secrets: str) -> str:

@@ -25,11 +25,12 @@ class Fixture:
     def add(self, name: str, size_bytes: int = 40, tenant: str = "t") -> StoredItem:
         path = self.folder / f"{name}-{tenant}-{self.clock.now_s()}"
         path.write_bytes(b"x")
-        self.store.reserve(size_bytes)
+        self.store.reserve(tenant, size_bytes)
         try:
             return self.store.add(tenant, name.encode(), size_bytes, HEADER, path)
         finally:
-            self.store.unreserve(size_bytes)
+            self.store.unreserve(tenant, size_bytes)
+            self.store.check_integrity()
 
     @property
     def names(self) -> list[str]:
@@ -82,17 +83,67 @@ def test_leased_items_never_make_room(kept: Fixture) -> None:
     for name in "ab":
         kept.store.lease(kept.add(name), "r")
     with pytest.raises(OverloadedError):
-        kept.store.reserve(40)
+        kept.store.reserve("t", 40)
     assert kept.names == ["a", "b"]
     assert kept.store.num_bytes == 80
 
 
-def test_bytes_on_their_way_count(kept: Fixture) -> None:
-    kept.store.reserve(90)
+def test_a_tenant_within_its_share_keeps_its_items(kept: Fixture) -> None:
+    kept.add("a", 50, tenant="quiet")
+    for number in range(10):
+        kept.add(f"n{number}", 25, tenant="loud")
+    assert kept.names == ["a", "n8", "n9"]
+
+
+def test_whoever_is_most_over_its_share_gives(kept: Fixture) -> None:
+    for number in range(5):
+        kept.add(f"n{number}", 20, tenant="loud")  # alone it may have all
+    kept.add("b", 30, tenant="late")
+    kept.add("c", 30, tenant="later")
+    assert kept.names == ["b", "c", "n3", "n4"]
+
+
+def test_named_shares_are_theirs_and_the_rest_is_parted_equally(kept: Fixture) -> None:
+    kept.store.set_shares({"big": 0.6})
+    for number in range(6):
+        kept.add(f"b{number}", 10, tenant="big")
+    for number in range(8):
+        kept.add(f"s{number}", 10, tenant="small")
+    assert kept.names == [*(f"b{number}" for number in range(6)), "s4", "s5", "s6", "s7"]
+    kept.store.set_shares({})  # half each from now on
+    kept.add("s8", 10, tenant="small")
+    assert kept.names == ["b1", "b2", "b3", "b4", "b5", "s4", "s5", "s6", "s7", "s8"]
+
+
+def test_who_is_over_makes_room_for_itself_and_takes_nobodys_share(kept: Fixture) -> None:
+    kept.add("a", 50, tenant="quiet")
+    kept.store.lease(kept.add("b", 50, tenant="loud"), "r")
+    with pytest.raises(OverloadedError) as caught:
+        kept.store.reserve("loud", 10)
+    assert caught.value.quota == "media.store_bytes"
+    assert kept.names == ["a", "b"]
+    kept.store.release("r")
+    kept.add("c", 10, tenant="loud")
+    assert kept.names == ["a", "c"]
+    kept.store.check_integrity()
+
+
+def test_bytes_on_their_way_are_their_tenants(kept: Fixture) -> None:
+    kept.add("a", 50, tenant="quiet")
+    kept.store.reserve("loud", 50)
     with pytest.raises(OverloadedError):
-        kept.store.reserve(20)
-    kept.store.unreserve(90)
-    kept.store.reserve(20)
+        kept.store.reserve("loud", 1)
+    kept.add("b", 20, tenant="quiet")
+    assert kept.names == ["b"]
+
+
+def test_bytes_on_their_way_count(kept: Fixture) -> None:
+    kept.store.reserve("t", 90)
+    with pytest.raises(OverloadedError):
+        kept.store.reserve("t", 20)
+    kept.store.unreserve("t", 90)
+    kept.store.reserve("t", 20)
+    kept.store.check_integrity()
 
 
 def test_the_same_item_twice_is_kept_once(kept: Fixture) -> None:

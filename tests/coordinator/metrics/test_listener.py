@@ -7,7 +7,8 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from coordinator.metrics.listener import MetricsListener
+from coordinator.errors import NotAllowedError, UnauthenticatedError
+from coordinator.metrics.listener import Headers, MetricsListener
 
 
 def render(accept: str) -> tuple[str, bytes]:
@@ -16,9 +17,17 @@ def render(accept: str) -> tuple[str, bytes]:
     return f"text/x; accept={accept}", b"metric 1\n"
 
 
+def admit(headers: Headers, peer: str) -> None:
+    assert peer.startswith("127.0.0.1:")
+    if ("authorization", "Bearer other") in headers:
+        raise NotAllowedError("authorization", "no")
+    if ("authorization", "Bearer wrong") in headers:
+        raise UnauthenticatedError("who?")
+
+
 @pytest.fixture
 async def port() -> AsyncIterator[int]:
-    listener = MetricsListener(render)
+    listener = MetricsListener(render, admit)
     yield await listener.start("127.0.0.1", 0)
     await listener.stop()
 
@@ -47,6 +56,8 @@ async def test_metrics_in_the_form_that_is_accepted(port: int) -> None:
         (b"GET / HTTP/1.1\r\n\r\n", b"HTTP/1.1 404 "),
         (b"POST /metrics HTTP/1.1\r\n\r\n", b"HTTP/1.1 405 "),
         (b"GET /metrics HTTP/1.1\r\nAccept: trouble\r\n\r\n", b"HTTP/1.1 500 "),
+        (b"GET /metrics HTTP/1.1\r\nAuthorization: Bearer other\r\n\r\n", b"HTTP/1.1 403 "),
+        (b"GET /metrics HTTP/1.1\r\nAUTHORIZATION:Bearer wrong\r\n\r\n", b"HTTP/1.1 401 "),
         (b"\xff\x00\r\n\r\n", b"HTTP/1.1 405 "),
         (b"GET /metr", b""),
         (b"G" * 20_000, b""),
