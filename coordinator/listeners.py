@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING
 import grpc
 from starlette.routing import Route
 
-from coordinator.access.guard import Proof
+from coordinator.access.guard import Guard, Proof
 from coordinator.access.principal import Right
 from coordinator.config import CoordinatorConfig
 from coordinator.dashboard.pages import dashboard_routes
 from coordinator.interceptors import GuardInterceptor, StatusInterceptor, TokenInterceptor
 from coordinator.listening import endpoint, server_options
 from coordinator.metrics.listener import Headers
+from coordinator.metrics.page import metrics_route
 from coordinator.oip.servicer import OpenInferenceServicer
 from coordinator.openai.app import make_app
 from coordinator.openai.inside import Inside
@@ -101,7 +102,8 @@ def open_http(coordinator: Coordinator) -> tuple[HttpListener | None, str]:
     if config.http_port is None:
         return None, ""
     context = _tls_context(config)
-    app = make_app(_served(coordinator), _dashboard(coordinator))
+    metrics = metrics_route(coordinator.watch.metrics.render, partial(_admit_to_metrics, coordinator.guard))
+    app = make_app(_served(coordinator), [*_dashboard(coordinator), metrics])
     http = HttpListener(app, config.shutdown_grace_s, context)
     port = http.open(config.host, config.http_port)
     log.info("coordinator: HTTP on %s:%d", config.host, port)
@@ -111,11 +113,12 @@ def open_http(coordinator: Coordinator) -> tuple[HttpListener | None, str]:
 async def open_metrics(coordinator: Coordinator) -> None:
     """The listener of metrics, at the port that the settings name. Raises OSError."""
     config = coordinator.config
-
-    def admit(headers: Headers, peer: str) -> None:
-        coordinator.guard.authenticate(headers, Right.METRICS, peer)
-
+    admit = partial(_admit_to_metrics, coordinator.guard)
     await coordinator.watch.listen(config.host, config.metrics_port, admit, _tls_context(config))
+
+
+def _admit_to_metrics(guard: Guard, headers: Headers, peer: str) -> None:
+    guard.authenticate(headers, Right.METRICS, peer)
 
 
 def _tls_context(config: CoordinatorConfig) -> ssl.SSLContext | None:

@@ -1,4 +1,4 @@
-"""Keys and TLS at the listener of metrics."""
+"""Keys and TLS at the listener of metrics, and keys at the HTTP door's page of them."""
 
 from __future__ import annotations
 
@@ -49,6 +49,18 @@ async def test_keys(make_bench: MakeBench, tmp_path: Path) -> None:
     audit = (tmp_path / "audit.jsonl").read_text()
     assert "access_refused" in audit
     assert "wrong" not in audit
+
+
+async def test_the_http_door_has_them_too(make_bench: MakeBench, tmp_path: Path) -> None:
+    (tmp_path / "tenants.toml").write_text(FILE)
+    port = free_port()
+    await make_bench(http_port=port, tenants=tmp_path / "tenants.toml")
+    read = await scrape(port, "scraper")
+    assert "elasticmm:ready 0.0" in read.text
+    assert read.headers["content-type"].startswith("text/plain; version=")
+    for key, status in ((None, 401), ("acme's", 403)):
+        refused = await scrape(port, key)
+        assert (refused.status_code, refused.json()["error"]["type"] != "") == (status, True)
 
 
 async def test_anyone_reads_them_while_there_are_no_keys(make_bench: MakeBench) -> None:
