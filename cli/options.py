@@ -63,6 +63,10 @@ PolicyOption = Annotated[
         "--policy", metavar="SET", help="fixed (as started), coupled, replicas, static:SPLIT or emp."
     ),
 ]
+ShadowOption = Annotated[
+    str | None,
+    typer.Option("--shadow", metavar="SET", help="A second policy set that decides without acting."),
+]
 ProfileOption = Annotated[
     str | None,
     typer.Option(

@@ -62,6 +62,7 @@ class CoordinatorConfig:
     topology: str | None = None  # wanted instances; None: whoever registers
     num_instances: int | None = None  # for topology names that leave the number open
     policy: str = "fixed"  # name of a policy set
+    shadow: str = ""  # one that decides without acting; empty: none
     profile: str = ""  # of costs: a shipped one or a file; empty: the demo model's on a CPU core
     slo_ttft_s: float = 2.0
     slo_tpot_s: float = 0.1
@@ -112,8 +113,9 @@ class CoordinatorConfig:
             "stalled_reader_s",
         )
         check_log_format(self.log_format)
-        if self.policy not in POLICY_SETS:
-            raise ValueError(f"policy: {self.policy!r} is not one of {', '.join(POLICY_SETS)}")
+        _check_policy("policy", self.policy)
+        if self.shadow:
+            _check_policy("shadow", self.shadow)
         _ = self.wanted
 
     @property
@@ -129,6 +131,11 @@ class CoordinatorConfig:
         if self.advertise_host or self.host not in _ANY_HOST:
             return self.advertise_host or self.host
         return socket.gethostname()
+
+
+def _check_policy(setting: str, name: str) -> None:
+    if name not in POLICY_SETS:
+        raise ValueError(f"{setting}: {name!r} is not one of {', '.join(POLICY_SETS)}")
 
 
 def _check_positive(record: object, *names: str) -> None:

@@ -17,6 +17,7 @@ from coordinator.books import LiveBooks
 from coordinator.cache.admin import CacheAdmin
 from coordinator.cache.cluster_cache import ClusterCache
 from coordinator.cache.explanations import Explanations
+from coordinator.cache.glance import WarmthGlance
 from coordinator.cache.request_warmth import RequestWarmth
 from coordinator.cache.under_way import EmbeddingsUnderWay
 from coordinator.checks import DoorLimits
@@ -57,11 +58,13 @@ from coordinator.policy.expectation import OutputExpectation
 from coordinator.policy.reconciler import Reconciler
 from coordinator.policy.scheduler import Slo
 from coordinator.policy.sets import make_scheduler
+from coordinator.policy.trials.lineup import Lineup
 from coordinator.prompt.builder import load_builder
 from coordinator.registry import Registry
 from coordinator.resuming.answers import Answers
 from coordinator.state import CoordinatorState, ServedDescription
 from coordinator.tenancy import Tenancy
+from coordinator.trials import Trials
 from coordinator.watch import Watch, make_traces
 from core.clock import MonotonicClock
 from core.grammars import Grammars
@@ -117,13 +120,16 @@ class Coordinator:
             price_per_hour=self.costs.profile.price_per_hour,
             traces=make_traces(config.otlp_endpoint, self.model.name),
         )
-        self.scheduler = make_scheduler(
-            config.policy,
-            self.costs.profile,
-            self.slo,
-            model=self.costs,
-            warmth=self.warmth if config.cache_aware else None,
+        self.scheduler = Lineup(
+            make_scheduler(
+                config.policy,
+                self.costs.profile,
+                self.slo,
+                model=self.costs,
+                warmth=self.warmth if config.cache_aware else None,
+            )
         )
+        self.trials = self._make_trials()
         self.paces = Paces(self.costs.profile)
         self.dispatcher = self._make_dispatcher()
         self.planner = self._make_planner()
@@ -242,6 +248,13 @@ class Coordinator:
     def _note_readiness(self, is_ready: bool) -> None:
         for service in (INFERENCE, OPEN_INFERENCE):
             self.health.note(service, is_ready)
+
+    def _make_trials(self) -> Trials:
+        glance = WarmthGlance(self.warmth) if self.config.cache_aware else None
+        trials = Trials(self.scheduler, self.live.books, self.costs, self.slo, self.clock, glance=glance)
+        if self.config.shadow:
+            trials.start_shadow(self.config.shadow)
+        return trials
 
     def _make_dispatcher(self) -> Dispatcher:
         return Dispatcher(

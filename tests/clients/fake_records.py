@@ -84,3 +84,31 @@ def sent(**fields: Any) -> stage_control_pb2.TransferCounters:
     """Three transfers of 2 MiB together to pd-0 in half a second, but for what is given."""
     usual = {"peer_instance_id": "pd-0", "transport": "shm", "committed": 3, "size_bytes": 2 << 20}
     return stage_control_pb2.TransferCounters(**{**usual, "seconds": 0.5, **fields})
+
+
+def shadowed() -> admin_pb2.ShadowReport:
+    """Ten dispatches, of which three differ."""
+    multimodal = stage_control_pb2.MODALITY_GROUP_MULTIMODAL
+    return admin_pb2.ShadowReport(
+        policy="static:equal",
+        watched_s=61,
+        same=7,
+        elsewhere=2,
+        held=1,
+        skipped=4,
+        other_prefill=2,
+        other_decode=1,
+        predicted=9,
+        acting_first_s=0.25,
+        shadow_first_s=0.2,
+        acting_changes=1,
+        shadow_changes=4,
+        wanted=[
+            admin_pb2.WantedByBoth(
+                instance_id="e-0",
+                acting=assignment([pb.STAGE_ENCODE]),
+                shadow=assignment([pb.STAGE_ENCODE, pb.STAGE_PREFILL], multimodal),
+            )
+        ],
+        spent_s=0.012,
+    )

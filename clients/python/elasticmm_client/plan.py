@@ -86,6 +86,7 @@ class Decision:
     subject: str  # a request or an instance
     choice: str
     numbers: Mapping[str, float]  # what was weighed, unit in the name
+    is_shadow: bool = False  # it was not acted on
 
 
 def plan_from_proto(message: admin_pb2.GetPlanResponse) -> ClusterPlan:
@@ -101,7 +102,7 @@ def plan_from_proto(message: admin_pb2.GetPlanResponse) -> ClusterPlan:
 
 def decisions_from_proto(message: admin_pb2.WhyResponse) -> tuple[Decision, ...]:
     return tuple(
-        Decision(each.age_s, each.piece, each.subject, each.choice, dict(each.numbers))
+        Decision(each.age_s, each.piece, each.subject, each.choice, dict(each.numbers), each.is_shadow)
         for each in message.decisions
     )
 
@@ -109,8 +110,8 @@ def decisions_from_proto(message: admin_pb2.WhyResponse) -> tuple[Decision, ...]
 def _planned(message: admin_pb2.PlannedInstance) -> PlannedInstance:
     return PlannedInstance(
         id=message.instance_id,
-        present=_assignment(message.present),
-        wanted=_assignment(message.wanted) if message.HasField("wanted") else None,
+        present=assignment_from_proto(message.present),
+        wanted=assignment_from_proto(message.wanted) if message.HasField("wanted") else None,
         state=message.state,
         since_s=message.since_s,
         is_pinned=message.is_pinned,
@@ -130,8 +131,8 @@ def _past(message: admin_pb2.PastTransition) -> PastTransition:
     return PastTransition(
         number=message.number,
         instance_id=message.instance_id,
-        before=_assignment(message.before),
-        after=_assignment(message.after),
+        before=assignment_from_proto(message.before),
+        after=assignment_from_proto(message.after),
         is_done=message.is_done,
         took_s=message.took_s,
         clearing_s=message.clearing_s,
@@ -142,6 +143,6 @@ def _past(message: admin_pb2.PastTransition) -> PastTransition:
     )
 
 
-def _assignment(message: admin_pb2.Assignment) -> Assignment:
+def assignment_from_proto(message: admin_pb2.Assignment) -> Assignment:
     roles = tuple(name for stage, name in STAGES.items() if stage in message.roles)
     return Assignment(roles, GROUPS.get(message.group, "shared"))

@@ -473,22 +473,26 @@ class WhyRequest(_message.Message):
     SUBJECT_FIELD_NUMBER: _builtins.int
     LIMIT_FIELD_NUMBER: _builtins.int
     WITHOUT_DISPATCHES_FIELD_NUMBER: _builtins.int
+    OF_SHADOW_FIELD_NUMBER: _builtins.int
     subject: _builtins.str
     """A request or an instance; empty for all."""
     limit: _builtins.int
     """0 for all that are kept."""
     without_dispatches: _builtins.bool
     """Leaves out where requests went: only what instances play."""
+    of_shadow: _builtins.bool
+    """Of the policy set in the shadow. FAILED_PRECONDITION: there is none."""
     def __init__(
         self,
         *,
         subject: _builtins.str = ...,
         limit: _builtins.int = ...,
         without_dispatches: _builtins.bool = ...,
+        of_shadow: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["limit", b"limit", "subject", b"subject", "without_dispatches", b"without_dispatches"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["limit", b"limit", "of_shadow", b"of_shadow", "subject", b"subject", "without_dispatches", b"without_dispatches"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -549,6 +553,7 @@ class Decision(_message.Message):
     SUBJECT_FIELD_NUMBER: _builtins.int
     CHOICE_FIELD_NUMBER: _builtins.int
     NUMBERS_FIELD_NUMBER: _builtins.int
+    IS_SHADOW_FIELD_NUMBER: _builtins.int
     age_s: _builtins.float
     """Since it was decided."""
     piece: _builtins.str
@@ -557,6 +562,8 @@ class Decision(_message.Message):
     """The request or instance that it is about, or "cluster"."""
     choice: _builtins.str
     """What was decided, in words."""
+    is_shadow: _builtins.bool
+    """It was not acted on."""
     @_builtins.property
     def numbers(self) -> _containers.ScalarMap[_builtins.str, _builtins.float]:
         """What was weighed, unit in the name."""
@@ -569,10 +576,11 @@ class Decision(_message.Message):
         subject: _builtins.str = ...,
         choice: _builtins.str = ...,
         numbers: _abc.Mapping[_builtins.str, _builtins.float] | None = ...,
+        is_shadow: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["age_s", b"age_s", "choice", b"choice", "numbers", b"numbers", "piece", b"piece", "subject", b"subject"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["age_s", b"age_s", "choice", b"choice", "is_shadow", b"is_shadow", "numbers", b"numbers", "piece", b"piece", "subject", b"subject"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1366,3 +1374,205 @@ class SloClass(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___SloClass: _TypeAlias = SloClass  # noqa: Y015
+
+@_typing.final
+class StartShadowRequest(_message.Message):
+    """Names a policy set."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    POLICY_FIELD_NUMBER: _builtins.int
+    policy: _builtins.str
+    """Such as "emp"."""
+    def __init__(
+        self,
+        *,
+        policy: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["policy", b"policy"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___StartShadowRequest: _TypeAlias = StartShadowRequest  # noqa: Y015
+
+@_typing.final
+class StartShadowResponse(_message.Message):
+    """It decides from now on."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___StartShadowResponse: _TypeAlias = StartShadowResponse  # noqa: Y015
+
+@_typing.final
+class StopShadowRequest(_message.Message):
+    """Asks for its end."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___StopShadowRequest: _TypeAlias = StopShadowRequest  # noqa: Y015
+
+@_typing.final
+class GetShadowRequest(_message.Message):
+    """Asks for its report."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetShadowRequest: _TypeAlias = GetShadowRequest  # noqa: Y015
+
+@_typing.final
+class ShadowReport(_message.Message):
+    """How a policy set in the shadow has decided, held against the acting one."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    POLICY_FIELD_NUMBER: _builtins.int
+    WATCHED_S_FIELD_NUMBER: _builtins.int
+    SAME_FIELD_NUMBER: _builtins.int
+    ELSEWHERE_FIELD_NUMBER: _builtins.int
+    HELD_FIELD_NUMBER: _builtins.int
+    SKIPPED_FIELD_NUMBER: _builtins.int
+    OTHER_ENCODE_FIELD_NUMBER: _builtins.int
+    OTHER_PREFILL_FIELD_NUMBER: _builtins.int
+    OTHER_DECODE_FIELD_NUMBER: _builtins.int
+    PREDICTED_FIELD_NUMBER: _builtins.int
+    ACTING_FIRST_S_FIELD_NUMBER: _builtins.int
+    SHADOW_FIRST_S_FIELD_NUMBER: _builtins.int
+    ACTING_CHANGES_FIELD_NUMBER: _builtins.int
+    SHADOW_CHANGES_FIELD_NUMBER: _builtins.int
+    WANTED_FIELD_NUMBER: _builtins.int
+    SPENT_S_FIELD_NUMBER: _builtins.int
+    FAILURE_FIELD_NUMBER: _builtins.int
+    policy: _builtins.str
+    """Its name."""
+    watched_s: _builtins.float
+    """Since its start."""
+    same: _builtins.int
+    """Dispatches of the acting set that it would have made alike."""
+    elsewhere: _builtins.int
+    """Those that it would have sent to another instance, for a stage at least."""
+    held: _builtins.int
+    """Those that it would have let wait."""
+    skipped: _builtins.int
+    """Those that were not compared, for want of time."""
+    other_encode: _builtins.int
+    """Of those elsewhere, with another encoder of some item."""
+    other_prefill: _builtins.int
+    """With another instance for prefill."""
+    other_decode: _builtins.int
+    """With another instance for decode."""
+    predicted: _builtins.int
+    """Dispatches for which both predicted the time to the first token."""
+    acting_first_s: _builtins.float
+    """The mean of what the acting set predicted there; unset without any."""
+    shadow_first_s: _builtins.float
+    """The mean of what the shadow predicted for its own choice; unset without any."""
+    acting_changes: _builtins.int
+    """How often the acting set's plans changed what an instance was to play."""
+    shadow_changes: _builtins.int
+    """How often the shadow's plans did."""
+    spent_s: _builtins.float
+    """The coordinator's time that it took."""
+    failure: _builtins.str
+    """Why it was stopped before its time; empty: it was not."""
+    @_builtins.property
+    def wanted(self) -> _containers.RepeatedCompositeFieldContainer[Global___WantedByBoth]:
+        """Instances that it wants to play something else than the acting set does."""
+
+    def __init__(
+        self,
+        *,
+        policy: _builtins.str = ...,
+        watched_s: _builtins.float = ...,
+        same: _builtins.int = ...,
+        elsewhere: _builtins.int = ...,
+        held: _builtins.int = ...,
+        skipped: _builtins.int = ...,
+        other_encode: _builtins.int = ...,
+        other_prefill: _builtins.int = ...,
+        other_decode: _builtins.int = ...,
+        predicted: _builtins.int = ...,
+        acting_first_s: _builtins.float | None = ...,
+        shadow_first_s: _builtins.float | None = ...,
+        acting_changes: _builtins.int = ...,
+        shadow_changes: _builtins.int = ...,
+        wanted: _abc.Iterable[Global___WantedByBoth] | None = ...,
+        spent_s: _builtins.float = ...,
+        failure: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_acting_first_s", b"_acting_first_s", "_shadow_first_s", b"_shadow_first_s", "acting_first_s", b"acting_first_s", "shadow_first_s", b"shadow_first_s"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_acting_first_s", b"_acting_first_s", "_shadow_first_s", b"_shadow_first_s", "acting_changes", b"acting_changes", "acting_first_s", b"acting_first_s", "elsewhere", b"elsewhere", "failure", b"failure", "held", b"held", "other_decode", b"other_decode", "other_encode", b"other_encode", "other_prefill", b"other_prefill", "policy", b"policy", "predicted", b"predicted", "same", b"same", "shadow_changes", b"shadow_changes", "shadow_first_s", b"shadow_first_s", "skipped", b"skipped", "spent_s", b"spent_s", "wanted", b"wanted", "watched_s", b"watched_s"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__acting_first_s: _TypeAlias = _typing.Literal["acting_first_s"]  # noqa: Y015
+    _WhichOneofArgType__acting_first_s: _TypeAlias = _typing.Literal["_acting_first_s", b"_acting_first_s"]  # noqa: Y015
+    _WhichOneofReturnType__shadow_first_s: _TypeAlias = _typing.Literal["shadow_first_s"]  # noqa: Y015
+    _WhichOneofArgType__shadow_first_s: _TypeAlias = _typing.Literal["_shadow_first_s", b"_shadow_first_s"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__acting_first_s) -> _WhichOneofReturnType__acting_first_s | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__shadow_first_s) -> _WhichOneofReturnType__shadow_first_s | None: ...
+
+Global___ShadowReport: _TypeAlias = ShadowReport  # noqa: Y015
+
+@_typing.final
+class WantedByBoth(_message.Message):
+    """What two policy sets want of an instance."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    INSTANCE_ID_FIELD_NUMBER: _builtins.int
+    ACTING_FIELD_NUMBER: _builtins.int
+    SHADOW_FIELD_NUMBER: _builtins.int
+    instance_id: _builtins.str
+    """Its name."""
+    @_builtins.property
+    def acting(self) -> Global___Assignment:
+        """The acting set."""
+
+    @_builtins.property
+    def shadow(self) -> Global___Assignment:
+        """The set in the shadow."""
+
+    def __init__(
+        self,
+        *,
+        instance_id: _builtins.str = ...,
+        acting: Global___Assignment | None = ...,
+        shadow: Global___Assignment | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["acting", b"acting", "shadow", b"shadow"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["acting", b"acting", "instance_id", b"instance_id", "shadow", b"shadow"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WantedByBoth: _TypeAlias = WantedByBoth  # noqa: Y015

@@ -72,6 +72,16 @@ class AdminStub:
     """Where the time of running and recently ended requests went. NOT_FOUND: the
     request that is named is not among them.
     """
+    StartShadow: _grpc.UnaryUnaryMultiCallable[_admin_pb2.StartShadowRequest, _admin_pb2.StartShadowResponse]
+    """Has a second policy set decide beside the acting one, without acting.
+    INVALID_ARGUMENT: no such set; FAILED_PRECONDITION: another one does.
+    """
+    StopShadow: _grpc.UnaryUnaryMultiCallable[_admin_pb2.StopShadowRequest, _admin_pb2.ShadowReport]
+    """Ends that; answers with its last report. FAILED_PRECONDITION: there is none."""
+    GetShadow: _grpc.UnaryUnaryMultiCallable[_admin_pb2.GetShadowRequest, _admin_pb2.ShadowReport]
+    """How the set in the shadow has decided so far. FAILED_PRECONDITION: there is
+    none.
+    """
     Shutdown: _grpc.UnaryUnaryMultiCallable[_admin_pb2.ShutdownRequest, _admin_pb2.ShutdownResponse]
     """Ends the cluster: waiting requests are refused, instances stop."""
 
@@ -118,6 +128,16 @@ class AdminAsyncStub(AdminStub):
     GetRecent: _aio.UnaryUnaryMultiCallable[_admin_pb2.GetRecentRequest, _admin_pb2.GetRecentResponse]  # type: ignore[assignment]
     """Where the time of running and recently ended requests went. NOT_FOUND: the
     request that is named is not among them.
+    """
+    StartShadow: _aio.UnaryUnaryMultiCallable[_admin_pb2.StartShadowRequest, _admin_pb2.StartShadowResponse]  # type: ignore[assignment]
+    """Has a second policy set decide beside the acting one, without acting.
+    INVALID_ARGUMENT: no such set; FAILED_PRECONDITION: another one does.
+    """
+    StopShadow: _aio.UnaryUnaryMultiCallable[_admin_pb2.StopShadowRequest, _admin_pb2.ShadowReport]  # type: ignore[assignment]
+    """Ends that; answers with its last report. FAILED_PRECONDITION: there is none."""
+    GetShadow: _aio.UnaryUnaryMultiCallable[_admin_pb2.GetShadowRequest, _admin_pb2.ShadowReport]  # type: ignore[assignment]
+    """How the set in the shadow has decided so far. FAILED_PRECONDITION: there is
+    none.
     """
     Shutdown: _aio.UnaryUnaryMultiCallable[_admin_pb2.ShutdownRequest, _admin_pb2.ShutdownResponse]  # type: ignore[assignment]
     """Ends the cluster: waiting requests are refused, instances stop."""
@@ -240,6 +260,34 @@ class AdminServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_admin_pb2.GetRecentResponse, _abc.Awaitable[_admin_pb2.GetRecentResponse]]:
         """Where the time of running and recently ended requests went. NOT_FOUND: the
         request that is named is not among them.
+        """
+
+    @_abc_1.abstractmethod
+    def StartShadow(
+        self,
+        request: _admin_pb2.StartShadowRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_admin_pb2.StartShadowResponse, _abc.Awaitable[_admin_pb2.StartShadowResponse]]:
+        """Has a second policy set decide beside the acting one, without acting.
+        INVALID_ARGUMENT: no such set; FAILED_PRECONDITION: another one does.
+        """
+
+    @_abc_1.abstractmethod
+    def StopShadow(
+        self,
+        request: _admin_pb2.StopShadowRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_admin_pb2.ShadowReport, _abc.Awaitable[_admin_pb2.ShadowReport]]:
+        """Ends that; answers with its last report. FAILED_PRECONDITION: there is none."""
+
+    @_abc_1.abstractmethod
+    def GetShadow(
+        self,
+        request: _admin_pb2.GetShadowRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_admin_pb2.ShadowReport, _abc.Awaitable[_admin_pb2.ShadowReport]]:
+        """How the set in the shadow has decided so far. FAILED_PRECONDITION: there is
+        none.
         """
 
     @_abc_1.abstractmethod
