@@ -7,6 +7,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from heapq import merge
 
+from coordinator.policy.seat import Arm
+
 DISPATCHES = frozenset({"dispatch", "routing", "difference"})  # pieces that say where requests go
 
 
@@ -19,6 +21,7 @@ class Decision:
     subject: str  # a request or an instance
     choice: str  # in words
     numbers: Mapping[str, float] = field(default_factory=dict)  # what was weighed, unit in the name
+    arm: Arm | None = None  # of an experiment, where it is B; None: the main set
 
     def __str__(self) -> str:
         weighed = ", ".join(f"{name} {value:.4g}" for name, value in self.numbers.items())
