@@ -40,6 +40,7 @@ COMMANDS = (
     "logs",
     "key",
     "shadow",
+    "ab",
 )
 
 

@@ -11,6 +11,7 @@ import typer
 
 from cli.exits import FAILED, USAGE, fail, print_json
 from cli.options import (
+    AbOption,
     AdvertiseOption,
     AllowPrivateOption,
     AttentionOption,
@@ -106,6 +107,7 @@ def run(
     time_scale: TimeScaleOption = None,
     policy: PolicyOption = None,
     shadow: ShadowOption = None,
+    ab: AbOption = None,
     profile: ProfileOption = None,
     slo: SloOption = None,
     cache_aware: CacheAwareOption = True,

@@ -68,4 +68,5 @@ def _lines(decisions: Sequence[Decision]) -> Iterator[str]:
 
 
 def _names(decision: Decision) -> tuple[str, str]:
-    return ("shadow: " if decision.is_shadow else "") + decision.piece, decision.subject
+    whose = "shadow: " if decision.is_shadow else f"{decision.arm}: " if decision.arm else ""
+    return whose + decision.piece, decision.subject

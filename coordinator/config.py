@@ -8,6 +8,7 @@ from pathlib import Path
 
 from coordinator.policy.reconciler import DEADLINE_S
 from coordinator.policy.sets import POLICY_SETS
+from coordinator.policy.trials.shares import TrialWish
 from core.log_lines import check_log_format
 from core.tls import TlsFiles
 from core.topology import Topology, parse_topology
@@ -63,6 +64,7 @@ class CoordinatorConfig:
     num_instances: int | None = None  # for topology names that leave the number open
     policy: str = "fixed"  # name of a policy set
     shadow: str = ""  # one that decides without acting; empty: none
+    trial: TrialWish | None = None  # one that acts on a share of the instances; None: none
     profile: str = ""  # of costs: a shipped one or a file; empty: the demo model's on a CPU core
     slo_ttft_s: float = 2.0
     slo_tpot_s: float = 0.1
@@ -116,6 +118,10 @@ class CoordinatorConfig:
         _check_policy("policy", self.policy)
         if self.shadow:
             _check_policy("shadow", self.shadow)
+        if self.trial is not None:
+            _check_policy("ab", self.trial.policy)
+            if self.shadow:
+                raise ValueError("ab, shadow: there is one at a time")
         _ = self.wanted
 
     @property

@@ -17,7 +17,6 @@ from coordinator.books import LiveBooks
 from coordinator.cache.admin import CacheAdmin
 from coordinator.cache.cluster_cache import ClusterCache
 from coordinator.cache.explanations import Explanations
-from coordinator.cache.glance import WarmthGlance
 from coordinator.cache.request_warmth import RequestWarmth
 from coordinator.cache.under_way import EmbeddingsUnderWay
 from coordinator.checks import DoorLimits
@@ -64,7 +63,7 @@ from coordinator.registry import Registry
 from coordinator.resuming.answers import Answers
 from coordinator.state import CoordinatorState, ServedDescription
 from coordinator.tenancy import Tenancy
-from coordinator.trials import Trials
+from coordinator.trials import make_trials
 from coordinator.watch import Watch, make_traces
 from core.clock import MonotonicClock
 from core.grammars import Grammars
@@ -129,7 +128,7 @@ class Coordinator:
                 warmth=self.warmth if config.cache_aware else None,
             )
         )
-        self.trials = self._make_trials()
+        self.trials = make_trials(self)
         self.paces = Paces(self.costs.profile)
         self.dispatcher = self._make_dispatcher()
         self.planner = self._make_planner()
@@ -248,13 +247,6 @@ class Coordinator:
     def _note_readiness(self, is_ready: bool) -> None:
         for service in (INFERENCE, OPEN_INFERENCE):
             self.health.note(service, is_ready)
-
-    def _make_trials(self) -> Trials:
-        glance = WarmthGlance(self.warmth) if self.config.cache_aware else None
-        trials = Trials(self.scheduler, self.live.books, self.costs, self.slo, self.clock, glance=glance)
-        if self.config.shadow:
-            trials.start_shadow(self.config.shadow)
-        return trials
 
     def _make_dispatcher(self) -> Dispatcher:
         return Dispatcher(

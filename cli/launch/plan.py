@@ -58,6 +58,7 @@ class LaunchPlan:
     slo: str | None = None
     cache_aware: bool = True
     shadow: str | None = None
+    ab: str | None = None
     allow_private_urls: bool = False
     metrics_port: int = 0  # of the coordinator, for Prometheus; 0: none
     log_level: str = "INFO"
@@ -170,6 +171,7 @@ class LaunchPlan:
         given = {
             "--policy": self.policy,
             "--shadow": self.shadow,
+            "--ab": self.ab,
             "--profile": self.cost_profile,
             "--slo": self.slo,
         }

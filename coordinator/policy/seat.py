@@ -23,6 +23,7 @@ class Seat:
 
     home: Arm
     arm: Arm
+    experiment: str
 
     @property
     def has_crossed(self) -> bool:

@@ -28,6 +28,7 @@ from coordinator.wire.recent import from_trace
 from coordinator.wire.shadow import from_shadow_report
 from coordinator.wire.slo import from_slo_report
 from coordinator.wire.stages import from_status, to_group, to_roles
+from coordinator.wire.trial import from_trial_report, to_wish
 from core.clock import Clock
 from elasticmm.v1 import admin_pb2 as pb
 from elasticmm.v1 import admin_pb2_grpc as pb_grpc
@@ -150,7 +151,7 @@ class AdminServicer(pb_grpc.AdminServicer):
     async def GetSloReport(
         self, request: pb.GetSloReportRequest, context: grpc.aio.ServicerContext
     ) -> pb.GetSloReportResponse:
-        return from_slo_report(self._slo_report())
+        return from_slo_report(self._slo_report(), self._trials.trial_report_if_any())
 
     async def GetRecent(
         self, request: pb.GetRecentRequest, context: grpc.aio.ServicerContext
@@ -179,6 +180,23 @@ class AdminServicer(pb_grpc.AdminServicer):
         self, request: pb.GetShadowRequest, context: grpc.aio.ServicerContext
     ) -> pb.ShadowReport:
         return from_shadow_report(self._trials.shadow_report())
+
+    async def StartTrial(
+        self, request: pb.StartTrialRequest, context: grpc.aio.ServicerContext
+    ) -> pb.StartTrialResponse:
+        return pb.StartTrialResponse(
+            experiment=self._trials.start_trial(to_wish(request), request.experiment)
+        )
+
+    async def StopTrial(
+        self, request: pb.StopTrialRequest, context: grpc.aio.ServicerContext
+    ) -> pb.TrialReport:
+        return from_trial_report(self._trials.stop_trial())
+
+    async def GetTrial(
+        self, request: pb.GetTrialRequest, context: grpc.aio.ServicerContext
+    ) -> pb.TrialReport:
+        return from_trial_report(self._trials.trial_report())
 
     async def Shutdown(
         self, request: pb.ShutdownRequest, context: grpc.aio.ServicerContext

@@ -30,6 +30,7 @@ def from_decision(decision: Decision, now_s: float, *, is_shadow: bool = False) 
         choice=decision.choice,
         numbers=dict(decision.numbers),
         is_shadow=is_shadow,
+        arm="" if decision.arm is None else decision.arm.value,
     )
 
 
@@ -45,6 +46,7 @@ def _from_planned(planned: PlannedInstance) -> pb.PlannedInstance:
         decodes=_from_pace(planned.decodes),
         prefills=_from_pace(planned.prefills),
         encodes=_from_pace(planned.encodes),
+        arm="" if planned.arm is None else planned.arm.value,
     )
     if planned.wanted is not None:
         message.wanted.CopyFrom(from_assignment(planned.wanted))

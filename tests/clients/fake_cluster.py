@@ -21,7 +21,7 @@ from elasticmm.v1 import admin_pb2, admin_pb2_grpc, stage_control_pb2
 from elasticmm.v1 import inference_pb2 as pb
 from elasticmm.v1 import inference_pb2_grpc as rpc
 from tests.clients.fake_answers import Answer, echo, refuse
-from tests.clients.fake_records import assignment, instance, kv_cache, shadowed, traced
+from tests.clients.fake_records import assignment, instance, kv_cache, shadowed, traced, tried
 
 TOKEN = "a-cluster-token"
 
@@ -213,6 +213,25 @@ class FakeCluster(rpc.InferenceServicer, rpc.MediaServicer, admin_pb2_grpc.Admin
     ) -> admin_pb2.ShadowReport:
         check_token(context)
         return shadowed()
+
+    def StartTrial(
+        self, request: admin_pb2.StartTrialRequest, context: grpc.ServicerContext
+    ) -> admin_pb2.StartTrialResponse:
+        check_token(context)
+        self.orders.append(("trial", request))
+        return admin_pb2.StartTrialResponse(experiment=request.experiment or "new")
+
+    def StopTrial(
+        self, request: admin_pb2.StopTrialRequest, context: grpc.ServicerContext
+    ) -> admin_pb2.TrialReport:
+        self.orders.append(("stop trial", request))
+        return self.GetTrial(admin_pb2.GetTrialRequest(), context)
+
+    def GetTrial(
+        self, request: admin_pb2.GetTrialRequest, context: grpc.ServicerContext
+    ) -> admin_pb2.TrialReport:
+        check_token(context)
+        return tried()
 
     def Why(self, request: admin_pb2.WhyRequest, context: grpc.ServicerContext) -> admin_pb2.WhyResponse:
         check_token(context)

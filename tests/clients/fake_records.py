@@ -112,3 +112,16 @@ def shadowed() -> admin_pb2.ShadowReport:
         ],
         spent_s=0.012,
     )
+
+
+def tried() -> admin_pb2.TrialReport:
+    """Two arms, of which one has no instance left."""
+    a = admin_pb2.TrialArm(
+        arm="a", policy="emp", instance_ids=["e-0", "pd-0"], good=90, late=10, instance_s=122
+    )
+    b = admin_pb2.TrialArm(arm="b", policy="coupled", good=40, crossed=7, instance_s=30)
+    attainment = admin_pb2.TrialMeasure(name="attainment", a=0.9, b=1.0, change=0.1, low=0.01, high=0.17)
+    late = admin_pb2.TrialMeasure(name="ttft_p95_s", a=1.25)
+    return admin_pb2.TrialReport(
+        experiment="x", watched_s=61, share=0.5, arms=[a, b], measures=[attainment, late]
+    )

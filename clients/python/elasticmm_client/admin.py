@@ -28,6 +28,7 @@ from elasticmm_client.shadow import ShadowReport, shadow_report_from_proto
 from elasticmm_client.slo import SloReport, slo_report_from_proto
 from elasticmm_client.status import ClusterStatus, status_from_proto
 from elasticmm_client.tls import Tls
+from elasticmm_client.trial import TrialReport, trial_report_from_proto
 
 
 class AdminClient:
@@ -167,6 +168,32 @@ class AdminClient:
         Raises ElasticMMError (FAILED_PRECONDITION where there is none).
         """
         return shadow_report_from_proto(self._call("GetShadow", admin_pb2.GetShadowRequest(), timeout_s))
+
+    def start_trial(
+        self,
+        policy: str,
+        share: float | None = None,
+        experiment: str = "",
+        timeout_s: float = UNARY_TIMEOUT_S,
+    ) -> str:
+        """Gives a second policy set a share of the instances and requests, a half for None; returns the id by
+        which requests are divided, a new one where none is given.
+
+        Raises InvalidRequest for an unknown set or share, ElasticMMError (FAILED_PRECONDITION).
+        """
+        request = admin_pb2.StartTrialRequest(policy=policy, share=share, experiment=experiment)
+        return str(self._call("StartTrial", request, timeout_s).experiment)
+
+    def stop_trial(self, timeout_s: float = UNARY_TIMEOUT_S) -> TrialReport:
+        """Gives all instances back; returns the last report. Raises ElasticMMError."""
+        return trial_report_from_proto(self._call("StopTrial", admin_pb2.StopTrialRequest(), timeout_s))
+
+    def trial_report(self, timeout_s: float = UNARY_TIMEOUT_S) -> TrialReport:
+        """Both arms side by side.
+
+        Raises ElasticMMError (FAILED_PRECONDITION where no trial runs).
+        """
+        return trial_report_from_proto(self._call("GetTrial", admin_pb2.GetTrialRequest(), timeout_s))
 
     def recent(self, limit: int | None = None, timeout_s: float = UNARY_TIMEOUT_S) -> RecentRequests:
         """Requests that run and the newest that ended, `limit` in all; all that are kept for None.

@@ -46,6 +46,7 @@ class PlannedInstance:
     decodes: Pace  # of steps without prompts
     prefills: Pace  # of steps with some
     encodes: Pace
+    arm: str = ""  # of the trial that runs: "a" or "b"; empty: none runs
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +88,7 @@ class Decision:
     choice: str
     numbers: Mapping[str, float]  # what was weighed, unit in the name
     is_shadow: bool = False  # it was not acted on
+    arm: str = ""  # "b" where it is of the set that a trial gives a share
 
 
 def plan_from_proto(message: admin_pb2.GetPlanResponse) -> ClusterPlan:
@@ -102,7 +104,9 @@ def plan_from_proto(message: admin_pb2.GetPlanResponse) -> ClusterPlan:
 
 def decisions_from_proto(message: admin_pb2.WhyResponse) -> tuple[Decision, ...]:
     return tuple(
-        Decision(each.age_s, each.piece, each.subject, each.choice, dict(each.numbers), each.is_shadow)
+        Decision(
+            each.age_s, each.piece, each.subject, each.choice, dict(each.numbers), each.is_shadow, each.arm
+        )
         for each in message.decisions
     )
 
@@ -120,6 +124,7 @@ def _planned(message: admin_pb2.PlannedInstance) -> PlannedInstance:
         decodes=_pace(message.decodes),
         prefills=_pace(message.prefills),
         encodes=_pace(message.encodes),
+        arm=message.arm,
     )
 
 

@@ -224,7 +224,7 @@ class Trial:
         key = work.conversation or work.request_id.encode()
         home = home_of(self.experiment, key, self._share_of_keys)
         is_elsewhere = not self._sides[home].can_serve(work) and self._sides[home.other].can_serve(work)
-        return Seat(home, home.other if is_elsewhere else home)
+        return Seat(home, home.other if is_elsewhere else home, self.experiment)
 
     def _count(self, now_s: float) -> None:
         """The time since the last count, for the instances that the parts had then."""

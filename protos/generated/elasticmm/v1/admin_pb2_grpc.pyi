@@ -82,6 +82,17 @@ class AdminStub:
     """How the set in the shadow has decided so far. FAILED_PRECONDITION: there is
     none.
     """
+    StartTrial: _grpc.UnaryUnaryMultiCallable[_admin_pb2.StartTrialRequest, _admin_pb2.StartTrialResponse]
+    """Gives a second policy set a share of the instances and of the requests.
+    INVALID_ARGUMENT: no such set or share; FAILED_PRECONDITION says why the
+    instances cannot be divided, or what is tried already.
+    """
+    StopTrial: _grpc.UnaryUnaryMultiCallable[_admin_pb2.StopTrialRequest, _admin_pb2.TrialReport]
+    """Gives all instances back to the main set; answers with the last report.
+    FAILED_PRECONDITION: no trial runs.
+    """
+    GetTrial: _grpc.UnaryUnaryMultiCallable[_admin_pb2.GetTrialRequest, _admin_pb2.TrialReport]
+    """Both arms side by side. FAILED_PRECONDITION: no trial runs."""
     Shutdown: _grpc.UnaryUnaryMultiCallable[_admin_pb2.ShutdownRequest, _admin_pb2.ShutdownResponse]
     """Ends the cluster: waiting requests are refused, instances stop."""
 
@@ -139,6 +150,17 @@ class AdminAsyncStub(AdminStub):
     """How the set in the shadow has decided so far. FAILED_PRECONDITION: there is
     none.
     """
+    StartTrial: _aio.UnaryUnaryMultiCallable[_admin_pb2.StartTrialRequest, _admin_pb2.StartTrialResponse]  # type: ignore[assignment]
+    """Gives a second policy set a share of the instances and of the requests.
+    INVALID_ARGUMENT: no such set or share; FAILED_PRECONDITION says why the
+    instances cannot be divided, or what is tried already.
+    """
+    StopTrial: _aio.UnaryUnaryMultiCallable[_admin_pb2.StopTrialRequest, _admin_pb2.TrialReport]  # type: ignore[assignment]
+    """Gives all instances back to the main set; answers with the last report.
+    FAILED_PRECONDITION: no trial runs.
+    """
+    GetTrial: _aio.UnaryUnaryMultiCallable[_admin_pb2.GetTrialRequest, _admin_pb2.TrialReport]  # type: ignore[assignment]
+    """Both arms side by side. FAILED_PRECONDITION: no trial runs."""
     Shutdown: _aio.UnaryUnaryMultiCallable[_admin_pb2.ShutdownRequest, _admin_pb2.ShutdownResponse]  # type: ignore[assignment]
     """Ends the cluster: waiting requests are refused, instances stop."""
 
@@ -289,6 +311,35 @@ class AdminServicer(metaclass=_abc_1.ABCMeta):
         """How the set in the shadow has decided so far. FAILED_PRECONDITION: there is
         none.
         """
+
+    @_abc_1.abstractmethod
+    def StartTrial(
+        self,
+        request: _admin_pb2.StartTrialRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_admin_pb2.StartTrialResponse, _abc.Awaitable[_admin_pb2.StartTrialResponse]]:
+        """Gives a second policy set a share of the instances and of the requests.
+        INVALID_ARGUMENT: no such set or share; FAILED_PRECONDITION says why the
+        instances cannot be divided, or what is tried already.
+        """
+
+    @_abc_1.abstractmethod
+    def StopTrial(
+        self,
+        request: _admin_pb2.StopTrialRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_admin_pb2.TrialReport, _abc.Awaitable[_admin_pb2.TrialReport]]:
+        """Gives all instances back to the main set; answers with the last report.
+        FAILED_PRECONDITION: no trial runs.
+        """
+
+    @_abc_1.abstractmethod
+    def GetTrial(
+        self,
+        request: _admin_pb2.GetTrialRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_admin_pb2.TrialReport, _abc.Awaitable[_admin_pb2.TrialReport]]:
+        """Both arms side by side. FAILED_PRECONDITION: no trial runs."""
 
     @_abc_1.abstractmethod
     def Shutdown(

@@ -88,16 +88,16 @@ def test_requests_of_an_arm_that_cannot_serve_them_cross_over_and_come_back_whil
     (name,) = keyed(Arm.B, 1)
     work = text(name)
     books.queue(work)
-    assert work.seat == Seat(Arm.B, Arm.B)
+    assert work.seat == Seat(Arm.B, Arm.B, "x")
     books.remove_instance("b")
     books.set_open("a", False)
     assert lineup.place(books, 1.0) is None
-    assert (work.seat, work.seat.has_crossed) == (Seat(Arm.B, Arm.A), True)
+    assert (work.seat, work.seat.has_crossed) == (Seat(Arm.B, Arm.A, "x"), True)
     trial.check_integrity()
     books.add_instance(instance("b"))
     placement = lineup.place(books, 2.0)
     assert placement is not None
-    assert (placement.prefill, work.seat) == ("b", Seat(Arm.B, Arm.B))
+    assert (placement.prefill, work.seat) == ("b", Seat(Arm.B, Arm.B, "x"))
 
 
 def test_a_modality_that_an_arm_lacks_crosses_over_alone() -> None:
