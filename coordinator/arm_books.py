@@ -95,6 +95,6 @@ class ArmBooks:
             verdicts={verdict: tally.verdicts[verdict] for verdict in Verdict},
             num_crossed=tally.num_crossed,
             instance_s=trial.instance_s(arm, now_s),
-            ttft_s=tuple(sorted(tally.ttft_s)),
-            tpot_s=tuple(sorted(tally.tpot_s)),
+            ttft_s=tuple(tally.ttft_s),
+            tpot_s=tuple(tally.tpot_s),
         )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from coordinator.intervals import Estimate, difference, inverse, proportion, quantile, rate
@@ -22,7 +22,7 @@ class ArmReport:
     verdicts: Mapping[Verdict, int]  # each is there
     num_crossed: int  # its requests that the other arm had to serve
     instance_s: float
-    ttft_s: tuple[float, ...]  # of its newest finished requests, ascending
+    ttft_s: tuple[float, ...]  # of its newest finished requests, in order of their ends
     tpot_s: tuple[float, ...]
 
     @property
@@ -56,26 +56,24 @@ class TrialReport:
     arms: tuple[ArmReport, ArmReport]  # A and B
 
     def measures(self) -> tuple[Measure, ...]:
-        """In the order in which they are shown."""
-        makers: dict[str, Callable[[ArmReport], Estimate | None]] = {
-            "attainment": lambda arm: proportion(arm.num_good, arm.num_calls),
-        }
-        for name, part in _QUANTILES.items():
-            makers[f"ttft_{name}_s"] = lambda arm, part=part: quantile(arm.ttft_s, part)  # type: ignore[misc]
-        for name, part in _QUANTILES.items():
-            makers[f"tpot_{name}_s"] = lambda arm, part=part: quantile(arm.tpot_s, part)  # type: ignore[misc]
-        makers["goodput_rps"] = lambda arm: rate(arm.num_good, self.watched_s)
-        makers["goodput_per_instance_rps"] = lambda arm: rate(arm.num_good, arm.instance_s)
-        makers["instance_s_per_thousand"] = lambda arm: inverse(
-            rate(arm.num_finished, arm.instance_s), 1000.0
-        )
-        return tuple(self._measure(name, make) for name, make in makers.items())
+        """In the order in which they are shown; sorts all samples."""
+        of_a, of_b = (self._estimates(arm) for arm in self.arms)
+        return tuple(_measure(name, a, of_b[name]) for name, a in of_a.items())
 
-    def _measure(self, name: str, make: Callable[[ArmReport], Estimate | None]) -> Measure:
-        a, b = (make(arm) for arm in self.arms)
-        return Measure(
-            name,
-            None if a is None else a.value,
-            None if b is None else b.value,
-            None if a is None or b is None else difference(b, a),
-        )
+    def _estimates(self, arm: ArmReport) -> dict[str, Estimate | None]:
+        found = {"attainment": proportion(arm.num_good, arm.num_calls)}
+        for kind, samples in (("ttft", sorted(arm.ttft_s)), ("tpot", sorted(arm.tpot_s))):
+            found |= {f"{kind}_{name}_s": quantile(samples, part) for name, part in _QUANTILES.items()}
+        found["goodput_rps"] = rate(arm.num_good, self.watched_s)
+        found["goodput_per_instance_rps"] = rate(arm.num_good, arm.instance_s)
+        found["instance_s_per_thousand"] = inverse(rate(arm.num_finished, arm.instance_s), 1000.0)
+        return found
+
+
+def _measure(name: str, a: Estimate | None, b: Estimate | None) -> Measure:
+    return Measure(
+        name,
+        None if a is None else a.value,
+        None if b is None else b.value,
+        None if a is None or b is None else difference(b, a),
+    )

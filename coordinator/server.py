@@ -44,6 +44,7 @@ from coordinator.listening import bind, endpoint
 from coordinator.media.client import GatewayClient
 from coordinator.media.process import GatewayProcess
 from coordinator.media.settings import GatewaySettings
+from coordinator.metrics.arms import ArmCollector
 from coordinator.metrics.caches import CacheCollector
 from coordinator.metrics.cluster import ClusterCollector
 from coordinator.metrics.instances import InstanceCollector
@@ -322,6 +323,7 @@ class Coordinator:
             InstanceCollector(self.cluster.status),
             CacheCollector(self.registry, self.cache),
             TransferCollector(self.registry),
+            ArmCollector(self.watch.arms.report),
         )
 
     def gateway_settings(self) -> GatewaySettings:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from copy import deepcopy
 from typing import TYPE_CHECKING
 
@@ -28,6 +29,8 @@ from core.ids import new_request_id
 
 if TYPE_CHECKING:
     from coordinator.server import Coordinator
+
+log = logging.getLogger(__name__)
 
 
 def make_trials(coordinator: Coordinator) -> Trials:
@@ -86,11 +89,13 @@ class Trials:
         self._check_free()
         now_s, time = self._clock.now_s(), TimeShare(self._clock)
         self._lineup.shadow = Shadow(policy, scheduler, self._books, now_s, time=time)
+        log.info("shadow: %s beside %s", policy, self._policy)
 
     def stop_shadow(self) -> ShadowReport:
         """Its last report. Raises CannotTryError where there is none."""
         report = self.shadow_report()
         self._lineup.shadow = None
+        log.info("shadow: %s ended", report.policy)
         return report
 
     def shadow_report(self) -> ShadowReport:
@@ -119,6 +124,7 @@ class Trials:
             raise CannotTryError(str(error)) from None
         self._lineup.begin(trial)
         self._arms.begin(trial)
+        log.info("experiment %s: %s on %.0f%% beside %s", name, wish.policy, wish.share * 100, self._policy)
         return name
 
     def stop_trial(self) -> TrialReport:
@@ -126,6 +132,7 @@ class Trials:
         report = self.trial_report()
         self._lineup.end_trial()
         self._arms.end()
+        log.info("experiment %s: ended", report.experiment)
         return report
 
     def trial_report(self) -> TrialReport:

@@ -13,6 +13,7 @@ from elasticmm.v1 import admin_pb2
 from elasticmm.v1 import inference_pb2 as pb
 from tests.coordinator.conftest import Answer, Bench, MakeBench, failure_of
 from tests.coordinator.test_shadow import call
+from tests.coordinator.test_watch import samples
 
 
 def start(policy: str = "coupled", **more: object) -> admin_pb2.StartTrialRequest:
@@ -42,6 +43,9 @@ async def test_requests_run_in_both_arms_and_each_stays_in_its_own(make_bench: M
     assert min(counts) > 0
     plan = await call(bench, "GetPlan", admin_pb2.GetPlanRequest())
     assert {each.instance_id: each.arm for each in plan.instances} == owners
+    instances = samples(bench.coordinator, "arm_instances")
+    assert (instances["a",], instances["b",]) == (2, 2)
+    assert samples(bench.coordinator, "arm_requests_total")["b", "crossed"] == 0
     slo = await call(bench, "GetSloReport", admin_pb2.GetSloReportRequest())
     assert [arm.policy for arm in slo.trial.arms] == ["emp", "coupled"]
     await bench.assert_idle()

@@ -6,6 +6,7 @@ from coordinator.policy.books import Books
 from coordinator.policy.decisions import DecisionRing
 from coordinator.policy.plan import Plan
 from coordinator.policy.scheduler import Scheduler
+from coordinator.policy.trials.returning import Returning
 from coordinator.policy.trials.shadow import Shadow
 from coordinator.policy.trials.trial import Trial
 from coordinator.policy.view import Placement
@@ -25,15 +26,17 @@ class Lineup:
         self.decisions: DecisionRing = main.decisions
         self.shadow: Shadow | None = None
         self.trial: Trial | None = None
+        self._returning = Returning({})
 
     def begin(self, trial: Trial) -> None:
         self.trial = trial
+        self._returning = Returning({})
         self.tick_s = trial.tick_s
 
     def end_trial(self) -> None:
         """The main set has all instances again, and all that waits; nothing if there is no trial."""
         if self.trial is not None:
-            self.trial.end()
+            self._returning = Returning(self.trial.end())
             self.trial = None
             self.tick_s = self.main.tick_s
 
@@ -50,7 +53,7 @@ class Lineup:
     def plan(self, books: Books, now_s: float) -> Plan:
         if self.trial is not None:
             return self.trial.plan(now_s)
-        plan = self.main.plan(books, now_s)
+        plan = self._returning.over(self.main.plan(books, now_s), books)
         if self.shadow is not None:
             self.shadow.planned(plan, now_s)
         return plan

@@ -80,6 +80,7 @@ class Trial:
         self._sides = {arm: _Side(*sets[arm], PartOfBooks(books)) for arm in Arm}
         self._share_of_keys = share
         self._was: dict[str, Arm] = {}  # of instances that were there, should they come back
+        self._before: dict[str, Assignment] = {}  # what those of B played before
         self._plan = Plan()
         self._begin()
 
@@ -100,14 +101,18 @@ class Trial:
             self._plan = Plan(self._plan.version + 1, wanted)
         return self._plan
 
-    def end(self) -> None:
-        """All instances and all that waits are the whole books' again; what runs stays where it is."""
+    def end(self) -> dict[str, Assignment]:
+        """All instances and all that waits are the whole books' again; what runs stays where it is.
+
+        Returns what instances of B played before they came to it.
+        """
         self._books.follower = None
         for name in self._books.instances:
             self._books.set_arm(name, None)
         for group in GROUPS:
             for work in self._books.waiting(group):
                 work.seat = None
+        return {name: before for name, before in self._before.items() if name in self._books.instances}
 
     # whom measurements are for
 
@@ -170,7 +175,7 @@ class Trial:
         else:
             arms = {}
         for name, arm in arms.items():
-            self._books.set_arm(name, arm)
+            self._give(name, arm)
         self._books.follower = self
         self._refresh()
         for group in GROUPS:
@@ -195,10 +200,16 @@ class Trial:
         for name, book in list(self._books.instances.items()):
             if book.arm is None:
                 arm = self._was.get(name) or arm_of_newcomer(counts[Arm.A], counts[Arm.B], self.share)
-                self._books.set_arm(name, arm)
+                self._give(name, arm)
                 counts[arm] += 1
         self._refresh()
         self._seat_anew()
+
+    def _give(self, name: str, arm: Arm) -> None:
+        self._books.set_arm(name, arm)
+        if arm is Arm.B:
+            book = self._books.instances[name]
+            self._before[name] = Assignment(book.roles, book.group)
 
     def _refresh(self) -> None:
         own: dict[Arm, list[str]] = {arm: [] for arm in Arm}

@@ -17,6 +17,7 @@ from coordinator.policy.trials.trial import Trial, TrialError
 from coordinator.policy.warmth import Warmth
 from coordinator.policy.work import Work
 from core.costs import StepShape
+from core.stages import COUPLED, ModalityGroup
 from simulator.cluster import Cluster
 from simulator.config import ClusterConfig
 from simulator.workload.request import Request
@@ -154,6 +155,31 @@ def test_the_end_gives_all_back_with_what_waits() -> None:
             books.end(work)
         dispatched(lineup, books, 1.0)
     books.check_integrity()
+
+
+def test_instances_play_again_what_they_did_where_the_main_set_has_no_opinion() -> None:
+    books = books_of(instance("a"), instance("b"), instance("c", "p"), instance("d"))
+    lineup, trial = started(books, "fixed", "coupled", 0.75)
+    assert trial.instances(Arm.B) == ["b", "c", "d"]
+    books.set_roles("c", COUPLED, ModalityGroup.SHARED, 1.0)
+    lineup.end_trial()
+    wanted = lineup.plan(books, 2.0).wanted
+    assert {name: str(to) for name, to in wanted.items()} == {"c": "shared:p"}
+    books.set_roles("c", wanted["c"].roles, ModalityGroup.SHARED, 3.0)
+    assert lineup.plan(books, 4.0).wanted == {}
+
+
+def test_nobody_goes_back_to_what_would_leave_a_stage_to_nobody() -> None:
+    books = books_of(instance("a"), instance("c", "p"), instance("d"))
+    lineup, trial = started(books, "fixed", "coupled", 0.6)
+    assert trial.instances(Arm.B) == ["c", "d"]
+    books.set_roles("c", COUPLED, ModalityGroup.SHARED, 1.0)
+    lineup.end_trial()
+    for name in ("a", "d"):
+        books.remove_instance(name)
+    assert lineup.plan(books, 2.0).wanted == {}
+    books.add_instance(instance("a"))
+    assert set(lineup.plan(books, 3.0).wanted) == {"c"}
 
 
 def test_what_was_running_before_belongs_to_no_arm() -> None:
