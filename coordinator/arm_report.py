@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from coordinator.intervals import Estimate, difference, inverse, proportion, quantile, rate
+from coordinator.intervals import Estimate, difference, inverse, proportion, quantile, rate, sample_quantile
 from coordinator.policy.seat import Arm
 from coordinator.slo import Verdict
 
+_Figure = tuple[float | None, Estimate | None]  # a value, and its limits where enough was measured
 _QUANTILES = {"p50": 0.50, "p95": 0.95}
 
 
@@ -57,23 +58,29 @@ class TrialReport:
 
     def measures(self) -> tuple[Measure, ...]:
         """In the order in which they are shown; sorts all samples."""
-        of_a, of_b = (self._estimates(arm) for arm in self.arms)
+        of_a, of_b = (self._figures(arm) for arm in self.arms)
         return tuple(_measure(name, a, of_b[name]) for name, a in of_a.items())
 
-    def _estimates(self, arm: ArmReport) -> dict[str, Estimate | None]:
-        found = {"attainment": proportion(arm.num_good, arm.num_calls)}
+    def _figures(self, arm: ArmReport) -> dict[str, _Figure]:
+        found = {"attainment": _figure(proportion(arm.num_good, arm.num_calls))}
         for kind, samples in (("ttft", sorted(arm.ttft_s)), ("tpot", sorted(arm.tpot_s))):
-            found |= {f"{kind}_{name}_s": quantile(samples, part) for name, part in _QUANTILES.items()}
-        found["goodput_rps"] = rate(arm.num_good, self.watched_s)
-        found["goodput_per_instance_rps"] = rate(arm.num_good, arm.instance_s)
-        found["instance_s_per_thousand"] = inverse(rate(arm.num_finished, arm.instance_s), 1000.0)
+            found |= {
+                f"{kind}_{name}_s": (sample_quantile(samples, part), quantile(samples, part))
+                for name, part in _QUANTILES.items()
+            }
+        found["goodput_rps"] = _figure(rate(arm.num_good, self.watched_s))
+        found["goodput_per_instance_rps"] = _figure(rate(arm.num_good, arm.instance_s))
+        per_thousand = inverse(rate(arm.num_finished, arm.instance_s), 1000.0)
+        found["instance_s_per_thousand"] = _figure(per_thousand)
         return found
 
 
-def _measure(name: str, a: Estimate | None, b: Estimate | None) -> Measure:
-    return Measure(
-        name,
-        None if a is None else a.value,
-        None if b is None else b.value,
-        None if a is None or b is None else difference(b, a),
-    )
+def _figure(estimate: Estimate | None) -> _Figure:
+    return None if estimate is None else estimate.value, estimate
+
+
+def _measure(name: str, of_a: _Figure, of_b: _Figure) -> Measure:
+    (a, a_limits), (b, b_limits) = of_a, of_b
+    if a_limits is None or b_limits is None:
+        return Measure(name, a, b, None)
+    return Measure(name, a, b, difference(b_limits, a_limits))

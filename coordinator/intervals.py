@@ -38,7 +38,12 @@ def quantile(ordered: Sequence[float], part: float) -> Estimate | None:
     low, high = floor(count * part - reach), ceil(count * part + reach) + 1
     if low < 1 or high > count:
         return None
-    return Estimate(ordered[ceil(count * part) - 1], ordered[low - 1], ordered[high - 1])
+    return Estimate(ordered[_rank(count, part) - 1], ordered[low - 1], ordered[high - 1])
+
+
+def sample_quantile(ordered: Sequence[float], part: float) -> float | None:
+    """Of ascending samples, however few; None of nothing."""
+    return ordered[_rank(len(ordered), part) - 1] if ordered else None
 
 
 def rate(count: int, exposure: float) -> Estimate | None:
@@ -66,3 +71,8 @@ def difference(second: Estimate, first: Estimate) -> Estimate:
     below = sqrt((second.value - second.low) ** 2 + (first.high - first.value) ** 2)
     above = sqrt((second.high - second.value) ** 2 + (first.value - first.low) ** 2)
     return Estimate(value, value - below, value + above)
+
+
+def _rank(count: int, part: float) -> int:
+    """Of the smallest sample that is not below that part of all, from 1."""
+    return max(1, ceil(count * part))

@@ -107,6 +107,7 @@ def test_too_little_says_nothing_of_a_change(books: ArmBooks) -> None:
     report = books.report()
     assert report is not None
     assert {each.change for each in report.measures()} == {None}
+    assert {each.name: each.a for each in report.measures()}["ttft_p95_s"] == 0.5
 
 
 def test_nothing_is_kept_without_an_experiment(books: ArmBooks) -> None:

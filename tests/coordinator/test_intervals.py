@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from coordinator.intervals import difference, inverse, proportion, quantile, rate
+from coordinator.intervals import difference, inverse, proportion, quantile, rate, sample_quantile
 
 
 def test_wilson_as_newcombe_gives_it() -> None:
@@ -26,6 +26,7 @@ def test_the_difference_of_proportions_as_newcombe_gives_it() -> None:
 
 def test_a_quantile_has_limits_where_there_are_enough_samples() -> None:
     assert quantile([1.0, 2.0], 0.5) is None
+    assert (sample_quantile([1.0, 2.0], 0.5), sample_quantile([], 0.5)) == (1.0, None)
     assert quantile(sorted(map(float, range(1, 1001))), 0.95) == (950, 936, 965)
     assert quantile(list(map(float, range(10))), 0.95) is None
 
