@@ -9,6 +9,7 @@ import typer
 
 from cli.exits import FAILED, USAGE
 from cli.options import (
+    AbOption,
     AdvertiseOption,
     AllowPrivateOption,
     AuditLogOption,
@@ -25,6 +26,7 @@ from cli.options import (
     PolicyOption,
     ProfileOption,
     ReflectionOption,
+    ShadowOption,
     SloOption,
     TenantsOption,
     TlsCaOption,
@@ -56,6 +58,8 @@ def run(
     model_name: ModelNameOption = "",
     max_waiting: Annotated[int | None, typer.Option(min=1, help="Requests that may wait.")] = None,
     policy: PolicyOption = None,
+    shadow: ShadowOption = None,
+    ab: AbOption = None,
     profile: ProfileOption = None,
     slo: SloOption = None,
     cache_aware: CacheAwareOption = True,
@@ -114,6 +118,8 @@ def run(
             max_waiting=max_waiting,
             heartbeat_timeout_s=heartbeat_timeout,
             policy=policy,
+            shadow=shadow,
+            ab=ab,
             profile=profile,
             cache_aware=cache_aware,
             tenants=tenants,
@@ -152,6 +158,7 @@ def make_config(
     token_file: Path | None,
     allow_private_urls: bool,
     slo: str | None,
+    ab: str | None = None,
     resume_ttl_s: float | None = None,
     **settings: Any,
 ) -> CoordinatorConfig:
@@ -159,6 +166,7 @@ def make_config(
     from cli.model_folder import model_folder, served_name
     from cli.targets import parse_slo
     from coordinator.config import CoordinatorConfig, MediaLimits, ResumeLimits
+    from coordinator.policy.trials.shares import parse_wish
     from coordinator.tenants import load_tenants
     from core.profile_file import load_profile
 
@@ -172,6 +180,7 @@ def make_config(
         model_path=model_folder(model),
         cluster_token=read_or_make_token(token_file),
         model_name=served_name(model, model_name),
+        trial=None if ab is None else parse_wish(ab),
         media=MediaLimits(allow_private_urls=allow_private_urls),
         resume=ResumeLimits() if resume_ttl_s is None else ResumeLimits(ttl_s=resume_ttl_s),
         **{name: value for name, value in settings.items() if value is not None},

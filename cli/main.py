@@ -40,6 +40,8 @@ COMMANDS = (
     "logs",
     "key",
     "serve-http",
+    "shadow",
+    "ab",
 )
 
 

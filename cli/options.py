@@ -63,6 +63,16 @@ PolicyOption = Annotated[
         "--policy", metavar="SET", help="fixed (as started), coupled, replicas, static:SPLIT or emp."
     ),
 ]
+AbOption = Annotated[
+    str | None,
+    typer.Option(
+        "--ab", metavar="SET[:SHARE]", help="A second policy set for a share of instances and requests."
+    ),
+]
+ShadowOption = Annotated[
+    str | None,
+    typer.Option("--shadow", metavar="SET", help="A second policy set that decides without acting."),
+]
 ProfileOption = Annotated[
     str | None,
     typer.Option(

@@ -90,7 +90,7 @@ def _row(instance: PlannedInstance) -> tuple[str, ...]:
         instance.id,
         in_short(instance.present),
         ("as it is" if wanted is None else in_short(wanted)) + pinned,
-        instance.state,
+        instance.state + (f" (arm {instance.arm})" if instance.arm else ""),
         duration(instance.since_s),
         _times(instance.decodes),
         _times(instance.prefills),

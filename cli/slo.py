@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import TYPE_CHECKING, Any
 
+from cli.ab.report import show_arms
 from cli.connection import admin_of, endpoint_of
 from cli.console import make_console
 from cli.exits import print_json
@@ -67,6 +68,8 @@ def show(report: SloReport) -> None:
         console.print(f"\nlast {duration(window.window_s)}: {', '.join(summary(window, report))}")
         if window.classes:
             console.print(_table(window))
+    if report.trial is not None:
+        show_arms(report.trial)
 
 
 def summary(window: SloWindow, report: SloReport) -> list[str]:

@@ -11,6 +11,7 @@ import typer
 
 from cli.exits import FAILED, USAGE, fail, print_json
 from cli.options import (
+    AbOption,
     AdvertiseOption,
     AllowPrivateOption,
     AttentionOption,
@@ -43,6 +44,7 @@ from cli.options import (
     ProfileOption,
     PromptOrderOption,
     ReflectionOption,
+    ShadowOption,
     SloOption,
     StateDirOption,
     TenantsOption,
@@ -105,6 +107,8 @@ def run(
     cache_ttl_s: CacheTtlOption = None,
     time_scale: TimeScaleOption = None,
     policy: PolicyOption = None,
+    shadow: ShadowOption = None,
+    ab: AbOption = None,
     profile: ProfileOption = None,
     slo: SloOption = None,
     cache_aware: CacheAwareOption = True,

@@ -29,6 +29,9 @@ def run(
     dispatches: Annotated[
         bool, typer.Option("--dispatches", help="Without SUBJECT: also where requests went.")
     ] = False,
+    shadow: Annotated[
+        bool, typer.Option("--shadow", help="Of the policy set in the shadow, which are not acted on.")
+    ] = False,
     limit: Annotated[int, typer.Option("--limit", "-n", min=1, help="Show the newest so many.")] = 20,
     address: AddressOption = None,
     as_json: JsonOption = False,
@@ -38,7 +41,7 @@ def run(
 ) -> None:
     """Shows why the policies did what they did, oldest first, and the numbers they weighed."""
     with admin_of(endpoint_of(name, state_dir, address, token_file), as_json=as_json) as admin:
-        decisions = admin.why(subject, limit, dispatches=dispatches or subject is not None)
+        decisions = admin.why(subject, limit, dispatches=dispatches or subject is not None, of_shadow=shadow)
     if as_json:
         print_json({"decisions": [dataclasses.asdict(each) for each in decisions]})
     elif decisions:
@@ -65,4 +68,5 @@ def _lines(decisions: Sequence[Decision]) -> Iterator[str]:
 
 
 def _names(decision: Decision) -> tuple[str, str]:
-    return decision.piece, decision.subject
+    whose = "shadow: " if decision.is_shadow else f"{decision.arm}: " if decision.arm else ""
+    return whose + decision.piece, decision.subject

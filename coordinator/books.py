@@ -118,6 +118,7 @@ class LiveBooks:
             media=media,
             priority=request.priority,
             tenant=request.tenant,
+            conversation=request.conversation,
         )
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from coordinator.policy.reconciler import DEADLINE_S
 from coordinator.policy.sets import POLICY_SETS
+from coordinator.policy.trials.shares import TrialWish
 from core.log_lines import check_log_format
 from core.tls import TlsFiles
 from core.topology import Topology, parse_topology
@@ -62,6 +63,8 @@ class CoordinatorConfig:
     topology: str | None = None  # wanted instances; None: whoever registers
     num_instances: int | None = None  # for topology names that leave the number open
     policy: str = "fixed"  # name of a policy set
+    shadow: str = ""  # one that decides without acting; empty: none
+    trial: TrialWish | None = None  # one that acts on a share of the instances; None: none
     profile: str = ""  # of costs: a shipped one or a file; empty: the demo model's on a CPU core
     slo_ttft_s: float = 2.0
     slo_tpot_s: float = 0.1
@@ -116,8 +119,13 @@ class CoordinatorConfig:
         if self.slo_multimodal_ttft_s is not None:
             _check_positive(self, "slo_multimodal_ttft_s")
         check_log_format(self.log_format)
-        if self.policy not in POLICY_SETS:
-            raise ValueError(f"policy: {self.policy!r} is not one of {', '.join(POLICY_SETS)}")
+        _check_policy("policy", self.policy)
+        if self.shadow:
+            _check_policy("shadow", self.shadow)
+        if self.trial is not None:
+            _check_policy("ab", self.trial.policy)
+            if self.shadow:
+                raise ValueError("ab, shadow: there is one at a time")
         _ = self.wanted
 
     @property
@@ -133,6 +141,11 @@ class CoordinatorConfig:
         if self.advertise_host or self.host not in _ANY_HOST:
             return self.advertise_host or self.host
         return socket.gethostname()
+
+
+def _check_policy(setting: str, name: str) -> None:
+    if name not in POLICY_SETS:
+        raise ValueError(f"{setting}: {name!r} is not one of {', '.join(POLICY_SETS)}")
 
 
 def _check_positive(record: object, *names: str) -> None:

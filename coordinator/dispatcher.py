@@ -312,11 +312,16 @@ class Dispatcher:
 
     def _let_go(self, request: Request) -> None:
         """It needs no instance any more."""
+        self._note_seat(request)
         self._live.end(request)
         self._warmth.under_way.end(request.request_id)
         self._warmth.leave(request.request_id)
         self._explanations.note_end(request)
         self.recent.note_end(request)
+
+    def _note_seat(self, request: Request) -> None:
+        if (work := self._live.work_of(request)) is not None:
+            request.seat = work.seat
 
     def _is_waiting(self, request: Request) -> bool:
         return request.state is RequestState.QUEUED
@@ -327,6 +332,7 @@ class Dispatcher:
         request.first_dispatched_s = request.first_dispatched_s or request.dispatched_s
         self._explanations.note_dispatch(request, self._warmth.of_request(request.request_id), placement)
         self._live.note(request)
+        self._note_seat(request)
         self._orders.send(request)
 
     def _next_attempt(self) -> int:

@@ -14,6 +14,7 @@ from coordinator.cache.request_keys import make_keys
 from coordinator.calls import GenerateCall, ImageSource
 from coordinator.checks import DoorLimits, check_call, fill_sampling, fit_max_tokens
 from coordinator.cluster import Cluster
+from coordinator.conversations import conversation_of
 from coordinator.dispatcher import Dispatcher
 from coordinator.errors import DeadlinePassedError, InvalidFieldError, UnavailableError
 from coordinator.events import AcceptedEvent, Emit
@@ -93,6 +94,8 @@ class Door:
 
         Cancelling the task stops the work, but not that of a resumable call.
         """
+        if not call.request_id:
+            call = replace(call, request_id=new_request_id())
         try:
             await self._generate(call, emit)
         except Exception as error:
@@ -107,7 +110,7 @@ class Door:
             raise UnavailableError("the cluster is shutting down")
         check_call(call, self._limits)
         call = self._with_tenancy(call)
-        request_id = call.request_id or new_request_id()
+        request_id = call.request_id
         self._answers.make_free(request_id, call.tenant)
         if call.resumable_s:
             run = partial(self._serve, call, request_id)
@@ -250,6 +253,7 @@ class Door:
             scope=scope,
             format=call.format,
             trace=call.trace,
+            conversation=conversation_of(call),
         )
 
     async def _prepare_inputs(
@@ -287,7 +291,7 @@ class Door:
 
 def _call_end(call: GenerateCall, error: Exception | None) -> CallEnd:
     group = ModalityGroup.MULTIMODAL if _image_sources(call) else ModalityGroup.TEXT
-    return CallEnd(call.tenant or DEFAULT_TENANT, group, call.priority, error)
+    return CallEnd(call.tenant or DEFAULT_TENANT, group, call.priority, error, call.request_id)
 
 
 def _image_sources(call: GenerateCall) -> list[tuple[ImageSource, str]]:

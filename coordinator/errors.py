@@ -51,6 +51,10 @@ class CannotPlanError(ServiceError):
     """An instance cannot play, or stop to play, what was asked for."""
 
 
+class CannotTryError(ServiceError):
+    """A second policy set cannot be tried now in the way that was asked for."""
+
+
 class OverloadedError(ServiceError):
     """A bounded queue or store is full; try again after `retry_after_s`. `quota` is the limit's name."""
 

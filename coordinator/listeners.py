@@ -80,6 +80,7 @@ def make_server(coordinator: Coordinator) -> grpc.aio.Server:
         shut_down=coordinator.stopping.set,
         recent=coordinator.dispatcher.recent,
         slo=coordinator.slo,
+        trials=coordinator.trials,
     )
     admin_pb2_grpc.add_AdminServicer_to_server(admin, server)
     open_inference = OpenInferenceServicer(

@@ -156,7 +156,10 @@ class Migrations:
             raise NotFoundError("instance_id", f"no instance {chosen!r} is attached")
         if target is source:
             raise CannotMigrateError(f"request {request.request_id} decodes on {chosen} already")
-        reason = refusal(self._books.instances[chosen], num_tokens)
+        books = self._books.instances
+        if source.instance_id in books and books[chosen].arm is not books[source.instance_id].arm:
+            raise CannotMigrateError(f"{chosen} is in the other arm of the experiment")
+        reason = refusal(books[chosen], num_tokens)
         if reason:
             raise CannotMigrateError(reason)
         return target

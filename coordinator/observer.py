@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from coordinator.events import StageSpan, Usage
+from coordinator.policy.seat import Seat
 from coordinator.tracing.parent import TraceParent
 from core.lifecycle import RequestState
 from core.sequence import FinishReason
@@ -35,6 +36,7 @@ class RequestEnd:
     num_moves: int
     trace: TraceParent | None  # what the client's call is part of
     error: str  # why it failed, "" if it did not
+    seat: Seat | None = None  # in the experiment that ran; None: in none
 
     @property
     def per_token_s(self) -> float | None:
@@ -53,6 +55,7 @@ class CallEnd:
     group: ModalityGroup
     priority: int
     error: Exception | None  # None: the client went away
+    request_id: str = ""
 
 
 class RequestObserver(Protocol):

@@ -13,6 +13,7 @@ from coordinator.policy.decisions import Decision
 from coordinator.policy.plan import Assignment, Plan, PlanError
 from coordinator.policy.reconciler import Reconciler
 from coordinator.policy.scheduler import Scheduler
+from coordinator.policy.seat import Arm
 from coordinator.policy.transition import PastTransition
 from core.clock import Clock
 from core.stages import ModalityGroup, Roles
@@ -37,6 +38,7 @@ class PlannedInstance:
     decodes: Pace
     prefills: Pace
     encodes: Pace
+    arm: Arm | None = None  # of the trial that runs
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,4 +190,5 @@ class Planner:
             decodes=self._paces.decodes[name],
             prefills=self._paces.prefills[name],
             encodes=self._paces.encodes[name],
+            arm=book.arm,
         )

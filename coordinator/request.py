@@ -9,6 +9,7 @@ from coordinator.cache.request_keys import RequestKeys
 from coordinator.events import StageSpan
 from coordinator.fanout import RequestOutput
 from coordinator.migration import Migration
+from coordinator.policy.seat import Seat
 from coordinator.policy.view import Placement
 from coordinator.stage_messages import MediaItem, StageReport
 from coordinator.tracing.parent import TraceParent
@@ -51,6 +52,7 @@ class Request:
     format: OutputFormat | None = None  # None: any text
     trace: TraceParent | None = None  # what the client's call is part of
     keys: RequestKeys | None = None  # what its tokens and media are known by in caches
+    conversation: bytes = b""  # the same for all requests of one
 
     state: RequestState = RequestState.QUEUED
     attempt: int = 0  # names the present dispatch on the wire
@@ -72,6 +74,7 @@ class Request:
     cached_media: set[int] = field(default_factory=set)  # items that were not encoded for it, likewise
     last_loss: str = ""  # why the last attempt ended
     error: str = ""  # why it failed
+    seat: Seat | None = None  # in the experiment that ran when it was last dispatched, or ended
 
     def advance(self, wanted: RequestState) -> None:
         """Moves along the life cycle, through the states a fast report skipped."""

@@ -44,6 +44,7 @@ from coordinator.listening import bind, endpoint
 from coordinator.media.client import GatewayClient
 from coordinator.media.process import GatewayProcess
 from coordinator.media.settings import GatewaySettings
+from coordinator.metrics.arms import ArmCollector
 from coordinator.metrics.caches import CacheCollector
 from coordinator.metrics.cluster import ClusterCollector
 from coordinator.metrics.instances import InstanceCollector
@@ -57,12 +58,14 @@ from coordinator.policy.expectation import OutputExpectation
 from coordinator.policy.reconciler import Reconciler
 from coordinator.policy.scheduler import Slo
 from coordinator.policy.sets import make_scheduler
+from coordinator.policy.trials.lineup import Lineup
 from coordinator.prompt.builder import load_builder
 from coordinator.registry import Registry
 from coordinator.resuming.answers import Answers
 from coordinator.state import CoordinatorState, ServedDescription
 from coordinator.tenancy import Tenancy
 from coordinator.tenants import Tenants
+from coordinator.trials import make_trials
 from coordinator.watch import Watch, make_traces
 from core.clock import MonotonicClock
 from core.grammars import Grammars
@@ -118,13 +121,16 @@ class Coordinator:
             price_per_hour=self.costs.profile.price_per_hour,
             traces=make_traces(config.otlp_endpoint, self.model.name),
         )
-        self.scheduler = make_scheduler(
-            config.policy,
-            self.costs.profile,
-            self.slo,
-            model=self.costs,
-            warmth=self.warmth if config.cache_aware else None,
+        self.scheduler = Lineup(
+            make_scheduler(
+                config.policy,
+                self.costs.profile,
+                self.slo,
+                model=self.costs,
+                warmth=self.warmth if config.cache_aware else None,
+            )
         )
+        self.trials = make_trials(self)
         self.paces = Paces(self.costs.profile)
         self.dispatcher = self._make_dispatcher()
         self.planner = self._make_planner()
@@ -318,6 +324,7 @@ class Coordinator:
             InstanceCollector(self.cluster.status),
             CacheCollector(self.registry, self.cache),
             TransferCollector(self.registry),
+            ArmCollector(self.watch.arms.report),
         )
 
     def gateway_settings(self) -> GatewaySettings:

@@ -46,6 +46,7 @@ def request_end(request: Request, now_s: float) -> RequestEnd:
         num_moves=request.num_moves,
         trace=request.trace,
         error=request.error,
+        seat=request.seat,
     )
 
 

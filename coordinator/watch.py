@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from prometheus_client.registry import Collector
 
+from coordinator.arm_books import ArmBooks
 from coordinator.metrics.exposition import Metrics
 from coordinator.metrics.listener import Admit, MetricsListener
 from coordinator.metrics.requests import RequestMetrics
@@ -41,7 +42,10 @@ class Watch:
         self.slo = SloBooks(slo, tenants, clock, price_per_hour=price_per_hour)
         counted = RequestMetrics(self.metrics.registry, tenants, slo)
         self._traces = traces
-        self.observer: RequestObserver = Observers(counted, self.slo, *([traces] if traces else []))
+        self.arms = ArmBooks(slo, clock)
+        self.observer: RequestObserver = Observers(
+            counted, self.slo, self.arms, *([traces] if traces else [])
+        )
         self._listener: MetricsListener | None = None
 
     def add(self, *collectors: Collector) -> None:

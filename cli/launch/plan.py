@@ -57,6 +57,8 @@ class LaunchPlan:
     profile: str | None = None  # None: see `cost_profile`
     slo: str | None = None
     cache_aware: bool = True
+    shadow: str | None = None
+    ab: str | None = None
     allow_private_urls: bool = False
     metrics_port: int = 0  # of the coordinator, for Prometheus; 0: none
     log_level: str = "INFO"
@@ -167,7 +169,13 @@ class LaunchPlan:
     @property
     def policy_words(self) -> list[str]:
         """The coordinator's options about policies."""
-        given = {"--policy": self.policy, "--profile": self.cost_profile, "--slo": self.slo}
+        given = {
+            "--policy": self.policy,
+            "--shadow": self.shadow,
+            "--ab": self.ab,
+            "--profile": self.cost_profile,
+            "--slo": self.slo,
+        }
         words = [word for option, value in given.items() if value is not None for word in (option, value)]
         return words if self.cache_aware else [*words, "--no-cache-aware"]
 

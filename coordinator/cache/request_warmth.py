@@ -74,6 +74,16 @@ class RequestWarmth:
             self._answers[request_id] = answer
         return answer.warmth
 
+    def standing(self, request_id: str) -> Warmth:
+        """The answer given last, else one that is not kept: who only looks on changes no later answer."""
+        answer, keys = self._answers.get(request_id), self._keys.get(request_id)
+        if answer is not None:
+            return answer.warmth
+        if keys is None:
+            return COLD
+        self._note_closed((self._books.version, self._cache.num_lives))
+        return self._look_up(keys)
+
     def check_idle(self) -> None:
         """Raises AssertionError if something is kept of a request; for when there are none."""
         assert not self._keys, f"keys of {sorted(self._keys)} are kept"

@@ -9,8 +9,10 @@ from __future__ import annotations
 from bisect import bisect_left, insort
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from coordinator.policy.journal import Journal
+from coordinator.policy.seat import Arm
 from coordinator.policy.view import num_blocks
 from coordinator.policy.work import Share, Work, shares_of
 from core.stages import ModalityGroup, Roles, Stage
@@ -33,6 +35,7 @@ class InstanceBook:
     is_open: bool = True  # takes new work; not so in a transition or a drain
     is_pinned: bool = False  # an admin said what it plays: no plan changes it
     is_drained: bool = False  # an admin gives it nothing to do: no plan counts on it
+    arm: Arm | None = None  # of the experiment that runs; None: there is none
     load: Share = field(default_factory=Share)
 
     @property
@@ -61,6 +64,16 @@ class InstanceBook:
         return not (load.encode_items or load.prefills or load.sequences or load.kv_blocks)
 
 
+class Follower(Protocol):
+    """Told of everything that waits."""
+
+    def queued(self, work: Work) -> None: ...
+
+    def unqueued(self, work: Work) -> None:
+        """It was dispatched, or has ended."""
+        ...
+
+
 class Books:
     """Instances, waiting work in order, running work. Policies only read it."""
 
@@ -69,6 +82,7 @@ class Books:
         self.running: dict[str, Work] = {}
         self.version = 0  # goes up with every change of instances, for what policies keep about them
         self.journal = Journal()
+        self.follower: Follower | None = None
         self._waiting: dict[ModalityGroup, list[tuple[float, str]]] = {group: [] for group in _GROUPS}
         self._queued: dict[str, Work] = {}
         self._queued_loads: dict[str, Share] = {}  # of the same work
@@ -109,6 +123,10 @@ class Books:
         self.instances[instance_id].is_drained = is_drained
         self.version += 1
 
+    def set_arm(self, instance_id: str, arm: Arm | None) -> None:
+        self.instances[instance_id].arm = arm
+        self.version += 1
+
     def queue(self, work: Work) -> None:
         """New work, or work that has lost its placement, waits for dispatch."""
         self._drop_shares(work.request_id)
@@ -118,6 +136,8 @@ class Books:
         insort(self._waiting[work.group], work.order)
         self._num_prioritised[work.group] += work.priority != 0
         self._waiting_loads[work.group].add(load)
+        if self.follower is not None:
+            self.follower.queued(work)
 
     def note(self, work: Work) -> None:
         """Running work has changed: call after every change of a field, the placement included."""
@@ -221,6 +241,8 @@ class Books:
         del queue[place]
         self._num_prioritised[work.group] -= work.priority != 0
         self._waiting_loads[work.group].add(self._queued_loads.pop(work.request_id), -1)
+        if self.follower is not None:
+            self.follower.unqueued(work)
 
     def _drop_shares(self, request_id: str) -> None:
         shares = self._shares.pop(request_id, None)

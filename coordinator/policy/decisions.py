@@ -7,7 +7,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from heapq import merge
 
-DISPATCHES = frozenset({"dispatch", "routing"})  # pieces that say where requests go
+from coordinator.policy.seat import Arm
+
+DISPATCHES = frozenset({"dispatch", "routing", "difference"})  # pieces that say where requests go
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,6 +21,7 @@ class Decision:
     subject: str  # a request or an instance
     choice: str  # in words
     numbers: Mapping[str, float] = field(default_factory=dict)  # what was weighed, unit in the name
+    arm: Arm | None = None  # of an experiment, where it is B; None: the main set
 
     def __str__(self) -> str:
         weighed = ", ".join(f"{name} {value:.4g}" for name, value in self.numbers.items())
@@ -33,6 +36,7 @@ class DecisionRing:
         self._rings: dict[str, deque[tuple[int, Decision]]] = {}
         self._count = 0
         self.counts: Counter[str] = Counter()  # of all ever made, by piece
+        self.latest: Decision | None = None
 
     def add(self, decision: Decision) -> None:
         ring = self._rings.get(decision.piece)
@@ -40,6 +44,7 @@ class DecisionRing:
             ring = self._rings[decision.piece] = deque(maxlen=self._size)
         ring.append((self._count, decision))
         self._count += 1
+        self.latest = decision
         self.counts[decision.piece] += 1
 
     def about(self, subject: str | None = None, without: frozenset[str] = frozenset()) -> Iterator[Decision]:

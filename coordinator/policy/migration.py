@@ -27,9 +27,16 @@ def choose_target(
 ) -> str | None:
     """Of the decode instances with room, one of the group with fewest sequences, then most free blocks.
 
-    One of another group only where the group has none; None if nobody has room.
+    One of another group only where the group has none, and none of another arm than the source's; None if
+    nobody has room.
     """
-    able = [each for each in instances if each.instance_id != source and not refusal(each, num_tokens)]
+    books = list(instances)
+    arm = next((each.arm for each in books if each.instance_id == source), None)
+    able = [
+        each
+        for each in books
+        if each.instance_id != source and each.arm is arm and not refusal(each, num_tokens)
+    ]
     best = min(able, key=lambda each: (not each.serves(group), *_load(each)), default=None)
     return None if best is None else best.instance_id
 

@@ -5,8 +5,9 @@
 
 Every instance has all stages' weights, so work that it holds of a stage it gives up may end in place: a
 transition waits only for sequences that are worth moving away. The last open instance of a stage and group
-is not closed while another one of them is: it switches when that has opened again. The same code runs live
-and in the simulator; only hands and clock differ.
+is not closed while another one of them is: it switches when that has opened again. While an experiment runs,
+all this goes for each arm by itself. The same code runs live and in the simulator; only hands and clock
+differ.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from typing import Protocol
 
 from coordinator.policy.books import Books, InstanceBook
 from coordinator.policy.plan import GROUPS, Assignment, check_assignments, lacking_stages, needed_stages
+from coordinator.policy.seat import Arm
 from coordinator.policy.transition import Cleared, PastTransition, Transition, TransitionState
 from core.clock import Clock
 from core.stages import ModalityGroup, Roles, Stage
@@ -72,9 +74,11 @@ class Reconciler:
         if state == self._settled:
             return  # nothing was to be started then, nothing was under way, and neither has changed
         present = self._books.instances
-        meant = {name: wanted.get(name, self._assignment(book)) for name, book in present.items()}
-        if not lacking_stages(self._assignment(book) for book in present.values()):
-            check_assignments(each for name, each in meant.items() if not self.is_drained(name))
+        for arm in {book.arm for book in present.values()}:
+            own = [book for book in present.values() if book.arm is arm]
+            if not lacking_stages(map(self._assignment, own)):
+                meant = {book.instance_id: self._assignment(book) for book in own if not book.is_drained}
+                check_assignments(wanted.get(name, each) for name, each in meant.items())
         self._wanted = {name: wanted[name] for name in present if name in wanted}
         for name in self._wanted:
             self._start_if_due(name)
@@ -121,10 +125,11 @@ class Reconciler:
 
         Raises PlanError if a group would lack a stage without it, now or once the others play what is wanted.
         """
+        arm = self._books.instances[instance_id].arm
         others = {
             name: self._assignment(book)
             for name, book in self._books.instances.items()
-            if name != instance_id and not book.is_drained
+            if name != instance_id and not book.is_drained and book.arm is arm
         }
         check_assignments(others.values())
         check_assignments(self._wanted.get(name, present) for name, present in others.items())
@@ -158,7 +163,9 @@ class Reconciler:
         book = self._books.instances.get(instance_id)
         if book is None or not book.is_open:
             return False
-        return any(self._only_here(instance_id, group) & self._in_transition(group) for group in GROUPS)
+        return any(
+            self._only_here(instance_id, group) & self._in_transition(group, book.arm) for group in GROUPS
+        )
 
     @property
     def num_under_way(self) -> int:
@@ -251,18 +258,20 @@ class Reconciler:
             return frozenset()
         return (book.roles & needed_stages(group)) - self._played_by_others(name, group)
 
-    def _in_transition(self, group: ModalityGroup) -> Roles:
-        """What instances that switch play for the group, or are about to."""
-        ends = (end for each in self._under_way.values() for end in (each.before, each.after))
+    def _in_transition(self, group: ModalityGroup, arm: Arm | None) -> Roles:
+        """What instances of the arm that switch play for the group, or are about to."""
+        own = (each for name, each in self._under_way.items() if self._books.instances[name].arm is arm)
+        ends = (end for each in own for end in (each.before, each.after))
         return frozenset().union(*(end.roles for end in ends if end.serves(group)))
 
     def _played_by_others(self, name: str, group: ModalityGroup) -> Roles:
-        """By instances that take work and stay as they are for now."""
+        """By instances of the same arm that take work and stay as they are for now."""
+        arm = self._books.instances[name].arm
         return frozenset().union(
             *(
                 book.roles
                 for other, book in self._books.instances.items()
-                if other != name and book.is_open and book.serves(group)
+                if other != name and book.is_open and book.serves(group) and book.arm is arm
             )
         )
 

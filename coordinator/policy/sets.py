@@ -32,17 +32,19 @@ def make_scheduler(
     ring_size: int = 1024,
     model: CostModel | None = None,
     warmth: WarmthSource | None = None,
+    decisions: DecisionRing | None = None,
 ) -> Scheduler:
     """The policy set of that name, one of POLICY_SETS; `without` names pieces of emp that are switched off.
 
     `model` is the profile's, where others are to see its corrections. `warmth` says what caches hold, which
-    all but "replicas" weigh; None: nothing is known of caches.
+    all but "replicas" weigh; None: nothing is known of caches. `decisions` None: a ring of its own.
 
     Raises ValueError naming the sets or pieces there are.
     """
     if name not in POLICY_SETS:
         raise ValueError(f"policy: {name!r} is not one of {', '.join(POLICY_SETS)}")
-    costing, decisions = Costing(model or CostModel(profile)), DecisionRing(ring_size)
+    costing = Costing(model or CostModel(profile))
+    decisions = DecisionRing(ring_size) if decisions is None else decisions
     pieces = pieces_without(without)
     if name == "emp":
         return EmpScheduler(

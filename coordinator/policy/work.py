@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
+from coordinator.policy.seat import Seat
 from coordinator.policy.view import EMBEDDING_BLOCK_TOKENS, Placement, num_blocks
 from core.encode_order import SLICE_S
 from core.stages import ModalityGroup
@@ -38,6 +39,8 @@ class Work:
     media: tuple[MediaWork, ...] = ()
     priority: int = 0
     tenant: str = "default"
+    conversation: bytes = b""  # the same for all requests of one; empty: the request alone
+    seat: Seat | None = None  # in an experiment, written by that
 
     placement: Placement | None = None
     encoded: set[int] = field(default_factory=set)  # media items whose embedding is delivered

@@ -21,11 +21,14 @@ from coordinator.policy.scheduler import Slo
 from coordinator.recent import Recent
 from coordinator.slo_report import SloReport
 from coordinator.state import CoordinatorState
+from coordinator.trials import Trials
 from coordinator.wire.cache_admin import from_cache_status, from_explanation, to_flush
 from coordinator.wire.plan import from_decision, from_plan
 from coordinator.wire.recent import from_trace
+from coordinator.wire.shadow import from_shadow_report
 from coordinator.wire.slo import from_slo_report
 from coordinator.wire.stages import from_status, to_group, to_roles
+from coordinator.wire.trial import from_trial_report, to_wish
 from core.clock import Clock
 from core.stages import ModalityGroup
 from elasticmm.v1 import admin_pb2 as pb
@@ -48,6 +51,7 @@ class AdminServicer(pb_grpc.AdminServicer):
         shut_down: Callable[[], None],
         recent: Recent,
         slo: Slo,
+        trials: Trials,
     ) -> None:
         self._state = state
         self._migrate = migrate
@@ -59,6 +63,7 @@ class AdminServicer(pb_grpc.AdminServicer):
         self._shut_down = shut_down
         self._recent = recent
         self._slo = slo
+        self._trials = trials
 
     async def GetStatus(
         self, request: pb.GetStatusRequest, context: grpc.aio.ServicerContext
@@ -98,9 +103,11 @@ class AdminServicer(pb_grpc.AdminServicer):
 
     async def Why(self, request: pb.WhyRequest, context: grpc.aio.ServicerContext) -> pb.WhyResponse:
         without = DISPATCHES if request.without_dispatches else frozenset()
-        found = self._planner.why(request.subject or None, request.limit or None, without)
+        why = self._trials.shadow_decisions if request.of_shadow else self._planner.why
+        found = why(request.subject or None, request.limit or None, without)
         now_s = self._clock.now_s()
-        return pb.WhyResponse(decisions=[from_decision(each, now_s) for each in found])
+        decisions = [from_decision(each, now_s, is_shadow=request.of_shadow) for each in found]
+        return pb.WhyResponse(decisions=decisions)
 
     async def Pin(self, request: pb.PinRequest, context: grpc.aio.ServicerContext) -> pb.PinResponse:
         roles = to_roles(request.roles) or None
@@ -145,7 +152,7 @@ class AdminServicer(pb_grpc.AdminServicer):
     async def GetSloReport(
         self, request: pb.GetSloReportRequest, context: grpc.aio.ServicerContext
     ) -> pb.GetSloReportResponse:
-        return from_slo_report(self._slo_report())
+        return from_slo_report(self._slo_report(), self._trials.trial_report_if_any())
 
     async def GetRecent(
         self, request: pb.GetRecentRequest, context: grpc.aio.ServicerContext
@@ -159,6 +166,39 @@ class AdminServicer(pb_grpc.AdminServicer):
             slo_tpot_s=self._slo.tpot_s,
             slo_multimodal_ttft_s=self._slo.group_ttft_s(ModalityGroup.MULTIMODAL),
         )
+
+    async def StartShadow(
+        self, request: pb.StartShadowRequest, context: grpc.aio.ServicerContext
+    ) -> pb.StartShadowResponse:
+        self._trials.start_shadow(request.policy)
+        return pb.StartShadowResponse()
+
+    async def StopShadow(
+        self, request: pb.StopShadowRequest, context: grpc.aio.ServicerContext
+    ) -> pb.ShadowReport:
+        return from_shadow_report(self._trials.stop_shadow())
+
+    async def GetShadow(
+        self, request: pb.GetShadowRequest, context: grpc.aio.ServicerContext
+    ) -> pb.ShadowReport:
+        return from_shadow_report(self._trials.shadow_report())
+
+    async def StartTrial(
+        self, request: pb.StartTrialRequest, context: grpc.aio.ServicerContext
+    ) -> pb.StartTrialResponse:
+        return pb.StartTrialResponse(
+            experiment=self._trials.start_trial(to_wish(request), request.experiment)
+        )
+
+    async def StopTrial(
+        self, request: pb.StopTrialRequest, context: grpc.aio.ServicerContext
+    ) -> pb.TrialReport:
+        return from_trial_report(self._trials.stop_trial())
+
+    async def GetTrial(
+        self, request: pb.GetTrialRequest, context: grpc.aio.ServicerContext
+    ) -> pb.TrialReport:
+        return from_trial_report(self._trials.trial_report())
 
     async def Shutdown(
         self, request: pb.ShutdownRequest, context: grpc.aio.ServicerContext

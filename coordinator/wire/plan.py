@@ -22,20 +22,22 @@ def from_plan(status: PlanStatus, now_s: float) -> pb.GetPlanResponse:
     )
 
 
-def from_decision(decision: Decision, now_s: float) -> pb.Decision:
+def from_decision(decision: Decision, now_s: float, *, is_shadow: bool = False) -> pb.Decision:
     return pb.Decision(
         age_s=now_s - decision.at_s,
         piece=decision.piece,
         subject=decision.subject,
         choice=decision.choice,
         numbers=dict(decision.numbers),
+        is_shadow=is_shadow,
+        arm="" if decision.arm is None else decision.arm.value,
     )
 
 
 def _from_planned(planned: PlannedInstance) -> pb.PlannedInstance:
     message = pb.PlannedInstance(
         instance_id=planned.instance_id,
-        present=_from_assignment(planned.present),
+        present=from_assignment(planned.present),
         state=planned.state,
         since_s=planned.since_s,
         is_pinned=planned.is_pinned,
@@ -44,9 +46,10 @@ def _from_planned(planned: PlannedInstance) -> pb.PlannedInstance:
         decodes=_from_pace(planned.decodes),
         prefills=_from_pace(planned.prefills),
         encodes=_from_pace(planned.encodes),
+        arm="" if planned.arm is None else planned.arm.value,
     )
     if planned.wanted is not None:
-        message.wanted.CopyFrom(_from_assignment(planned.wanted))
+        message.wanted.CopyFrom(from_assignment(planned.wanted))
     return message
 
 
@@ -58,8 +61,8 @@ def _from_past(past: PastTransition, now_s: float) -> pb.PastTransition:
     return pb.PastTransition(
         number=past.number,
         instance_id=past.instance_id,
-        before=_from_assignment(past.before),
-        after=_from_assignment(past.after),
+        before=from_assignment(past.before),
+        after=from_assignment(past.after),
         is_done=past.is_done,
         took_s=past.took_s,
         clearing_s=past.clearing_s,
@@ -70,5 +73,5 @@ def _from_past(past: PastTransition, now_s: float) -> pb.PastTransition:
     )
 
 
-def _from_assignment(assignment: Assignment) -> pb.Assignment:
+def from_assignment(assignment: Assignment) -> pb.Assignment:
     return pb.Assignment(roles=from_roles(assignment.roles), group=from_group(assignment.group))

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+from coordinator.arm_report import TrialReport
 from coordinator.slo import Verdict
 from coordinator.slo_report import ClassReport, SloReport, WindowReport
 from coordinator.wire.stages import from_group
+from coordinator.wire.trial import from_trial_report
 from core.stages import ModalityGroup
 from elasticmm.v1 import admin_pb2 as pb
 
 
-def from_slo_report(report: SloReport) -> pb.GetSloReportResponse:
+def from_slo_report(report: SloReport, trial: TrialReport | None = None) -> pb.GetSloReportResponse:
     return pb.GetSloReportResponse(
         ttft_s=report.slo.group_ttft_s(ModalityGroup.TEXT),
         multimodal_ttft_s=report.slo.group_ttft_s(ModalityGroup.MULTIMODAL),
         tpot_s=report.slo.tpot_s,
         price_per_hour=report.price_per_hour,
         windows=[_from_window(each) for each in report.windows],
+        trial=None if trial is None else from_trial_report(trial),
     )
 
 

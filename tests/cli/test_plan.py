@@ -58,6 +58,13 @@ def test_the_coordinator_weighs_caches_unless_told_otherwise(model: Path) -> Non
     assert LaunchPlan.from_json(told.to_json()) == told
 
 
+def test_the_coordinator_is_told_what_to_try(model: Path) -> None:
+    told = LaunchPlan("c", model, policy="emp", ab="static:equal:0.3")
+    assert told.policy_words == ["--policy", "emp", "--ab", "static:equal:0.3"]
+    assert LaunchPlan("c", model, shadow="emp").policy_words == ["--shadow", "emp"]
+    assert LaunchPlan.from_json(told.to_json()) == told
+
+
 def test_devices_of_several_profiles_need_one_that_counts(model: Path) -> None:
     with pytest.raises(ValueError, match="^profile: devices are emulated by cpu-demo and cpu-120m"):
         LaunchPlan("c", model, devices=("emulated:cpu-demo", "emulated:cpu-120m"))

@@ -53,6 +53,12 @@ def test_why(run_cli: RunCli, where: list[object]) -> None:
     ]
 
 
+def test_why_marks_what_was_decided_in_the_shadow(run_cli: RunCli, where: list[object]) -> None:
+    assert "  shadow: search  p-0" in run_cli("why", "--shadow", *where).stdout
+    (decision,) = json.loads(run_cli("why", "r", "--shadow", "--json", *where).stdout)["decisions"]
+    assert decision["is_shadow"]
+
+
 def test_why_leaves_requests_out_unless_asked_for(run_cli: RunCli, where: list[object]) -> None:
     assert "dispatch" not in run_cli("why", *where).stdout
     assert "goes to p-0" in run_cli("why", "r", *where).stdout

@@ -9,6 +9,7 @@ import cli.stage
 import cli.up
 from cli.launch.plan import LaunchPlan
 from coordinator.config import CoordinatorConfig, ResumeLimits
+from coordinator.policy.trials.shares import TrialWish
 from core.stages import Stage
 from stage_servers.config import StageConfig
 from stage_servers.devices import available_cores
@@ -196,3 +197,42 @@ def test_how_long_answers_are_kept(
     monkeypatch.setattr(cli.coordinator, "serve", lambda config, _tell: served.append(config))
     assert run_cli("coordinator", "--model", model, *words).exit_code == 0
     assert [config.resume for config in served] == [resume]
+
+
+@pytest.mark.parametrize(
+    ("words", "tried"),
+    [
+        (("--ab", "coupled:0.25"), (TrialWish("coupled", 0.25), "")),
+        (("--shadow", "static:equal"), (None, "static:equal")),
+        ((), (None, "")),
+    ],
+)
+def test_what_is_tried_from_the_start(
+    run_cli: RunCli,
+    model: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    words: tuple[str, ...],
+    tried: tuple[TrialWish | None, str],
+) -> None:
+    served: list[CoordinatorConfig] = []
+    monkeypatch.setenv("ELASTICMM_TOKEN", "t")
+    monkeypatch.setattr(cli.coordinator, "serve", lambda config, _tell: served.append(config))
+    assert run_cli("coordinator", "--model", model, *words).exit_code == 0
+    assert [(config.trial, config.shadow) for config in served] == [tried]
+
+
+@pytest.mark.parametrize(
+    ("words", "reason"),
+    [
+        (("--ab", "emp:2"), "share: 2 is not between 0 and 1"),
+        (("--ab", "x"), "ab: 'x' is not one of"),
+        (("--shadow", "x"), "shadow: 'x' is not one of"),
+        (("--ab", "emp", "--shadow", "emp"), "ab, shadow: there is one at a time"),
+    ],
+)
+def test_what_cannot_be_tried_is_wrong_usage(
+    run_cli: RunCli, model: Path, monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...], reason: str
+) -> None:
+    monkeypatch.setenv("ELASTICMM_TOKEN", "t")
+    result = run_cli("coordinator", "--model", model, *words)
+    assert (result.exit_code, reason in result.output) == (2, True)

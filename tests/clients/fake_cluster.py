@@ -21,7 +21,7 @@ from elasticmm.v1 import admin_pb2, admin_pb2_grpc, stage_control_pb2
 from elasticmm.v1 import inference_pb2 as pb
 from elasticmm.v1 import inference_pb2_grpc as rpc
 from tests.clients.fake_answers import Answer, echo, refuse
-from tests.clients.fake_records import assignment, instance, kv_cache, traced
+from tests.clients.fake_records import assignment, instance, kv_cache, shadowed, traced, tried
 
 TOKEN = "a-cluster-token"
 
@@ -195,6 +195,44 @@ class FakeCluster(rpc.InferenceServicer, rpc.MediaServicer, admin_pb2_grpc.Admin
             ttft_s=2, multimodal_ttft_s=2, tpot_s=0.1, price_per_hour=1.8, windows=windows
         )
 
+    def StartShadow(
+        self, request: admin_pb2.StartShadowRequest, context: grpc.ServicerContext
+    ) -> admin_pb2.StartShadowResponse:
+        check_token(context)
+        self.orders.append(("shadow", request))
+        return admin_pb2.StartShadowResponse()
+
+    def StopShadow(
+        self, request: admin_pb2.StopShadowRequest, context: grpc.ServicerContext
+    ) -> admin_pb2.ShadowReport:
+        self.orders.append(("stop shadow", request))
+        return self.GetShadow(admin_pb2.GetShadowRequest(), context)
+
+    def GetShadow(
+        self, request: admin_pb2.GetShadowRequest, context: grpc.ServicerContext
+    ) -> admin_pb2.ShadowReport:
+        check_token(context)
+        return shadowed()
+
+    def StartTrial(
+        self, request: admin_pb2.StartTrialRequest, context: grpc.ServicerContext
+    ) -> admin_pb2.StartTrialResponse:
+        check_token(context)
+        self.orders.append(("trial", request))
+        return admin_pb2.StartTrialResponse(experiment=request.experiment or "new")
+
+    def StopTrial(
+        self, request: admin_pb2.StopTrialRequest, context: grpc.ServicerContext
+    ) -> admin_pb2.TrialReport:
+        self.orders.append(("stop trial", request))
+        return self.GetTrial(admin_pb2.GetTrialRequest(), context)
+
+    def GetTrial(
+        self, request: admin_pb2.GetTrialRequest, context: grpc.ServicerContext
+    ) -> admin_pb2.TrialReport:
+        check_token(context)
+        return tried()
+
     def Why(self, request: admin_pb2.WhyRequest, context: grpc.ServicerContext) -> admin_pb2.WhyResponse:
         check_token(context)
         weighed = {"score": 0.5, "score_before": 2.0}
@@ -208,6 +246,8 @@ class FakeCluster(rpc.InferenceServicer, rpc.MediaServicer, admin_pb2_grpc.Admin
             ),
         ]
         found = [each for each in decisions if request.subject in ("", each.subject)]
+        for each in found if request.of_shadow else []:
+            each.is_shadow = True
         if request.without_dispatches:
             found = [each for each in found if each.piece != "dispatch"]
         return admin_pb2.WhyResponse(decisions=found)

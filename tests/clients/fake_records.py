@@ -84,3 +84,44 @@ def sent(**fields: Any) -> stage_control_pb2.TransferCounters:
     """Three transfers of 2 MiB together to pd-0 in half a second, but for what is given."""
     usual = {"peer_instance_id": "pd-0", "transport": "shm", "committed": 3, "size_bytes": 2 << 20}
     return stage_control_pb2.TransferCounters(**{**usual, "seconds": 0.5, **fields})
+
+
+def shadowed() -> admin_pb2.ShadowReport:
+    """Ten dispatches, of which three differ."""
+    multimodal = stage_control_pb2.MODALITY_GROUP_MULTIMODAL
+    return admin_pb2.ShadowReport(
+        policy="static:equal",
+        watched_s=61,
+        same=7,
+        elsewhere=2,
+        held=1,
+        skipped=4,
+        other_prefill=2,
+        other_decode=1,
+        predicted=9,
+        acting_first_s=0.25,
+        shadow_first_s=0.2,
+        acting_changes=1,
+        shadow_changes=4,
+        wanted=[
+            admin_pb2.WantedByBoth(
+                instance_id="e-0",
+                acting=assignment([pb.STAGE_ENCODE]),
+                shadow=assignment([pb.STAGE_ENCODE, pb.STAGE_PREFILL], multimodal),
+            )
+        ],
+        spent_s=0.012,
+    )
+
+
+def tried() -> admin_pb2.TrialReport:
+    """Two arms, of which one has no instance left."""
+    a = admin_pb2.TrialArm(
+        arm="a", policy="emp", instance_ids=["e-0", "pd-0"], good=90, late=10, instance_s=122
+    )
+    b = admin_pb2.TrialArm(arm="b", policy="coupled", good=40, crossed=7, instance_s=30)
+    attainment = admin_pb2.TrialMeasure(name="attainment", a=0.9, b=1.0, change=0.1, low=0.01, high=0.17)
+    late = admin_pb2.TrialMeasure(name="ttft_p95_s", a=1.25)
+    return admin_pb2.TrialReport(
+        experiment="x", watched_s=61, share=0.5, arms=[a, b], measures=[attainment, late]
+    )

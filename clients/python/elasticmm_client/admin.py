@@ -24,9 +24,11 @@ from elasticmm_client.migration import Migration, migration_from_proto
 from elasticmm_client.plan import ClusterPlan, Decision, decisions_from_proto, plan_from_proto
 from elasticmm_client.recent import RecentRequests, RequestTrace, recent_from_proto
 from elasticmm_client.roles import group_number, stage_numbers
+from elasticmm_client.shadow import ShadowReport, shadow_report_from_proto
 from elasticmm_client.slo import SloReport, slo_report_from_proto
 from elasticmm_client.status import ClusterStatus, status_from_proto
 from elasticmm_client.tls import Tls
+from elasticmm_client.trial import TrialReport, trial_report_from_proto
 
 
 class AdminClient:
@@ -68,13 +70,18 @@ class AdminClient:
         timeout_s: float = UNARY_TIMEOUT_S,
         *,
         dispatches: bool = True,
+        of_shadow: bool = False,
     ) -> tuple[Decision, ...]:
         """The newest decisions about a request or instance, oldest first; all for None.
 
-        Without `dispatches`, only those about what instances play. Raises ElasticMMError.
+        Without `dispatches`, only those about what instances play; with `of_shadow`, those of the policy
+        set in the shadow. Raises ElasticMMError.
         """
         request = admin_pb2.WhyRequest(
-            subject=subject or "", limit=limit or 0, without_dispatches=not dispatches
+            subject=subject or "",
+            limit=limit or 0,
+            without_dispatches=not dispatches,
+            of_shadow=of_shadow,
         )
         return decisions_from_proto(self._call("Why", request, timeout_s))
 
@@ -143,6 +150,50 @@ class AdminClient:
         """How well the targets were met in the last minute, ten minutes and hour. Raises ElasticMMError."""
         request = admin_pb2.GetSloReportRequest()
         return slo_report_from_proto(self._call("GetSloReport", request, timeout_s))
+
+    def start_shadow(self, policy: str, timeout_s: float = UNARY_TIMEOUT_S) -> None:
+        """Has a second policy set decide beside the acting one, without acting.
+
+        Raises InvalidRequest for an unknown set, ElasticMMError (FAILED_PRECONDITION where another one does).
+        """
+        self._call("StartShadow", admin_pb2.StartShadowRequest(policy=policy), timeout_s)
+
+    def stop_shadow(self, timeout_s: float = UNARY_TIMEOUT_S) -> ShadowReport:
+        """Ends that; returns its last report. Raises ElasticMMError."""
+        return shadow_report_from_proto(self._call("StopShadow", admin_pb2.StopShadowRequest(), timeout_s))
+
+    def shadow_report(self, timeout_s: float = UNARY_TIMEOUT_S) -> ShadowReport:
+        """How the set in the shadow has decided so far.
+
+        Raises ElasticMMError (FAILED_PRECONDITION where there is none).
+        """
+        return shadow_report_from_proto(self._call("GetShadow", admin_pb2.GetShadowRequest(), timeout_s))
+
+    def start_trial(
+        self,
+        policy: str,
+        share: float | None = None,
+        experiment: str = "",
+        timeout_s: float = UNARY_TIMEOUT_S,
+    ) -> str:
+        """Gives a second policy set a share of the instances and requests, a half for None; returns the id by
+        which requests are divided, a new one where none is given.
+
+        Raises InvalidRequest for an unknown set or share, ElasticMMError (FAILED_PRECONDITION).
+        """
+        request = admin_pb2.StartTrialRequest(policy=policy, share=share, experiment=experiment)
+        return str(self._call("StartTrial", request, timeout_s).experiment)
+
+    def stop_trial(self, timeout_s: float = UNARY_TIMEOUT_S) -> TrialReport:
+        """Gives all instances back; returns the last report. Raises ElasticMMError."""
+        return trial_report_from_proto(self._call("StopTrial", admin_pb2.StopTrialRequest(), timeout_s))
+
+    def trial_report(self, timeout_s: float = UNARY_TIMEOUT_S) -> TrialReport:
+        """Both arms side by side.
+
+        Raises ElasticMMError (FAILED_PRECONDITION where no trial runs).
+        """
+        return trial_report_from_proto(self._call("GetTrial", admin_pb2.GetTrialRequest(), timeout_s))
 
     def recent(self, limit: int | None = None, timeout_s: float = UNARY_TIMEOUT_S) -> RecentRequests:
         """Requests that run and the newest that ended, `limit` in all; all that are kept for None.

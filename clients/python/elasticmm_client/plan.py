@@ -46,6 +46,7 @@ class PlannedInstance:
     decodes: Pace  # of steps without prompts
     prefills: Pace  # of steps with some
     encodes: Pace
+    arm: str = ""  # of the trial that runs: "a" or "b"; empty: none runs
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +87,8 @@ class Decision:
     subject: str  # a request or an instance
     choice: str
     numbers: Mapping[str, float]  # what was weighed, unit in the name
+    is_shadow: bool = False  # it was not acted on
+    arm: str = ""  # "b" where it is of the set that a trial gives a share
 
 
 def plan_from_proto(message: admin_pb2.GetPlanResponse) -> ClusterPlan:
@@ -101,7 +104,9 @@ def plan_from_proto(message: admin_pb2.GetPlanResponse) -> ClusterPlan:
 
 def decisions_from_proto(message: admin_pb2.WhyResponse) -> tuple[Decision, ...]:
     return tuple(
-        Decision(each.age_s, each.piece, each.subject, each.choice, dict(each.numbers))
+        Decision(
+            each.age_s, each.piece, each.subject, each.choice, dict(each.numbers), each.is_shadow, each.arm
+        )
         for each in message.decisions
     )
 
@@ -109,8 +114,8 @@ def decisions_from_proto(message: admin_pb2.WhyResponse) -> tuple[Decision, ...]
 def _planned(message: admin_pb2.PlannedInstance) -> PlannedInstance:
     return PlannedInstance(
         id=message.instance_id,
-        present=_assignment(message.present),
-        wanted=_assignment(message.wanted) if message.HasField("wanted") else None,
+        present=assignment_from_proto(message.present),
+        wanted=assignment_from_proto(message.wanted) if message.HasField("wanted") else None,
         state=message.state,
         since_s=message.since_s,
         is_pinned=message.is_pinned,
@@ -119,6 +124,7 @@ def _planned(message: admin_pb2.PlannedInstance) -> PlannedInstance:
         decodes=_pace(message.decodes),
         prefills=_pace(message.prefills),
         encodes=_pace(message.encodes),
+        arm=message.arm,
     )
 
 
@@ -130,8 +136,8 @@ def _past(message: admin_pb2.PastTransition) -> PastTransition:
     return PastTransition(
         number=message.number,
         instance_id=message.instance_id,
-        before=_assignment(message.before),
-        after=_assignment(message.after),
+        before=assignment_from_proto(message.before),
+        after=assignment_from_proto(message.after),
         is_done=message.is_done,
         took_s=message.took_s,
         clearing_s=message.clearing_s,
@@ -142,6 +148,6 @@ def _past(message: admin_pb2.PastTransition) -> PastTransition:
     )
 
 
-def _assignment(message: admin_pb2.Assignment) -> Assignment:
+def assignment_from_proto(message: admin_pb2.Assignment) -> Assignment:
     roles = tuple(name for stage, name in STAGES.items() if stage in message.roles)
     return Assignment(roles, GROUPS.get(message.group, "shared"))

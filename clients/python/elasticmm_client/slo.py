@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from elasticmm.v1 import admin_pb2
 from elasticmm_client.roles import GROUPS
+from elasticmm_client.trial import TrialReport, trial_report_from_proto
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +60,7 @@ class SloReport:
     tpot_s: float
     price_per_hour: float | None  # of one instance, in US dollars; None: the cluster's profile has none
     windows: tuple[SloWindow, ...]
+    trial: TrialReport | None = None  # None: none runs
 
     def price(self, instance_s: float | None) -> float | None:
         """Of so many instance-seconds, in US dollars; None where either is not known."""
@@ -74,6 +76,7 @@ def slo_report_from_proto(message: admin_pb2.GetSloReportResponse) -> SloReport:
         tpot_s=message.tpot_s,
         price_per_hour=message.price_per_hour if message.HasField("price_per_hour") else None,
         windows=tuple(_window(each) for each in message.windows),
+        trial=trial_report_from_proto(message.trial) if message.HasField("trial") else None,
     )
 
 

@@ -104,3 +104,17 @@ def test_new_keys_replace_the_old_ones() -> None:
     assert scene.warmth.of_request("r").prefix_tokens == {"a": 96}
     scene.warmth.enter("r", longer)
     assert scene.warmth.of_request("r").prefix_tokens == {"a": 192}
+
+
+def test_who_looks_on_sees_what_was_answered_and_leaves_nothing_behind() -> None:
+    scene = Scene()
+    scene.store("a", *KEYS.chain[:4])
+    assert scene.warmth.standing("r").prefix_tokens == {"a": 64}
+    scene.store("a", *KEYS.chain[:5])
+    assert scene.warmth.of_request("r").prefix_tokens == {"a": 80}
+    scene.store("a", *KEYS.chain)
+    scene.clock.advance(1.0)
+    assert scene.warmth.standing("r").prefix_tokens == {"a": 80}
+    assert scene.warmth.standing("unknown") is COLD
+    scene.warmth.leave("r")
+    scene.warmth.check_idle()

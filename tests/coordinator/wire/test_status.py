@@ -20,6 +20,7 @@ CASES = [
     (errors.InstanceRefusedError("register.dtype", "x"), CODES.FAILED_PRECONDITION, "register.dtype", None),
     (errors.CannotMigrateError("no room"), CODES.FAILED_PRECONDITION, None, None),
     (errors.CannotPlanError("nobody"), CODES.FAILED_PRECONDITION, None, None),
+    (errors.CannotTryError("one runs"), CODES.FAILED_PRECONDITION, None, None),
     (errors.OverloadedError("full", 1.5), CODES.RESOURCE_EXHAUSTED, None, 1.5),
     (errors.UnavailableError("gone"), CODES.UNAVAILABLE, None, None),
     (errors.UnavailableError("soon", 0.25), CODES.UNAVAILABLE, None, 0.25),

@@ -383,6 +383,7 @@ class PlannedInstance(_message.Message):
     DECODES_FIELD_NUMBER: _builtins.int
     PREFILLS_FIELD_NUMBER: _builtins.int
     ENCODES_FIELD_NUMBER: _builtins.int
+    ARM_FIELD_NUMBER: _builtins.int
     instance_id: _builtins.str
     """Its name."""
     state: _builtins.str
@@ -395,6 +396,8 @@ class PlannedInstance(_message.Message):
     """By Drain."""
     last_failure: _builtins.str
     """Why the last transition was rolled back; empty if it was not."""
+    arm: _builtins.str
+    """Of the trial that runs: "a" or "b"; empty: none runs."""
     @_builtins.property
     def present(self) -> Global___Assignment:
         """What it plays."""
@@ -429,10 +432,11 @@ class PlannedInstance(_message.Message):
         decodes: Global___Pace | None = ...,
         prefills: Global___Pace | None = ...,
         encodes: Global___Pace | None = ...,
+        arm: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["decodes", b"decodes", "encodes", b"encodes", "prefills", b"prefills", "present", b"present", "wanted", b"wanted"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["decodes", b"decodes", "encodes", b"encodes", "instance_id", b"instance_id", "is_drained", b"is_drained", "is_pinned", b"is_pinned", "last_failure", b"last_failure", "prefills", b"prefills", "present", b"present", "since_s", b"since_s", "state", b"state", "wanted", b"wanted"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["arm", b"arm", "decodes", b"decodes", "encodes", b"encodes", "instance_id", b"instance_id", "is_drained", b"is_drained", "is_pinned", b"is_pinned", "last_failure", b"last_failure", "prefills", b"prefills", "present", b"present", "since_s", b"since_s", "state", b"state", "wanted", b"wanted"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -473,22 +477,26 @@ class WhyRequest(_message.Message):
     SUBJECT_FIELD_NUMBER: _builtins.int
     LIMIT_FIELD_NUMBER: _builtins.int
     WITHOUT_DISPATCHES_FIELD_NUMBER: _builtins.int
+    OF_SHADOW_FIELD_NUMBER: _builtins.int
     subject: _builtins.str
     """A request or an instance; empty for all."""
     limit: _builtins.int
     """0 for all that are kept."""
     without_dispatches: _builtins.bool
     """Leaves out where requests went: only what instances play."""
+    of_shadow: _builtins.bool
+    """Of the policy set in the shadow. FAILED_PRECONDITION: there is none."""
     def __init__(
         self,
         *,
         subject: _builtins.str = ...,
         limit: _builtins.int = ...,
         without_dispatches: _builtins.bool = ...,
+        of_shadow: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["limit", b"limit", "subject", b"subject", "without_dispatches", b"without_dispatches"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["limit", b"limit", "of_shadow", b"of_shadow", "subject", b"subject", "without_dispatches", b"without_dispatches"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -549,6 +557,8 @@ class Decision(_message.Message):
     SUBJECT_FIELD_NUMBER: _builtins.int
     CHOICE_FIELD_NUMBER: _builtins.int
     NUMBERS_FIELD_NUMBER: _builtins.int
+    IS_SHADOW_FIELD_NUMBER: _builtins.int
+    ARM_FIELD_NUMBER: _builtins.int
     age_s: _builtins.float
     """Since it was decided."""
     piece: _builtins.str
@@ -557,6 +567,10 @@ class Decision(_message.Message):
     """The request or instance that it is about, or "cluster"."""
     choice: _builtins.str
     """What was decided, in words."""
+    is_shadow: _builtins.bool
+    """It was not acted on."""
+    arm: _builtins.str
+    """"b" where it is of the set that a trial gives a share; else empty."""
     @_builtins.property
     def numbers(self) -> _containers.ScalarMap[_builtins.str, _builtins.float]:
         """What was weighed, unit in the name."""
@@ -569,10 +583,12 @@ class Decision(_message.Message):
         subject: _builtins.str = ...,
         choice: _builtins.str = ...,
         numbers: _abc.Mapping[_builtins.str, _builtins.float] | None = ...,
+        is_shadow: _builtins.bool = ...,
+        arm: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["age_s", b"age_s", "choice", b"choice", "numbers", b"numbers", "piece", b"piece", "subject", b"subject"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["age_s", b"age_s", "arm", b"arm", "choice", b"choice", "is_shadow", b"is_shadow", "numbers", b"numbers", "piece", b"piece", "subject", b"subject"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1236,6 +1252,7 @@ class GetSloReportResponse(_message.Message):
     TPOT_S_FIELD_NUMBER: _builtins.int
     PRICE_PER_HOUR_FIELD_NUMBER: _builtins.int
     WINDOWS_FIELD_NUMBER: _builtins.int
+    TRIAL_FIELD_NUMBER: _builtins.int
     ttft_s: _builtins.float
     """Targets: the first token's, with and without media, and the mean of further
     ones.
@@ -1250,6 +1267,10 @@ class GetSloReportResponse(_message.Message):
     def windows(self) -> _containers.RepeatedCompositeFieldContainer[Global___SloWindow]:
         """The last minute, ten minutes and hour."""
 
+    @_builtins.property
+    def trial(self) -> Global___TrialReport:
+        """Unset where no trial runs."""
+
     def __init__(
         self,
         *,
@@ -1258,10 +1279,11 @@ class GetSloReportResponse(_message.Message):
         tpot_s: _builtins.float = ...,
         price_per_hour: _builtins.float | None = ...,
         windows: _abc.Iterable[Global___SloWindow] | None = ...,
+        trial: Global___TrialReport | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_price_per_hour", b"_price_per_hour", "price_per_hour", b"price_per_hour"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_price_per_hour", b"_price_per_hour", "price_per_hour", b"price_per_hour", "trial", b"trial"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_price_per_hour", b"_price_per_hour", "multimodal_ttft_s", b"multimodal_ttft_s", "price_per_hour", b"price_per_hour", "tpot_s", b"tpot_s", "ttft_s", b"ttft_s", "windows", b"windows"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_price_per_hour", b"_price_per_hour", "multimodal_ttft_s", b"multimodal_ttft_s", "price_per_hour", b"price_per_hour", "tpot_s", b"tpot_s", "trial", b"trial", "ttft_s", b"ttft_s", "windows", b"windows"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__price_per_hour: _TypeAlias = _typing.Literal["price_per_hour"]  # noqa: Y015
     _WhichOneofArgType__price_per_hour: _TypeAlias = _typing.Literal["_price_per_hour", b"_price_per_hour"]  # noqa: Y015
@@ -1370,3 +1392,454 @@ class SloClass(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___SloClass: _TypeAlias = SloClass  # noqa: Y015
+
+@_typing.final
+class StartShadowRequest(_message.Message):
+    """Names a policy set."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    POLICY_FIELD_NUMBER: _builtins.int
+    policy: _builtins.str
+    """Such as "emp"."""
+    def __init__(
+        self,
+        *,
+        policy: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["policy", b"policy"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___StartShadowRequest: _TypeAlias = StartShadowRequest  # noqa: Y015
+
+@_typing.final
+class StartShadowResponse(_message.Message):
+    """It decides from now on."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___StartShadowResponse: _TypeAlias = StartShadowResponse  # noqa: Y015
+
+@_typing.final
+class StopShadowRequest(_message.Message):
+    """Asks for its end."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___StopShadowRequest: _TypeAlias = StopShadowRequest  # noqa: Y015
+
+@_typing.final
+class GetShadowRequest(_message.Message):
+    """Asks for its report."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetShadowRequest: _TypeAlias = GetShadowRequest  # noqa: Y015
+
+@_typing.final
+class ShadowReport(_message.Message):
+    """How a policy set in the shadow has decided, held against the acting one."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    POLICY_FIELD_NUMBER: _builtins.int
+    WATCHED_S_FIELD_NUMBER: _builtins.int
+    SAME_FIELD_NUMBER: _builtins.int
+    ELSEWHERE_FIELD_NUMBER: _builtins.int
+    HELD_FIELD_NUMBER: _builtins.int
+    SKIPPED_FIELD_NUMBER: _builtins.int
+    OTHER_ENCODE_FIELD_NUMBER: _builtins.int
+    OTHER_PREFILL_FIELD_NUMBER: _builtins.int
+    OTHER_DECODE_FIELD_NUMBER: _builtins.int
+    PREDICTED_FIELD_NUMBER: _builtins.int
+    ACTING_FIRST_S_FIELD_NUMBER: _builtins.int
+    SHADOW_FIRST_S_FIELD_NUMBER: _builtins.int
+    ACTING_CHANGES_FIELD_NUMBER: _builtins.int
+    SHADOW_CHANGES_FIELD_NUMBER: _builtins.int
+    WANTED_FIELD_NUMBER: _builtins.int
+    SPENT_S_FIELD_NUMBER: _builtins.int
+    FAILURE_FIELD_NUMBER: _builtins.int
+    policy: _builtins.str
+    """Its name."""
+    watched_s: _builtins.float
+    """Since its start."""
+    same: _builtins.int
+    """Dispatches of the acting set that it would have made alike."""
+    elsewhere: _builtins.int
+    """Those that it would have sent to another instance, for a stage at least."""
+    held: _builtins.int
+    """Those that it would have let wait."""
+    skipped: _builtins.int
+    """Those that were not compared, for want of time."""
+    other_encode: _builtins.int
+    """Of those elsewhere, with another encoder of some item."""
+    other_prefill: _builtins.int
+    """With another instance for prefill."""
+    other_decode: _builtins.int
+    """With another instance for decode."""
+    predicted: _builtins.int
+    """Dispatches for which both predicted the time to the first token."""
+    acting_first_s: _builtins.float
+    """The mean of what the acting set predicted there; unset without any."""
+    shadow_first_s: _builtins.float
+    """The mean of what the shadow predicted for its own choice; unset without any."""
+    acting_changes: _builtins.int
+    """How often the acting set's plans changed what an instance was to play."""
+    shadow_changes: _builtins.int
+    """How often the shadow's plans did."""
+    spent_s: _builtins.float
+    """The coordinator's time that it took."""
+    failure: _builtins.str
+    """Why it was stopped before its time; empty: it was not."""
+    @_builtins.property
+    def wanted(self) -> _containers.RepeatedCompositeFieldContainer[Global___WantedByBoth]:
+        """Instances that it wants to play something else than the acting set does."""
+
+    def __init__(
+        self,
+        *,
+        policy: _builtins.str = ...,
+        watched_s: _builtins.float = ...,
+        same: _builtins.int = ...,
+        elsewhere: _builtins.int = ...,
+        held: _builtins.int = ...,
+        skipped: _builtins.int = ...,
+        other_encode: _builtins.int = ...,
+        other_prefill: _builtins.int = ...,
+        other_decode: _builtins.int = ...,
+        predicted: _builtins.int = ...,
+        acting_first_s: _builtins.float | None = ...,
+        shadow_first_s: _builtins.float | None = ...,
+        acting_changes: _builtins.int = ...,
+        shadow_changes: _builtins.int = ...,
+        wanted: _abc.Iterable[Global___WantedByBoth] | None = ...,
+        spent_s: _builtins.float = ...,
+        failure: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_acting_first_s", b"_acting_first_s", "_shadow_first_s", b"_shadow_first_s", "acting_first_s", b"acting_first_s", "shadow_first_s", b"shadow_first_s"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_acting_first_s", b"_acting_first_s", "_shadow_first_s", b"_shadow_first_s", "acting_changes", b"acting_changes", "acting_first_s", b"acting_first_s", "elsewhere", b"elsewhere", "failure", b"failure", "held", b"held", "other_decode", b"other_decode", "other_encode", b"other_encode", "other_prefill", b"other_prefill", "policy", b"policy", "predicted", b"predicted", "same", b"same", "shadow_changes", b"shadow_changes", "shadow_first_s", b"shadow_first_s", "skipped", b"skipped", "spent_s", b"spent_s", "wanted", b"wanted", "watched_s", b"watched_s"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__acting_first_s: _TypeAlias = _typing.Literal["acting_first_s"]  # noqa: Y015
+    _WhichOneofArgType__acting_first_s: _TypeAlias = _typing.Literal["_acting_first_s", b"_acting_first_s"]  # noqa: Y015
+    _WhichOneofReturnType__shadow_first_s: _TypeAlias = _typing.Literal["shadow_first_s"]  # noqa: Y015
+    _WhichOneofArgType__shadow_first_s: _TypeAlias = _typing.Literal["_shadow_first_s", b"_shadow_first_s"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__acting_first_s) -> _WhichOneofReturnType__acting_first_s | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__shadow_first_s) -> _WhichOneofReturnType__shadow_first_s | None: ...
+
+Global___ShadowReport: _TypeAlias = ShadowReport  # noqa: Y015
+
+@_typing.final
+class WantedByBoth(_message.Message):
+    """What two policy sets want of an instance."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    INSTANCE_ID_FIELD_NUMBER: _builtins.int
+    ACTING_FIELD_NUMBER: _builtins.int
+    SHADOW_FIELD_NUMBER: _builtins.int
+    instance_id: _builtins.str
+    """Its name."""
+    @_builtins.property
+    def acting(self) -> Global___Assignment:
+        """The acting set."""
+
+    @_builtins.property
+    def shadow(self) -> Global___Assignment:
+        """The set in the shadow."""
+
+    def __init__(
+        self,
+        *,
+        instance_id: _builtins.str = ...,
+        acting: Global___Assignment | None = ...,
+        shadow: Global___Assignment | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["acting", b"acting", "shadow", b"shadow"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["acting", b"acting", "instance_id", b"instance_id", "shadow", b"shadow"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WantedByBoth: _TypeAlias = WantedByBoth  # noqa: Y015
+
+@_typing.final
+class StartTrialRequest(_message.Message):
+    """Names a policy set to try, and its share."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    POLICY_FIELD_NUMBER: _builtins.int
+    SHARE_FIELD_NUMBER: _builtins.int
+    EXPERIMENT_FIELD_NUMBER: _builtins.int
+    policy: _builtins.str
+    """Such as "coupled"."""
+    share: _builtins.float
+    """Of the instances, between 0 and 1; unset: a half."""
+    experiment: _builtins.str
+    """Decides, with what each conversation is known by, in which arm it is served;
+    empty: a new one.
+    """
+    def __init__(
+        self,
+        *,
+        policy: _builtins.str = ...,
+        share: _builtins.float | None = ...,
+        experiment: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_share", b"_share", "share", b"share"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_share", b"_share", "experiment", b"experiment", "policy", b"policy", "share", b"share"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__share: _TypeAlias = _typing.Literal["share"]  # noqa: Y015
+    _WhichOneofArgType__share: _TypeAlias = _typing.Literal["_share", b"_share"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__share) -> _WhichOneofReturnType__share | None: ...
+
+Global___StartTrialRequest: _TypeAlias = StartTrialRequest  # noqa: Y015
+
+@_typing.final
+class StartTrialResponse(_message.Message):
+    """It runs."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EXPERIMENT_FIELD_NUMBER: _builtins.int
+    experiment: _builtins.str
+    """As given, or the new one."""
+    def __init__(
+        self,
+        *,
+        experiment: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["experiment", b"experiment"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___StartTrialResponse: _TypeAlias = StartTrialResponse  # noqa: Y015
+
+@_typing.final
+class StopTrialRequest(_message.Message):
+    """Asks for its end."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___StopTrialRequest: _TypeAlias = StopTrialRequest  # noqa: Y015
+
+@_typing.final
+class GetTrialRequest(_message.Message):
+    """Asks for its report."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetTrialRequest: _TypeAlias = GetTrialRequest  # noqa: Y015
+
+@_typing.final
+class TrialReport(_message.Message):
+    """Two policy sets since the start of a trial."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EXPERIMENT_FIELD_NUMBER: _builtins.int
+    WATCHED_S_FIELD_NUMBER: _builtins.int
+    SHARE_FIELD_NUMBER: _builtins.int
+    ARMS_FIELD_NUMBER: _builtins.int
+    MEASURES_FIELD_NUMBER: _builtins.int
+    experiment: _builtins.str
+    """By which requests are divided."""
+    watched_s: _builtins.float
+    """Since its start."""
+    share: _builtins.float
+    """Of the instances, that arm B was to get."""
+    @_builtins.property
+    def arms(self) -> _containers.RepeatedCompositeFieldContainer[Global___TrialArm]:
+        """A, the main set, and B, the one that is tried."""
+
+    @_builtins.property
+    def measures(self) -> _containers.RepeatedCompositeFieldContainer[Global___TrialMeasure]:
+        """Figures of both."""
+
+    def __init__(
+        self,
+        *,
+        experiment: _builtins.str = ...,
+        watched_s: _builtins.float = ...,
+        share: _builtins.float = ...,
+        arms: _abc.Iterable[Global___TrialArm] | None = ...,
+        measures: _abc.Iterable[Global___TrialMeasure] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["arms", b"arms", "experiment", b"experiment", "measures", b"measures", "share", b"share", "watched_s", b"watched_s"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TrialReport: _TypeAlias = TrialReport  # noqa: Y015
+
+@_typing.final
+class TrialArm(_message.Message):
+    """One arm. Only its own requests that it served itself count, but for `crossed`."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ARM_FIELD_NUMBER: _builtins.int
+    POLICY_FIELD_NUMBER: _builtins.int
+    INSTANCE_IDS_FIELD_NUMBER: _builtins.int
+    GOOD_FIELD_NUMBER: _builtins.int
+    LATE_FIELD_NUMBER: _builtins.int
+    SLOW_FIELD_NUMBER: _builtins.int
+    UNSERVED_FIELD_NUMBER: _builtins.int
+    CROSSED_FIELD_NUMBER: _builtins.int
+    INSTANCE_S_FIELD_NUMBER: _builtins.int
+    arm: _builtins.str
+    """"a" or "b"."""
+    policy: _builtins.str
+    """Name of its policy set."""
+    good: _builtins.int
+    """Both targets met."""
+    late: _builtins.int
+    """First token late."""
+    slow: _builtins.int
+    """First token in time, further ones too slow."""
+    unserved: _builtins.int
+    """No whole answer."""
+    crossed: _builtins.int
+    """Its requests that the other arm served, because it could not."""
+    instance_s: _builtins.float
+    """Summed over its instances."""
+    @_builtins.property
+    def instance_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Those that it has now."""
+
+    def __init__(
+        self,
+        *,
+        arm: _builtins.str = ...,
+        policy: _builtins.str = ...,
+        instance_ids: _abc.Iterable[_builtins.str] | None = ...,
+        good: _builtins.int = ...,
+        late: _builtins.int = ...,
+        slow: _builtins.int = ...,
+        unserved: _builtins.int = ...,
+        crossed: _builtins.int = ...,
+        instance_s: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["arm", b"arm", "crossed", b"crossed", "good", b"good", "instance_ids", b"instance_ids", "instance_s", b"instance_s", "late", b"late", "policy", b"policy", "slow", b"slow", "unserved", b"unserved"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TrialArm: _TypeAlias = TrialArm  # noqa: Y015
+
+@_typing.final
+class TrialMeasure(_message.Message):
+    """A figure of both arms, and how far they differ."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    A_FIELD_NUMBER: _builtins.int
+    B_FIELD_NUMBER: _builtins.int
+    CHANGE_FIELD_NUMBER: _builtins.int
+    LOW_FIELD_NUMBER: _builtins.int
+    HIGH_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Unit in the name, such as "ttft_p95_s"."""
+    a: _builtins.float
+    """Of arm A; unset where too little was measured, as all that follow."""
+    b: _builtins.float
+    """Of arm B."""
+    change: _builtins.float
+    """B minus A."""
+    low: _builtins.float
+    """Lower limit of its 95% confidence interval."""
+    high: _builtins.float
+    """Upper limit."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        a: _builtins.float | None = ...,
+        b: _builtins.float | None = ...,
+        change: _builtins.float | None = ...,
+        low: _builtins.float | None = ...,
+        high: _builtins.float | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_a", b"_a", "_b", b"_b", "_change", b"_change", "_high", b"_high", "_low", b"_low", "a", b"a", "b", b"b", "change", b"change", "high", b"high", "low", b"low"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_a", b"_a", "_b", b"_b", "_change", b"_change", "_high", b"_high", "_low", b"_low", "a", b"a", "b", b"b", "change", b"change", "high", b"high", "low", b"low", "name", b"name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__a: _TypeAlias = _typing.Literal["a"]  # noqa: Y015
+    _WhichOneofArgType__a: _TypeAlias = _typing.Literal["_a", b"_a"]  # noqa: Y015
+    _WhichOneofReturnType__b: _TypeAlias = _typing.Literal["b"]  # noqa: Y015
+    _WhichOneofArgType__b: _TypeAlias = _typing.Literal["_b", b"_b"]  # noqa: Y015
+    _WhichOneofReturnType__change: _TypeAlias = _typing.Literal["change"]  # noqa: Y015
+    _WhichOneofArgType__change: _TypeAlias = _typing.Literal["_change", b"_change"]  # noqa: Y015
+    _WhichOneofReturnType__high: _TypeAlias = _typing.Literal["high"]  # noqa: Y015
+    _WhichOneofArgType__high: _TypeAlias = _typing.Literal["_high", b"_high"]  # noqa: Y015
+    _WhichOneofReturnType__low: _TypeAlias = _typing.Literal["low"]  # noqa: Y015
+    _WhichOneofArgType__low: _TypeAlias = _typing.Literal["_low", b"_low"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__a) -> _WhichOneofReturnType__a | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__b) -> _WhichOneofReturnType__b | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__change) -> _WhichOneofReturnType__change | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__high) -> _WhichOneofReturnType__high | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__low) -> _WhichOneofReturnType__low | None: ...
+
+Global___TrialMeasure: _TypeAlias = TrialMeasure  # noqa: Y015

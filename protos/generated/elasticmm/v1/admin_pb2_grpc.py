@@ -100,6 +100,36 @@ class AdminStub(object):
                 request_serializer=elasticmm_dot_v1_dot_admin__pb2.GetRecentRequest.SerializeToString,
                 response_deserializer=elasticmm_dot_v1_dot_admin__pb2.GetRecentResponse.FromString,
                 _registered_method=True)
+        self.StartShadow = channel.unary_unary(
+                '/elasticmm.v1.Admin/StartShadow',
+                request_serializer=elasticmm_dot_v1_dot_admin__pb2.StartShadowRequest.SerializeToString,
+                response_deserializer=elasticmm_dot_v1_dot_admin__pb2.StartShadowResponse.FromString,
+                _registered_method=True)
+        self.StopShadow = channel.unary_unary(
+                '/elasticmm.v1.Admin/StopShadow',
+                request_serializer=elasticmm_dot_v1_dot_admin__pb2.StopShadowRequest.SerializeToString,
+                response_deserializer=elasticmm_dot_v1_dot_admin__pb2.ShadowReport.FromString,
+                _registered_method=True)
+        self.GetShadow = channel.unary_unary(
+                '/elasticmm.v1.Admin/GetShadow',
+                request_serializer=elasticmm_dot_v1_dot_admin__pb2.GetShadowRequest.SerializeToString,
+                response_deserializer=elasticmm_dot_v1_dot_admin__pb2.ShadowReport.FromString,
+                _registered_method=True)
+        self.StartTrial = channel.unary_unary(
+                '/elasticmm.v1.Admin/StartTrial',
+                request_serializer=elasticmm_dot_v1_dot_admin__pb2.StartTrialRequest.SerializeToString,
+                response_deserializer=elasticmm_dot_v1_dot_admin__pb2.StartTrialResponse.FromString,
+                _registered_method=True)
+        self.StopTrial = channel.unary_unary(
+                '/elasticmm.v1.Admin/StopTrial',
+                request_serializer=elasticmm_dot_v1_dot_admin__pb2.StopTrialRequest.SerializeToString,
+                response_deserializer=elasticmm_dot_v1_dot_admin__pb2.TrialReport.FromString,
+                _registered_method=True)
+        self.GetTrial = channel.unary_unary(
+                '/elasticmm.v1.Admin/GetTrial',
+                request_serializer=elasticmm_dot_v1_dot_admin__pb2.GetTrialRequest.SerializeToString,
+                response_deserializer=elasticmm_dot_v1_dot_admin__pb2.TrialReport.FromString,
+                _registered_method=True)
         self.Shutdown = channel.unary_unary(
                 '/elasticmm.v1.Admin/Shutdown',
                 request_serializer=elasticmm_dot_v1_dot_admin__pb2.ShutdownRequest.SerializeToString,
@@ -209,6 +239,53 @@ class AdminServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def StartShadow(self, request, context):
+        """Has a second policy set decide beside the acting one, without acting.
+        INVALID_ARGUMENT: no such set; FAILED_PRECONDITION: another one does.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def StopShadow(self, request, context):
+        """Ends that; answers with its last report. FAILED_PRECONDITION: there is none.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetShadow(self, request, context):
+        """How the set in the shadow has decided so far. FAILED_PRECONDITION: there is
+        none.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def StartTrial(self, request, context):
+        """Gives a second policy set a share of the instances and of the requests.
+        INVALID_ARGUMENT: no such set or share; FAILED_PRECONDITION says why the
+        instances cannot be divided, or what is tried already.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def StopTrial(self, request, context):
+        """Gives all instances back to the main set; answers with the last report.
+        FAILED_PRECONDITION: no trial runs.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetTrial(self, request, context):
+        """Both arms side by side. FAILED_PRECONDITION: no trial runs.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def Shutdown(self, request, context):
         """Ends the cluster: waiting requests are refused, instances stop.
         """
@@ -283,6 +360,36 @@ def add_AdminServicer_to_server(servicer, server):
                     servicer.GetRecent,
                     request_deserializer=elasticmm_dot_v1_dot_admin__pb2.GetRecentRequest.FromString,
                     response_serializer=elasticmm_dot_v1_dot_admin__pb2.GetRecentResponse.SerializeToString,
+            ),
+            'StartShadow': grpc.unary_unary_rpc_method_handler(
+                    servicer.StartShadow,
+                    request_deserializer=elasticmm_dot_v1_dot_admin__pb2.StartShadowRequest.FromString,
+                    response_serializer=elasticmm_dot_v1_dot_admin__pb2.StartShadowResponse.SerializeToString,
+            ),
+            'StopShadow': grpc.unary_unary_rpc_method_handler(
+                    servicer.StopShadow,
+                    request_deserializer=elasticmm_dot_v1_dot_admin__pb2.StopShadowRequest.FromString,
+                    response_serializer=elasticmm_dot_v1_dot_admin__pb2.ShadowReport.SerializeToString,
+            ),
+            'GetShadow': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetShadow,
+                    request_deserializer=elasticmm_dot_v1_dot_admin__pb2.GetShadowRequest.FromString,
+                    response_serializer=elasticmm_dot_v1_dot_admin__pb2.ShadowReport.SerializeToString,
+            ),
+            'StartTrial': grpc.unary_unary_rpc_method_handler(
+                    servicer.StartTrial,
+                    request_deserializer=elasticmm_dot_v1_dot_admin__pb2.StartTrialRequest.FromString,
+                    response_serializer=elasticmm_dot_v1_dot_admin__pb2.StartTrialResponse.SerializeToString,
+            ),
+            'StopTrial': grpc.unary_unary_rpc_method_handler(
+                    servicer.StopTrial,
+                    request_deserializer=elasticmm_dot_v1_dot_admin__pb2.StopTrialRequest.FromString,
+                    response_serializer=elasticmm_dot_v1_dot_admin__pb2.TrialReport.SerializeToString,
+            ),
+            'GetTrial': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetTrial,
+                    request_deserializer=elasticmm_dot_v1_dot_admin__pb2.GetTrialRequest.FromString,
+                    response_serializer=elasticmm_dot_v1_dot_admin__pb2.TrialReport.SerializeToString,
             ),
             'Shutdown': grpc.unary_unary_rpc_method_handler(
                     servicer.Shutdown,
@@ -642,6 +749,168 @@ class Admin(object):
             '/elasticmm.v1.Admin/GetRecent',
             elasticmm_dot_v1_dot_admin__pb2.GetRecentRequest.SerializeToString,
             elasticmm_dot_v1_dot_admin__pb2.GetRecentResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def StartShadow(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/elasticmm.v1.Admin/StartShadow',
+            elasticmm_dot_v1_dot_admin__pb2.StartShadowRequest.SerializeToString,
+            elasticmm_dot_v1_dot_admin__pb2.StartShadowResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def StopShadow(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/elasticmm.v1.Admin/StopShadow',
+            elasticmm_dot_v1_dot_admin__pb2.StopShadowRequest.SerializeToString,
+            elasticmm_dot_v1_dot_admin__pb2.ShadowReport.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetShadow(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/elasticmm.v1.Admin/GetShadow',
+            elasticmm_dot_v1_dot_admin__pb2.GetShadowRequest.SerializeToString,
+            elasticmm_dot_v1_dot_admin__pb2.ShadowReport.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def StartTrial(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/elasticmm.v1.Admin/StartTrial',
+            elasticmm_dot_v1_dot_admin__pb2.StartTrialRequest.SerializeToString,
+            elasticmm_dot_v1_dot_admin__pb2.StartTrialResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def StopTrial(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/elasticmm.v1.Admin/StopTrial',
+            elasticmm_dot_v1_dot_admin__pb2.StopTrialRequest.SerializeToString,
+            elasticmm_dot_v1_dot_admin__pb2.TrialReport.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetTrial(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/elasticmm.v1.Admin/GetTrial',
+            elasticmm_dot_v1_dot_admin__pb2.GetTrialRequest.SerializeToString,
+            elasticmm_dot_v1_dot_admin__pb2.TrialReport.FromString,
             options,
             channel_credentials,
             insecure,

@@ -72,6 +72,27 @@ class AdminStub:
     """Where the time of running and recently ended requests went. NOT_FOUND: the
     request that is named is not among them.
     """
+    StartShadow: _grpc.UnaryUnaryMultiCallable[_admin_pb2.StartShadowRequest, _admin_pb2.StartShadowResponse]
+    """Has a second policy set decide beside the acting one, without acting.
+    INVALID_ARGUMENT: no such set; FAILED_PRECONDITION: another one does.
+    """
+    StopShadow: _grpc.UnaryUnaryMultiCallable[_admin_pb2.StopShadowRequest, _admin_pb2.ShadowReport]
+    """Ends that; answers with its last report. FAILED_PRECONDITION: there is none."""
+    GetShadow: _grpc.UnaryUnaryMultiCallable[_admin_pb2.GetShadowRequest, _admin_pb2.ShadowReport]
+    """How the set in the shadow has decided so far. FAILED_PRECONDITION: there is
+    none.
+    """
+    StartTrial: _grpc.UnaryUnaryMultiCallable[_admin_pb2.StartTrialRequest, _admin_pb2.StartTrialResponse]
+    """Gives a second policy set a share of the instances and of the requests.
+    INVALID_ARGUMENT: no such set or share; FAILED_PRECONDITION says why the
+    instances cannot be divided, or what is tried already.
+    """
+    StopTrial: _grpc.UnaryUnaryMultiCallable[_admin_pb2.StopTrialRequest, _admin_pb2.TrialReport]
+    """Gives all instances back to the main set; answers with the last report.
+    FAILED_PRECONDITION: no trial runs.
+    """
+    GetTrial: _grpc.UnaryUnaryMultiCallable[_admin_pb2.GetTrialRequest, _admin_pb2.TrialReport]
+    """Both arms side by side. FAILED_PRECONDITION: no trial runs."""
     Shutdown: _grpc.UnaryUnaryMultiCallable[_admin_pb2.ShutdownRequest, _admin_pb2.ShutdownResponse]
     """Ends the cluster: waiting requests are refused, instances stop."""
 
@@ -119,6 +140,27 @@ class AdminAsyncStub(AdminStub):
     """Where the time of running and recently ended requests went. NOT_FOUND: the
     request that is named is not among them.
     """
+    StartShadow: _aio.UnaryUnaryMultiCallable[_admin_pb2.StartShadowRequest, _admin_pb2.StartShadowResponse]  # type: ignore[assignment]
+    """Has a second policy set decide beside the acting one, without acting.
+    INVALID_ARGUMENT: no such set; FAILED_PRECONDITION: another one does.
+    """
+    StopShadow: _aio.UnaryUnaryMultiCallable[_admin_pb2.StopShadowRequest, _admin_pb2.ShadowReport]  # type: ignore[assignment]
+    """Ends that; answers with its last report. FAILED_PRECONDITION: there is none."""
+    GetShadow: _aio.UnaryUnaryMultiCallable[_admin_pb2.GetShadowRequest, _admin_pb2.ShadowReport]  # type: ignore[assignment]
+    """How the set in the shadow has decided so far. FAILED_PRECONDITION: there is
+    none.
+    """
+    StartTrial: _aio.UnaryUnaryMultiCallable[_admin_pb2.StartTrialRequest, _admin_pb2.StartTrialResponse]  # type: ignore[assignment]
+    """Gives a second policy set a share of the instances and of the requests.
+    INVALID_ARGUMENT: no such set or share; FAILED_PRECONDITION says why the
+    instances cannot be divided, or what is tried already.
+    """
+    StopTrial: _aio.UnaryUnaryMultiCallable[_admin_pb2.StopTrialRequest, _admin_pb2.TrialReport]  # type: ignore[assignment]
+    """Gives all instances back to the main set; answers with the last report.
+    FAILED_PRECONDITION: no trial runs.
+    """
+    GetTrial: _aio.UnaryUnaryMultiCallable[_admin_pb2.GetTrialRequest, _admin_pb2.TrialReport]  # type: ignore[assignment]
+    """Both arms side by side. FAILED_PRECONDITION: no trial runs."""
     Shutdown: _aio.UnaryUnaryMultiCallable[_admin_pb2.ShutdownRequest, _admin_pb2.ShutdownResponse]  # type: ignore[assignment]
     """Ends the cluster: waiting requests are refused, instances stop."""
 
@@ -241,6 +283,63 @@ class AdminServicer(metaclass=_abc_1.ABCMeta):
         """Where the time of running and recently ended requests went. NOT_FOUND: the
         request that is named is not among them.
         """
+
+    @_abc_1.abstractmethod
+    def StartShadow(
+        self,
+        request: _admin_pb2.StartShadowRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_admin_pb2.StartShadowResponse, _abc.Awaitable[_admin_pb2.StartShadowResponse]]:
+        """Has a second policy set decide beside the acting one, without acting.
+        INVALID_ARGUMENT: no such set; FAILED_PRECONDITION: another one does.
+        """
+
+    @_abc_1.abstractmethod
+    def StopShadow(
+        self,
+        request: _admin_pb2.StopShadowRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_admin_pb2.ShadowReport, _abc.Awaitable[_admin_pb2.ShadowReport]]:
+        """Ends that; answers with its last report. FAILED_PRECONDITION: there is none."""
+
+    @_abc_1.abstractmethod
+    def GetShadow(
+        self,
+        request: _admin_pb2.GetShadowRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_admin_pb2.ShadowReport, _abc.Awaitable[_admin_pb2.ShadowReport]]:
+        """How the set in the shadow has decided so far. FAILED_PRECONDITION: there is
+        none.
+        """
+
+    @_abc_1.abstractmethod
+    def StartTrial(
+        self,
+        request: _admin_pb2.StartTrialRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_admin_pb2.StartTrialResponse, _abc.Awaitable[_admin_pb2.StartTrialResponse]]:
+        """Gives a second policy set a share of the instances and of the requests.
+        INVALID_ARGUMENT: no such set or share; FAILED_PRECONDITION says why the
+        instances cannot be divided, or what is tried already.
+        """
+
+    @_abc_1.abstractmethod
+    def StopTrial(
+        self,
+        request: _admin_pb2.StopTrialRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_admin_pb2.TrialReport, _abc.Awaitable[_admin_pb2.TrialReport]]:
+        """Gives all instances back to the main set; answers with the last report.
+        FAILED_PRECONDITION: no trial runs.
+        """
+
+    @_abc_1.abstractmethod
+    def GetTrial(
+        self,
+        request: _admin_pb2.GetTrialRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_admin_pb2.TrialReport, _abc.Awaitable[_admin_pb2.TrialReport]]:
+        """Both arms side by side. FAILED_PRECONDITION: no trial runs."""
 
     @_abc_1.abstractmethod
     def Shutdown(
