@@ -54,7 +54,7 @@ class Two:
         for span, embedding in items:
             if span.end_token > prefix_tokens:
                 await until(lambda: self.source.engine.num_prefilling)
-                self.source.instance._provide(spec.key, span.item_index, embedding)
+                self.source.instance._supply.provide(spec.key, span.item_index, embedding)
 
     async def answered(self, spec: SequenceSpec, question: Question) -> None:
         def made() -> list[tuple[int, int]]:
