@@ -3,13 +3,15 @@
     python -m benchmarks.make_checkpoint --preset emulated --out M
     python -m benchmarks.make_checkpoint --preset 120m --out N
     python -m benchmarks.encode workers [--model DIR] --pictures M
+    python -m benchmarks.encode pauses
     python -m benchmarks.encode pipeline --emulated M --computed N
     python -m benchmarks.encode storm --emulated M --computed N
 
-"workers": decode steps while a thread or a process decodes and preprocesses pictures. "pipeline": a request
-of six large pictures, prefilled as embeddings come, after all of them, and as an ideal pipeline of the same
-measured times would. "storm": 90th percentiles of text while pictures pour in on an instance of their own,
-and of small pictures with large ones in between. Figures are medians over rounds that alternate.
+"workers": decode steps while a thread or a process decodes and preprocesses pictures. "pauses": how long a
+thread waits for Python's lock while another decodes one, by kind of file. "pipeline": a request of six large
+pictures, prefilled as embeddings come, after all of them, and as an ideal pipeline of the same measured times
+would. "storm": 90th percentiles of text while pictures pour in on an instance of their own, and of small
+pictures with large ones in between. Figures are medians over rounds that alternate.
 """
 
 from __future__ import annotations
@@ -69,6 +71,21 @@ def _worker_row(picture: str, way: str, rounds: Sequence[Any]) -> dict[str, Any]
             for name in ("p50", "p90", "p99", "max")
         },
     }
+
+
+def pauses(args: argparse.Namespace) -> Rows:
+    from benchmarks.encoding.pauses import KINDS, SIZES, measure_pauses
+
+    found = [measure_pauses(kind, size, args.rounds) for kind in KINDS for size in SIZES]
+    return [
+        {
+            "file": each.kind,
+            "megapixels": each.pixels / 1e6,
+            "decode ms": each.decode_s * 1e3,
+            "longest pause ms": each.longest_s * 1e3,
+        }
+        for each in found
+    ]
 
 
 def pipeline(args: argparse.Namespace) -> Rows:
@@ -155,6 +172,7 @@ def parse_args(words: list[str] | None = None) -> argparse.Namespace:
     beside.add_argument("--pictures", type=Path, required=True, help="folder whose processor prepares")
     beside.add_argument("--seconds", type=float, default=1.0, help="of each measurement")
     beside.set_defaults(take=workers, rounds=3)
+    parts.add_parser("pauses").set_defaults(take=pauses, rounds=7)
     for name, take in (("pipeline", pipeline), ("storm", storm)):
         part = parts.add_parser(name)
         part.add_argument("--emulated", type=Path, metavar="DIR", help="model of emulated devices")

@@ -20,6 +20,7 @@ from pathlib import Path
 
 from coordinator.collector import settle_collector
 from coordinator.policy.books import Books, InstanceBook
+from coordinator.policy.prefixes import as_prefixes
 from coordinator.policy.scheduler import Scheduler, Slo
 from coordinator.policy.sets import make_scheduler
 from coordinator.policy.warmth import Warmth
@@ -94,7 +95,7 @@ class Holders:
         heads = {f"i{number}": 16 for number in range(instances if all_warm else 0)}
         heads |= {f"i{number * instances // 3}": 16 * number + 112 for number in range(3)}
         pictures = frozenset(f"i{number * instances // 2}" for number in range(2))
-        self._warmth = Warmth(heads, (pictures,))
+        self._warmth = Warmth(as_prefixes(heads), (pictures,))  # as the index answers
 
     def of(self, work: Work) -> Warmth:  # noqa: ARG002
         return self._warmth

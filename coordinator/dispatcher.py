@@ -42,6 +42,8 @@ from core.stages import Stage
 
 log = logging.getLogger(__name__)
 
+_NOT_FOUND = 5  # gRPC's; of an encoder: who was to have the embedding has no such request any more
+
 
 class Dispatcher:
     """Holds every accepted request from submit to its end. Runs on one event loop; nothing here waits."""
@@ -151,8 +153,7 @@ class Dispatcher:
         if report.device_s:
             self._note_encode(instance, request.media[report.item_index].span.num_tokens, report.device_s)
         self._live.note(request)
-        if request.state is RequestState.ENCODING and len(request.encoded) == len(request.media):
-            request.advance(RequestState.PREFILLING)
+        self._note_encoded(request)
         self._endings.close_if_told(request)
         self.tick()
 
@@ -164,8 +165,10 @@ class Dispatcher:
         if failure.attempt != request.attempt:
             self._migrations.lose_target(request, cause)
             return
-        if failure.stage is Stage.ENCODE and request.has_shown_token:
+        if self._is_of_no_matter(request, failure):
+            request.forgo_embedding(failure.item_index)
             self._forgo_embeddings(request, instance)
+            self._note_encoded(request)
         elif failure.field:
             self._endings.fail(request, InvalidFieldError(_blamed_field(request, failure), failure.message))
         elif not self._repeats.retry(request, failure, cause):
@@ -173,7 +176,7 @@ class Dispatcher:
         self.tick()
 
     def take_need(self, instance: Instance, report: NeedReport) -> None:
-        """A prefill lacks what a cached prefix should have held: that is encoded after all."""
+        """An instance lacks what a cached prefix should have held: that is encoded after all."""
         request = self._spoken_of(instance, report)
         if request is None or not request.has_stage(Stage.PREFILL, instance.instance_id):
             return
@@ -304,6 +307,20 @@ class Dispatcher:
     def _repeat(self, request: Request, cause: str) -> None:
         self._repeats.repeat(request, cause)
 
+    def _note_encoded(self, request: Request) -> None:
+        if request.state is RequestState.ENCODING and len(request.encoded) == len(request.media):
+            request.advance(RequestState.PREFILLING)
+
+    def _is_of_no_matter(self, request: Request, failure: FailureReport) -> bool:
+        """Whether the request does without the embedding.
+
+        It does where the prefill instance has ended its part, well or badly: that says so itself, but may be
+        heard after the encoder.
+        """
+        if failure.stage is not Stage.ENCODE or failure.item_index >= len(request.media):
+            return False
+        return failure.code == _NOT_FOUND or not request.lacks(failure.item_index)
+
     def _forgo_embeddings(self, request: Request, instance: Instance) -> None:
         """It has its first token without them."""
         request.forgo_embeddings(instance.instance_id)
@@ -364,6 +381,7 @@ class Dispatcher:
             if (work := self._live.work_of(request)) is not None:
                 self._scheduler.note_first_token(work, request.first_token_s - request.arrival_s)
         request.advance(RequestState.DECODING)
+        request.note_tokens()
         self._live.note_tokens(request)
 
     def _note_finished(self, request: Request) -> None:

@@ -22,6 +22,8 @@ from core.stages import ModalityGroup, Stage
 
 _ON_THE_WAY = (RequestState.QUEUED, RequestState.ENCODING, RequestState.PREFILLING, RequestState.DECODING)
 
+_BEFORE_TOKENS = (RequestState.ENCODING, RequestState.PREFILLING)
+
 
 @dataclass(frozen=True, slots=True)
 class PlacedMedia:
@@ -60,6 +62,7 @@ class Request:
     outputs_at_dispatch: int = 0
     placement: Placement | None = None
     encoded: set[int] = field(default_factory=set)  # items whose embedding is delivered, or not needed
+    recalled: set[int] = field(default_factory=set)  # items without which no further token comes
     is_prefilled: bool = False  # the KV is with the decoder
     migration: Migration | None = None  # under way
     num_moves: int = 0
@@ -146,28 +149,45 @@ class Request:
     def note_need(self, item_indices: Iterable[int], attached: Container[str]) -> tuple[int, ...]:
         """The cached prefix was not there: the items of these that have to be encoded after all, by the
         prefill instance itself where the one that was to do it is not attached any more.
+
+        So it is, too, where the prefill instance decodes, gave the sequence's blocks to others, and its cache
+        has not kept the prefix.
         """
+        needed = self._may_need() & set(item_indices)
         placement = self.placement
-        if placement is None or self.state not in (RequestState.ENCODING, RequestState.PREFILLING):
+        if placement is None or not needed:
             return ()
-        needed = placement.skipped & set(item_indices)
-        if not needed:
-            return ()
-        before = placement.prefix_tokens
-        left = min(before, *(self.media[index].span.first_token for index in needed))  # at most
-        self.placement = replace(
+        self.placement = placement = replace(
             placement,
             encode=tuple(name if name in attached else placement.prefill for name in placement.encode),
             skipped=placement.skipped - needed,
-            prefix_tokens=left,
-            saved_s=placement.saved_s * left / before,
         )
         self.encoded -= needed
+        if self.state is RequestState.DECODING:
+            self.recalled |= needed
+            return tuple(sorted(needed))
+        before = placement.prefix_tokens
+        left = min(before, *(self.media[index].span.first_token for index in needed))  # at most
+        self.placement = replace(placement, prefix_tokens=left, saved_s=placement.saved_s * left / before)
         if not self.outputs_at_dispatch:
             self.cached_media -= needed
         if self.state is RequestState.PREFILLING:
             self.advance(RequestState.ENCODING)
         return tuple(sorted(needed))
+
+    def _may_need(self) -> frozenset[int]:
+        """Items that were skipped, while their embeddings could be of use."""
+        placement = self.placement
+        if placement is None:
+            return frozenset()
+        is_local = placement.prefill == placement.decode
+        is_of_use = self.state in _BEFORE_TOKENS or (is_local and self.state is RequestState.DECODING)
+        return placement.skipped if is_of_use else frozenset()
+
+    def note_tokens(self) -> None:
+        """It has shown more: what was asked for anew has come, or the cache had it again."""
+        self.encoded |= self.recalled
+        self.recalled.clear()
 
     def queue_again(self) -> None:
         """What the present dispatch did is void; what the client has seen stands."""
@@ -175,6 +195,7 @@ class Request:
         self.placement = None
         self.dispatched_s = None
         self.encoded.clear()
+        self.recalled.clear()
         self.is_prefilled = False
         self.moved_s = None
         self.output.restart()
@@ -229,20 +250,25 @@ class Request:
 
     def needs(self, instance_id: str) -> bool:
         """Whether work of the present dispatch is still to come from the instance."""
-        return self._is_to_encode(instance_id) or self._is_to_make_tokens(instance_id)
+        return bool(self._to_encode(instance_id)) or self._is_to_make_tokens(instance_id)
 
     def depends_on(self, instance_id: str) -> bool:
-        """Whether the present dispatch cannot go on without the instance.
-
-        Embeddings that are still to come when the first token is out are not needed: the prefill instance had
-        more in its cache than was known.
-        """
-        is_lacking = not self.has_shown_token and self._is_to_encode(instance_id)
+        """Whether the present dispatch cannot go on without the instance."""
+        is_lacking = any(map(self.lacks, self._to_encode(instance_id)))
         return is_lacking or self._is_to_make_tokens(instance_id)
 
-    def _is_to_encode(self, instance_id: str) -> bool:
+    def lacks(self, item_index: int) -> bool:
+        """Whether the present dispatch cannot go on without this item's embedding.
+
+        Those that are still to come when the first token is out are not needed: the prefill instance had more
+        in its cache than was known.
+        """
+        return item_index not in self.encoded and (not self.has_shown_token or item_index in self.recalled)
+
+    def _to_encode(self, instance_id: str) -> list[int]:
+        """Items that are still to come from the instance."""
         encoders = () if self.placement is None else self.placement.encode
-        return any(name == instance_id and index not in self.encoded for index, name in enumerate(encoders))
+        return [i for i, name in enumerate(encoders) if name == instance_id and i not in self.encoded]
 
     def _is_to_make_tokens(self, instance_id: str) -> bool:
         if self.placement is None:
@@ -250,10 +276,14 @@ class Request:
         prefills = self.placement.prefill == instance_id and not self.is_handed_over
         return prefills or self.placement.decode == instance_id
 
+    def forgo_embedding(self, item_index: int) -> None:
+        """Nothing waits for it."""
+        self.encoded.add(item_index)
+        self.recalled.discard(item_index)
+
     def forgo_embeddings(self, instance_id: str) -> None:
-        """Nothing waits for what was to come from it."""
-        if self.placement is not None:
-            self.encoded |= {i for i, name in enumerate(self.placement.encode) if name == instance_id}
+        """Nothing waits for what was to come from it, but for what it lacks."""
+        self.encoded |= {index for index in self._to_encode(instance_id) if not self.lacks(index)}
 
     @property
     def has_shown_token(self) -> bool:

@@ -15,6 +15,7 @@ import grpc
 
 from core.sequence import CacheUse, MediaSpan
 from core.stages import Stage
+from kv_transfer.errors import TransferError
 from kv_transfer.in_place.calls import IN_PLACE
 from kv_transfer.in_place.lender import Lender
 from kv_transfer.sender import PeerAddress, Sender
@@ -76,6 +77,11 @@ class EncodeStage:
             self._fail(job, grpc.StatusCode.INVALID_ARGUMENT, str(error), field="image")
         except MediaGoneError as error:
             self._fail(job, grpc.StatusCode.UNAVAILABLE, str(error))
+        except TransferError as error:
+            # NOT_FOUND: the prefill instance has ended its part, and tells the coordinator so itself.
+            has_ended = error.cause == grpc.StatusCode.NOT_FOUND.name
+            code = grpc.StatusCode.NOT_FOUND if has_ended else grpc.StatusCode.UNAVAILABLE
+            self._fail(job, code, f"the embedding was not taken: {error}")
         except Exception as error:
             logger.warning("encoding item %d of %s failed: %s", job.span.item_index, job.key[0], error)
             self._fail(job, grpc.StatusCode.UNAVAILABLE, f"encoding failed: {error}")

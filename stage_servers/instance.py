@@ -34,11 +34,11 @@ from kv_transfer.sender import PeerAddress, Sender
 from kv_transfer.stats import PairCounters
 from stage_servers.cache.control import CacheControl
 from stage_servers.cache.counters import kv_counters
-from stage_servers.cache.held import HeldEmbedding
 from stage_servers.cache.kv_store import KvPrefixStore
 from stage_servers.cache.prefix_service import PrefixService
 from stage_servers.cache.reports import CacheReports
 from stage_servers.cache.settings import CacheSettings
+from stage_servers.embedding_supply import EmbeddingSupply
 from stage_servers.embeddings import EmbeddingShelf
 from stage_servers.encode_stage import EncodeJob, EncodeStage
 from stage_servers.encoding.pipeline import EncodePipeline
@@ -161,11 +161,14 @@ class Instance:
         self._migration = MigrationStage(
             engine, self._thread, self._kv, self._sender, self.reports, on_moved=self._moved_away
         )
+        self._supply = EmbeddingSupply(
+            engine, self._thread, self._shelf, self.reports, to_prefill=self._to_prefill, held=self._held
+        )
         self._encode = EncodeStage(
             pipeline=self._pipeline,
             sender=self._sender,
             reports=self.reports,
-            deliver_locally=self._provide_held,
+            deliver_locally=self._supply.made_here,
             cache=self._shelf.cache,
             lender=self._shelf.lender,
         )
@@ -260,17 +263,13 @@ class Instance:
         )
 
     def on_embedding(self, key: Key, item_index: int, block_ids: list[int], num_tokens: int) -> None:
-        if key not in self._to_prefill:
-            raise UnknownRequest(f"request {key[0]} has ended here")
-        self._provide(key, item_index, self._shelf.arrived(key, item_index, block_ids, num_tokens))
+        self._supply.arrived(key, item_index, block_ids, num_tokens)
 
     def on_embedding_in_place(
         self, key: Key, item_index: int, embedding: torch.Tensor, let_go: Callable[[], None]
     ) -> None:
         """ReadingHost."""
-        if key not in self._to_prefill:
-            raise UnknownRequest(f"request {key[0]} has ended here")
-        self._provide(key, item_index, self._shelf.put(key, HeldEmbedding(embedding, let_go)))
+        self._supply.lent(key, item_index, embedding, let_go)
 
     # What the engine does
 
@@ -280,11 +279,7 @@ class Instance:
 
     def on_items_needed(self, key: Key, item_indices: tuple[int, ...]) -> None:
         """In the engine thread: embeddings are needed that nobody sends."""
-        self._loop.call_soon_threadsafe(self._items_needed, key, item_indices)
-
-    def _items_needed(self, key: Key, item_indices: tuple[int, ...]) -> None:
-        if key in self._to_prefill:
-            self.reports.needed(key, item_indices)
+        self._loop.call_soon_threadsafe(self._supply.needed, key, item_indices)
 
     def _on_step(self, output: StepOutput) -> None:
         """In the engine thread."""
@@ -293,15 +288,6 @@ class Instance:
     def _crash(self, error: Exception) -> None:
         if not self.crashed.done():
             self.crashed.set_exception(error)
-
-    def _provide(self, key: Key, item_index: int, embedding: torch.Tensor) -> None:
-        provide = partial(self._engine.provide_embedding, key, item_index, embedding)
-        self._held.call(key, partial(self._thread.post, provide))
-
-    def _provide_held(self, key: Key, item_index: int, held: HeldEmbedding) -> None:
-        """For as long as the sequence is here; one that has ended needs nothing."""
-        if key in self._to_prefill:
-            self._provide(key, item_index, self._shelf.put(key, held.share()))
 
     def _admit(self, key: Key, stage: Stage, add: Callable[[], None], block_ids: Sequence[int] = ()) -> None:
         """Gives a sequence to the engine; a refusal is reported and its blocks go back."""

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from coordinator.cache.index import ClusterIndex
+from coordinator.policy.prefixes import Prefixes
 from coordinator.stage_messages import CacheReport, InstanceInfo
 from core.cache.chain import GRANULE_TOKENS, block_keys
 
@@ -31,7 +32,7 @@ class ClusterCache:
         self.num_lives = 0  # begun and ended so far
         self._index = ClusterIndex()
         self._attached: dict[str, _Attached] = {}
-        self._by_block: dict[int, set[str]] = {}  # instances by the tokens of their blocks
+        self._by_block: dict[int, int] = {}  # masks of instances, by the tokens of their blocks
         self._reserved = 0
 
     def attach(self, info: InstanceInfo) -> None:
@@ -39,9 +40,10 @@ class ClusterCache:
         self.detach(info.instance_id)
         num_keys = info.total_kv_blocks + info.total_embedding_blocks
         self._attached[info.instance_id] = _Attached(info.epoch, info.block_tokens, num_keys)
-        if info.block_tokens % GRANULE_TOKENS == 0:
-            self._by_block.setdefault(info.block_tokens, set()).add(info.instance_id)
         self._index.attach(info.instance_id, info.epoch)
+        if info.block_tokens % GRANULE_TOKENS == 0:
+            alike = self._by_block.get(info.block_tokens, 0)
+            self._by_block[info.block_tokens] = alike | self.mask_of((info.instance_id,))
         self._reserve()
         self.num_lives += 1
         self.version += 1
@@ -51,10 +53,9 @@ class ClusterCache:
         attached = self._attached.pop(instance_id, None)
         if attached is None:
             return
-        alike = self._by_block.get(attached.block_tokens, set())
-        alike.discard(instance_id)
-        if not alike:
-            self._by_block.pop(attached.block_tokens, None)
+        alike = self._by_block.pop(attached.block_tokens, 0) & ~self.mask_of((instance_id,))
+        if alike:
+            self._by_block[attached.block_tokens] = alike
         self._index.detach(instance_id)
         self.num_lives += 1
         self.version += 1
@@ -68,16 +69,23 @@ class ClusterCache:
         """Call it now and then: it takes out what instances that are gone have left."""
         self._index.tidy()
 
-    def prefix_tokens(self, chain: Sequence[bytes]) -> dict[str, int]:
-        """For each instance that has some of it, how many leading tokens of the chain it has."""
-        found: dict[str, int] = {}
-        for block_tokens, instances in self._by_block.items():
-            blocks = self._index.prefixes(block_keys(chain, block_tokens))
-            if len(instances) < len(self._attached):
-                blocks = {name: number for name, number in blocks.items() if name in instances}
-            for name, number in blocks.items():
-                found[name] = number * block_tokens
-        return found
+    def prefix_tokens(self, chain: Sequence[bytes], without: int = 0) -> Prefixes:
+        """For each instance that has some of it, how many leading tokens of the chain it has. Those of the
+        mask `without` are left out.
+        """
+        found = [
+            self._index.prefixes(
+                block_keys(chain, block_tokens), among=alike & ~without, key_tokens=block_tokens
+            )
+            for block_tokens, alike in self._by_block.items()
+        ]
+        if len(found) == 1:
+            return found[0]
+        return Prefixes(found[0].names if found else (), [level for each in found for level in each.levels])
+
+    def mask_of(self, instance_ids: Iterable[str]) -> int:
+        """Those of them that are attached, until instances come or go."""
+        return self._index.mask_of(instance_ids)
 
     def instance_ids(self) -> Iterable[str]:
         """Those attached."""

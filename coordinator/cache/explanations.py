@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
+from coordinator.policy.prefixes import as_prefixes
 from coordinator.policy.view import Placement
 from coordinator.policy.warmth import Warmth
 from coordinator.request import Request
@@ -65,14 +66,13 @@ class Explanations:
     def note_dispatch(self, request: Request, warmth: Warmth, placement: Placement) -> None:
         """At every dispatch, with what the index said of it; a later one of the same request replaces it."""
         num_prompt = len(request.prompt)
-        has = {name: min(tokens, num_prompt) for name, tokens in warmth.prefix_tokens.items() if tokens}
         self._kept.pop(request.request_id, None)
         self._kept[request.request_id] = Explanation(
             request_id=request.request_id,
             tenant=request.tenant,
             scope=request.scope,
             prompt_tokens=num_prompt,
-            known=has,
+            known=as_prefixes(warmth.prefix_tokens).at_most(num_prompt),
             prefill=placement.prefill,
             prefix=placement.prefix,
             prefix_tokens=min(placement.prefix_tokens, num_prompt),

@@ -62,8 +62,7 @@ class HolderSets:
         return len(self._masks) - 1
 
 
-def members(mask: int) -> list[int]:
-    """The numbers of the bits that are set."""
+def members(mask: int) -> NDArray[np.int64]:
+    """The numbers of the bits that are set, in order."""
     data = np.frombuffer(mask.to_bytes((mask.bit_length() + 7) // 8, "little"), np.uint8)
-    found: list[int] = np.flatnonzero(np.unpackbits(data, bitorder="little")).tolist()
-    return found
+    return np.flatnonzero(np.unpackbits(data, bitorder="little"))

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from coordinator.cache.digests import DigestTable, Keys, Values, as_keys
 from coordinator.cache.holders import HolderSets, members
+from coordinator.policy.prefixes import Level, Prefixes
 
 _STRETCH = 64  # keys of a chain
 _FEW_SETS = 4096
@@ -33,7 +34,7 @@ class ClusterIndex:
         self._table = DigestTable(num_keys)
         self._sets = HolderSets()
         self._lives: dict[str, _Life] = {}
-        self._names: list[str] = []  # by number
+        self._names: list[str] = []  # by number; answers keep it, so that a change makes another list
         self._live = 0  # mask of numbers
         self._leaving: set[int] = set()  # gone, and a whole sweep has not passed since
         self._free: list[int] = []
@@ -60,7 +61,7 @@ class ClusterIndex:
         """A new life of an instance, which has nothing yet."""
         self.detach(instance_id)
         number = self._free.pop() if self._free else len(self._names)
-        self._names[number : number + 1] = [instance_id]
+        self._names = [*self._names[:number], instance_id, *self._names[number + 1 :]]
         self._lives[instance_id] = _Life(epoch, number)
         self._live |= 1 << number
 
@@ -87,27 +88,31 @@ class ClusterIndex:
             self._many_sets = max(_FEW_SETS, 2 * len(self._sets))
         return True
 
-    def prefixes(self, chain: Sequence[bytes]) -> dict[str, int]:
-        """For each instance that has some of it, how many leading keys of the chain it has.
+    def mask_of(self, instance_ids: Iterable[str]) -> int:
+        """These as `among` of `prefixes`, until instances come or go. Unknown ones are in no mask."""
+        lives = [self._lives[name] for name in instance_ids if name in self._lives]
+        return sum(1 << life.number for life in lives)
+
+    def prefixes(self, chain: Sequence[bytes], *, among: int | None = None, key_tokens: int = 1) -> Prefixes:
+        """For each instance that has some of it, how many leading keys it has, times `key_tokens`.
 
         Instances keep no block without those before it. So every 64th key is looked up, and all of a stretch
-        only where somebody has less at its end than before it.
+        only where somebody has less at its end than before it. `among` None: of all instances.
         """
-        found: dict[str, int] = {}
-        holding = self._live
-        places = self._uncertain(chain)
-        set_ids = self._set_ids([chain[place] for place in places])
-        for at in np.flatnonzero(np.diff(set_ids, prepend=-1)).tolist():
-            still = self._sets.mask(int(set_ids[at])) & holding
-            self._note(found, holding & ~still, places[at])
-            holding = still
-        self._note(found, holding, len(chain))
-        return found
+        return Prefixes(
+            self._names,
+            [
+                Level(num_keys * key_tokens, members(holders))
+                for num_keys, holders in self._prefixes(
+                    chain, self._live if among is None else among & self._live
+                )
+            ],
+        )
 
     def holders(self, key: bytes) -> list[str]:
         """The instances that have this block or embedding."""
         mask = self._sets.mask(int(self._set_ids([key])[0]))
-        return [self._names[number] for number in members(mask & self._live)]
+        return [self._names[number] for number in members(mask & self._live).tolist()]
 
     @property
     def is_tidy(self) -> bool:
@@ -137,16 +142,31 @@ class ClusterIndex:
         after = np.array([change(set_id, number) for set_id in before.tolist()], np.int32)
         self._table.put(keys, after[which])
 
+    def _prefixes(self, chain: Sequence[bytes], holding: int) -> Iterator[tuple[int, int]]:
+        """Leading keys, and the mask of those who have just these."""
+        places = self._uncertain(chain, holding)
+        set_ids = self._set_ids([chain[place] for place in places]).tolist()
+        last = -1
+        for place, set_id in zip(places, set_ids, strict=True):
+            if set_id == last:
+                continue
+            still, last = self._sets.mask(set_id) & holding, set_id
+            if holding != still and place:
+                yield place, holding & ~still
+            holding = still
+        if holding and chain:
+            yield len(chain), holding
+
     def _set_ids(self, keys: Sequence[bytes]) -> Values:
         return self._table.values(as_keys(keys))
 
-    def _uncertain(self, chain: Sequence[bytes]) -> list[int]:
-        """Places of the chain in the stretches at whose end somebody has less than before."""
+    def _uncertain(self, chain: Sequence[bytes], holding: int) -> list[int]:
+        """Places of the chain in the stretches at whose end one of the holding has less than before."""
         if len(chain) <= _STRETCH:
             return list(range(len(chain)))
         places: list[int] = []
         ends = [*range(_STRETCH, len(chain), _STRETCH), len(chain)]
-        holding, start = self._live, 0
+        start = 0
         for end, set_id in zip(ends, self._set_ids([chain[end - 1] for end in ends]).tolist(), strict=True):
             still = self._sets.mask(set_id) & holding
             if still != holding:
@@ -155,11 +175,6 @@ class ClusterIndex:
             if not holding:
                 break
         return places
-
-    def _note(self, found: dict[str, int], holders: int, num_keys: int) -> None:
-        if holders and num_keys:
-            for number in members(holders):
-                found[self._names[number]] = num_keys
 
 
 def _distinct(digests: Sequence[bytes]) -> Keys:

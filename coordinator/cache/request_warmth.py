@@ -40,6 +40,7 @@ class RequestWarmth:
         self._keys: dict[str, RequestKeys] = {}
         self._answers: dict[str, _Answer] = {}
         self._closed: frozenset[str] = frozenset()
+        self._closed_mask = 0  # the same for the cache
         self._closed_at = -1, -1  # as `_Answer.instances`
 
     @property
@@ -91,9 +92,7 @@ class RequestWarmth:
         self.under_way.check_idle()
 
     def _look_up(self, keys: RequestKeys) -> Warmth:
-        tokens = self._cache.prefix_tokens(keys.chain)
-        for name in self._closed:
-            tokens.pop(name, None)
+        tokens = self._cache.prefix_tokens(keys.chain, self._closed_mask)
         return Warmth(tokens, tuple(self._holders(key) for key in keys.embeddings))
 
     def _holders(self, key: bytes | None) -> frozenset[str]:
@@ -110,3 +109,4 @@ class RequestWarmth:
             self._closed = frozenset(
                 name for name in self._cache.instance_ids() if name not in books or not books[name].is_open
             )
+            self._closed_mask = self._cache.mask_of(self._closed)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -29,6 +29,8 @@ class Columns:
         self.ids: list[str] = []
         self._row_of: dict[str, int] = {}
         self._players: dict[tuple[Roles, ModalityGroup], Ints] = {}
+        self._named: Sequence[str] = ()  # whose rows were asked for last
+        self._named_rows: Ints = np.zeros(0, dtype=np.int64)
 
     def refresh(self, books: Books) -> None:
         if books is not self._books or books.version != self._version:
@@ -41,10 +43,15 @@ class Columns:
             if row is not None:
                 self._fill(row, books.instances[name])
 
-    @property
-    def row(self) -> Callable[[str], int]:
-        """Gives an instance's row; one look-up where it is asked for many."""
-        return self._row_of.__getitem__
+    def row(self, name: str) -> int:
+        return self._row_of[name]
+
+    def rows_of(self, names: Sequence[str]) -> Ints:
+        """Row of each, -1 for those who have none; found once for the same list, which nobody changes."""
+        if names is not self._named:
+            rows = [self._row_of.get(name, -1) for name in names]
+            self._named, self._named_rows = names, np.array(rows, dtype=np.int64)
+        return self._named_rows
 
     def players(self, roles: Roles, group: ModalityGroup) -> Ints:
         """Rows of open instances that play all these stages for the group; found once per change of
@@ -61,6 +68,7 @@ class Columns:
         self.ids = list(books.instances)
         self._row_of = {name: row for row, name in enumerate(self.ids)}
         self._players.clear()
+        self._named = ()
         count = len(self.ids)
         self.free_kv_tokens: Ints = np.zeros(count, dtype=np.int64)  # of whole blocks
         self.free_embedding_blocks: Ints = np.zeros(count, dtype=np.int64)

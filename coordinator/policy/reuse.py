@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import islice
 from typing import NamedTuple
 
 from coordinator.policy.books import Books
 from coordinator.policy.cost_model import CostModel
+from coordinator.policy.prefixes import Level, Prefixes, as_prefixes
 from coordinator.policy.warmth import COLD, Warmth
 from coordinator.policy.work import Work
 
+_NOBODY = Prefixes((), ())
 _MOST_WEIGHED = 8  # holders of equally much, for the one with least to do
 
 
@@ -34,7 +37,7 @@ class Reuse:
     """
 
     def __init__(self, work: Work, warmth: Warmth, books: Books, model: CostModel, *, alone: bool) -> None:
-        self.own: Mapping[str, int] = {}  # leading tokens that an instance has; many may have a few
+        self.own = _NOBODY  # leading tokens that instances have, some of which may be gone
         self.keepers: Sequence[Sequence[str]] = ()  # of each item, those who take work
         self._starts: dict[tuple[int, frozenset[int]], Start] = {}
         self._cold = Start(
@@ -46,8 +49,8 @@ class Reuse:
         self._work, self._books, self._model, self._alone = work, books, model, alone
         self._most_tokens = work.context_tokens - 1  # the last one has to be computed
         self._whole_s = model.prefill_s(work.context_tokens)
-        self.own = _of_present(warmth.prefix_tokens, books)
-        self._best_tokens = min(max(self.own.values(), default=0), self._most_tokens)
+        self.own = as_prefixes(warmth.prefix_tokens)
+        self._best_tokens = min(self._longest(), self._most_tokens)
         self._best_source: str | None = None  # found where it is pulled from
         if any(warmth.media):
             self.keepers = [_open(books, names) for names in warmth.media[: len(work.media)]]
@@ -61,7 +64,7 @@ class Reuse:
     def start_at(self, name: str) -> Start:
         if self._is_cold:
             return self._cold
-        return self.start(self.own.get(name, 0), self._kept.get(name, frozenset()))
+        return self.start(self.own.by_name.get(name, 0), self._kept.get(name, frozenset()))
 
     def start(self, own_tokens: int = 0, kept: frozenset[int] = frozenset()) -> Start:
         """Of an instance that has so many leading tokens and these items."""
@@ -131,8 +134,19 @@ class Reuse:
         """Of the longest prefix."""
         if self._best_source is None:
             best = self._best_tokens
-            self._best_source = self._least_busy([name for name, has in self.own.items() if has >= best])
+            levels = (level for level in self.own.levels if level.num_tokens >= best)
+            names = (name for level in levels for name in self._present(level))
+            self._best_source = self._least_busy(tuple(islice(names, _MOST_WEIGHED)))
         return self._best_source
+
+    def _longest(self) -> int:
+        """Leading tokens, of the instances that are there."""
+        levels = reversed(self.own.levels)
+        return next((level.num_tokens for level in levels if any(self._present(level))), 0)
+
+    def _present(self, level: Level) -> Iterator[str]:
+        names, instances = self.own.names, self._books.instances
+        return (name for number in level.holders if (name := names[number]) in instances)
 
     def _least_busy(self, names: Sequence[str]) -> str:
         instances = self._books.instances
@@ -142,13 +156,6 @@ class Reuse:
             return load.encode_s + load.prefill_s
 
         return names[0] if len(names) == 1 else min(names[:_MOST_WEIGHED], key=busy_s)
-
-
-def _of_present(prefix_tokens: Mapping[str, int], books: Books) -> Mapping[str, int]:
-    instances = books.instances
-    if prefix_tokens.keys() <= instances.keys():
-        return prefix_tokens
-    return {name: tokens for name, tokens in prefix_tokens.items() if name in instances}
 
 
 def _open(books: Books, names: Iterable[str]) -> list[str]:

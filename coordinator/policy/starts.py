@@ -40,12 +40,15 @@ class StartRows:
     def _find(self, reuse: Reuse, columns: Columns) -> Ints:
         """For all rows of the columns; adds to the different ones."""
         which = np.zeros(len(columns.ids), dtype=np.int64)
-        amounts = sorted({0, *reuse.own.values()})
+        amounts, row_of = [0], columns.rows_of(reuse.own.names)
+        for level in reuse.own.levels:
+            rows = row_of[level.holders]
+            which[rows[rows >= 0]] = len(amounts)
+            amounts.append(level.num_tokens)
         self.different = [reuse.start(amount) for amount in amounts]
-        own_tokens = np.fromiter(reuse.own.values(), np.int64, len(reuse.own))
-        which[list(map(columns.row, reuse.own))] = np.searchsorted(amounts, own_tokens)
         for name, kept in reuse.kept.items():
             row = columns.row(name)
+            own_tokens = amounts[which[row]]
             which[row] = len(self.different)
-            self.different.append(reuse.start(reuse.own.get(name, 0), kept))
+            self.different.append(reuse.start(own_tokens, kept))
         return which

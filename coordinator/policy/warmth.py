@@ -13,7 +13,7 @@ from coordinator.policy.work import Work
 class Warmth:
     """As the cluster's index has it, which may be behind."""
 
-    prefix_tokens: Mapping[str, int] = field(default_factory=dict)  # leading tokens with KV, by instance
+    prefix_tokens: Mapping[str, int] = field(default_factory=dict)  # leading tokens with KV; best `Prefixes`
     media: tuple[frozenset[str], ...] = ()  # who has each item's embedding, or is about to
 
 

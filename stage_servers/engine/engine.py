@@ -250,6 +250,7 @@ class Engine:
         started_s = time.perf_counter()
         self._look(self._sequences.values())
         selection = self._batcher.select(self._sequences.values())
+        self._look(selection.preempted)  # no other step may come before one of them is asked for something
         failed = [self._fail_starved(sequence) for sequence in selection.starved]
         tokens: list[TokenOutput] = []
         if selection.chunks:

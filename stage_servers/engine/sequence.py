@@ -110,8 +110,11 @@ class Sequence:
 
     @property
     def can_recompute(self) -> bool:
-        """Whether its KV could be made again here."""
-        return all(span.item_index in self.embeddings for span in self.spec.media)
+        """Whether its KV could be made again here; items that a prefix spared it would be asked for."""
+        return all(
+            span.item_index in self.embeddings or span.end_token <= self.promised_tokens
+            for span in self.spec.media
+        )
 
     @property
     def most_tokens(self) -> int:

@@ -1,12 +1,16 @@
 """What an ideal pipeline takes, and how much of its saving is reached."""
 
+import threading
+
 import pytest
 
 from benchmarks.encode import parse_args
 from benchmarks.encoding.cases import COMPUTED, EMULATED
 from benchmarks.encoding.files import FORMATS, make_file
 from benchmarks.encoding.ideal import ideal_ttft_s, share_of_saving
+from benchmarks.encoding.pauses import KINDS, measure_pauses
 from benchmarks.encoding.pipelined import RATIOS, with_ratio
+from coordinator.media.picture import MEDIA_TYPES
 from core.encode_order import SLICE_S
 from core.profile_file import load_profile
 from stage_servers.engine.media import decode_picture
@@ -31,9 +35,17 @@ def test_profiles_have_the_ratio_asked_for(ratio: float) -> None:
     assert prefill_s / profile.encode.encode_s(num_tokens) == pytest.approx(ratio)
 
 
-@pytest.mark.parametrize("kind", FORMATS)
+@pytest.mark.parametrize("kind", sorted({*FORMATS, *KINDS}))
 def test_files_are_pictures_of_their_size(kind: str) -> None:
     assert decode_picture(make_file(kind, 64, 48)).size == (64, 48)
+
+
+def test_pauses_are_measured_of_all_kinds_that_the_gateway_takes() -> None:
+    assert {kind.split(maxsplit=1)[0] for kind in KINDS} == MEDIA_TYPES.keys()
+    before = threading.active_count()
+    found = measure_pauses("WEBP", (64, 48), rounds=2)
+    assert (found.kind, found.pixels) == ("WEBP", 64 * 48)
+    assert threading.active_count() == before
 
 
 def test_small_pictures_are_small_and_large_ones_large() -> None:

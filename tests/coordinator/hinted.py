@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TypeVar
 
+import grpc
+
 from coordinator.books import LiveBooks
 from coordinator.cache.cluster_cache import ClusterCache
 from coordinator.cache.explanations import Explanations
@@ -25,7 +27,15 @@ from coordinator.policy.view import Placement
 from coordinator.policy.work import Work
 from coordinator.registry import Instance, Registry
 from coordinator.request import PlacedMedia, Request
-from coordinator.stage_messages import Command, MediaItem, NeedReport, StageReport, StepReport, TokenRun
+from coordinator.stage_messages import (
+    Command,
+    FailureReport,
+    MediaItem,
+    NeedReport,
+    StageReport,
+    StepReport,
+    TokenRun,
+)
 from core.clock import ManualClock
 from core.sampling import SamplingParams
 from core.sequence import CacheUse, FinishReason, MediaSpan
@@ -107,6 +117,12 @@ class Scene:
         attempt = self.request.attempt if attempt is None else attempt
         self.dispatcher.take_need(self.instance(name), NeedReport("r", attempt, item_indices))
 
+    def refused(self, name: str, item_index: int) -> None:
+        """Its prefill instance had no such request any more."""
+        code = grpc.StatusCode.NOT_FOUND.value[0]
+        failure = FailureReport("r", self.request.attempt, Stage.ENCODE, item_index, code, "has ended here")
+        self.dispatcher.take_failure(self.instance(name), failure)
+
     def token(self, name: str, *, is_last: bool = False) -> None:
         finish = FinishReason.LENGTH if is_last else None
         run = TokenRun("r", self.request.attempt, self.request.num_outputs, (7,), finish=finish)
@@ -123,7 +139,8 @@ class Scene:
         """The rest of its tokens; nothing may be held then."""
         while not self.request.has_shown_token:
             self.token("p0")
-        self.token("d0", is_last=True)
+        assert self.request.placement is not None
+        self.token(self.request.placement.decode, is_last=True)
         while not isinstance(event := await self.request.output.stream.next(), FinishedEvent):
             assert event is not None
         self.check_idle()

@@ -104,6 +104,7 @@ class Play:
         self.num_started = 0
         self.num_moved = 0
         self.num_needed = 0
+        self.num_recalled = 0
         self.specs: dict[tuple[str, int], SequenceSpec] = {}  # of sequences that may come to an instance
 
     def on_end(self, end: RequestEnd) -> None:
@@ -242,6 +243,7 @@ class Play:
             self.dispatcher.take_migration(player.instance, report)
         elif isinstance(report, NeedReport):
             self.dispatcher.take_need(player.instance, report)
+            self.num_recalled += any(request.recalled for request in self.dispatcher.requests())
         else:
             self.dispatcher.take_stage(player.instance, report)
 
@@ -259,10 +261,19 @@ class Play:
         player.reports.append(_token(sequence, first))
         if is_whole:
             self._decode(player, sequence)
+            self._preempt(player, sequence)
 
     def _decode(self, player: Player, sequence: SequenceSpec) -> None:
         for index in range(len(sequence.outputs) + 1, sequence.sampling.max_tokens):
             player.reports.append(_token(sequence, index))
+
+    def _preempt(self, player: Player, sequence: SequenceSpec) -> None:
+        """Some lose their blocks before their last token, and ask for what prefixes have spared them."""
+        if self.hints is None or self.hints.random() < 0.5:
+            return
+        indices = tuple(span.item_index for span in sequence.media)
+        report = NeedReport(sequence.request_id, sequence.attempt, indices)
+        player.reports.insert(len(player.reports) - 1, report)
 
     def check(self) -> None:
         self.dispatcher.check_integrity()

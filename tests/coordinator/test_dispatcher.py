@@ -108,7 +108,9 @@ def test_moves_happen_in_such_courses() -> None:
 def test_prefixes_are_missed_in_such_courses() -> None:
     rng = random.Random(6)
     courses = [[make_move(rng) for _ in range(800)] for _ in range(4)]
-    assert sum(asyncio.run(run_play(course, hints=rng)).num_needed for course in courses) > 10
+    plays = [asyncio.run(run_play(course, hints=rng)) for course in courses]
+    assert sum(play.num_needed for play in plays) > 10
+    assert sum(play.num_recalled for play in plays) > 3
 
 
 async def test_a_router_sends_on_arrival_whatever_the_blocks() -> None:

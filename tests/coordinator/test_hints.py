@@ -13,6 +13,7 @@ from tests.coordinator.hinted import KEYS, USE, Scene, make_request, placed
 
 HELD = placed(encode=("h0", "e1"), held=frozenset({0}))
 SKIPPED = placed(skipped=frozenset({0, 1}), prefix="h0", prefix_tokens=48)
+LOCAL = replace(SKIPPED, decode="p0")
 HALF = placed(skipped=frozenset({0}), prefix="p0", prefix_tokens=16)
 
 
@@ -22,6 +23,12 @@ def encodes(scene: Scene, name: str) -> list[int]:
     assert {command.attempt for command in commands} <= {scene.request.attempt}
     assert {(command.prefill.instance_id, command.cache) for command in commands} <= {("p0", USE)}
     return [command.span.item_index for command in commands]
+
+
+def started(scene: Scene) -> None:
+    scene.done("p0", Stage.PREFILL, cached_tokens=48)
+    for _ in range(2):
+        scene.token("p0")
 
 
 async def test_without_hints_all_is_done_and_may_be_kept() -> None:
@@ -167,6 +174,72 @@ async def test_an_embedding_that_comes_too_late_to_be_needed() -> None:
     assert not any(scene.warmth.under_way.holders(key) for key in KEYS.embeddings if key)
     assert scene.dispatcher.books.instances["e1"].load.encode_items == 0
     assert (await scene.finish()).usage.cached_tokens == 96
+
+
+@pytest.mark.parametrize("decode", ["d0", "p0"])
+async def test_an_encoder_hears_of_the_end_before_the_coordinator_does(decode: str) -> None:
+    """It says so first, then the prefill instance shows its first token."""
+    scene = Scene(replace(HELD, decode=decode))
+    for index, name in enumerate(("h0", "e1")):
+        scene.refused(name, index)
+    assert (scene.request.num_attempts, scene.request.state) == (1, RequestState.PREFILLING)
+    assert scene.dispatcher.books.instances["e1"].load.encode_items == 0
+    scene.done("p0", Stage.PREFILL, cached_tokens=96)
+    assert (await scene.finish()).usage.cached_tokens == 96
+
+
+async def test_a_prefill_that_ended_badly_says_so_itself() -> None:
+    scene = Scene(HELD, placed())
+    scene.refused("e1", 1)
+    failure = FailureReport("r", scene.request.attempt, Stage.PREFILL, 0, 14, "its peer is gone")
+    scene.dispatcher.take_failure(scene.instance("p0"), failure)
+    assert (scene.request.num_attempts, scene.request.state) == (1, RequestState.QUEUED)
+
+
+async def test_one_that_was_preempted_asks_for_what_it_was_spared() -> None:
+    scene = Scene(LOCAL)
+    started(scene)
+    scene.need(1)
+    assert (encodes(scene, "e0"), encodes(scene, "e1")) == ([], [1])
+    assert scene.request.state is RequestState.DECODING
+    assert scene.dispatcher.books.instances["e1"].load.encode_items == 1
+    scene.need(1)  # is being encoded
+    assert not encodes(scene, "e1")
+    scene.done("e1", Stage.ENCODE, 1)
+    assert scene.dispatcher.books.instances["e1"].load.encode_items == 0
+    usage = (await scene.finish()).usage
+    assert (usage.cached_tokens, usage.cached_media) == (48, 2)  # of what its first token took
+
+
+async def test_who_encodes_for_one_that_was_preempted_may_die() -> None:
+    scene = Scene(LOCAL, placed(encode=("h0", "h0")))
+    started(scene)
+    scene.need(0)
+    scene.lose("e1")
+    assert scene.request.num_attempts == 1
+    scene.lose("e0")
+    assert (scene.request.num_attempts, scene.request.recalled) == (2, set())
+
+
+async def test_who_encodes_for_one_that_was_preempted_may_fail() -> None:
+    scene = Scene(LOCAL, placed())
+    started(scene)
+    scene.need(0)
+    failure = FailureReport("r", scene.request.attempt, Stage.ENCODE, 0, 14, "the gateway is gone")
+    scene.dispatcher.take_failure(scene.instance("e0"), failure)
+    assert scene.request.state is RequestState.QUEUED
+
+
+async def test_one_that_goes_on_without_what_it_asked_for_waits_for_nobody() -> None:
+    """The cache had the prefix again."""
+    scene = Scene(LOCAL)
+    started(scene)
+    scene.need(0)
+    scene.token("p0")
+    scene.lose("e0")
+    assert scene.request.num_attempts == 1
+    assert scene.request.is_decoding
+    await scene.finish()
 
 
 async def test_an_encoder_still_at_work_hears_of_the_end() -> None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from typing import Any
 
+import grpc
 import pytest
 import torch
 
@@ -125,6 +127,33 @@ async def test_if_it_fails_each_fails_by_itself(pair: Pair) -> None:
     assert {failure.message for failure in pair.failures} == {"the gateway has lost it"}
     for spec in specs:
         await pair.encoder.instance.cancel(spec.key)
+    await pair.idle()
+
+
+@pytest.mark.parametrize("is_sending", [False, True])
+async def test_an_embedding_for_a_prefill_that_has_ended_is_no_failure_of_its_own(
+    pair: Pair, is_sending: bool
+) -> None:
+    """The prefill had all of it cached; it ends before the embedding is offered, or while that is sent."""
+    spec = pair.ask("first", at=pair.prefill)
+    await pair.answered(spec)
+    late = pair.spec("late")
+    pair.prefill.instance.prefill(late, pair.prefill.address)
+    if is_sending:
+        provided = pair.prefill.instance.on_embedding
+
+        def ended_meanwhile(*arguments: Any) -> None:
+            pair.prefill.instance._to_prefill.end(late.key)
+            provided(*arguments)
+
+        pair.prefill.instance.on_embedding = ended_meanwhile  # type: ignore[method-assign]
+    else:
+        await pair.prefill.instance.cancel(late.key)
+    pair.encode(late, pair.prefill.address)
+    await until(lambda: pair.failures)
+    (failure,) = pair.failures
+    assert (failure.request_id, failure.code) == ("late", grpc.StatusCode.NOT_FOUND.value[0])
+    await pair.prefill.instance.cancel(late.key)
     await pair.idle()
 
 

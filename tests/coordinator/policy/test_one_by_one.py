@@ -1,4 +1,5 @@
 from copy import deepcopy
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -15,7 +16,7 @@ from coordinator.policy.warmth import Warmth
 from tests.coordinator.policy.cluster import PROFILE, books_of, instance, pictures, text
 from tests.coordinator.policy.clusters import clusters
 from tests.coordinator.policy.driver import dispatched
-from tests.coordinator.policy.warm import KnownWarmth, warmths
+from tests.coordinator.policy.warm import KnownWarmth, numbered, warmths
 
 sizes = st.lists(st.integers(1, 3000), min_size=1, max_size=4).map(tuple)
 texts = st.builds(text, st.uuids().map(str), st.floats(0, 9), st.integers(1, 9000), st.integers(1, 500))
@@ -60,6 +61,21 @@ def test_few_and_many_weigh_caches_alike(cluster, waves, found, together, yields
         for few in (len(cluster), 0)
     )
     assert one_by_one == at_once
+
+
+@given(clusters, waves, st.lists(warmths, max_size=30), st.booleans(), st.sampled_from([0, 64]))
+def test_levels_are_weighed_as_a_mapping(cluster, waves, found, together, few):
+    """As the index answers: numbers of one list, in which some are that the cluster has not."""
+    names = [f"i{number}" for number in (8, 3, 5, 0, 7, 1, 6, 2, 4)]
+    levels = [replace(each, prefix_tokens=numbered(each.prefix_tokens, names)) for each in found]
+    plain = [replace(each, prefix_tokens=dict(each.prefix_tokens)) for each in levels]
+    as_levels, as_mapping = (
+        placed(
+            cluster, waves, few=few, together=together, yields=True, warmth=KnownWarmth.of_waves(waves, each)
+        )
+        for each in (levels, plain)
+    )
+    assert as_levels == as_mapping
 
 
 @given(clusters, waves, st.booleans(), st.sampled_from([0, 64]))

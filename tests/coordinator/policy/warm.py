@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+import numpy as np
 from hypothesis import strategies as st
 
+from coordinator.policy.prefixes import Level, Prefixes
 from coordinator.policy.warmth import COLD, Warmth
 from coordinator.policy.work import Work
 
@@ -27,6 +29,18 @@ class KnownWarmth:
 
     def of(self, work: Work) -> Warmth:
         return self.by_request.get(work.request_id, self.default)
+
+
+def numbered(tokens: Mapping[str, int], names: Sequence[str]) -> Prefixes:
+    """As the index has it, which numbers instances."""
+    amounts = {amount for amount in tokens.values() if amount}
+    return Prefixes(
+        names,
+        [
+            Level(amount, np.array([at for at, name in enumerate(names) if tokens.get(name) == amount]))
+            for amount in amounts
+        ],
+    )
 
 
 _names = st.sampled_from([f"i{number}" for number in range(9)])  # some of them not in the cluster

@@ -55,7 +55,7 @@ def provide(part: Part, spec: SequenceSpec, question: Question) -> None:
     model = part.instance._model
     pixels = [model.preprocess(data, span) for data, span in zip(question.pictures, spec.media, strict=True)]
     for span, embedding in zip(spec.media, model.encode(pixels), strict=True):
-        part.instance._provide(spec.key, span.item_index, embedding)
+        part.instance._supply.provide(spec.key, span.item_index, embedding)
 
 
 @dataclass

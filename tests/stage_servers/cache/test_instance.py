@@ -12,6 +12,7 @@ from core.sequence import SequenceSpec
 from core.stages import Stage
 from elasticmm.v1 import stage_control_pb2 as pb
 from stage_servers.cache.settings import CacheSettings
+from stage_servers.engine.records import StepOutput
 from stage_servers.wire import stage_number
 from tests.exactness import Question, Tally
 from tests.stage_servers.engine.cached import ask, longer, pictured
@@ -53,7 +54,7 @@ class Two:
         for span, embedding in items:
             if span.end_token > prefix_tokens:
                 await until(lambda: self.source.engine.num_prefilling)
-                self.source.instance._provide(spec.key, span.item_index, embedding)
+                self.source.instance._supply.provide(spec.key, span.item_index, embedding)
 
     async def answered(self, spec: SequenceSpec, question: Question) -> None:
         def made() -> list[tuple[int, int]]:
@@ -171,6 +172,36 @@ async def test_items_that_were_promised_and_are_not_here_are_asked_for(two: Two)
     assert (need.request_id, need.attempt, list(need.item_indices)) == ("a", spec.attempt, [0])
     await two.provide(spec, question)
     await two.answered(spec, question)
+
+
+async def test_one_that_was_spared_its_picture_is_preempted_and_asks_for_it(first: Pair) -> None:
+    question, other = pictured(first), first.question(9, num_text=60)
+    async with two_of(first, kv_blocks=14) as two:
+        await two.ask_here(question, "a")
+        source, flushed = two.source, list[bool]()
+        step = source.engine.step
+
+        def flushed_when_preempted() -> StepOutput:
+            output = step()
+            if output.preempted and not flushed:
+                source.engine.flush_cache()
+                flushed.append(True)
+            return output
+
+        source.engine.step = flushed_when_preempted  # type: ignore[method-assign]
+        texts = ask(first, other, "texts", max_tokens=100)
+        source.instance.prefill(texts, source.address)
+        spared = two.spec(question, "b")
+        source.instance.prefill(spared, source.address, 64)
+        await until(lambda: source.needs)
+        assert [(need.request_id, list(need.item_indices)) for need in source.needs] == [("b", [0])]
+        assert source.num_tokens(spared) > 0
+        await two.provide(spared, question)
+        await two.answered(spared, question)
+        await source.has_ended(texts)
+        tally = Tally()
+        first.oracle.compare(other, [token for _, token in source.tokens[texts.key]], tally)
+        tally.check()
 
 
 async def test_a_coordinator_is_told_of_what_is_kept_and_of_what_goes(two: Two) -> None:

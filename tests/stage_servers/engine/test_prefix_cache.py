@@ -197,6 +197,37 @@ def test_a_prefix_that_goes_while_its_prompt_waits_is_asked_for(first: Pair) -> 
     assert bench.tokens["a", 0] == bench.tokens["b", 0]
 
 
+@pytest.mark.parametrize("is_flushed", [False, True])
+def test_who_was_spared_its_picture_can_be_preempted(pair: Pair, is_flushed: bool) -> None:
+    """What it needs then, it asks for, if the cache has let go of its prefix."""
+    bench = Bench(pair.model, cache=ON, num_blocks=24)
+    question, other = pictured(pair), pair.question(9, num_text=60)
+    answered(bench, pair, ask(pair, question, "first", max_tokens=1), question)
+    texts, spared = ask(pair, other, "texts", max_tokens=200), ask(pair, question, "spared", max_tokens=128)
+    bench.start(texts, other)
+    bench.engine.add_prefill(spared, hand_over=False, promised_tokens=spared.media[0].end_token)
+    assert not bench.needed
+    while not bench.preempted:
+        assert bench.engine.has_work
+        bench.step()
+    assert set(bench.preempted) == {spared.key}
+    assert bench.engine._sequences[spared.key].num_cached > spared.media[0].end_token  # known at once
+    if is_flushed:
+        bench.engine.flush_cache()
+        assert bench.needed
+    bench.run()
+    if bench.needed:
+        assert bench.needed == [(spared.key, (0,))]
+        bench.provide(spared, question)
+        bench.run()
+    tally = Tally()
+    pair.oracle.compare(question, bench.tokens[spared.key], tally)
+    pair.oracle.compare(other, bench.tokens[texts.key], tally)
+    tally.check()
+    assert not [failure for step in bench.steps for failure in step.failed]
+    assert bench.num_held == 0
+
+
 def test_an_empty_cache_gives_all_blocks_back(first: Pair) -> None:
     bench, question = Bench(first.model, cache=ON), first.question(6, num_text=60)
     spec, other = ask(first, question, "a"), ask(first, question, "b", use=CacheUse(bytes(32), "theirs"))
