@@ -8,7 +8,8 @@ from collections.abc import Iterator
 
 from coordinator.calls import ChatMessage, ChatPart, ImageSource
 from coordinator.errors import InvalidFieldError
-from coordinator.oip.values import from_json, shortened, to_text
+from coordinator.oip.tools import to_tool_calls
+from coordinator.oip.values import from_json, to_object, to_text
 
 _URL_STARTS = (b"http://", b"https://", b"data:")
 # No picture file looks like this: each kind has bytes early on that are not in this alphabet.
@@ -33,8 +34,9 @@ def from_text(text: str, images: tuple[ImageSource, ...]) -> tuple[ChatMessage, 
 def from_messages(text: str, images: tuple[ImageSource, ...]) -> tuple[ChatMessage, ...]:
     """A JSON array of {"role", "content"}; content is text, or an array of parts.
 
-    A part's type is text, image_url or image, which stands for the next element of `image`.
-    Raises InvalidFieldError with the path.
+    An assistant's may have "tool_calls", and no content then; a tool's has "tool_call_id". A part's type is
+    text, image_url or image, which stands for the next element of `image`. Raises InvalidFieldError with the
+    path.
     """
     messages = from_json("messages", text)
     if not isinstance(messages, list):
@@ -47,33 +49,38 @@ def from_messages(text: str, images: tuple[ImageSource, ...]) -> tuple[ChatMessa
 
 
 def _to_message(path: str, message: object, images: Iterator[ImageSource]) -> ChatMessage:
-    fields = _object(path, message, {"role", "content"})
+    fields = to_object(path, message, {"role", "content", "tool_calls", "tool_call_id"})
     role = to_text(f"{path}.role", fields.get("role"))
+    calls = to_tool_calls(f"{path}.tool_calls", fields.get("tool_calls"))
+    answered = fields.get("tool_call_id")
+    answered_id = "" if answered is None else to_text(f"{path}.tool_call_id", answered)
     content = fields.get("content")
     if isinstance(content, list):
         parts = tuple(_to_part(f"{path}.content[{j}]", each, images) for j, each in enumerate(content))
+    elif content is None and calls:
+        parts = ()
     else:
         parts = (ChatPart(text=to_text(f"{path}.content", content)),)
-    return ChatMessage(role, parts)
+    return ChatMessage(role, parts, calls, answered_id)
 
 
 def _to_part(path: str, part: object, images: Iterator[ImageSource]) -> ChatPart:
-    fields = _object(path, part, {"type", "text", "image_url"})
+    fields = to_object(path, part, {"type", "text", "image_url"})
     match fields.get("type"):
         case "text":
-            _object(path, part, {"type", "text"})
+            to_object(path, part, {"type", "text"})
             return ChatPart(text=to_text(f"{path}.text", fields.get("text")))
         case "image_url":
-            _object(path, part, {"type", "image_url"})
+            to_object(path, part, {"type", "image_url"})
             return ChatPart(image=_from_url(f"{path}.image_url", fields.get("image_url")))
         case "image":
-            _object(path, part, {"type"})
+            to_object(path, part, {"type"})
             return ChatPart(image=_next_image(path, images))
     raise InvalidFieldError(f"{path}.type", "is none of text, image_url and image")
 
 
 def _from_url(path: str, image_url: object) -> ImageSource:
-    return ImageSource(url=to_text(f"{path}.url", _object(path, image_url, {"url"}).get("url")))
+    return ImageSource(url=to_text(f"{path}.url", to_object(path, image_url, {"url"}).get("url")))
 
 
 def _next_image(path: str, images: Iterator[ImageSource]) -> ImageSource:
@@ -81,13 +88,3 @@ def _next_image(path: str, images: Iterator[ImageSource]) -> ImageSource:
     if image is None:
         raise InvalidFieldError(path, "has no element in image")
     return image
-
-
-def _object(path: str, given: object, known: set[str]) -> dict[str, object]:
-    """Raises InvalidFieldError unless it is a JSON object with none but known keys."""
-    if not isinstance(given, dict):
-        raise InvalidFieldError(path, "is no JSON object")
-    for key in given:
-        if key not in known:
-            raise InvalidFieldError(f"{path}.{shortened(key)}", "is not known here")
-    return given
