@@ -18,7 +18,7 @@ from coordinator.oip.options import OPTIONS
 from coordinator.openai.chat_schema import ChatRequest
 from coordinator.openai.schema import CompletionRequest
 from elasticmm.v1 import inference_pb2 as pb
-from tests.checkpoints import build_checkpoint
+from tests.checkpoints import build_checkpoint, write_processor
 from tests.integration.asking import tokenizer_of
 from tests.integration.parameters.asks import CHAT, COMPLETION, GREEDY, GRPC, OIP, Answer, Ask
 from tests.integration.parameters.grpc_doors import GrpcDoor, OipDoor
@@ -55,6 +55,7 @@ Answers = dict[
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = build_checkpoint(tmp_path_factory.mktemp("models") / "first")
     (path / "chat_template.jinja").write_text(TOOLED)
+    write_processor(path, patch_px=14, min_pixels=56 * 56, max_pixels=1024 * 1024)
     return path
 
 

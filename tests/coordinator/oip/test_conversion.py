@@ -12,6 +12,7 @@ import pytest
 from coordinator.calls import ChatMessage, ChatPart, GenerateCall, ImageSource, RawPrompt, Tool, ToolCall
 from coordinator.errors import InvalidFieldError, NotFoundError
 from coordinator.oip.conversion import to_asked
+from coordinator.oip.naming import with_client_names
 from coordinator.oip.options import OPTIONS
 from core.cache.scope import CacheScope
 from core.output_format import FormatKind, OutputFormat
@@ -289,7 +290,7 @@ REFUSED = {
     "text part": (user([{"type": "text"}]), "messages[0].content[0].text"),
     "part key": (user([{"type": "image", "text": "a"}]), "messages[0].content[0].text"),
     "detail": (
-        user([{"type": "image_url", "image_url": {"url": "data:", "detail": "low"}}]),
+        user([{"type": "image_url", "image_url": {"url": "data:", "detail": "middle"}}]),
         "messages[0].content[0].image_url.detail",
     ),
     "no image": (user([{"type": "image"}]), "messages[0].content[0]"),
@@ -326,3 +327,17 @@ def test_calls_of_tools_and_their_answers() -> None:
 @pytest.mark.parametrize(("level", "priority"), [(0, 0), (11, 0), (21, -10)])
 def test_levels_of_priority_count_the_other_way_round(level: int, priority: int) -> None:
     assert to_asked(infer_request(priority=level)).call.priority == priority
+
+
+def test_detail_of_pictures_in_messages() -> None:
+    parts = [
+        {"type": "image", "detail": "low"},
+        {"type": "image_url", "image_url": {"url": "data:", "detail": "low"}},
+        {"type": "image", "detail": "high"},
+    ]
+    request = infer_request(None, messages=[{"role": "user", "content": parts}], images=[b"\xff", b"\xfe"])
+    asked = to_asked(request)
+    (message,) = asked.call.messages
+    assert [part.image and part.image.max_pixels for part in message.parts] == [512 * 512, 512 * 512, None]
+    failure = with_client_names(InvalidFieldError("messages[0].parts[0].image", "is broken"), asked.renamed)
+    assert str(failure) == "image[0]: is broken"

@@ -217,18 +217,39 @@ def pictured(*pictures: bytes) -> list[dict[str, Any]]:
 
 
 def linked(picture: bytes, **more: str) -> list[dict[str, Any]]:
+    """`more` stands beside the URL."""
     part = {"type": "image_url", "image_url": {"url": data_url(picture)} | more}
     return [{"role": "user", "content": [part, {"type": "text", "text": WORDS}]}]
 
 
 PICTURE = make_picture(np.random.default_rng(1), 140, 84)
 OTHER = make_picture(np.random.default_rng(2), 56, 168)
+LARGE = make_picture(np.random.default_rng(3), 640, 480)
+
+
+def _has_size(*bounds: int | None) -> Holds:
+    """All tokens of the prompt are those of pictures as large as LARGE, so bounded, and of their messages."""
+
+    def holds(one: Answer, seen: Seen) -> bool:
+        sizes = [seen.picture_tokens(640, 480, bound) for bound in bounds]
+        messages = linked(b"") * len(bounds)
+        return one.prompt_tokens == seen.num_tokens(messages) + sum(sizes) - len(sizes)
+
+    return holds
+
 
 PICTURES = {
     "picture": Row(_is_longer, messages=pictured(PICTURE), doors=CHATTING),
     "two pictures": Row(_is_longer, messages=pictured(OTHER, PICTURE), doors=CHATTING),
     "picture by URL": Row(_is_longer, messages=linked(PICTURE), doors=CHATTING),
-    "detail": Row(_is_longer, messages=linked(PICTURE, detail="high"), doors=(CHAT,)),
+    "low detail": Row(_has_size(512 * 512), messages=linked(LARGE, detail="low"), base=None, doors=CHATTING),
+    "high detail": Row(_has_size(None), messages=linked(LARGE, detail="high"), base=None, doors=CHATTING),
+    "both details": Row(
+        _has_size(512 * 512, None),
+        messages=linked(LARGE, detail="low") + linked(LARGE),
+        base=None,
+        doors=CHATTING,
+    ),
     "picture within": Row(_is_longer, messages=pictured(PICTURE), doors=(GRPC,), own=INLINE),
 }
 

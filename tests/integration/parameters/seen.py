@@ -42,6 +42,9 @@ class Seen:
         text = self.render(messages, tools)
         return len(self.tokenizer(text, add_special_tokens=False)["input_ids"])
 
+    def picture_tokens(self, width: int, height: int, max_pixels: int | None) -> int:
+        return load_family(self.model).layout(width, height, max_pixels).num_tokens
+
     def token_of(self, letter: str) -> int:
         (token,) = self.tokenizer(letter)["input_ids"]
         return int(token)

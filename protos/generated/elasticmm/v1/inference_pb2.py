@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1c\x65lasticmm/v1/inference.proto\x12\x0c\x65lasticmm.v1\x1a\x1egoogle/protobuf/duration.proto\"\xee\x03\n\x0fGenerateRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12\'\n\x08messages\x18\x03 \x03(\x0b\x32\x15.elasticmm.v1.Message\x12.\n\x08sampling\x18\x04 \x01(\x0b\x32\x1c.elasticmm.v1.SamplingParams\x12*\n\x04stop\x18\x05 \x01(\x0b\x32\x1c.elasticmm.v1.StopConditions\x12\x0e\n\x06tenant\x18\x06 \x01(\t\x12\x10\n\x08priority\x18\x07 \x01(\x05\x12+\n\x08\x64\x65\x61\x64line\x18\x08 \x01(\x0b\x32\x19.google.protobuf.Duration\x12-\n\x0b\x63\x61\x63he_scope\x18\t \x01(\x0e\x32\x18.elasticmm.v1.CacheScope\x12\x12\n\ncache_salt\x18\n \x01(\t\x12$\n\x06prompt\x18\x0b \x01(\x0b\x32\x14.elasticmm.v1.Prompt\x12*\n\x06\x66ormat\x18\x0c \x01(\x0b\x32\x1a.elasticmm.v1.OutputFormat\x12!\n\x05tools\x18\r \x03(\x0b\x32\x12.elasticmm.v1.Tool\x12,\n\tresumable\x18\x0e \x01(\x0b\x32\x19.google.protobuf.Duration\"P\n\x06Prompt\x12\x0e\n\x04text\x18\x01 \x01(\tH\x00\x12+\n\ttoken_ids\x18\x02 \x01(\x0b\x32\x16.elasticmm.v1.TokenIdsH\x00\x42\t\n\x07\x63ontent\"\x17\n\x08TokenIds\x12\x0b\n\x03ids\x18\x01 \x03(\r\"P\n\x16InferenceResumeRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x12\n\nnext_index\x18\x02 \x01(\r\x12\x0e\n\x06tenant\x18\x03 \x01(\t\"3\n\rCancelRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x0e\n\x06tenant\x18\x02 \x01(\t\"\x10\n\x0e\x43\x61ncelResponse\"h\n\x0cOutputFormat\x12\x15\n\x0bjson_object\x18\x01 \x01(\x08H\x00\x12\x15\n\x0bjson_schema\x18\x02 \x01(\tH\x00\x12\x0f\n\x05regex\x18\x03 \x01(\tH\x00\x12\x11\n\x07grammar\x18\x04 \x01(\tH\x00\x42\x06\n\x04kind\"=\n\x04Tool\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x02 \x01(\t\x12\x12\n\nparameters\x18\x03 \x01(\t\"7\n\x08ToolCall\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x11\n\targuments\x18\x03 \x01(\t\"|\n\x07Message\x12\x0c\n\x04role\x18\x01 \x01(\t\x12!\n\x05parts\x18\x02 \x03(\x0b\x32\x12.elasticmm.v1.Part\x12*\n\ntool_calls\x18\x03 \x03(\x0b\x32\x16.elasticmm.v1.ToolCall\x12\x14\n\x0ctool_call_id\x18\x04 \x01(\t\"K\n\x04Part\x12\x0e\n\x04text\x18\x01 \x01(\tH\x00\x12(\n\x05image\x18\x02 \x01(\x0b\x32\x17.elasticmm.v1.ImagePartH\x00\x42\t\n\x07\x63ontent\"F\n\tImagePart\x12\x10\n\x06\x64igest\x18\x01 \x01(\x0cH\x00\x12\x0e\n\x04\x64\x61ta\x18\x02 \x01(\x0cH\x00\x12\r\n\x03url\x18\x03 \x01(\tH\x00\x42\x08\n\x06source\"\x91\x04\n\x0eSamplingParams\x12\x17\n\nmax_tokens\x18\x01 \x01(\rH\x00\x88\x01\x01\x12\x18\n\x0btemperature\x18\x02 \x01(\x02H\x01\x88\x01\x01\x12\x12\n\x05top_p\x18\x03 \x01(\x02H\x02\x88\x01\x01\x12\x12\n\x05top_k\x18\x04 \x01(\rH\x03\x88\x01\x01\x12\x12\n\x05min_p\x18\x05 \x01(\x02H\x04\x88\x01\x01\x12\x1d\n\x10presence_penalty\x18\x06 \x01(\x02H\x05\x88\x01\x01\x12\x1e\n\x11\x66requency_penalty\x18\x07 \x01(\x02H\x06\x88\x01\x01\x12\x1f\n\x12repetition_penalty\x18\x08 \x01(\x02H\x07\x88\x01\x01\x12\x11\n\x04seed\x18\t \x01(\x04H\x08\x88\x01\x01\x12\x15\n\x08logprobs\x18\n \x01(\rH\t\x88\x01\x01\x12?\n\nlogit_bias\x18\x0b \x03(\x0b\x32+.elasticmm.v1.SamplingParams.LogitBiasEntry\x1a\x30\n\x0eLogitBiasEntry\x12\x0b\n\x03key\x18\x01 \x01(\r\x12\r\n\x05value\x18\x02 \x01(\x02:\x02\x38\x01\x42\r\n\x0b_max_tokensB\x0e\n\x0c_temperatureB\x08\n\x06_top_pB\x08\n\x06_top_kB\x08\n\x06_min_pB\x13\n\x11_presence_penaltyB\x14\n\x12_frequency_penaltyB\x15\n\x13_repetition_penaltyB\x07\n\x05_seedB\x0b\n\t_logprobs\"H\n\x0eStopConditions\x12\x0f\n\x07strings\x18\x01 \x03(\t\x12\x11\n\ttoken_ids\x18\x02 \x03(\r\x12\x12\n\nignore_eos\x18\x03 \x01(\x08\"\x98\x01\n\rGenerateEvent\x12*\n\x08\x61\x63\x63\x65pted\x18\x01 \x01(\x0b\x32\x16.elasticmm.v1.AcceptedH\x00\x12&\n\x06tokens\x18\x02 \x01(\x0b\x32\x14.elasticmm.v1.TokensH\x00\x12*\n\x08\x66inished\x18\x03 \x01(\x0b\x32\x16.elasticmm.v1.FinishedH\x00\x42\x07\n\x05\x65vent\"R\n\x08\x41\x63\x63\x65pted\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12\x0c\n\x04seed\x18\x03 \x01(\x04\x12\x15\n\rprompt_tokens\x18\x04 \x01(\r\"m\n\x06Tokens\x12\x13\n\x0b\x66irst_index\x18\x01 \x01(\r\x12\x11\n\ttoken_ids\x18\x02 \x03(\r\x12\x0c\n\x04text\x18\x03 \x01(\t\x12-\n\x08logprobs\x18\x04 \x03(\x0b\x32\x1b.elasticmm.v1.TokenLogprobs\"H\n\rTokenLogprobs\x12\x0f\n\x07logprob\x18\x01 \x01(\x02\x12&\n\x03top\x18\x02 \x03(\x0b\x32\x19.elasticmm.v1.Alternative\"0\n\x0b\x41lternative\x12\x10\n\x08token_id\x18\x01 \x01(\r\x12\x0f\n\x07logprob\x18\x02 \x01(\x02\"\x98\x01\n\x08\x46inished\x12*\n\x06reason\x18\x01 \x01(\x0e\x32\x1a.elasticmm.v1.FinishReason\x12\x13\n\x0bstop_string\x18\x02 \x01(\t\x12\"\n\x05usage\x18\x03 \x01(\x0b\x32\x13.elasticmm.v1.Usage\x12\'\n\x06stages\x18\x04 \x03(\x0b\x32\x17.elasticmm.v1.StageSpan\"|\n\x05Usage\x12\x15\n\rprompt_tokens\x18\x01 \x01(\r\x12\x19\n\x11\x63ompletion_tokens\x18\x02 \x01(\r\x12\x14\n\x0cmedia_tokens\x18\x03 \x01(\r\x12\x15\n\rcached_tokens\x18\x04 \x01(\r\x12\x14\n\x0c\x63\x61\x63hed_media\x18\x05 \x01(\r\"y\n\tStageSpan\x12\"\n\x05stage\x18\x01 \x01(\x0e\x32\x13.elasticmm.v1.Stage\x12\x13\n\x0binstance_id\x18\x02 \x01(\t\x12\x10\n\x08start_ms\x18\x03 \x01(\x01\x12\x0e\n\x06\x65nd_ms\x18\x04 \x01(\x01\x12\x11\n\ttransport\x18\x05 \x01(\t\"\x11\n\x0fGetModelRequest\"_\n\x10GetModelResponse\x12\r\n\x05model\x18\x01 \x01(\t\x12\x16\n\x0emedia_endpoint\x18\x02 \x01(\t\x12$\n\x06limits\x18\x03 \x01(\x0b\x32\x14.elasticmm.v1.Limits\"\xf1\x01\n\x06Limits\x12\x16\n\x0e\x63ontext_tokens\x18\x01 \x01(\r\x12\x15\n\rmessage_bytes\x18\x02 \x01(\x04\x12\x13\n\x0bmedia_bytes\x18\x03 \x01(\x04\x12\x14\n\x0cmedia_pixels\x18\x04 \x01(\x04\x12\x19\n\x11media_per_request\x18\x05 \x01(\r\x12,\n\tmedia_ttl\x18\x06 \x01(\x0b\x32\x19.google.protobuf.Duration\x12-\n\nresume_ttl\x18\x07 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x15\n\rresume_tokens\x18\x08 \x01(\r\"-\n\rUploadRequest\x12\x0c\n\x04\x64\x61ta\x18\x01 \x01(\x0c\x12\x0e\n\x06tenant\x18\x02 \x01(\t\"g\n\x0eUploadResponse\x12\x0e\n\x06\x64igest\x18\x01 \x01(\x0c\x12\x12\n\nsize_bytes\x18\x02 \x01(\x04\x12\r\n\x05width\x18\x03 \x01(\r\x12\x0e\n\x06height\x18\x04 \x01(\r\x12\x12\n\nmedia_type\x18\x05 \x01(\t*p\n\nCacheScope\x12\x1b\n\x17\x43\x41\x43HE_SCOPE_UNSPECIFIED\x10\x00\x12\x14\n\x10\x43\x41\x43HE_SCOPE_NONE\x10\x01\x12\x16\n\x12\x43\x41\x43HE_SCOPE_TENANT\x10\x02\x12\x17\n\x13\x43\x41\x43HE_SCOPE_CLUSTER\x10\x03*_\n\x0c\x46inishReason\x12\x1d\n\x19\x46INISH_REASON_UNSPECIFIED\x10\x00\x12\x16\n\x12\x46INISH_REASON_STOP\x10\x01\x12\x18\n\x14\x46INISH_REASON_LENGTH\x10\x02*U\n\x05Stage\x12\x15\n\x11STAGE_UNSPECIFIED\x10\x00\x12\x10\n\x0cSTAGE_ENCODE\x10\x01\x12\x11\n\rSTAGE_PREFILL\x10\x02\x12\x10\n\x0cSTAGE_DECODE\x10\x03\x32\xb4\x02\n\tInference\x12H\n\x08Generate\x12\x1d.elasticmm.v1.GenerateRequest\x1a\x1b.elasticmm.v1.GenerateEvent0\x01\x12M\n\x06Resume\x12$.elasticmm.v1.InferenceResumeRequest\x1a\x1b.elasticmm.v1.GenerateEvent0\x01\x12\x43\n\x06\x43\x61ncel\x12\x1b.elasticmm.v1.CancelRequest\x1a\x1c.elasticmm.v1.CancelResponse\x12I\n\x08GetModel\x12\x1d.elasticmm.v1.GetModelRequest\x1a\x1e.elasticmm.v1.GetModelResponse2N\n\x05Media\x12\x45\n\x06Upload\x12\x1b.elasticmm.v1.UploadRequest\x1a\x1c.elasticmm.v1.UploadResponse(\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1c\x65lasticmm/v1/inference.proto\x12\x0c\x65lasticmm.v1\x1a\x1egoogle/protobuf/duration.proto\"\xee\x03\n\x0fGenerateRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12\'\n\x08messages\x18\x03 \x03(\x0b\x32\x15.elasticmm.v1.Message\x12.\n\x08sampling\x18\x04 \x01(\x0b\x32\x1c.elasticmm.v1.SamplingParams\x12*\n\x04stop\x18\x05 \x01(\x0b\x32\x1c.elasticmm.v1.StopConditions\x12\x0e\n\x06tenant\x18\x06 \x01(\t\x12\x10\n\x08priority\x18\x07 \x01(\x05\x12+\n\x08\x64\x65\x61\x64line\x18\x08 \x01(\x0b\x32\x19.google.protobuf.Duration\x12-\n\x0b\x63\x61\x63he_scope\x18\t \x01(\x0e\x32\x18.elasticmm.v1.CacheScope\x12\x12\n\ncache_salt\x18\n \x01(\t\x12$\n\x06prompt\x18\x0b \x01(\x0b\x32\x14.elasticmm.v1.Prompt\x12*\n\x06\x66ormat\x18\x0c \x01(\x0b\x32\x1a.elasticmm.v1.OutputFormat\x12!\n\x05tools\x18\r \x03(\x0b\x32\x12.elasticmm.v1.Tool\x12,\n\tresumable\x18\x0e \x01(\x0b\x32\x19.google.protobuf.Duration\"P\n\x06Prompt\x12\x0e\n\x04text\x18\x01 \x01(\tH\x00\x12+\n\ttoken_ids\x18\x02 \x01(\x0b\x32\x16.elasticmm.v1.TokenIdsH\x00\x42\t\n\x07\x63ontent\"\x17\n\x08TokenIds\x12\x0b\n\x03ids\x18\x01 \x03(\r\"P\n\x16InferenceResumeRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x12\n\nnext_index\x18\x02 \x01(\r\x12\x0e\n\x06tenant\x18\x03 \x01(\t\"3\n\rCancelRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x0e\n\x06tenant\x18\x02 \x01(\t\"\x10\n\x0e\x43\x61ncelResponse\"h\n\x0cOutputFormat\x12\x15\n\x0bjson_object\x18\x01 \x01(\x08H\x00\x12\x15\n\x0bjson_schema\x18\x02 \x01(\tH\x00\x12\x0f\n\x05regex\x18\x03 \x01(\tH\x00\x12\x11\n\x07grammar\x18\x04 \x01(\tH\x00\x42\x06\n\x04kind\"=\n\x04Tool\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x02 \x01(\t\x12\x12\n\nparameters\x18\x03 \x01(\t\"7\n\x08ToolCall\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x11\n\targuments\x18\x03 \x01(\t\"|\n\x07Message\x12\x0c\n\x04role\x18\x01 \x01(\t\x12!\n\x05parts\x18\x02 \x03(\x0b\x32\x12.elasticmm.v1.Part\x12*\n\ntool_calls\x18\x03 \x03(\x0b\x32\x16.elasticmm.v1.ToolCall\x12\x14\n\x0ctool_call_id\x18\x04 \x01(\t\"K\n\x04Part\x12\x0e\n\x04text\x18\x01 \x01(\tH\x00\x12(\n\x05image\x18\x02 \x01(\x0b\x32\x17.elasticmm.v1.ImagePartH\x00\x42\t\n\x07\x63ontent\"n\n\tImagePart\x12\x10\n\x06\x64igest\x18\x01 \x01(\x0cH\x00\x12\x0e\n\x04\x64\x61ta\x18\x02 \x01(\x0cH\x00\x12\r\n\x03url\x18\x03 \x01(\tH\x00\x12\x17\n\nmax_pixels\x18\x04 \x01(\rH\x01\x88\x01\x01\x42\x08\n\x06sourceB\r\n\x0b_max_pixels\"\x91\x04\n\x0eSamplingParams\x12\x17\n\nmax_tokens\x18\x01 \x01(\rH\x00\x88\x01\x01\x12\x18\n\x0btemperature\x18\x02 \x01(\x02H\x01\x88\x01\x01\x12\x12\n\x05top_p\x18\x03 \x01(\x02H\x02\x88\x01\x01\x12\x12\n\x05top_k\x18\x04 \x01(\rH\x03\x88\x01\x01\x12\x12\n\x05min_p\x18\x05 \x01(\x02H\x04\x88\x01\x01\x12\x1d\n\x10presence_penalty\x18\x06 \x01(\x02H\x05\x88\x01\x01\x12\x1e\n\x11\x66requency_penalty\x18\x07 \x01(\x02H\x06\x88\x01\x01\x12\x1f\n\x12repetition_penalty\x18\x08 \x01(\x02H\x07\x88\x01\x01\x12\x11\n\x04seed\x18\t \x01(\x04H\x08\x88\x01\x01\x12\x15\n\x08logprobs\x18\n \x01(\rH\t\x88\x01\x01\x12?\n\nlogit_bias\x18\x0b \x03(\x0b\x32+.elasticmm.v1.SamplingParams.LogitBiasEntry\x1a\x30\n\x0eLogitBiasEntry\x12\x0b\n\x03key\x18\x01 \x01(\r\x12\r\n\x05value\x18\x02 \x01(\x02:\x02\x38\x01\x42\r\n\x0b_max_tokensB\x0e\n\x0c_temperatureB\x08\n\x06_top_pB\x08\n\x06_top_kB\x08\n\x06_min_pB\x13\n\x11_presence_penaltyB\x14\n\x12_frequency_penaltyB\x15\n\x13_repetition_penaltyB\x07\n\x05_seedB\x0b\n\t_logprobs\"H\n\x0eStopConditions\x12\x0f\n\x07strings\x18\x01 \x03(\t\x12\x11\n\ttoken_ids\x18\x02 \x03(\r\x12\x12\n\nignore_eos\x18\x03 \x01(\x08\"\x98\x01\n\rGenerateEvent\x12*\n\x08\x61\x63\x63\x65pted\x18\x01 \x01(\x0b\x32\x16.elasticmm.v1.AcceptedH\x00\x12&\n\x06tokens\x18\x02 \x01(\x0b\x32\x14.elasticmm.v1.TokensH\x00\x12*\n\x08\x66inished\x18\x03 \x01(\x0b\x32\x16.elasticmm.v1.FinishedH\x00\x42\x07\n\x05\x65vent\"R\n\x08\x41\x63\x63\x65pted\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12\x0c\n\x04seed\x18\x03 \x01(\x04\x12\x15\n\rprompt_tokens\x18\x04 \x01(\r\"m\n\x06Tokens\x12\x13\n\x0b\x66irst_index\x18\x01 \x01(\r\x12\x11\n\ttoken_ids\x18\x02 \x03(\r\x12\x0c\n\x04text\x18\x03 \x01(\t\x12-\n\x08logprobs\x18\x04 \x03(\x0b\x32\x1b.elasticmm.v1.TokenLogprobs\"H\n\rTokenLogprobs\x12\x0f\n\x07logprob\x18\x01 \x01(\x02\x12&\n\x03top\x18\x02 \x03(\x0b\x32\x19.elasticmm.v1.Alternative\"0\n\x0b\x41lternative\x12\x10\n\x08token_id\x18\x01 \x01(\r\x12\x0f\n\x07logprob\x18\x02 \x01(\x02\"\x98\x01\n\x08\x46inished\x12*\n\x06reason\x18\x01 \x01(\x0e\x32\x1a.elasticmm.v1.FinishReason\x12\x13\n\x0bstop_string\x18\x02 \x01(\t\x12\"\n\x05usage\x18\x03 \x01(\x0b\x32\x13.elasticmm.v1.Usage\x12\'\n\x06stages\x18\x04 \x03(\x0b\x32\x17.elasticmm.v1.StageSpan\"|\n\x05Usage\x12\x15\n\rprompt_tokens\x18\x01 \x01(\r\x12\x19\n\x11\x63ompletion_tokens\x18\x02 \x01(\r\x12\x14\n\x0cmedia_tokens\x18\x03 \x01(\r\x12\x15\n\rcached_tokens\x18\x04 \x01(\r\x12\x14\n\x0c\x63\x61\x63hed_media\x18\x05 \x01(\r\"y\n\tStageSpan\x12\"\n\x05stage\x18\x01 \x01(\x0e\x32\x13.elasticmm.v1.Stage\x12\x13\n\x0binstance_id\x18\x02 \x01(\t\x12\x10\n\x08start_ms\x18\x03 \x01(\x01\x12\x0e\n\x06\x65nd_ms\x18\x04 \x01(\x01\x12\x11\n\ttransport\x18\x05 \x01(\t\"\x11\n\x0fGetModelRequest\"_\n\x10GetModelResponse\x12\r\n\x05model\x18\x01 \x01(\t\x12\x16\n\x0emedia_endpoint\x18\x02 \x01(\t\x12$\n\x06limits\x18\x03 \x01(\x0b\x32\x14.elasticmm.v1.Limits\"\xf1\x01\n\x06Limits\x12\x16\n\x0e\x63ontext_tokens\x18\x01 \x01(\r\x12\x15\n\rmessage_bytes\x18\x02 \x01(\x04\x12\x13\n\x0bmedia_bytes\x18\x03 \x01(\x04\x12\x14\n\x0cmedia_pixels\x18\x04 \x01(\x04\x12\x19\n\x11media_per_request\x18\x05 \x01(\r\x12,\n\tmedia_ttl\x18\x06 \x01(\x0b\x32\x19.google.protobuf.Duration\x12-\n\nresume_ttl\x18\x07 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x15\n\rresume_tokens\x18\x08 \x01(\r\"-\n\rUploadRequest\x12\x0c\n\x04\x64\x61ta\x18\x01 \x01(\x0c\x12\x0e\n\x06tenant\x18\x02 \x01(\t\"g\n\x0eUploadResponse\x12\x0e\n\x06\x64igest\x18\x01 \x01(\x0c\x12\x12\n\nsize_bytes\x18\x02 \x01(\x04\x12\r\n\x05width\x18\x03 \x01(\r\x12\x0e\n\x06height\x18\x04 \x01(\r\x12\x12\n\nmedia_type\x18\x05 \x01(\t*p\n\nCacheScope\x12\x1b\n\x17\x43\x41\x43HE_SCOPE_UNSPECIFIED\x10\x00\x12\x14\n\x10\x43\x41\x43HE_SCOPE_NONE\x10\x01\x12\x16\n\x12\x43\x41\x43HE_SCOPE_TENANT\x10\x02\x12\x17\n\x13\x43\x41\x43HE_SCOPE_CLUSTER\x10\x03*_\n\x0c\x46inishReason\x12\x1d\n\x19\x46INISH_REASON_UNSPECIFIED\x10\x00\x12\x16\n\x12\x46INISH_REASON_STOP\x10\x01\x12\x18\n\x14\x46INISH_REASON_LENGTH\x10\x02*U\n\x05Stage\x12\x15\n\x11STAGE_UNSPECIFIED\x10\x00\x12\x10\n\x0cSTAGE_ENCODE\x10\x01\x12\x11\n\rSTAGE_PREFILL\x10\x02\x12\x10\n\x0cSTAGE_DECODE\x10\x03\x32\xb4\x02\n\tInference\x12H\n\x08Generate\x12\x1d.elasticmm.v1.GenerateRequest\x1a\x1b.elasticmm.v1.GenerateEvent0\x01\x12M\n\x06Resume\x12$.elasticmm.v1.InferenceResumeRequest\x1a\x1b.elasticmm.v1.GenerateEvent0\x01\x12\x43\n\x06\x43\x61ncel\x12\x1b.elasticmm.v1.CancelRequest\x1a\x1c.elasticmm.v1.CancelResponse\x12I\n\x08GetModel\x12\x1d.elasticmm.v1.GetModelRequest\x1a\x1e.elasticmm.v1.GetModelResponse2N\n\x05Media\x12\x45\n\x06Upload\x12\x1b.elasticmm.v1.UploadRequest\x1a\x1c.elasticmm.v1.UploadResponse(\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -34,12 +34,12 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_SAMPLINGPARAMS_LOGITBIASENTRY']._loaded_options = None
   _globals['_SAMPLINGPARAMS_LOGITBIASENTRY']._serialized_options = b'8\001'
-  _globals['_CACHESCOPE']._serialized_start=3332
-  _globals['_CACHESCOPE']._serialized_end=3444
-  _globals['_FINISHREASON']._serialized_start=3446
-  _globals['_FINISHREASON']._serialized_end=3541
-  _globals['_STAGE']._serialized_start=3543
-  _globals['_STAGE']._serialized_end=3628
+  _globals['_CACHESCOPE']._serialized_start=3372
+  _globals['_CACHESCOPE']._serialized_end=3484
+  _globals['_FINISHREASON']._serialized_start=3486
+  _globals['_FINISHREASON']._serialized_end=3581
+  _globals['_STAGE']._serialized_start=3583
+  _globals['_STAGE']._serialized_end=3668
   _globals['_GENERATEREQUEST']._serialized_start=79
   _globals['_GENERATEREQUEST']._serialized_end=573
   _globals['_PROMPT']._serialized_start=575
@@ -63,41 +63,41 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_PART']._serialized_start=1187
   _globals['_PART']._serialized_end=1262
   _globals['_IMAGEPART']._serialized_start=1264
-  _globals['_IMAGEPART']._serialized_end=1334
-  _globals['_SAMPLINGPARAMS']._serialized_start=1337
-  _globals['_SAMPLINGPARAMS']._serialized_end=1866
-  _globals['_SAMPLINGPARAMS_LOGITBIASENTRY']._serialized_start=1669
-  _globals['_SAMPLINGPARAMS_LOGITBIASENTRY']._serialized_end=1717
-  _globals['_STOPCONDITIONS']._serialized_start=1868
-  _globals['_STOPCONDITIONS']._serialized_end=1940
-  _globals['_GENERATEEVENT']._serialized_start=1943
-  _globals['_GENERATEEVENT']._serialized_end=2095
-  _globals['_ACCEPTED']._serialized_start=2097
-  _globals['_ACCEPTED']._serialized_end=2179
-  _globals['_TOKENS']._serialized_start=2181
-  _globals['_TOKENS']._serialized_end=2290
-  _globals['_TOKENLOGPROBS']._serialized_start=2292
-  _globals['_TOKENLOGPROBS']._serialized_end=2364
-  _globals['_ALTERNATIVE']._serialized_start=2366
-  _globals['_ALTERNATIVE']._serialized_end=2414
-  _globals['_FINISHED']._serialized_start=2417
-  _globals['_FINISHED']._serialized_end=2569
-  _globals['_USAGE']._serialized_start=2571
-  _globals['_USAGE']._serialized_end=2695
-  _globals['_STAGESPAN']._serialized_start=2697
-  _globals['_STAGESPAN']._serialized_end=2818
-  _globals['_GETMODELREQUEST']._serialized_start=2820
-  _globals['_GETMODELREQUEST']._serialized_end=2837
-  _globals['_GETMODELRESPONSE']._serialized_start=2839
-  _globals['_GETMODELRESPONSE']._serialized_end=2934
-  _globals['_LIMITS']._serialized_start=2937
-  _globals['_LIMITS']._serialized_end=3178
-  _globals['_UPLOADREQUEST']._serialized_start=3180
-  _globals['_UPLOADREQUEST']._serialized_end=3225
-  _globals['_UPLOADRESPONSE']._serialized_start=3227
-  _globals['_UPLOADRESPONSE']._serialized_end=3330
-  _globals['_INFERENCE']._serialized_start=3631
-  _globals['_INFERENCE']._serialized_end=3939
-  _globals['_MEDIA']._serialized_start=3941
-  _globals['_MEDIA']._serialized_end=4019
+  _globals['_IMAGEPART']._serialized_end=1374
+  _globals['_SAMPLINGPARAMS']._serialized_start=1377
+  _globals['_SAMPLINGPARAMS']._serialized_end=1906
+  _globals['_SAMPLINGPARAMS_LOGITBIASENTRY']._serialized_start=1709
+  _globals['_SAMPLINGPARAMS_LOGITBIASENTRY']._serialized_end=1757
+  _globals['_STOPCONDITIONS']._serialized_start=1908
+  _globals['_STOPCONDITIONS']._serialized_end=1980
+  _globals['_GENERATEEVENT']._serialized_start=1983
+  _globals['_GENERATEEVENT']._serialized_end=2135
+  _globals['_ACCEPTED']._serialized_start=2137
+  _globals['_ACCEPTED']._serialized_end=2219
+  _globals['_TOKENS']._serialized_start=2221
+  _globals['_TOKENS']._serialized_end=2330
+  _globals['_TOKENLOGPROBS']._serialized_start=2332
+  _globals['_TOKENLOGPROBS']._serialized_end=2404
+  _globals['_ALTERNATIVE']._serialized_start=2406
+  _globals['_ALTERNATIVE']._serialized_end=2454
+  _globals['_FINISHED']._serialized_start=2457
+  _globals['_FINISHED']._serialized_end=2609
+  _globals['_USAGE']._serialized_start=2611
+  _globals['_USAGE']._serialized_end=2735
+  _globals['_STAGESPAN']._serialized_start=2737
+  _globals['_STAGESPAN']._serialized_end=2858
+  _globals['_GETMODELREQUEST']._serialized_start=2860
+  _globals['_GETMODELREQUEST']._serialized_end=2877
+  _globals['_GETMODELRESPONSE']._serialized_start=2879
+  _globals['_GETMODELRESPONSE']._serialized_end=2974
+  _globals['_LIMITS']._serialized_start=2977
+  _globals['_LIMITS']._serialized_end=3218
+  _globals['_UPLOADREQUEST']._serialized_start=3220
+  _globals['_UPLOADREQUEST']._serialized_end=3265
+  _globals['_UPLOADRESPONSE']._serialized_start=3267
+  _globals['_UPLOADRESPONSE']._serialized_end=3370
+  _globals['_INFERENCE']._serialized_start=3671
+  _globals['_INFERENCE']._serialized_end=3979
+  _globals['_MEDIA']._serialized_start=3981
+  _globals['_MEDIA']._serialized_end=4059
 # @@protoc_insertion_point(module_scope)
