@@ -9,6 +9,9 @@ from coordinator.tracing.parent import TraceParent
 from core.cache.scope import CacheScope
 from core.output_format import OutputFormat
 
+# Of a picture with OpenAI's detail "low"; the others are as the processor is set.
+LOW_DETAIL_PIXELS = 512 * 512
+
 
 @dataclass(frozen=True, slots=True)
 class ImageSource:
@@ -17,6 +20,7 @@ class ImageSource:
     digest: bytes | None = None
     data: bytes | None = field(default=None, repr=False)
     url: str | None = None
+    max_pixels: int | None = None  # that the model reads of it; None: as the processor is set
 
     @property
     def kind(self) -> str | None:

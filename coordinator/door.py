@@ -192,7 +192,7 @@ class Door:
         sources = _image_sources(call)
         fields = [field for _, field in sources]
         token_ids, items = await self._prepare_inputs(call, request_id, sources)
-        layouts = [self._layout(item, field) for item, field in zip(items, fields, strict=True)]
+        layouts = [self._layout(item, *source) for item, source in zip(items, sources, strict=True)]
         digests = [item.digest for item in items]
         try:
             prompt, spans = self._model.family.expand_placeholders(
@@ -282,9 +282,9 @@ class Door:
         check_prompt_tokens(token_ids, "prompt.text", self._limits)
         return token_ids
 
-    def _layout(self, item: MediaItem, field: str) -> MediaLayout:
+    def _layout(self, item: MediaItem, source: ImageSource, field: str) -> MediaLayout:
         try:
-            return self._model.family.layout(item.width, item.height)
+            return self._model.family.layout(item.width, item.height, source.max_pixels)
         except ValueError as error:
             raise InvalidFieldError(field, str(error)) from error
 

@@ -92,6 +92,8 @@ def _check_image(source: ImageSource, path: str, limits: DoorLimits) -> None:
         raise InvalidFieldError(f"{path}.data", "is empty")
     if source.data is not None and len(source.data) > limits.media_bytes:
         raise InvalidFieldError(f"{path}.data", f"{len(source.data)} bytes, limit {limits.media_bytes}")
+    if source.max_pixels == 0:
+        raise InvalidFieldError(f"{path}.max_pixels", "must be at least 1")
     if source.url == "":
         raise InvalidFieldError(f"{path}.url", "is empty")
 

@@ -89,6 +89,7 @@ def make_server(coordinator: Coordinator) -> grpc.aio.Server:
         metadata.version("elasticmm"),
         lambda: coordinator.cluster.is_ready,
         coordinator.guard,
+        context_tokens=coordinator.model.context_tokens,
         stalled_reader_s=config.stalled_reader_s,
     )
     open_inference_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(open_inference, server)

@@ -19,6 +19,7 @@ class MediaSpan:
     grid: tuple[int, ...]  # patches (time, height, width) before merging
     digest: bytes  # SHA-256 of the item's bytes
     identity: bytes = b""  # of core.cache.keys.media_identity, 32 bytes; empty: nothing of it is cached
+    max_pixels: int | None = None  # the processor's bound for this item; None: as it is set
 
     @property
     def end_token(self) -> int:

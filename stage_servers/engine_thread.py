@@ -74,9 +74,10 @@ class EngineThread:
         self._thread.start()
 
     def stop(self) -> None:
-        """Ends after the turn at hand; calls not yet taken are dropped."""
+        """Ends after the turn at hand, and the engine's own threads; calls not yet taken are dropped."""
         self._calls.put(None)
         self._thread.join()
+        self._engine.close()
 
     def post(self, call: Callable[[], object]) -> None:
         """Runs `call` in the engine thread before its next step; from any thread."""

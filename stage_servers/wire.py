@@ -112,6 +112,7 @@ def span_from(message: stage_control_pb2.MediaSpan) -> MediaSpan:
         grid=tuple(message.grid),
         digest=message.digest,
         identity=message.identity,
+        max_pixels=message.max_pixels if message.HasField("max_pixels") else None,
     )
 
 

@@ -26,6 +26,7 @@ class Question:
 
     token_ids: tuple[int, ...]
     pictures: tuple[bytes, ...] = ()
+    max_pixels: int | None = None  # of each picture; None: as the processor is set
 
 
 @dataclass(frozen=True)
@@ -135,7 +136,10 @@ class Oracle:
         }
         if question.pictures:
             images = [Image.open(io.BytesIO(data)).convert("RGB") for data in question.pictures]
-            found = image_processor(self.path)(images=images, return_tensors="pt")
+            processor = image_processor(self.path)
+            if question.max_pixels is not None:
+                processor.size["longest_edge"] = question.max_pixels
+            found = processor(images=images, return_tensors="pt")
             inputs |= {"pixel_values": found["pixel_values"], "image_grid_thw": found["image_grid_thw"]}
         return inputs
 
@@ -170,7 +174,7 @@ def expand(family: Family, question: Question) -> tuple[tuple[int, ...], tuple[M
     items = []
     for data in question.pictures:
         with Image.open(io.BytesIO(data)) as image:
-            items.append((hashlib.sha256(data).digest(), family.layout(*image.size)))
+            items.append((hashlib.sha256(data).digest(), family.layout(*image.size, question.max_pixels)))
     return family.expand_placeholders(question.token_ids, items)
 
 

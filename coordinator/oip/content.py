@@ -59,7 +59,8 @@ def to_content(tensors: dict[str, Tensor]) -> Content:
     if source == "prompt":
         return Content(source, prompt=RawPrompt(text=text), text=text)
     if source == "messages":
-        return Content(source, images, from_messages(text, images))
+        messages, images = from_messages(text, images)
+        return Content(source, images, messages)
     return Content(source, images, from_text(text, images), text=text)
 
 

@@ -8,8 +8,9 @@ from coordinator.oip.asked import OUTPUTS, TEXT_OUTPUT, AskedInference
 from coordinator.oip.content import CONTENT_INPUTS, Content, checked_content, text_of, to_content
 from coordinator.oip.formats import to_format
 from coordinator.oip.naming import renamed_fields
-from coordinator.oip.options import OPTIONS
+from coordinator.oip.options import DEFAULT_PRIORITY_LEVEL, OPTIONS
 from coordinator.oip.tensors import Tensor, to_tensors
+from coordinator.oip.tools import TOOLS, to_tools
 from coordinator.oip.values import shortened, to_text
 from coordinator.oip.wishes import SAMPLING_PARAMETERS, Wishes
 from core.cache.scope import CacheScope
@@ -32,14 +33,15 @@ def to_asked(request: pb.ModelInferRequest) -> AskedInference:
     tensors, wishes = _to_wishes(request)
     outputs = _to_outputs(request, wishes)
     content = to_content(tensors)
+    call = _to_call(request, content, wishes, outputs)
     return AskedInference(
-        call=_to_call(request, content, wishes, outputs),
+        call=call,
         id=request.id,
         outputs=outputs,
         is_streamed=wishes.flag("stream"),
         is_raw=_is_raw(request, wishes),
         echo=_to_echo(content, wishes),
-        renamed=renamed_fields(content, wishes),
+        renamed=renamed_fields(content, wishes, len(call.tools)),
     )
 
 
@@ -112,12 +114,14 @@ def _to_call(
         sampling=_to_sampling(wishes, outputs),
         stop=StopWish(wishes.texts("stop"), wishes.ids("stop_token_ids"), wishes.flag("ignore_eos")),
         tenant=wishes.text("tenant"),
+        priority=_to_priority(wishes),
         deadline_s=None if timeout_us is None else timeout_us / 1e6,
         size_bytes=request.ByteSize(),
         cache_scope=_to_scope(wishes),
         cache_salt=wishes.text("cache_salt"),
         prompt=content.prompt,
         format=to_format(wishes),
+        tools=to_tools(wishes.text(TOOLS)) if wishes.has(TOOLS) else (),
     )
 
 
@@ -139,6 +143,11 @@ def _to_sampling(wishes: Wishes, outputs: tuple[str, ...]) -> SamplingWish:
         logprobs=num_alternatives,
         logit_bias=wishes.biases("logit_bias"),
     )
+
+
+def _to_priority(wishes: Wishes) -> int:
+    """Levels count the other way round."""
+    return DEFAULT_PRIORITY_LEVEL - (wishes.whole("priority") or DEFAULT_PRIORITY_LEVEL)
 
 
 def _to_scope(wishes: Wishes) -> CacheScope | None:

@@ -23,15 +23,23 @@ _PATHS = {
     "format.grammar": GUIDE,
 }
 
+# Fields that stand within "function" for a client, of a tool and of a call.
+_TOOL = ("name", "description", "parameters")
+_CALL = ("name", "arguments")
+
 Renamed = tuple[tuple[str, str], ...]
 
 
-def renamed_fields(content: Content, wishes: Wishes) -> Renamed:
+def renamed_fields(content: Content, wishes: Wishes, num_tools: int) -> Renamed:
     """Pairs of a path in the call and the client's name of it; the first that fits a path counts."""
     paths = {f"sampling.{option}": option for option in OPTIONS} | _PATHS
     options = [(path, wishes.given_name(option)) for path, option in paths.items()]
     input_paths = _contents(content.messages) if content.source == "messages" else _whole_input(content)
-    return (*_images(content.messages, content.images), *options, ("model", "model_name"), *input_paths)
+    images = _images(content.messages, content.images)
+    tools = [
+        (f"tools[{i}].{field}", f"tools[{i}].function.{field}") for i in range(num_tools) for field in _TOOL
+    ]
+    return (*images, *options, ("model", "model_name"), *tools, *input_paths)
 
 
 def with_client_names(error: ServiceError, renamed: Renamed) -> ServiceError:
@@ -62,4 +70,10 @@ def _whole_input(content: Content) -> list[tuple[str, str]]:
 
 
 def _contents(messages: Sequence[ChatMessage]) -> list[tuple[str, str]]:
-    return [(f"messages[{i}].parts", f"messages[{i}].content") for i in range(len(messages))]
+    parts = [(f"messages[{i}].parts", f"messages[{i}].content") for i in range(len(messages))]
+    calls = [
+        f"messages[{i}].tool_calls[{j}]"
+        for i, each in enumerate(messages)
+        for j in range(len(each.tool_calls))
+    ]
+    return parts + [(f"{call}.{field}", f"{call}.function.{field}") for call in calls for field in _CALL]

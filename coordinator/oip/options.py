@@ -47,6 +47,10 @@ _UINT32 = (0, 2**32 - 1)
 _UINT64 = (0, 2**64 - 1)
 _MICROSECONDS = (1, 2**63 - 1)
 
+# Triton's levels of priority: 1 goes first, 0 is the default one.
+PRIORITY_LEVELS = 21
+DEFAULT_PRIORITY_LEVEL = 11
+
 
 @dataclass(frozen=True, slots=True)
 class Option:
@@ -75,6 +79,7 @@ OPTIONS = {
     "logit_bias": Option(Kind.BIASES, BYTES),
     "guided_decoding_guide_type": _TEXT,
     "guided_decoding_guide": _TEXT,
+    "tools": _TEXT,
     "stop": Option(Kind.TEXTS, BYTES),
     "stop_words": Option(Kind.TEXTS, BYTES, same_as="stop"),
     "stop_token_ids": Option(Kind.IDS, "INT32"),
@@ -92,4 +97,5 @@ OPTIONS = {
     "cache_scope": _TEXT,
     "cache_salt": _TEXT,
     "timeout": Option(Kind.INT, "INT64", bounds=_MICROSECONDS),
+    "priority": Option(Kind.INT, "UINT64", bounds=(0, PRIORITY_LEVELS)),
 }

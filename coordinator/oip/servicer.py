@@ -17,7 +17,7 @@ from coordinator.events import Event
 from coordinator.oip.answer import Answer
 from coordinator.oip.asked import AskedInference
 from coordinator.oip.conversion import VERSION, check_version, to_asked
-from coordinator.oip.metadata import model_metadata, server_metadata
+from coordinator.oip.metadata import model_config, model_metadata, server_metadata
 from coordinator.oip.naming import with_client_names
 from coordinator.oip.stream import Respond, StreamWriter, answer_all
 from coordinator.oip.values import shortened
@@ -36,10 +36,12 @@ class OpenInferenceServicer(pb_grpc.GRPCInferenceServiceServicer):
         is_ready: Callable[[], bool],
         guard: Guard,
         *,
+        context_tokens: int,
         stalled_reader_s: float,
     ) -> None:
         self._door = door
         self._model = model
+        self._context_tokens = context_tokens
         self._server_version = server_version
         self._is_ready = is_ready
         self._guard = guard
@@ -72,10 +74,15 @@ class OpenInferenceServicer(pb_grpc.GRPCInferenceServiceServicer):
         self, request: pb.ModelMetadataRequest, context: grpc.aio.ServicerContext
     ) -> pb.ModelMetadataResponse:
         self._caller_of(context)
-        if request.name not in ("", self._model):
-            raise NotFoundError("name", f"{shortened(request.name)!r} is not served here, {self._model!r} is")
-        check_version(request.version)
+        self._check_model(request.name, request.version)
         return model_metadata(self._model)
+
+    async def ModelConfig(
+        self, request: pb.ModelConfigRequest, context: grpc.aio.ServicerContext
+    ) -> pb.ModelConfigResponse:
+        self._caller_of(context)
+        self._check_model(request.name, request.version)
+        return model_config(self._model, self._context_tokens)
 
     async def ModelInfer(
         self, request: pb.ModelInferRequest, context: grpc.aio.ServicerContext
@@ -101,6 +108,12 @@ class OpenInferenceServicer(pb_grpc.GRPCInferenceServiceServicer):
             await self._answer(to_asked(request), caller, respond)
 
         await answer_all(requests, answer, StreamWriter(context.write, self._stalled_reader_s))
+
+    def _check_model(self, name: str, version: str) -> None:
+        """Raises NotFoundError."""
+        if name not in ("", self._model):
+            raise NotFoundError("name", f"{shortened(name)!r} is not served here, {self._model!r} is")
+        check_version(version)
 
     def _caller_of(self, context: grpc.aio.ServicerContext) -> Principal:
         """Raises UnauthenticatedError or NotAllowedError."""

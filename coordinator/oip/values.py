@@ -54,6 +54,16 @@ def from_json(name: str, text: str) -> object:
         raise InvalidFieldError(name, f"is no JSON: {error}") from error
 
 
+def to_object(path: str, given: object, known: set[str]) -> dict[str, object]:
+    """Raises InvalidFieldError unless it is a JSON object with none but known keys."""
+    if not isinstance(given, dict):
+        raise InvalidFieldError(path, "is no JSON object")
+    for key in given:
+        if key not in known:
+            raise InvalidFieldError(f"{path}.{shortened(key)}", "is not known here")
+    return given
+
+
 def shortened(name: str) -> str:
     """A client's own name for something, fit for a status message."""
     return name if len(name) <= _MAX_SHOWN else f"{name[:_MAX_SHOWN]}…"

@@ -17,7 +17,10 @@ class TextPart(Strict):
 class ImageUrl(Strict):
     url: Annotated[str, Field(description="data:, http: or https:")]
     detail: Annotated[
-        Literal["auto", "high"] | None, Field(description="Pictures are read in full; 'low' is refused.")
+        Literal["auto", "low", "high"] | None,
+        Field(
+            description="'low': at most 512x512 pixels are read; else as many as the model's processor takes."
+        ),
     ] = None
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from coordinator.calls import ChatMessage, ChatPart, GenerateCall, ToolCall
+from dataclasses import replace
+
+from coordinator.calls import LOW_DETAIL_PIXELS, ChatMessage, ChatPart, GenerateCall, ToolCall
 from coordinator.openai import chat_schema as schema
 from coordinator.openai.asked import Asked
 from coordinator.openai.chat_answer import ChatAnswer
@@ -98,4 +100,6 @@ def _to_parts(content: str | list[schema.Part] | None, path: str) -> tuple[ChatP
 def _to_part(part: schema.Part, path: str) -> ChatPart:
     if isinstance(part, schema.TextPart):
         return ChatPart(text=part.text)
-    return ChatPart(image=to_source(part.image_url.url, f"{path}.image_url.url"))
+    source = to_source(part.image_url.url, f"{path}.image_url.url")
+    is_low = part.image_url.detail == "low"
+    return ChatPart(image=replace(source, max_pixels=LOW_DETAIL_PIXELS if is_low else None))

@@ -93,6 +93,7 @@ def from_media_span(span: MediaSpan) -> pb.MediaSpan:
         grid=span.grid,
         digest=span.digest,
         identity=span.identity,
+        max_pixels=span.max_pixels,
     )
 
 

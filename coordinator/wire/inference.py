@@ -220,6 +220,7 @@ def _to_source(image: pb.ImagePart) -> ImageSource:
         digest=image.digest if kind == "digest" else None,
         data=image.data if kind == "data" else None,
         url=image.url if kind == "url" else None,
+        max_pixels=_opinion(image, "max_pixels", image.max_pixels),
     )
 
 

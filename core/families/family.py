@@ -10,6 +10,8 @@ from core.cache.keys import media_identity
 from core.families.media import MediaLayout, PatchLayout
 from core.sequence import MediaSpan
 
+_MADE_SMALLER = "elasticmm: made smaller to"  # no processor has a setting of this name
+
 
 @dataclass(frozen=True, slots=True)
 class Family:
@@ -29,9 +31,12 @@ class Family:
     patches: PatchLayout
     media_settings: Mapping[str, Plain]  # of the processor: all that it does to an item
 
-    def layout(self, width: int, height: int) -> MediaLayout:
-        """The grid and token count of a picture of this many pixels; raises ValueError if it is refused."""
-        return self.patches.of(width, height)
+    def layout(self, width: int, height: int, max_pixels: int | None = None) -> MediaLayout:
+        """The grid and token count of a picture of this size, of which at most `max_pixels` are to be read.
+
+        Raises ValueError if it is refused.
+        """
+        return self.patches.of(width, height, max_pixels)
 
     def expand_placeholders(
         self, token_ids: Sequence[int], items: Sequence[tuple[bytes, MediaLayout]]
@@ -51,7 +56,21 @@ class Family:
                 prompt.append(token)
                 continue
             digest, layout = items[len(spans)]
-            identity = media_identity(digest, self.media_settings)
-            spans.append(MediaSpan(len(spans), len(prompt), layout.num_tokens, layout.grid, digest, identity))
+            spans.append(self._span(len(spans), len(prompt), digest, layout))
             prompt.extend([token] * layout.num_tokens)
         return tuple(prompt), tuple(spans)
+
+    def _span(self, index: int, first_token: int, digest: bytes, layout: MediaLayout) -> MediaSpan:
+        """Bounds that come to the same size make the same picture, which is known by one identity."""
+        settings = self.media_settings
+        if layout.max_pixels is not None:
+            settings = {**settings, _MADE_SMALLER: layout.grid}
+        return MediaSpan(
+            item_index=index,
+            first_token=first_token,
+            num_tokens=layout.num_tokens,
+            grid=layout.grid,
+            digest=digest,
+            identity=media_identity(digest, settings),
+            max_pixels=layout.max_pixels,
+        )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 MAX_ASPECT_RATIO = 200
 
@@ -14,6 +14,7 @@ class MediaLayout:
 
     grid: tuple[int, ...]  # patches (time, height, width) before merging
     num_tokens: int  # placeholder tokens
+    max_pixels: int | None = None  # the bound that made it smaller; None: it is as the processor has it
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,8 +26,16 @@ class PatchLayout:
     min_pixels: int
     max_pixels: int
 
-    def of(self, width: int, height: int) -> MediaLayout:
-        """Raises ValueError for a size that the processor refuses."""
+    def of(self, width: int, height: int, max_pixels: int | None = None) -> MediaLayout:
+        """`max_pixels`: of this picture, where that is less. Raises ValueError for a size that is refused."""
+        whole = self._of(width, height)
+        if max_pixels is None or max_pixels >= self.max_pixels:
+            return whole
+        bound = max(max_pixels, self.min_pixels)
+        smaller = replace(self, max_pixels=bound)._of(width, height)
+        return whole if smaller == whole else replace(smaller, max_pixels=bound)
+
+    def _of(self, width: int, height: int) -> MediaLayout:
         new_width, new_height = self.resize(width, height)
         rows, columns = new_height // self.patch_px, new_width // self.patch_px
         return MediaLayout((1, rows, columns), rows * columns // self.merge**2)

@@ -83,7 +83,7 @@ class Batcher:
     ) -> list[Chunk]:
         chosen: list[Sequence] = []
         room = min(self._config.max_sequences, self._config.max_batch_tokens)
-        for sequence in [sequence for sequence in live if sequence.is_decoding]:
+        for sequence in [each for each in live if each.is_decoding and not each.waits_for_mask]:
             if len(chosen) == room or sequence in preempted:
                 continue
             while not self._blocks.grow(sequence, sequence.num_computed + 1):

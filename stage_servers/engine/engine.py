@@ -14,6 +14,7 @@ from kv_transfer.blocks import BlockAllocator, blocks_for
 from stage_servers.cache.kv_cache import KvCache
 from stage_servers.cache.prefix import Prefix
 from stage_servers.engine.batching import Batcher, Chunk, Selection
+from stage_servers.engine.masks import Masks
 from stage_servers.engine.records import (
     DecodeState,
     EngineConfig,
@@ -62,6 +63,7 @@ class Engine:
         self._config = config
         description = model.description
         self.grammars = Grammars(model.path, description.vocab_size, description.eos_token_ids)
+        self._masks = Masks()
         self.cache = cache
         self._on_needed = on_needed
         self._held = SequenceBlocks(blocks, config.block_tokens, cache)
@@ -216,6 +218,10 @@ class Engine:
         """Tokens that wait for prefill, those without embeddings included."""
         return sum(s.num_pending for s in self._sequences.values() if not s.is_parked and not s.is_decoding)
 
+    def close(self) -> None:
+        """Ends its threads; nothing is called after that."""
+        self._masks.close()
+
     def check_integrity(self) -> None:
         """Raises AssertionError if blocks and sequences disagree."""
         self._blocks.check_integrity()
@@ -253,12 +259,16 @@ class Engine:
         self._look(selection.preempted)  # no other step may come before one of them is asked for something
         failed = [self._fail_starved(sequence) for sequence in selection.starved]
         tokens: list[TokenOutput] = []
+        late: list[Chunk] = []
         if selection.chunks:
             logits = self._runner.run(selection)
+            late = self._masks.late(selection.decodes)
+            ending, logits = _without(late, [chunk for chunk in selection.chunks if chunk.is_last], logits)
             for chunk in selection.chunks:
-                chunk.sequence.num_computed = chunk.end_token
-            tokens = self._advance([chunk for chunk in selection.chunks if chunk.is_last], logits, failed)
-        output = _report(selection, tokens, failed, time.perf_counter() - started_s)
+                if chunk not in late:
+                    chunk.sequence.num_computed = chunk.end_token
+            tokens = self._advance(ending, logits, failed)
+        output = _report(selection, tokens, failed, late, time.perf_counter() - started_s)
         self._keep(selection, output)
         return output
 
@@ -310,6 +320,8 @@ class Engine:
         if finish is not None:
             self.abort(sequence.key)
         sequence.is_parked = sequence.hand_over
+        if finish is None and not sequence.hand_over:
+            self._masks.prepare(sequence)
         handed_over = sequence.hand_over and finish is None
         return TokenOutput(sequence.key, index, drawn.token_id, drawn.logprobs, finish, handed_over)
 
@@ -343,6 +355,7 @@ class Engine:
         sequence = Sequence(spec, self._num_arrived, positions, delta, hand_over, waits_for_all)
         if spec.format is not None:
             sequence.matcher = self.grammars.matcher(spec.format)
+            self._masks.prepare(sequence)
         if self.cache is not None:
             sequence.prefix = prefix or self.cache.begin(spec)
         self._num_arrived += 1
@@ -350,12 +363,22 @@ class Engine:
         return sequence
 
 
+def _without(
+    late: list[Chunk], ending: list[Chunk], logits: torch.Tensor
+) -> tuple[list[Chunk], torch.Tensor]:
+    """Chunks that get a token, and their rows of the logits."""
+    if not late:
+        return ending, logits
+    places = [place for place, chunk in enumerate(ending) if chunk not in late]
+    return [ending[place] for place in places], logits[places]
+
+
 def _row(sequence: Sequence, lost: dict[Key, SequenceFailure]) -> SampleRow:
     """Notes in `lost` why the sequence cannot follow its format any more."""
     num_prompt = len(sequence.spec.prompt)
     outputs = sequence.tokens[num_prompt:] if sequence.spec.sampling.has_penalties else ()
     try:
-        allowed = sequence.allowed_tokens()
+        allowed = None if sequence.mask is None else sequence.mask.result()
     except FormatError as error:
         assert sequence.spec.format is not None
         lost[sequence.key] = SequenceFailure(
@@ -366,7 +389,11 @@ def _row(sequence: Sequence, lost: dict[Key, SequenceFailure]) -> SampleRow:
 
 
 def _report(
-    selection: Selection, tokens: Iterable[TokenOutput], failed: Iterable[SequenceFailure], duration_s: float
+    selection: Selection,
+    tokens: Iterable[TokenOutput],
+    failed: Iterable[SequenceFailure],
+    late: Iterable[Chunk],
+    duration_s: float,
 ) -> StepOutput:
     return StepOutput(
         tokens=tuple(tokens),
@@ -375,6 +402,7 @@ def _report(
             PrefillChunk(c.sequence.key, c.first_token, c.num_tokens) for c in selection.prefills
         ),
         preempted=tuple(sequence.key for sequence in selection.preempted),
+        late=tuple(chunk.sequence.key for chunk in late),
         num_decode_tokens=len(selection.decodes),
         num_prefill_tokens=sum(chunk.num_tokens for chunk in selection.prefills),
         num_context_tokens=sum(chunk.end_token for chunk in selection.chunks),

@@ -97,7 +97,7 @@ class Model:
 
     def preprocess(self, data: bytes, span: MediaSpan) -> PixelInput:
         """Decodes and normalises a picture file; raises MediaError if broken or not what the span says."""
-        pixels, grid = self.family.preprocess(self._processor, decode_picture(data))
+        pixels, grid = self.family.preprocess(self._processor, decode_picture(data), span.max_pixels)
         if grid != span.grid:
             raise MediaError(f"picture: its patch grid is {grid}, the prompt has room for {span.grid}")
         return PixelInput(pixels, grid, span.num_tokens)

@@ -94,6 +94,7 @@ class StepOutput:
     failed: tuple[SequenceFailure, ...] = ()
     prefilled: tuple[PrefillChunk, ...] = ()
     preempted: tuple[Key, ...] = ()
+    late: tuple[Key, ...] = ()  # decodes whose format had no mask in time: they run again
     num_decode_tokens: int = 0
     num_prefill_tokens: int = 0
     num_context_tokens: int = 0  # sum over the batch of tokens attended to

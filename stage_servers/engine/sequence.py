@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_right
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 
 import torch
@@ -40,6 +41,8 @@ class Sequence:
     promised_tokens: int = 0  # media items within these have no embedding on the way
     asked: set[int] = field(default_factory=set)  # items whose embeddings were asked for all the same
     matcher: Matcher | None = None  # of its format; follows from the outputs, wherever they were made
+    mask: Future[Mask] | None = None  # which tokens may come next: [vocabulary]; None: any
+    is_mask_late: bool = False  # a step had to go on without its mask
 
     def __post_init__(self) -> None:
         self.tokens = [*self.spec.prompt, *self.spec.outputs]
@@ -79,6 +82,10 @@ class Sequence:
     @property
     def is_decoding(self) -> bool:
         return self.num_pending == 1 and self.num_outputs > 0 and self.num_computed > 0 and not self.hand_over
+
+    @property
+    def waits_for_mask(self) -> bool:
+        return self.is_mask_late and self.mask is not None and not self.mask.done()
 
     @property
     def num_ready(self) -> int:
@@ -135,11 +142,6 @@ class Sequence:
         if self.num_outputs >= self.spec.sampling.max_tokens or len(self.tokens) >= context_tokens:
             return FinishReason.LENGTH
         return None
-
-    def allowed_tokens(self) -> Mask | None:
-        """Which tokens may come next: [vocabulary]; None: any. Raises FormatError."""
-        num_prompt = len(self.spec.prompt)
-        return None if self.matcher is None else self.matcher.allowed(self.tokens[num_prompt:])
 
     def spans_between(self, first: int, end: int) -> list[MediaSpan]:
         """The media spans that overlap tokens first..end-1."""

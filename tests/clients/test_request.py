@@ -100,3 +100,31 @@ def test_what_no_field_holds(options: dict[str, Any], field: str) -> None:
     with pytest.raises(InvalidRequest) as caught:
         built(**options)
     assert caught.value.field == field
+
+
+def pictured(**how: Any) -> list[dict[str, Any]]:
+    return [{"role": "user", "content": [{"type": "image", "url": "https://x/y"} | how]}]
+
+
+@pytest.mark.parametrize(
+    ("how", "max_pixels"),
+    [({"max_pixels": 9}, 9), ({"detail": "low"}, 512 * 512), ({"detail": "high"}, None), ({}, None)],
+)
+def test_bounds_of_pictures(how: dict[str, Any], max_pixels: int | None) -> None:
+    image = built(pictured(**how)).messages[0].parts[0].image
+    assert (image.max_pixels if image.HasField("max_pixels") else None) == max_pixels
+
+
+@pytest.mark.parametrize(
+    ("how", "field"),
+    [
+        ({"max_pixels": 0}, "max_pixels"),
+        ({"max_pixels": "9"}, "max_pixels"),
+        ({"max_pixels": 9, "detail": "low"}, "max_pixels"),
+        ({"detail": "middle"}, "detail"),
+    ],
+)
+def test_bounds_that_are_none(how: dict[str, Any], field: str) -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        built(pictured(**how))
+    assert caught.value.field == f"messages[0].parts[0].image.{field}"

@@ -50,6 +50,7 @@ CASES: dict[str, tuple[pb.GenerateRequest, grpc.StatusCode, str]] = {
     "no parts": (user(), CODES.INVALID_ARGUMENT, "messages[0].parts"),
     "no content": (user(HELLO, pb.Part()), CODES.INVALID_ARGUMENT, "messages[0].parts[1]"),
     "no source": (image(), CODES.INVALID_ARGUMENT, IMAGE),
+    "no pixels": (image(data=b"x", max_pixels=0), CODES.INVALID_ARGUMENT, f"{IMAGE}.max_pixels"),
     "unknown role": (user(HELLO, role="boss"), CODES.INVALID_ARGUMENT, "messages[0].role"),
     "no role": (user(HELLO, role=""), CODES.INVALID_ARGUMENT, "messages[0].role"),
     "long id": (ask_for(request_id="x" * 129), CODES.INVALID_ARGUMENT, "request_id"),

@@ -1,212 +1,214 @@
-"""Every parameter has its effect at the end of a disaggregated cluster, over gRPC."""
+"""Every parameter, sent through every door to the end of a disaggregated cluster, and its effect there."""
 
 from __future__ import annotations
 
-import json
-import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
+from google.protobuf.descriptor import Descriptor
+from google.protobuf.message import Message
+from pydantic import BaseModel
 
-from core.families import load_family
+from coordinator.oip.content import CONTENT_INPUTS
+from coordinator.oip.options import OPTIONS
+from coordinator.openai.chat_schema import ChatRequest
+from coordinator.openai.schema import CompletionRequest
 from elasticmm.v1 import inference_pb2 as pb
-from elasticmm_client import GenerateResult, InvalidRequest
-from tests.checkpoints import build_checkpoint
+from tests.checkpoints import build_checkpoint, write_processor
 from tests.integration.asking import tokenizer_of
+from tests.integration.parameters.asks import CHAT, COMPLETION, GREEDY, GRPC, OIP, Answer, Ask
+from tests.integration.parameters.grpc_doors import GrpcDoor, OipDoor
+from tests.integration.parameters.http_doors import HttpDoor, chat_body, completion_body
+from tests.integration.parameters.own_rows import OPEN_INFERENCE, OPENAI
+from tests.integration.parameters.rows import DRAWN, ROWS, SAMPLING
+from tests.integration.parameters.seen import Seen, render, seen_at
 from tests.integration.running import Running, cluster
 
 pytestmark = pytest.mark.cluster
 
-WORDS = "what is left of the large circle?"
+TABLE = (ROWS | {f"OpenAI's {name}": row for name, row in OPENAI.items()}) | {
+    f"OIP's {name}": row for name, row in OPEN_INFERENCE.items()
+}
+CASES = [(name, door) for name, row in TABLE.items() for door in row.doors]
+NUM_AT_ONCE = 16
+
 TOOLED = """{% if tools %}tools:{% for tool in tools %}{{ tool | tojson }}{% endfor %}{% endif %}
-{%- for message in messages %}<|im_start|>{{ message.role }}
+{%- for message in messages %}<|im_start|>{{ message.role }}{{ message.tool_call_id }}
 {% if message.content is string %}{{ message.content }}{% else %}{% for part in message.content %}
 {%- if part.type == 'text' %}{{ part.text }}{% else %}<|vision_start|><|image_pad|><|vision_end|>{% endif %}
-{%- endfor %}{% endif %}{% for call in message.tool_calls %}{{ call.function | tojson }}{% endfor %}<|im_end|>
+{%- endfor %}{% endif %}{% for call in message.tool_calls %}{{ call.id }}{{ call.function | tojson }}
+{%- endfor %}<|im_end|>
 {% endfor %}<|im_start|>assistant
 """
+
+Door = GrpcDoor | HttpDoor | OipDoor
+Answers = dict[
+    tuple[str, str], tuple[Future[Answer], Future[Answer] | None]
+]  # with the row's parameter, without
 
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = build_checkpoint(tmp_path_factory.mktemp("models") / "first")
     (path / "chat_template.jinja").write_text(TOOLED)
+    write_processor(path, patch_px=14, min_pixels=56 * 56, max_pixels=1024 * 1024)
     return path
 
 
-@pytest.fixture(scope="module")
-def running(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+@pytest.fixture(scope="module", params=["e1p1d1", "ep1d1"])
+def running(
+    request: pytest.FixtureRequest, model: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Running]:
     state_dir = tmp_path_factory.mktemp("cluster") / "state"
-    options = ["--dtype", "float32", "--threads", "1", "--kv-blocks", "300"]
-    with cluster(state_dir, model, "e1p1d1", *options) as up:
+    options = ["--dtype", "float32", "--threads", "1", "--kv-blocks", "3000"]
+    with cluster(state_dir, model, request.param, *options) as up:
         yield up
         up.assert_idle()
 
 
-def ask(running: Running, **options: Any) -> GenerateResult:
-    """Greedy and 40 tokens long, unless the options say something else."""
-    if "format" not in options and "stop" not in options:
-        options = {"ignore_eos": True} | options
-    return running.client.generate(WORDS, **({"max_tokens": 40} | options)).result()
-
-
-def repeats(result: GenerateResult) -> int:
-    return len(result.token_ids) - len(set(result.token_ids))
-
-
-@pytest.fixture(scope="module")
-def plain(running: Running) -> GenerateResult:
-    return ask(running)
+def open_doors(running: Running, tokenizer: Any) -> dict[str, Door]:
+    to_completion = partial(completion_body, render=partial(render, tokenizer))
+    return {
+        GRPC: GrpcDoor(running.client),
+        CHAT: HttpDoor(running.http, "/v1/chat/completions", chat_body),
+        COMPLETION: HttpDoor(running.http, "/v1/completions", to_completion),
+        OIP: OipDoor(running.address),
+    }
 
 
 @pytest.fixture(scope="module")
-def drawn(running: Running) -> GenerateResult:
-    return ask(running, **DRAWN)
+def doors(running: Running, model: Path) -> Iterator[dict[str, Door]]:
+    opened = open_doors(running, tokenizer_of(model))
+    yield opened
+    for door in opened.values():
+        door.close()
 
 
-DRAWN: dict[str, Any] = {"temperature": 2.5, "seed": 11}
-Check = Callable[[GenerateResult, GenerateResult], bool]
-AGAINST_PLAIN: dict[str, tuple[dict[str, Any], Check]] = {
-    "max_tokens": ({"max_tokens": 7}, lambda one, plain: one.token_ids == plain.token_ids[:7]),
-    "temperature": (DRAWN, lambda one, plain: one.token_ids != plain.token_ids),
-    "top_k": (DRAWN | {"top_k": 1}, lambda one, plain: one.token_ids == plain.token_ids),
-    "top_p": (DRAWN | {"top_p": 1e-6}, lambda one, plain: one.token_ids == plain.token_ids),
-    "min_p": (DRAWN | {"min_p": 1.0}, lambda one, plain: one.token_ids == plain.token_ids),
-    "presence_penalty": (
-        {"presence_penalty": 2.0},
-        lambda one, plain: one.token_ids != plain.token_ids and repeats(one) <= repeats(plain),
-    ),
-    "frequency_penalty": (
-        {"frequency_penalty": 2.0},
-        lambda one, plain: one.token_ids != plain.token_ids and repeats(one) <= repeats(plain),
-    ),
-    "repetition_penalty": (
-        {"repetition_penalty": 10.0},
-        lambda one, plain: one.token_ids != plain.token_ids and repeats(one) <= repeats(plain),
-    ),
-    "logprobs": (
-        {"logprobs": 3},
-        lambda one, plain: (
-            one.token_ids == plain.token_ids
-            and len(one.logprobs) == 40
-            and [each.top[0].token_id for each in one.logprobs] == list(plain.token_ids)
-        ),
-    ),
-    "logit_bias": ({"logit_bias": {65: 100.0}}, lambda one, _: set(one.token_ids) == {65}),
-}
+@pytest.fixture(scope="module")
+def seen(running: Running, model: Path, doors: dict[str, Door]) -> Seen:
+    plain, drawn = (doors[GRPC].ask(Ask(GREEDY | more)) for more in ({}, DRAWN))
+    return seen_at(running, model, plain, drawn)
 
 
-@pytest.mark.parametrize("name", AGAINST_PLAIN)
-def test_against_the_plain_answer(running: Running, plain: GenerateResult, name: str) -> None:
-    options, holds = AGAINST_PLAIN[name]
-    result = ask(running, **options)
-    assert holds(result, plain), (result.token_ids, plain.token_ids)
+@pytest.fixture(scope="module")
+def answers(running: Running, doors: dict[str, Door], seen: Seen) -> Iterator[Answers]:
+    """All rows through all doors at once."""
+    where = running.state_dir.parent.name
+    with ThreadPoolExecutor(NUM_AT_ONCE) as threads:
+
+        def submit(name: str, door: str) -> tuple[Future[Answer], Future[Answer] | None]:
+            base = TABLE[name].base_ask()
+            ask = TABLE[name].ask(seen).for_door(door, where)
+            return (
+                threads.submit(doors[door].ask, ask),
+                None if base is None else threads.submit(doors[door].ask, base),
+            )
+
+        yield {case: submit(*case) for case in CASES}
 
 
-def test_the_table_has_every_parameter() -> None:
-    names = {field.name for field in pb.SamplingParams.DESCRIPTOR.fields}
-    assert names - AGAINST_PLAIN.keys() == {"seed"}
+@pytest.fixture(scope="module")
+def texts() -> dict[str, str]:
+    """By row: what the first door of the first cluster answered, and so what all others have to."""
+    return {}
 
 
-def test_seed(running: Running, drawn: GenerateResult) -> None:
-    assert ask(running, **DRAWN).token_ids == drawn.token_ids
-    assert ask(running, **DRAWN | {"seed": 12}).token_ids != drawn.token_ids
+@pytest.mark.parametrize(("name", "door"), CASES, ids=[f"{door}: {name}" for name, door in CASES])
+def test_effect(
+    seen: Seen,
+    answers: Answers,
+    texts: dict[str, str],
+    name: str,
+    door: str,
+) -> None:
+    row = TABLE[name]
+    answered, without = answers[name, door]
+    assert row.holds(answered.result(), seen), answered.result()
+    if without is not None:
+        assert not row.holds(without.result(), seen), without.result()
+    if row.is_same:
+        assert answered.result().text == texts.setdefault(name, answered.result().text)
 
 
-def test_every_stage_was_somewhere_else(plain: GenerateResult) -> None:
-    stages = {span.stage: span.instance for span in plain.stages}
-    assert stages.keys() == {"prefill", "decode"}
-    assert len(set(stages.values())) == 2
+def test_every_stage_was_somewhere_else(running: Running, answers: Answers) -> None:
+    results = [answers[name, GRPC][0].result().raw for name in (*SAMPLING, "two pictures")]
+    stages = {(span.stage, span.instance) for result in results for span in result.stages}
+    assert sorted(stage for stage, _ in stages) == ["decode", "encode", "prefill"]
+    assert len({instance for _, instance in stages}) == len(running.status().instances)
 
 
-def test_a_penalised_bias_draws_differently_from_each_alone(running: Running, plain: GenerateResult) -> None:
-    """Both reach the decode instance, where all tokens but the first are made."""
-    top = max(set(plain.token_ids), key=plain.token_ids.count)
-    biased = ask(running, logit_bias={top: 5.0})
-    both = ask(running, logit_bias={top: 5.0}, frequency_penalty=2.0)
-    assert biased.token_ids.count(top) > both.token_ids.count(top)
+def test_every_field_of_the_wire_has_a_row(doors: dict[str, Door], seen: Seen) -> None:
+    sent = {
+        field
+        for name, door in CASES
+        if door == GRPC
+        for field in fields_in(doors[door].sent(ask_of(name, seen)))
+    }
+    assert sorted(fields_of(pb.GenerateRequest.DESCRIPTOR) - sent) == []
 
 
-def test_stop_strings(running: Running, plain: GenerateResult) -> None:
-    wanted = plain.text[10:13]
-    result = ask(running, stop=[wanted])
-    assert (result.finish_reason, result.stop_string) == ("stop", wanted)
-    assert result.text == plain.text[: plain.text.index(wanted)]
+@pytest.mark.parametrize(("door", "schema"), [(CHAT, ChatRequest), (COMPLETION, CompletionRequest)])
+def test_every_field_of_a_body_has_a_row(
+    doors: dict[str, Door], seen: Seen, door: str, schema: type[BaseModel]
+) -> None:
+    sent = {
+        key for name, each in CASES if each == door for key in keys_in(doors[door].sent(ask_of(name, seen)))
+    }
+    assert sorted(names_of(schema.model_json_schema()) - sent) == []
 
 
-def test_stop_token_ids(running: Running, plain: GenerateResult) -> None:
-    token = plain.token_ids[20]
-    result = ask(running, stop_token_ids=[token])
-    assert result.finish_reason == "stop"
-    assert result.token_ids == plain.token_ids[: plain.token_ids.index(token) + 1]
+def test_every_option_and_input_has_a_row(doors: dict[str, Door], seen: Seen) -> None:
+    requests = [doors[OIP].sent(ask_of(name, seen)) for name, door in CASES if door == OIP]
+    sent = {
+        name
+        for request in requests
+        for name in (*request.parameters, *(each.name for each in request.inputs))
+    }
+    assert sorted((OPTIONS.keys() | CONTENT_INPUTS.keys()) - sent) == []
 
 
-def test_ignore_eos(running: Running, model: Path) -> None:
-    (eos,) = load_family(model).eos_token_ids
-    biased = {"logit_bias": {eos: 100.0}}
-    heeded = ask(running, ignore_eos=False, **biased)
-    assert (heeded.finish_reason, heeded.token_ids) == ("stop", (eos,))
-    assert ask(running, **biased).token_ids == (eos,) * 40
+def ask_of(name: str, seen: Seen) -> Ask:
+    return TABLE[name].ask(seen)
 
 
-def test_raw_prompts(running: Running, model: Path, plain: GenerateResult) -> None:
-    tokenizer = tokenizer_of(model)
-    text = tokenizer.apply_chat_template(
-        [{"role": "user", "content": WORDS}], add_generation_prompt=True, tokenize=False
-    )
-    token_ids = tokenizer(text, add_special_tokens=False)["input_ids"]
-    for prompt in (text, token_ids):
-        result = running.client.generate(prompt=prompt, max_tokens=40, ignore_eos=True).result()
-        assert result.token_ids == plain.token_ids
-        assert result.usage.prompt_tokens == len(token_ids)
+def fields_of(message: Descriptor, path: str = "") -> set[str]:
+    """Paths of all fields, and of those within them; what comes from Google and maps count as one."""
+    paths = set()
+    for each in message.fields:
+        inner = each.message_type
+        if inner is None or not inner.full_name.startswith("elasticmm.") or inner.GetOptions().map_entry:
+            paths.add(path + each.name)
+        else:
+            paths |= fields_of(inner, f"{path}{each.name}.")
+    return paths
 
 
-def test_tools_and_their_calls(running: Running, model: Path) -> None:
-    function = {"name": "look", "description": "at it", "parameters": {"type": "object", "properties": {}}}
-    tools = [{"type": "function", "function": function}]
-    call = {"id": "c", "type": "function", "function": {"name": "look", "arguments": {"far": True}}}
-    messages = [
-        {"role": "user", "content": WORDS},
-        {"role": "assistant", "content": "", "tool_calls": [call]},
-        {"role": "tool", "content": "nothing", "tool_call_id": "c"},
-    ]
-    text = tokenizer_of(model).apply_chat_template(
-        messages, tools=tools, add_generation_prompt=True, tokenize=False
-    )
-    options: dict[str, Any] = {"max_tokens": 40, "ignore_eos": True}
-    result = running.client.generate(messages, tools=tools, **options).result()
-    assert "look" in text
-    assert result.token_ids == running.client.generate(prompt=text, **options).result().token_ids
+def fields_in(message: Message, path: str = "") -> set[str]:
+    """Paths of the fields that are set, as `fields_of` has them."""
+    paths = set()
+    for each, value in message.ListFields():
+        inner = each.message_type
+        if inner is None or not inner.full_name.startswith("elasticmm.") or inner.GetOptions().map_entry:
+            paths.add(path + each.name)
+            continue
+        for one in [value] if isinstance(value, Message) else value:
+            paths |= fields_in(one, f"{path}{each.name}.")
+    return paths
 
 
-SCHEMA = {
-    "type": "object",
-    "properties": {"colour": {"enum": ["red", "blue"]}, "places": {"type": "array", "maxItems": 3}},
-    "required": ["colour", "places"],
-    "additionalProperties": False,
-}
-SCHEMA["properties"]["places"]["items"] = {"type": "boolean"}  # type: ignore[index]
+def keys_in(value: Any) -> set[str]:
+    """Of all objects, at any depth."""
+    if isinstance(value, dict):
+        return set(value) | {key for each in value.values() for key in keys_in(each)}
+    return {key for each in value for key in keys_in(each)} if isinstance(value, list) else set()
 
 
-@pytest.mark.parametrize("sampling", [{}, {"temperature": 1.5, "seed": 4}])
-def test_formats(running: Running, model: Path, sampling: dict[str, Any]) -> None:
-    blanks = {tokenizer_of(model)(blank)["input_ids"][0]: -100.0 for blank in " \t\r\n"}
-    sampling = sampling | {"max_tokens": 200, "logit_bias": blanks}
-    answer = json.loads(ask(running, format={"json_schema": SCHEMA}, **sampling).text)
-    assert answer["colour"] in ("red", "blue")
-    assert all(isinstance(place, bool) for place in answer["places"])
-    assert re.fullmatch("[a-c]{5,30}!", ask(running, format={"regex": "[a-c]{5,30}!"}, **sampling).text)
-    grammar = 'start: ("left" | "right") "," ("up" | "down") "."'
-    places = ask(running, format={"grammar": grammar}, **sampling).text
-    assert re.fullmatch(r"(left|right),(up|down)\.", places)
-    quote = {tokenizer_of(model)(mark)["input_ids"][0]: 30.0 for mark in '"}'}
-    objects = ask(running, format="json_object", **sampling | {"logit_bias": blanks | quote})
-    assert isinstance(json.loads(objects.text), dict)
-
-
-def test_a_format_that_does_not_compile_is_refused(running: Running) -> None:
-    with pytest.raises(InvalidRequest) as caught:
-        ask(running, format={"json_schema": {"type": "nothing"}})
-    assert caught.value.field == "format.json_schema"
+def names_of(schema: dict[str, Any]) -> set[str]:
+    """Of all fields that a JSON schema has, those of its parts included."""
+    return {
+        name for part in (schema, *schema.get("$defs", {}).values()) for name in part.get("properties", {})
+    }

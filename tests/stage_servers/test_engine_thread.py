@@ -49,6 +49,9 @@ class FakeEngine:
     def has_work(self) -> bool:
         return self.steps_left > 0
 
+    def close(self) -> None:
+        self.turns.append("closed")
+
     def step(self) -> Any:
         if self.steps_left == 13:
             raise RuntimeError("an unlucky step")

@@ -3,7 +3,8 @@
 A message is `{"role": "user", "content": …}` whose content is a string or a
 list of parts: `{"type": "text", "text": …}`, `{"type": "image", "image": …}`
 with bytes, a path or a PIL image, `{"type": "image", "url": …}`, or OpenAI's
-`{"type": "image_url", "image_url": {"url": …}}`. An assistant's message may
+`{"type": "image_url", "image_url": {"url": …}}`. A picture may have `"max_pixels"`,
+the most that the model reads of it, or OpenAI's `"detail"`. An assistant's message may
 have `"tool_calls"` and no content, a tool's has `"tool_call_id"` (see
 elasticmm_client.tools).
 """
@@ -17,6 +18,8 @@ from typing import Any
 from elasticmm_client.errors import InvalidRequest
 from elasticmm_client.pictures import is_url, read_picture
 from elasticmm_client.tools import ToolCall, parse_tool_calls
+
+_LOW_DETAIL_PIXELS = 512 * 512
 
 Messages = str | Sequence[Mapping[str, Any]]
 
@@ -32,11 +35,13 @@ class ImageBytes:
 
     data: bytes
     field: str  # where it stood, for errors
+    max_pixels: int | None = None  # None: as the model's processor is set
 
 
 @dataclass(frozen=True, slots=True)
 class ImageUrl:
     url: str
+    max_pixels: int | None = None
 
 
 Part = TextPart | ImageBytes | ImageUrl
@@ -103,8 +108,24 @@ def _image(part: Mapping[str, Any], field: str) -> ImageBytes | ImageUrl:
     if len(named) != 1:
         raise InvalidRequest("needs one of 'image', 'url' and 'image_url'", field=field)
     source = named[0]
+    max_pixels = _max_pixels(part, field)
     if isinstance(source, Mapping):
+        max_pixels = max_pixels or _max_pixels(source, field)
         source = source.get("url")
     if isinstance(source, str) and (is_url(source) or "image" not in part):
-        return ImageUrl(source)
-    return ImageBytes(read_picture(source, field), field)
+        return ImageUrl(source, max_pixels)
+    return ImageBytes(read_picture(source, field), field, max_pixels)
+
+
+def _max_pixels(part: Mapping[str, Any], field: str) -> int | None:
+    """As it is said, or of a detail."""
+    detail, max_pixels = part.get("detail"), part.get("max_pixels")
+    if detail not in (None, "auto", "low", "high"):
+        raise InvalidRequest(f"{detail!r} is none of auto, low and high", field=f"{field}.detail")
+    if max_pixels is None:
+        return _LOW_DETAIL_PIXELS if detail == "low" else None
+    if detail is not None:
+        raise InvalidRequest("is there together with detail", field=f"{field}.max_pixels")
+    if not isinstance(max_pixels, int) or not 1 <= max_pixels < 2**32:
+        raise InvalidRequest("is no number of pixels", field=f"{field}.max_pixels")
+    return max_pixels

@@ -167,9 +167,9 @@ def _part(part: Part, uploaded: Mapping[bytes, bytes]) -> pb.Part:
     match part:
         case TextPart(text):
             return pb.Part(text=text)
-        case ImageUrl(url):
-            return pb.Part(image=pb.ImagePart(url=url))
-        case ImageBytes(data) if data in uploaded:
-            return pb.Part(image=pb.ImagePart(digest=uploaded[data]))
-        case ImageBytes(data):
-            return pb.Part(image=pb.ImagePart(data=data))
+        case ImageUrl(url, max_pixels):
+            return pb.Part(image=pb.ImagePart(url=url, max_pixels=max_pixels))
+        case ImageBytes(data, _, max_pixels) if data in uploaded:
+            return pb.Part(image=pb.ImagePart(digest=uploaded[data], max_pixels=max_pixels))
+        case ImageBytes(data, _, max_pixels):
+            return pb.Part(image=pb.ImagePart(data=data, max_pixels=max_pixels))

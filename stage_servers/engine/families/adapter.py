@@ -90,8 +90,13 @@ class FamilyAdapter(ABC):
         return 0
 
     @abstractmethod
-    def preprocess(self, processor: Any, image: Image.Image) -> tuple[torch.Tensor, tuple[int, ...]]:
-        """(pixels [patches, values], grid) of an RGB picture; called from worker threads."""
+    def preprocess(
+        self, processor: Any, image: Image.Image, max_pixels: int | None = None
+    ) -> tuple[torch.Tensor, tuple[int, ...]]:
+        """(pixels [patches, values], grid) of an RGB picture; called from worker threads.
+
+        `max_pixels` in the place of the processor's own bound.
+        """
 
     @property
     @abstractmethod

@@ -55,8 +55,11 @@ class Qwen25VLAdapter(FamilyAdapter):
     def has_usual_layers(self) -> bool:
         return True
 
-    def preprocess(self, processor: Any, image: Image.Image) -> tuple[torch.Tensor, tuple[int, ...]]:
-        found = processor(images=[image])
+    def preprocess(
+        self, processor: Any, image: Image.Image, max_pixels: int | None = None
+    ) -> tuple[torch.Tensor, tuple[int, ...]]:
+        size = {} if max_pixels is None else {"size": dict(processor.size) | {"longest_edge": max_pixels}}
+        found = processor(images=[image], **size)
         pixels = torch.as_tensor(found["pixel_values"], dtype=torch.float32)
         return pixels, tuple(int(size) for size in found["image_grid_thw"][0])
 

@@ -9,9 +9,10 @@ from typing import Any
 
 import pytest
 
-from coordinator.calls import ChatMessage, ChatPart, GenerateCall, ImageSource, RawPrompt
+from coordinator.calls import ChatMessage, ChatPart, GenerateCall, ImageSource, RawPrompt, Tool, ToolCall
 from coordinator.errors import InvalidFieldError, NotFoundError
 from coordinator.oip.conversion import to_asked
+from coordinator.oip.naming import with_client_names
 from coordinator.oip.options import OPTIONS
 from core.cache.scope import CacheScope
 from core.output_format import FormatKind, OutputFormat
@@ -45,6 +46,12 @@ REACHED: dict[str, tuple[object, object, Read]] = {
     "cache_scope": ("none", CacheScope.NONE, lambda call: call.cache_scope),
     "cache_salt": ("s", "s", lambda call: call.cache_salt),
     "timeout": (1_500_000, 1.5, lambda call: call.deadline_s),
+    "priority": (1, 10, lambda call: call.priority),
+    "tools": (
+        '[{"type": "function", "function": {"name": "f", "parameters": {"a": 1}}}]',
+        (Tool("f", "", '{"a": 1}'),),
+        lambda call: call.tools,
+    ),
 }
 
 # Each of these needs the other.
@@ -232,7 +239,14 @@ REFUSED = {
     "unknown input": (with_input("beam_width", "INT32", [1]), "beam_width"),
     "long input": (with_input("x" * 100, "INT32", [1]), "x" * 80 + "…"),
     "unknown parameter": (infer_request(beam_width=2), "beam_width"),
-    "Triton's priority": (infer_request(priority=1), "priority"),
+    "level of priority": (infer_request(priority=22), "priority"),
+    "no tools": (infer_request(tools="{}"), "tools"),
+    "tool of another type": (infer_request(tools='[{"type": "search"}]'), "tools[0].type"),
+    "nameless tool": (infer_request(tools='[{"function": {}}]'), "tools[0].function.name"),
+    "calls": (
+        infer_request(None, messages=[{"role": "assistant", "tool_calls": {}}]),
+        "messages[0].tool_calls",
+    ),
     "sequence": (infer_request(sequence_id=1), "sequence_id"),
     "unknown entry": (with_json('{"beam_width": 2}'), "beam_width"),
     "unknown output": (infer_request(outputs=["logits"]), "logits"),
@@ -276,7 +290,7 @@ REFUSED = {
     "text part": (user([{"type": "text"}]), "messages[0].content[0].text"),
     "part key": (user([{"type": "image", "text": "a"}]), "messages[0].content[0].text"),
     "detail": (
-        user([{"type": "image_url", "image_url": {"url": "data:", "detail": "low"}}]),
+        user([{"type": "image_url", "image_url": {"url": "data:", "detail": "middle"}}]),
         "messages[0].content[0].image_url.detail",
     ),
     "no image": (user([{"type": "image"}]), "messages[0].content[0]"),
@@ -297,3 +311,33 @@ def test_version() -> None:
     assert to_asked(request).outputs
     request.model_version = "2"
     assert isinstance(refused(request), NotFoundError)
+
+
+def test_calls_of_tools_and_their_answers() -> None:
+    call = {"id": "c", "type": "function", "function": {"name": "f", "arguments": "{}"}}
+    messages = [
+        {"role": "assistant", "tool_calls": [call]},
+        {"role": "tool", "content": "x", "tool_call_id": "c"},
+    ]
+    first, second = to_asked(infer_request(None, messages=messages)).call.messages
+    assert (first.parts, first.tool_calls) == ((), (ToolCall("c", "f", "{}"),))
+    assert second.tool_call_id == "c"
+
+
+@pytest.mark.parametrize(("level", "priority"), [(0, 0), (11, 0), (21, -10)])
+def test_levels_of_priority_count_the_other_way_round(level: int, priority: int) -> None:
+    assert to_asked(infer_request(priority=level)).call.priority == priority
+
+
+def test_detail_of_pictures_in_messages() -> None:
+    parts = [
+        {"type": "image", "detail": "low"},
+        {"type": "image_url", "image_url": {"url": "data:", "detail": "low"}},
+        {"type": "image", "detail": "high"},
+    ]
+    request = infer_request(None, messages=[{"role": "user", "content": parts}], images=[b"\xff", b"\xfe"])
+    asked = to_asked(request)
+    (message,) = asked.call.messages
+    assert [part.image and part.image.max_pixels for part in message.parts] == [512 * 512, 512 * 512, None]
+    failure = with_client_names(InvalidFieldError("messages[0].parts[0].image", "is broken"), asked.renamed)
+    assert str(failure) == "image[0]: is broken"

@@ -229,6 +229,29 @@ async def test_metadata(bench: Bench) -> None:
         assert caught.value.code() == CODES.NOT_FOUND
 
 
+async def test_config_says_what_the_metadata_say(bench: Bench) -> None:
+    stub = stub_of(bench)
+    config = (await stub.ModelConfig(pb.ModelConfigRequest())).config
+    model = await stub.ModelMetadata(pb.ModelMetadataRequest())
+    assert [(each.name, list(each.dims)) for each in config.input] == [
+        (each.name, list(each.shape)) for each in model.inputs
+    ]
+    assert [(each.name, list(each.dims)) for each in config.output] == [
+        (each.name, list(each.shape)) for each in model.outputs
+    ]
+    types = {each.name: pb.DataType.Name(each.data_type) for each in (*config.input, *config.output)}
+    assert (types["messages"], types["seed"], types["logit_bias"]) == (
+        "TYPE_STRING",
+        "TYPE_UINT64",
+        "TYPE_STRING",
+    )
+    assert config.dynamic_batching.default_priority_level == 11
+    assert config.parameters["context_tokens"].string_value == str(bench.coordinator.model.context_tokens)
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await stub.ModelConfig(pb.ModelConfigRequest(name="x"))
+    assert caught.value.code() == CODES.NOT_FOUND
+
+
 async def test_every_input_of_the_metadata_is_known(bench: Bench) -> None:
     model = await stub_of(bench).ModelMetadata(pb.ModelMetadataRequest())
     for each in model.inputs:

@@ -53,6 +53,7 @@ async def test_no_key(guarded: Bench, key: str | None) -> None:
         stub.ModelInfer(infer_request(), metadata=metadata),
         stub.ServerMetadata(pb.ServerMetadataRequest(), metadata=metadata),
         stub.ModelMetadata(pb.ModelMetadataRequest(), metadata=metadata),
+        stub.ModelConfig(pb.ModelConfigRequest(), metadata=metadata),
         anext(aiter(stub.ModelStreamInfer(iter([infer_request()]), metadata=metadata))),
     ]
     for call in calls:

@@ -37,7 +37,10 @@ async def test_all_of_ours_is_published() -> None:
         await run_program("published", "tritonclient", package="tritonclient"),
         describe(pb),
     )
-    assert {name: theirs["messages"].get(name) for name in ours["messages"]} == ours["messages"]
+    published = theirs["messages"] | theirs["imported"]
+    for name, fields in ours["messages"].items():
+        assert [field for field in fields if field not in published[name]] == []
+    assert ours["enums"] == {name: theirs["enums"][name] for name in ours["enums"]}
     assert ours["methods"].items() <= theirs["methods"].items()
 
 
@@ -50,6 +53,16 @@ async def test_tritonclient(make_bench: MakeBench, tmp_path: Path) -> None:
         False,
     )
     assert (seen["server"], seen["inputs"][:2]) == ("elasticmm", ["text_input", "messages"])
+    config = seen["config"]
+    assert config["backend"] == "elasticmm"
+    assert config["model_transaction_policy"] == {"decoupled": True}
+    assert config["input"][0] == {
+        "name": "text_input",
+        "data_type": "TYPE_STRING",
+        "dims": ["1"],
+        "optional": True,
+    }
+    assert "model_configuration" in seen["extensions"]
     once = seen["once"]
     assert once["output_ids"] == [fake_token(7, index) for index in range(6)]
     assert (once["finish_reason"], once["num_output_tokens"], once["seed"]) == (["length"], [6], [7])

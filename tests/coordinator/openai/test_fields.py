@@ -84,7 +84,7 @@ async def test_messages() -> None:
     parts = [
         {"type": "text", "text": "see"},
         {"type": "image_url", "image_url": {"url": "https://x/y.png"}},
-        {"type": "image_url", "image_url": {"url": "data:image/png;base64,AAEC", "detail": "auto"}},
+        {"type": "image_url", "image_url": {"url": "data:image/png;base64,AAEC", "detail": "low"}},
         {"type": "image_url", "image_url": {"url": "data:,%00a"}},
     ]
     called = {"id": "c1", "type": "function", "function": {"name": "f", "arguments": "{}"}}
@@ -103,6 +103,7 @@ async def test_messages() -> None:
         b"\x00\x01\x02",
         b"\x00a",
     ]
+    assert [part.image and part.image.max_pixels for part in user.parts] == [None, None, 512 * 512, None]
     assert assistant == ChatMessage("assistant", (), (ToolCall("c1", "f", "{}"),))
     assert tool == ChatMessage("tool", (ChatPart("4"),), tool_call_id="c1")
 
@@ -142,7 +143,7 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"messages": [{"role": "user"}]}, "messages[0].content"),
     ({"messages": user({"type": "text", "text": 3})}, "messages[1].content[0].text"),
     ({"messages": user({"type": "input_audio"})}, "messages[1].content[0]"),
-    ({"messages": user(image(url="x", detail="low"))}, "messages[1].content[0].image_url.detail"),
+    ({"messages": user(image(url="x", detail="middle"))}, "messages[1].content[0].image_url.detail"),
     ({"messages": user(image(url="data:;base64,?"))}, "messages[1].content[0].image_url.url"),
     ({"cache_scope": "all"}, "cache_scope"),
     ({"priority": 2**40}, "priority"),

@@ -59,7 +59,7 @@ def test_a_whole_call() -> None:
                     pb.Part(text=""),
                     pb.Part(image=pb.ImagePart(digest=b"d")),
                     pb.Part(image=pb.ImagePart(data=b"")),
-                    pb.Part(image=pb.ImagePart(url="u")),
+                    pb.Part(image=pb.ImagePart(url="u", max_pixels=0)),
                     pb.Part(image=pb.ImagePart()),
                     pb.Part(),
                 ],
@@ -77,7 +77,7 @@ def test_a_whole_call() -> None:
         ChatPart(text=""),
         ChatPart(image=ImageSource(digest=b"d")),
         ChatPart(image=ImageSource(data=b"")),
-        ChatPart(image=ImageSource(url="u")),
+        ChatPart(image=ImageSource(url="u", max_pixels=0)),
         ChatPart(image=ImageSource()),
         ChatPart(),
     )

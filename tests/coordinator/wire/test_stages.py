@@ -19,7 +19,7 @@ from elasticmm.v1 import stage_control_pb2 as pb
 
 PEER = records.Peer("d0", "h:1", "here", 2**63)
 ITEM = records.MediaItem(b"x" * 32, 5, 4, 3, "image/png", "h:2", "/dev/shm/x", "here")
-SPAN = MediaSpan(item_index=1, first_token=3, num_tokens=4, grid=(1, 4, 4), digest=b"x" * 32)
+SPAN = MediaSpan(item_index=1, first_token=3, num_tokens=4, grid=(1, 4, 4), digest=b"x" * 32, max_pixels=99)
 SEQUENCE = SequenceSpec(
     request_id="r",
     attempt=3,

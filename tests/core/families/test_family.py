@@ -134,6 +134,17 @@ def test_placeholders_are_expanded(folder: Path) -> None:
     assert [span.digest for span in spans] == [b"a" * 32, b"b" * 32]
 
 
+def test_one_picture_in_two_sizes_is_known_by_two_names(folder: Path) -> None:
+    family = load_family(folder)
+    bounds = (None, 120 * 120, 121 * 121, 70 * 70)
+    items = [(b"a" * 32, family.layout(300, 300, bound)) for bound in bounds]
+    _, spans = family.expand_placeholders([family.placeholder_token_id] * 4, items)
+    whole, small, same, smallest = spans
+    assert small.identity == same.identity
+    assert len({whole.identity, small.identity, smallest.identity}) == 3
+    assert [span.max_pixels for span in spans[:2]] == [None, 120 * 120]
+
+
 @pytest.mark.parametrize("count", [0, 1, 3])
 def test_placeholders_and_items_must_be_as_many(folder: Path, count: int) -> None:
     family = load_family(folder)

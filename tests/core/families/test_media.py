@@ -48,6 +48,28 @@ def test_whole_pictures_equal_those_of_the_processor(folder: Path) -> None:
         assert layout.num_tokens == found.prod() // 4
 
 
+@pytest.mark.parametrize("bound", [1, 56 * 56, 9999, 112 * 112, 224 * 224, 10**9])
+def test_bounded_pictures_equal_those_of_the_processor(folder: Path, bound: int) -> None:
+    family = load_family(folder)
+    processor = image_processor(folder)
+    least, most = processor.size["shortest_edge"], processor.size["longest_edge"]
+    processor.size["longest_edge"] = min(max(bound, least), most)
+    rng = random.Random(1)
+    for _ in range(20):
+        width, height = rng.randint(10, 700), rng.randint(10, 700)
+        found = processor(images=[Image.new("RGB", (width, height))])["image_grid_thw"][0]
+        layout = family.layout(width, height, bound)
+        assert layout.grid == tuple(found)
+        assert layout.max_pixels in (None, processor.size["longest_edge"])
+
+
+def test_what_a_bound_leaves_as_it_is_has_none(folder: Path) -> None:
+    family = load_family(folder)
+    assert family.layout(60, 60, 112 * 112) == family.layout(60, 60)
+    assert family.layout(600, 600, 224 * 224) == family.layout(600, 600)
+    assert family.layout(600, 600, 112 * 112).max_pixels == 112 * 112
+
+
 @pytest.mark.parametrize("size", [(0, 5), (5, 0), (-1, 5)])
 def test_empty_pictures_are_refused(size: tuple[int, int]) -> None:
     with pytest.raises(ValueError, match="is empty"):

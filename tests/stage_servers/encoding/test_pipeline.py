@@ -62,7 +62,7 @@ class Line:
 
     def __init__(self) -> None:
         self.stops: Any = Stops()
-        engine: Any = SimpleNamespace(has_work=False)
+        engine: Any = SimpleNamespace(has_work=False, close=lambda: None)
         self.thread = EngineThread(
             self.stops, engine, on_step=lambda _: None, on_crash=lambda _: None, max_encode_tokens=64
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -33,6 +34,20 @@ def run_mixed(pair: Pair, model: Model | None = None, **engine: int) -> Bench:
     assert tally.num_tokens == NUM_TOKENS * len(SHAPES)
     tally.check()
     return bench
+
+
+def test_pictures_that_are_made_smaller(pair: Pair) -> None:
+    """As transformers with its processor set to that size."""
+    whole = pair.question(3, num_text=20, pictures=[(200, 190), (60, 60)])
+    small = replace(whole, max_pixels=112 * 112)
+    family = pair.oracle.family
+    specs = [make_spec(family, q, f"r{i}", max_tokens=NUM_TOKENS) for i, q in enumerate((whole, small))]
+    assert len(specs[1].prompt) < len(specs[0].prompt)
+    bench, tally = Bench(pair.model), Tally()
+    answer_all(bench, specs, [whole, small])
+    for spec, question in zip(specs, (whole, small), strict=True):
+        pair.oracle.compare(question, bench.tokens[spec.key], tally)
+    tally.check()
 
 
 @pytest.mark.parametrize("chunk", [16, 512])

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import threading
 from dataclasses import replace
 
 import pytest
 
 from coordinator.prompt.tokenizer import load_tokenizer
+from core.grammars import Mask, Matcher
 from core.output_format import FormatKind, OutputFormat
 from core.sequence import FinishReason, SequenceSpec
 from tests.exactness import make_spec
@@ -39,6 +41,60 @@ def formatted(pair: Pair, seed: int, form: OutputFormat = FORM, **sampling: obje
 def answers(bench: Bench, pair: Pair, specs: list[SequenceSpec]) -> list[list[int]]:
     answer_all(bench, specs, [pair.question(int(spec.request_id[1:]), num_text=20) for spec in specs])
     return [bench.tokens[spec.key] for spec in specs]
+
+
+class Held:
+    """In the place of Matcher.allowed: notes the threads, and holds up the mask after so many outputs."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, held_after: int = -1) -> None:
+        self.threads: set[str] = set()
+        self.may_go = threading.Event()
+        allowed = Matcher.allowed
+
+        def hold(matcher: Matcher, outputs: list[int]) -> Mask:
+            self.threads.add(threading.current_thread().name)
+            if len(outputs) == held_after:
+                assert self.may_go.wait(60)
+            return allowed(matcher, outputs)
+
+        monkeypatch.setattr(Matcher, "allowed", hold)
+
+
+def test_masks_are_made_beside_the_engine(first: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+    held = Held(monkeypatch)
+    answers(Bench(first.model), first, [formatted(first, 0)])
+    assert held.threads
+    assert all(name.startswith("masks") for name in held.threads)
+
+
+def test_a_mask_that_is_late_holds_nobody_else_up(first: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+    specs = [formatted(first, 0), make_spec(first.oracle.family, first.question(1, num_text=20), "r1")]
+    undisturbed = answers(Bench(first.model), first, specs)
+    held, bench = Held(monkeypatch, held_after=10), Bench(first.model)
+    for spec in specs:
+        bench.start(spec, first.question(int(spec.request_id[1:]), num_text=20))
+    while len(bench.tokens.get(specs[1].key, ())) < 128:
+        bench.step()
+    assert len(bench.tokens[specs[0].key]) == 10
+    assert any(step.late == (specs[0].key,) for step in bench.steps)
+    assert bench.engine.has_work
+    assert bench.step().num_tokens == 0
+    held.may_go.set()
+    bench.run()
+    assert [bench.tokens[spec.key] for spec in specs] == undisturbed
+    assert bench.num_held == 0
+
+
+def test_one_that_waits_for_its_mask_may_leave(first: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+    held, bench, spec = Held(monkeypatch, held_after=10), Bench(first.model), formatted(first, 0)
+    bench.start(spec, first.question(0, num_text=20))
+    while not bench.steps or not bench.steps[-1].late:
+        bench.step()
+    assert bench.engine.freeze(spec.key).outputs == tuple(bench.tokens[spec.key])
+    assert bench.engine.abort(spec.key)
+    held.may_go.set()
+    bench.engine.check_integrity()
+    assert bench.num_held == 0
 
 
 def test_answers_parse_and_end(first: Pair) -> None:

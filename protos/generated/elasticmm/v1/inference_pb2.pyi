@@ -507,6 +507,7 @@ class ImagePart(_message.Message):
     DIGEST_FIELD_NUMBER: _builtins.int
     DATA_FIELD_NUMBER: _builtins.int
     URL_FIELD_NUMBER: _builtins.int
+    MAX_PIXELS_FIELD_NUMBER: _builtins.int
     digest: _builtins.bytes
     """SHA-256 of an uploaded item, 32 bytes, as given by Media.Upload."""
     data: _builtins.bytes
@@ -517,19 +518,32 @@ class ImagePart(_message.Message):
     """"https://…", "http://…" or "data:image/…;base64,…". Fetched by the
     gateway; private and loopback addresses are refused by default.
     """
+    max_pixels: _builtins.int
+    """Most pixels of it that the model reads: a larger picture is made smaller, to
+    fewer tokens, just as if the model's processor had this bound. One above the
+    processor's own does nothing, one below its least is that. At least 1.
+    OpenAI's detail "low" is 262144, "high" and "auto" are unset. Unset: as the
+    processor is set.
+    """
     def __init__(
         self,
         *,
         digest: _builtins.bytes = ...,
         data: _builtins.bytes = ...,
         url: _builtins.str = ...,
+        max_pixels: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["data", b"data", "digest", b"digest", "source", b"source", "url", b"url"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_max_pixels", b"_max_pixels", "data", b"data", "digest", b"digest", "max_pixels", b"max_pixels", "source", b"source", "url", b"url"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["data", b"data", "digest", b"digest", "source", b"source", "url", b"url"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_max_pixels", b"_max_pixels", "data", b"data", "digest", b"digest", "max_pixels", b"max_pixels", "source", b"source", "url", b"url"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__max_pixels: _TypeAlias = _typing.Literal["max_pixels"]  # noqa: Y015
+    _WhichOneofArgType__max_pixels: _TypeAlias = _typing.Literal["_max_pixels", b"_max_pixels"]  # noqa: Y015
     _WhichOneofReturnType_source: _TypeAlias = _typing.Literal["digest", "data", "url"]  # noqa: Y015
     _WhichOneofArgType_source: _TypeAlias = _typing.Literal["source", b"source"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__max_pixels) -> _WhichOneofReturnType__max_pixels | None: ...
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType_source) -> _WhichOneofReturnType_source | None: ...
 
 Global___ImagePart: _TypeAlias = ImagePart  # noqa: Y015

@@ -866,6 +866,7 @@ class MediaSpan(_message.Message):
     GRID_FIELD_NUMBER: _builtins.int
     DIGEST_FIELD_NUMBER: _builtins.int
     IDENTITY_FIELD_NUMBER: _builtins.int
+    MAX_PIXELS_FIELD_NUMBER: _builtins.int
     item_index: _builtins.int
     first_token: _builtins.int
     num_tokens: _builtins.int
@@ -873,6 +874,10 @@ class MediaSpan(_message.Message):
     identity: _builtins.bytes
     """Digest over `digest` and every processor setting that changes the item's
     pixels or token count, 32 bytes.
+    """
+    max_pixels: _builtins.int
+    """Bound on the item's pixels after resizing, in the place of the processor's.
+    Unset: the processor's.
     """
     @_builtins.property
     def grid(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
@@ -887,12 +892,15 @@ class MediaSpan(_message.Message):
         grid: _abc.Iterable[_builtins.int] | None = ...,
         digest: _builtins.bytes = ...,
         identity: _builtins.bytes = ...,
+        max_pixels: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_max_pixels", b"_max_pixels", "max_pixels", b"max_pixels"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["digest", b"digest", "first_token", b"first_token", "grid", b"grid", "identity", b"identity", "item_index", b"item_index", "num_tokens", b"num_tokens"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_max_pixels", b"_max_pixels", "digest", b"digest", "first_token", b"first_token", "grid", b"grid", "identity", b"identity", "item_index", b"item_index", "max_pixels", b"max_pixels", "num_tokens", b"num_tokens"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__max_pixels: _TypeAlias = _typing.Literal["max_pixels"]  # noqa: Y015
+    _WhichOneofArgType__max_pixels: _TypeAlias = _typing.Literal["_max_pixels", b"_max_pixels"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__max_pixels) -> _WhichOneofReturnType__max_pixels | None: ...
 
 Global___MediaSpan: _TypeAlias = MediaSpan  # noqa: Y015
 

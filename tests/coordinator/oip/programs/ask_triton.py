@@ -42,7 +42,7 @@ def once(client: triton.InferenceServerClient, model: str, picture: bytes) -> di
     ]
     names = ["text_output", "finish_reason", "num_output_tokens", "output_ids", "seed"]
     outputs = [triton.InferRequestedOutput(name) for name in names]
-    return told(client.infer(model, inputs, outputs=outputs, timeout=60_000_000, request_id="a"))
+    return told(client.infer(model, inputs, outputs=outputs, timeout=60_000_000, priority=2, request_id="a"))
 
 
 def streamed(client: triton.InferenceServerClient, model: str) -> list[dict[str, object]]:
@@ -88,6 +88,8 @@ def main(address: str, model: str, picture: str) -> None:
             "model_ready": client.is_model_ready(model, "1"),
             "other_ready": client.is_model_ready("another"),
             "server": client.get_server_metadata(as_json=True)["name"],
+            "extensions": client.get_server_metadata(as_json=True)["extensions"],
+            "config": client.get_model_config(model, as_json=True)["config"],
             "inputs": [each["name"] for each in metadata["inputs"]],
             "once": once(client, model, Path(picture).read_bytes()),
             "streamed": streamed(client, model),

@@ -46,10 +46,22 @@ def messages_of(descriptor: object) -> dict[str, list[list[object]]]:
     return {descriptor.full_name: sorted(fields), **nested}
 
 
+def enums_of(file: object) -> dict[str, dict[str, int]]:
+    return {
+        name: {value.name: value.number for value in each.values}
+        for name, each in file.enum_types_by_name.items()
+    }
+
+
 def describe(module: object) -> dict[str, object]:
-    messages = {}
+    """`imported` are messages, and `enums` are, of the files that it imports too."""
+    messages, imported, enums = {}, {}, enums_of(module.DESCRIPTOR)
     for each in module.DESCRIPTOR.message_types_by_name.values():
         messages |= messages_of(each)
+    for file in module.DESCRIPTOR.dependencies:
+        enums |= enums_of(file)
+        for each in file.message_types_by_name.values():
+            imported |= messages_of(each)
     service = module.DESCRIPTOR.services_by_name["GRPCInferenceService"]
     methods = {
         method.name: [
@@ -60,7 +72,13 @@ def describe(module: object) -> dict[str, object]:
         ]
         for method in service.methods
     }
-    return {"service": service.full_name, "messages": messages, "methods": methods}
+    return {
+        "service": service.full_name,
+        "messages": messages,
+        "methods": methods,
+        "imported": imported,
+        "enums": enums,
+    }
 
 
 if __name__ == "__main__":
