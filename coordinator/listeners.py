@@ -20,6 +20,7 @@ from coordinator.openai.token_texts import TokenTexts
 from coordinator.servicers.admin import AdminServicer
 from coordinator.servicers.inference import InferenceServicer
 from coordinator.servicers.stage_control import StageControlServicer
+from coordinator.unreadable import ReadingInterceptor
 from elasticmm.oip import open_inference_pb2, open_inference_pb2_grpc
 from elasticmm.v1 import (
     admin_pb2,
@@ -50,6 +51,7 @@ def make_server(coordinator: Coordinator) -> grpc.aio.Server:
             TokenInterceptor(config.cluster_token, {STAGE_CONTROL}),
             GuardInterceptor(coordinator.guard, {INFERENCE: Right.INFER, ADMIN: Right.ADMIN}),
             StatusInterceptor(),
+            ReadingInterceptor(),
         ),
         options=server_options(coordinator.max_message_bytes),
     )

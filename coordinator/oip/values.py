@@ -56,6 +56,8 @@ def from_json(name: str, text: str) -> object:
 
 def shortened(name: str) -> str:
     """A client's own name for something, fit for a status message."""
+    if not name:
+        return "(no name)"
     return name if len(name) <= _MAX_SHOWN else f"{name[:_MAX_SHOWN]}…"
 
 
