@@ -98,7 +98,7 @@ def open_http(coordinator: Coordinator) -> tuple[HttpListener | None, str]:
     context = None if tls is None else tls.server_context(wants_client_cert=wants_cert)
     dashboard = dashboard_routes(coordinator.snapshots.take, config.cluster_token)
     app = make_app(_served(coordinator), dashboard)
-    http = HttpListener(app, config.shutdown_grace_s, context)
+    http = HttpListener(app, config.shutdown_grace_s, context, config.stalled_reader_s)
     port = http.open(config.host, config.http_port)
     log.info("coordinator: HTTP on %s:%d", config.host, port)
     return http, f"{'http' if tls is None else 'https'}://{endpoint(config.public_host, port)}"

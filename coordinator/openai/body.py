@@ -29,10 +29,14 @@ _MAX_SHOWN_CHARS = 200
 _MAX_REASON_CHARS = 500
 # Every value may be an error to write down, at a hundred times its size in the body.
 _MAX_COMMAS = 300_000
+_MIN_BYTES_PER_S = 1024
 
 
 async def read_body(request: Request, limit_bytes: int, stalled_s: float) -> bytes:
-    """Raises BadRequestError for one that is too large, no JSON by its type, or too slow."""
+    """Raises BadRequestError for one that is too large, no JSON by its type, or too slow.
+
+    Too slow: nothing comes for `stalled_s`, or by so much less than 1 KiB/s comes.
+    """
     kind = request.headers.get("content-type", "application/json").partition(";")[0].strip().lower()
     if kind != "application/json":
         raise BadRequestError(f"content type {kind!r}, not application/json", status=415)
@@ -40,8 +44,10 @@ async def read_body(request: Request, limit_bytes: int, stalled_s: float) -> byt
     if announced.isdecimal() and int(announced) > limit_bytes:
         raise _too_large(limit_bytes)
     body = bytearray()
+    began_s = asyncio.get_running_loop().time()
     while True:
-        message = await _next_message(request, stalled_s)
+        due_s = began_s + stalled_s + len(body) / _MIN_BYTES_PER_S
+        message = await _next_message(request, stalled_s, due_s)
         if message["type"] == "http.disconnect":
             raise ClientDisconnect
         body += message.get("body", b"")
@@ -91,14 +97,17 @@ def _path(value: Any, loc: tuple[int | str, ...], kind: str) -> str:
     return path[:_MAX_SHOWN_CHARS]
 
 
-async def _next_message(request: Request, stalled_s: float) -> Any:
+async def _next_message(request: Request, stalled_s: float, due_s: float) -> Any:
+    """`due_s`: by the loop's clock, when the next must have come whatever came lately."""
+    now_s = asyncio.get_running_loop().time()
     try:
-        async with asyncio.timeout(stalled_s) as stalled:
+        async with asyncio.timeout_at(min(now_s + stalled_s, due_s)) as stalled:
             return await request.receive()
     except TimeoutError:
         if not stalled.expired():
             raise
-        raise BadRequestError(f"nothing of the body came for {stalled_s:g} s", status=408) from None
+        reason = f"the body comes too slowly, or nothing of it came for {stalled_s:g} s"
+        raise BadRequestError(reason, status=408) from None
 
 
 def _too_large(limit_bytes: int) -> BadRequestError:
