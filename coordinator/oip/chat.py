@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterator
 
 from coordinator.calls import ChatMessage, ChatPart, ImageSource
+from coordinator.counts import check_num_pieces
 from coordinator.errors import InvalidFieldError
 from coordinator.oip.values import from_json, shortened, to_text
 
@@ -39,11 +40,17 @@ def from_messages(text: str, images: tuple[ImageSource, ...]) -> tuple[ChatMessa
     messages = from_json("messages", text)
     if not isinstance(messages, list):
         raise InvalidFieldError("messages", "is no JSON array")
+    check_num_pieces(len(messages), map(_num_inside, messages))
     left = iter(images)
     chat = tuple(_to_message(f"messages[{i}]", each, left) for i, each in enumerate(messages))
     if (num_left := len(list(left))) > 0:
         raise InvalidFieldError("image", f"{num_left} of {len(images)} have no part in messages")
     return chat
+
+
+def _num_inside(message: object) -> int:
+    content = message.get("content") if isinstance(message, dict) else None
+    return len(content) if isinstance(content, list) else 1
 
 
 def _to_message(path: str, message: object, images: Iterator[ImageSource]) -> ChatMessage:

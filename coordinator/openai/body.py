@@ -9,6 +9,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import from_json
 from starlette.requests import ClientDisconnect, Request
 
+from coordinator.counts import MAX_VALUES
 from coordinator.openai.errors import BadRequestError
 
 R = TypeVar("R", bound=BaseModel)
@@ -27,8 +28,6 @@ _UNSUPPORTED = frozenset(
 )
 _MAX_SHOWN_CHARS = 200
 _MAX_REASON_CHARS = 500
-# Every value may be an error to write down, at a hundred times its size in the body.
-_MAX_COMMAS = 300_000
 _MIN_BYTES_PER_S = 1024
 
 
@@ -59,7 +58,8 @@ async def read_body(request: Request, limit_bytes: int, stalled_s: float) -> byt
 
 def parse_body(body: bytes, schema: type[R]) -> R:
     """Raises BadRequestError naming the first field that does not fit."""
-    if body.count(b",") > _MAX_COMMAS:
+    # Every value may be an error to write down, at a hundred times its size in the body.
+    if body.count(b",") > MAX_VALUES:
         raise BadRequestError("the body has too many values", code="too_large", status=413)
     try:
         return schema.model_validate_json(body)
