@@ -3,7 +3,10 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test check format protos protos-check docs docs-check gpu gpu-wheels clean
+# The fuzz tests of all doors with new examples, FUZZ_FACTOR times as many as in `make test`.
+FUZZ_FACTOR ?= 20
+
+.PHONY: demo test fuzz check format protos protos-check docs docs-check gpu gpu-wheels clean
 
 $(VENV)/.installed: pyproject.toml requirements.txt
 	$(PYTHON) -m venv $(VENV)
@@ -18,6 +21,9 @@ demo: $(VENV)/.installed
 
 test: $(VENV)/.installed clients/typescript/node_modules
 	$(BIN)/python -m pytest -q
+
+fuzz: $(VENV)/.installed
+	HYPOTHESIS_PROFILE=explore FUZZ_FACTOR=$(FUZZ_FACTOR) $(BIN)/python -m pytest -q --timeout 3600 tests/coordinator/fuzz
 
 clients/typescript/node_modules: clients/typescript/package-lock.json
 	cd clients/typescript && npm ci --no-audit --no-fund --silent

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from coordinator.calls import GenerateCall, SamplingWish, StopWish
+from coordinator.counts import MAX_BIASES, check_count
 from coordinator.errors import (
     InvalidFieldError,
     NotFoundError,
@@ -26,7 +27,6 @@ _MAX_STOP_CHARS = 256
 _MAX_STOP_IDS = 256
 _MAX_TEMPERATURE = 5.0
 _MAX_LOGPROBS = 20
-_MAX_BIASES = 300
 _MAX_BIAS = 100.0
 
 
@@ -149,8 +149,7 @@ def _check_range(name: str, value: float | None, low: float, high: float, *, is_
 
 
 def _check_bias(biases: Sequence[tuple[int, float]], limits: DoorLimits) -> None:
-    if len(biases) > _MAX_BIASES:
-        raise InvalidFieldError("sampling.logit_bias", f"{len(biases)} tokens, limit {_MAX_BIASES}")
+    check_count("sampling.logit_bias", len(biases), MAX_BIASES)
     for token_id, bias in biases:
         if token_id >= limits.vocab_size:
             raise InvalidFieldError("sampling.logit_bias", f"token {token_id} is outside the vocabulary")

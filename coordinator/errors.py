@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
+# Many a message repeats what the client sent. As a status it has to fit into gRPC's 8 KiB of trailers, where
+# it is there several times and in longer forms.
+_MAX_FIELD_BYTES = 300
+_MAX_REASON_BYTES = 600
+
 
 class ServiceError(Exception):
     """Base of all; `str()` is what the client reads."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(_cut(message, _MAX_FIELD_BYTES + _MAX_REASON_BYTES + 2))
 
 
 class FieldError(ServiceError):
@@ -14,9 +22,9 @@ class FieldError(ServiceError):
     """
 
     def __init__(self, field: str, reason: str) -> None:
-        super().__init__(f"{field}: {reason}")
-        self.field = field
-        self.reason = reason
+        self.field = _cut(field, _MAX_FIELD_BYTES)
+        self.reason = _cut(reason, _MAX_REASON_BYTES)
+        super().__init__(f"{self.field}: {self.reason}")
 
 
 class InvalidFieldError(FieldError):
@@ -98,3 +106,15 @@ class InternalFailureError(ServiceError):
 
 class UnauthenticatedError(ServiceError):
     """The call does not carry the cluster token."""
+
+
+class UnreadableError(ServiceError):
+    """A message's bytes are not of the message's type."""
+
+
+def _cut(text: str, most_bytes: int) -> str:
+    """Ends in "…" where something is missing; has a UTF-8 form always."""
+    data = text.encode(errors="replace")
+    if len(data) <= most_bytes:
+        return data.decode()
+    return data[: most_bytes - 3].decode(errors="ignore") + "…"

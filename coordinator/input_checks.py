@@ -8,18 +8,19 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from coordinator.calls import ChatMessage, GenerateCall, ImageSource, RawPrompt, Tool, ToolCall
+from coordinator.counts import MAX_TOOLS, check_count, check_num_pieces
 from coordinator.errors import InvalidFieldError
 
 if TYPE_CHECKING:
     from coordinator.checks import DoorLimits
 
 _ROLES = ("system", "user", "assistant", "tool")
-_MAX_TOOLS = 128
 _MAX_TOOL_CALLS = 128
 _MAX_CALL_ID_CHARS = 128
 _MAX_JSON_CHARS = 64 << 10
 _MAX_JSON_DEPTH = 64
 _MAX_TOOLS_CHARS = 256 << 10
+_MAX_CALLS_CHARS = 1 << 20  # arguments of all calls of a conversation
 _TOOL_NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 
 
@@ -65,6 +66,10 @@ def _depth(text: str) -> int:
 def _check_messages(messages: tuple[ChatMessage, ...], limits: DoorLimits) -> None:
     if not messages:
         raise InvalidFieldError("messages", "at least one is needed, or a prompt")
+    check_num_pieces(len(messages), (len(each.parts) + len(each.tool_calls) for each in messages))
+    num_chars = sum(len(call.arguments) for message in messages for call in message.tool_calls)
+    if num_chars > _MAX_CALLS_CHARS:
+        raise InvalidFieldError("messages", f"{num_chars} characters in tool calls, limit {_MAX_CALLS_CHARS}")
     num_media = 0
     for i, message in enumerate(messages):
         path = f"messages[{i}]"
@@ -122,8 +127,7 @@ def _check_tool_call(call: ToolCall, path: str) -> None:
 
 
 def _check_tools(tools: Sequence[Tool]) -> None:
-    if len(tools) > _MAX_TOOLS:
-        raise InvalidFieldError("tools", f"{len(tools)}, limit {_MAX_TOOLS}")
+    check_count("tools", len(tools), MAX_TOOLS)
     num_chars = sum(len(tool.description) + len(tool.parameters) for tool in tools)
     if num_chars > _MAX_TOOLS_CHARS:
         raise InvalidFieldError("tools", f"{num_chars} characters, limit {_MAX_TOOLS_CHARS}")

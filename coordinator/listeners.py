@@ -29,6 +29,7 @@ from coordinator.prompt.token_bytes import token_bytes
 from coordinator.servicers.admin import AdminServicer
 from coordinator.servicers.inference import InferenceServicer
 from coordinator.servicers.stage_control import StageControlServicer
+from coordinator.unreadable import ReadingInterceptor
 from elasticmm.oip import open_inference_pb2, open_inference_pb2_grpc
 from elasticmm.v1 import (
     admin_pb2,
@@ -59,6 +60,7 @@ def make_server(coordinator: Coordinator) -> grpc.aio.Server:
             TokenInterceptor(config.cluster_token, {STAGE_CONTROL}),
             GuardInterceptor(coordinator.guard, {INFERENCE: Right.INFER, ADMIN: Right.ADMIN}),
             StatusInterceptor(),
+            ReadingInterceptor(),
         ),
         options=server_options(coordinator.max_message_bytes),
     )
@@ -106,7 +108,7 @@ def open_http(coordinator: Coordinator) -> tuple[HttpListener | None, str]:
     context = _tls_context(config)
     metrics = metrics_route(coordinator.watch.metrics.render, partial(_admit_to_metrics, coordinator.guard))
     app = make_app(_served(coordinator), [*_dashboard(coordinator), metrics])
-    http = HttpListener(app, config.shutdown_grace_s, context)
+    http = HttpListener(app, config.shutdown_grace_s, context, config.stalled_reader_s)
     port = http.open(config.host, config.http_port)
     log.info("coordinator: HTTP on %s:%d", config.host, port)
     return http, f"{'http' if context is None else 'https'}://{endpoint(config.public_host, port)}"

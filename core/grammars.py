@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from llguidance import LLMatcher, LLParserLimits, LLTokenizer
 
+from core.format_size import written_out
 from core.output_format import FormatKind, OutputFormat
 
 Mask = np.ndarray[Any, np.dtype[np.bool_]]
@@ -18,7 +19,7 @@ Mask = np.ndarray[Any, np.dtype[np.bool_]]
 _NUM_KEPT = 16
 # Whitespace between JSON tokens is bounded, else a model may say nothing else up to its last token.
 _WHITESPACE = r"[ \t\n\r]{0,32}"
-# The worst formats that were tried take half a second to compile and 40 ms for a token.
+# The worst formats that were tried take half a second to compile and 0.1 s for a token.
 _LIMITS = LLParserLimits(
     initial_lexer_fuel=1_000_000,
     step_lexer_fuel=200_000,
@@ -28,6 +29,7 @@ _LIMITS = LLParserLimits(
     max_items_in_row=10_000,
     verbose_errors=False,
 )
+_MAX_WRITTEN_OUT = 65_536  # letters; or as many as the format itself has
 
 
 class FormatError(ValueError):
@@ -91,6 +93,9 @@ class Grammars:
         with self._loading:
             if self._tokenizer is None:
                 self._tokenizer = self._load()
+        size, most = written_out(form), max(_MAX_WRITTEN_OUT, len(form.text))
+        if size > most:
+            raise FormatError(f"has more than {most} letters when its repeats are written out")
         matcher = LLMatcher(self._tokenizer, _grammar(form), log_level=0, limits=_LIMITS)
         if not matcher.is_error():
             matcher.compute_bitmask()  # what every answer begins with, shared by the copies

@@ -34,6 +34,7 @@ from coordinator.media.segments import SegmentFolder
 from coordinator.media.servicer import MediaServicer, MediaStoreServicer
 from coordinator.media.settings import GatewaySettings, parse_settings
 from coordinator.media.store import MediaStore
+from coordinator.unreadable import ReadingInterceptor
 from core.clock import MonotonicClock
 from core.log_lines import start_log
 from elasticmm.v1 import inference_pb2, inference_pb2_grpc, media_store_pb2, media_store_pb2_grpc
@@ -105,6 +106,7 @@ def _make_server(settings: GatewaySettings, guard: Guard) -> grpc.aio.Server:
             TokenInterceptor(settings.cluster_token, {STORE_SERVICE}),
             GuardInterceptor(guard, {MEDIA_SERVICE: Right.INFER}),
             StatusInterceptor(),
+            ReadingInterceptor(),
         ),
         options=server_options(settings.message_bytes),
     )

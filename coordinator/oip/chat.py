@@ -7,6 +7,7 @@ import re
 from dataclasses import replace
 
 from coordinator.calls import LOW_DETAIL_PIXELS, ChatMessage, ChatPart, ImageSource
+from coordinator.counts import check_num_pieces
 from coordinator.errors import InvalidFieldError
 from coordinator.oip.tools import to_tool_calls
 from coordinator.oip.values import from_json, to_object, to_text
@@ -43,11 +44,17 @@ def from_messages(
     messages = from_json("messages", text)
     if not isinstance(messages, list):
         raise InvalidFieldError("messages", "is no JSON array")
+    check_num_pieces(len(messages), map(_num_inside, messages))
     elements = _Elements(images)
     chat = tuple(_to_message(f"messages[{i}]", each, elements) for i, each in enumerate(messages))
     if (num_left := len(images) - len(elements.used)) > 0:
         raise InvalidFieldError("image", f"{num_left} of {len(images)} have no part in messages")
     return chat, tuple(elements.used)
+
+
+def _num_inside(message: object) -> int:
+    content = message.get("content") if isinstance(message, dict) else None
+    return len(content) if isinstance(content, list) else 1
 
 
 class _Elements:

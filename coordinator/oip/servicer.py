@@ -14,6 +14,7 @@ from coordinator.access.principal import Principal, Right
 from coordinator.door import Door
 from coordinator.errors import InvalidFieldError, NotFoundError, ServiceError
 from coordinator.events import Event
+from coordinator.headers_first import headers_first
 from coordinator.oip.answer import Answer
 from coordinator.oip.asked import AskedInference
 from coordinator.oip.conversion import VERSION, check_version, to_asked
@@ -107,7 +108,7 @@ class OpenInferenceServicer(pb_grpc.GRPCInferenceServiceServicer):
         async def answer(request: pb.ModelInferRequest, respond: Respond) -> None:
             await self._answer(to_asked(request), caller, respond)
 
-        await answer_all(requests, answer, StreamWriter(context.write, self._stalled_reader_s))
+        await answer_all(requests, answer, StreamWriter(headers_first(context), self._stalled_reader_s))
 
     def _check_model(self, name: str, version: str) -> None:
         """Raises NotFoundError."""

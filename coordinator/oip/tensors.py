@@ -7,6 +7,7 @@ import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from coordinator.counts import MAX_VALUES, check_count
 from coordinator.errors import InvalidFieldError
 from elasticmm.oip import open_inference_pb2 as pb
 
@@ -90,6 +91,7 @@ def _to_tensor(message: InputMessage, raw: bytes | None) -> Tensor:
         if message.HasField("contents"):
             raise InvalidFieldError(message.name, "has both raw and typed contents")
         values = _from_raw(message.name, message.datatype, raw)
+    check_count(message.name, len(values), MAX_VALUES)
     _check_shape(message, len(values))
     return Tensor(message.name, message.datatype, values)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 
+from coordinator.counts import MAX_VALUES, check_count
 from coordinator.errors import InvalidFieldError
 from coordinator.oip.options import Kind, Option
 
@@ -45,7 +46,8 @@ def to_text(name: str, given: object) -> str:
 
 
 def from_json(name: str, text: str) -> object:
-    """Every key has a UTF-8 form. Raises InvalidFieldError where it is no JSON."""
+    """Every key has a UTF-8 form. Raises InvalidFieldError where it is no JSON, or too much of it."""
+    check_count(name, text.count(","), MAX_VALUES)
     try:
         return json.loads(text, object_pairs_hook=_to_object)
     except RecursionError as error:
@@ -66,6 +68,8 @@ def to_object(path: str, given: object, known: set[str]) -> dict[str, object]:
 
 def shortened(name: str) -> str:
     """A client's own name for something, fit for a status message."""
+    if not name:
+        return "(no name)"
     return name if len(name) <= _MAX_SHOWN else f"{name[:_MAX_SHOWN]}…"
 
 

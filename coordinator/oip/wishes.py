@@ -33,7 +33,7 @@ class Wishes:
     def add_parameter(self, name: str, parameter: pb.InferParameter) -> None:
         choice = parameter.WhichOneof("parameter_choice")
         if choice is None:
-            raise InvalidFieldError(name, "has no value")
+            raise InvalidFieldError(shortened(name), "has no value")
         self._add(name, getattr(parameter, choice))
 
     def add_json(self, text: str) -> None:

@@ -9,6 +9,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import from_json
 from starlette.requests import ClientDisconnect, Request
 
+from coordinator.counts import MAX_VALUES
 from coordinator.openai.errors import BadRequestError
 
 R = TypeVar("R", bound=BaseModel)
@@ -27,12 +28,14 @@ _UNSUPPORTED = frozenset(
 )
 _MAX_SHOWN_CHARS = 200
 _MAX_REASON_CHARS = 500
-# Every value may be an error to write down, at a hundred times its size in the body.
-_MAX_COMMAS = 300_000
+_MIN_BYTES_PER_S = 1024
 
 
 async def read_body(request: Request, limit_bytes: int, stalled_s: float) -> bytes:
-    """Raises BadRequestError for one that is too large, no JSON by its type, or too slow."""
+    """Raises BadRequestError for one that is too large, no JSON by its type, or too slow.
+
+    Too slow: nothing comes for `stalled_s`, or by so much less than 1 KiB/s comes.
+    """
     kind = request.headers.get("content-type", "application/json").partition(";")[0].strip().lower()
     if kind != "application/json":
         raise BadRequestError(f"content type {kind!r}, not application/json", status=415)
@@ -40,8 +43,10 @@ async def read_body(request: Request, limit_bytes: int, stalled_s: float) -> byt
     if announced.isdecimal() and int(announced) > limit_bytes:
         raise _too_large(limit_bytes)
     body = bytearray()
+    began_s = asyncio.get_running_loop().time()
     while True:
-        message = await _next_message(request, stalled_s)
+        due_s = began_s + stalled_s + len(body) / _MIN_BYTES_PER_S
+        message = await _next_message(request, stalled_s, due_s)
         if message["type"] == "http.disconnect":
             raise ClientDisconnect
         body += message.get("body", b"")
@@ -53,7 +58,8 @@ async def read_body(request: Request, limit_bytes: int, stalled_s: float) -> byt
 
 def parse_body(body: bytes, schema: type[R]) -> R:
     """Raises BadRequestError naming the first field that does not fit."""
-    if body.count(b",") > _MAX_COMMAS:
+    # Every value may be an error to write down, at a hundred times its size in the body.
+    if body.count(b",") > MAX_VALUES:
         raise BadRequestError("the body has too many values", code="too_large", status=413)
     try:
         return schema.model_validate_json(body)
@@ -91,14 +97,17 @@ def _path(value: Any, loc: tuple[int | str, ...], kind: str) -> str:
     return path[:_MAX_SHOWN_CHARS]
 
 
-async def _next_message(request: Request, stalled_s: float) -> Any:
+async def _next_message(request: Request, stalled_s: float, due_s: float) -> Any:
+    """`due_s`: by the loop's clock, when the next must have come whatever came lately."""
+    now_s = asyncio.get_running_loop().time()
     try:
-        async with asyncio.timeout(stalled_s) as stalled:
+        async with asyncio.timeout_at(min(now_s + stalled_s, due_s)) as stalled:
             return await request.receive()
     except TimeoutError:
         if not stalled.expired():
             raise
-        raise BadRequestError(f"nothing of the body came for {stalled_s:g} s", status=408) from None
+        reason = f"the body comes too slowly, or nothing of it came for {stalled_s:g} s"
+        raise BadRequestError(reason, status=408) from None
 
 
 def _too_large(limit_bytes: int) -> BadRequestError:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from coordinator.calls import LOW_DETAIL_PIXELS, ChatMessage, ChatPart, GenerateCall, ToolCall
+from coordinator.counts import check_num_pieces
 from coordinator.openai import chat_schema as schema
 from coordinator.openai.asked import Asked
 from coordinator.openai.chat_answer import ChatAnswer
@@ -25,8 +26,9 @@ from coordinator.openai.wishes import (
 
 
 def to_asked(request: schema.ChatRequest, texts: TokenTexts) -> Asked:
-    """Raises BadRequestError for what no internal call could say."""
+    """Raises BadRequestError for what no internal call could say, InvalidFieldError for more than any may."""
     check_stream(request)
+    check_num_pieces(len(request.messages), map(_num_inside, request.messages))
     plan = plan_tools(request)
     name, num_choices = name_of(request), request.n or 1
     call = GenerateCall(
@@ -87,6 +89,11 @@ def _to_message(message: schema.Message, path: str) -> ChatMessage:
     if isinstance(message, schema.ToolMessage):
         return ChatMessage(role, parts, tool_call_id=message.tool_call_id)
     return ChatMessage(role, parts)
+
+
+def _num_inside(message: schema.Message) -> int:
+    calls = message.tool_calls if isinstance(message, schema.AssistantMessage) else None
+    return len(message.content or ()) * isinstance(message.content, list) + len(calls or ())
 
 
 def _to_parts(content: str | list[schema.Part] | None, path: str) -> tuple[ChatPart, ...]:

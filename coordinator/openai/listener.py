@@ -7,19 +7,28 @@ import socket
 import ssl
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
+from typing import cast
 
 import uvicorn
 from starlette.applications import Starlette
 
+from coordinator.openai.patience import PatientProtocol
+
 _BACKLOG = 1024
+_HEAD_S = 60.0
 
 
 class HttpListener:
     """`open` listens at once, so that a taken port is known at start; `close` ends all connections."""
 
-    def __init__(self, app: Starlette, grace_s: float, tls: ssl.SSLContext | None) -> None:
+    def __init__(
+        self, app: Starlette, grace_s: float, tls: ssl.SSLContext | None, head_s: float = _HEAD_S
+    ) -> None:
+        """`head_s`: how long a request's head may take to come."""
         config = uvicorn.Config(
             app,
+            http=cast("type[asyncio.Protocol]", partial(PatientProtocol, head_s=head_s)),
             lifespan="off",
             ws="none",
             log_config=None,

@@ -13,6 +13,7 @@ from coordinator.prompt.tokenizer import PromptTokenizer, load_tokenizer
 
 # Longer texts are tokenized off the event loop: about a millisecond's work.
 _LONG_TEXT_CHARS = 4096
+_MANY_PIECES = 64  # messages and what is in them, as much work to render
 # Private characters that stand for the first letters of control tokens' names.
 _STAND_INS = range(0x100000, 0x10FFFE)
 
@@ -27,7 +28,7 @@ class PromptBuilder:
         tools or tool calls that the template has no place for.
         """
         talk = Conversation(messages, tools)
-        if talk.num_chars > _LONG_TEXT_CHARS:
+        if talk.num_chars > _LONG_TEXT_CHARS or talk.num_pieces > _MANY_PIECES:
             return await asyncio.to_thread(self._build, talk)
         return self._build(talk)
 

@@ -40,6 +40,10 @@ class Conversation:
         return sum(map(len, self.texts))
 
     @property
+    def num_pieces(self) -> int:
+        return sum(1 + len(message.parts) + len(message.tool_calls) for message in self.messages)
+
+    @property
     def first_with_calls(self) -> int | None:
         """The place of the first message that has tool calls."""
         places = (place for place, message in enumerate(self.messages) if message.tool_calls)

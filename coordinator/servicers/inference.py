@@ -15,6 +15,7 @@ from coordinator.access.principal import Principal, Right
 from coordinator.door import Door
 from coordinator.errors import InvalidFieldError, StalledReaderError
 from coordinator.events import Emit, Event
+from coordinator.headers_first import headers_first
 from coordinator.prompt.token_bytes import token_bytes
 from coordinator.state import ServedDescription
 from coordinator.tracing.parent import trace_parent
@@ -70,11 +71,12 @@ class InferenceServicer(pb_grpc.InferenceServicer):
 
     def _writer(self, context: grpc.aio.ServicerContext) -> Emit:
         """Raises StalledReaderError where the client does not read."""
+        write = headers_first(context)
 
         async def emit(event: Event) -> None:
             try:
                 async with asyncio.timeout(self._stalled_reader_s) as stalled:
-                    await context.write(from_event(event))
+                    await write(from_event(event))
             except TimeoutError as error:
                 if stalled.expired():
                     raise StalledReaderError(f"nothing was read for {self._stalled_reader_s:g} s") from error

@@ -17,6 +17,7 @@ from coordinator.calls import (
     Tool,
     ToolCall,
 )
+from coordinator.counts import MAX_BIASES, MAX_PROMPT_TOKENS, MAX_TOOLS, check_count, check_num_pieces
 from coordinator.errors import InvalidFieldError
 from coordinator.events import AcceptedEvent, Event, FinishedEvent, StageSpan, TokensEvent
 from coordinator.state import ServedDescription
@@ -46,6 +47,8 @@ _SCOPES_BACK = {value: scope for scope, value in _SCOPES.items()}
 
 
 def to_call(message: pb.GenerateRequest) -> GenerateCall:
+    """Raises InvalidFieldError for what has no meaning here, or more of it than is worth converting."""
+    _check_counts(message)
     return GenerateCall(
         messages=tuple(_to_chat_message(each) for each in message.messages),
         request_id=message.request_id,
@@ -185,6 +188,14 @@ def from_logprobs(logprobs: TokenLogprobs) -> pb.TokenLogprobs:
 
 def to_logprobs(message: pb.TokenLogprobs) -> TokenLogprobs:
     return TokenLogprobs(message.logprob, tuple((each.token_id, each.logprob) for each in message.top))
+
+
+def _check_counts(message: pb.GenerateRequest) -> None:
+    inside = (len(each.parts) + len(each.tool_calls) for each in message.messages)
+    check_num_pieces(len(message.messages), inside)
+    check_count("prompt.token_ids", len(message.prompt.token_ids.ids), MAX_PROMPT_TOKENS)
+    check_count("sampling.logit_bias", len(message.sampling.logit_bias), MAX_BIASES)
+    check_count("tools", len(message.tools), MAX_TOOLS)
 
 
 def _to_chat_message(message: pb.Message) -> ChatMessage:

@@ -31,6 +31,7 @@ _CODES: tuple[tuple[type[errors.ServiceError], grpc.StatusCode], ...] = (
     (errors.CancelledError, grpc.StatusCode.CANCELLED),
     (errors.InternalFailureError, grpc.StatusCode.INTERNAL),
     (errors.UnauthenticatedError, grpc.StatusCode.UNAUTHENTICATED),
+    (errors.UnreadableError, grpc.StatusCode.INVALID_ARGUMENT),
 )
 
 _FIELD_ERRORS: dict[grpc.StatusCode, type[errors.FieldError]] = {

@@ -137,6 +137,29 @@ CASES: dict[str, tuple[pb.GenerateRequest, grpc.StatusCode, str]] = {
     ),
     "look-around": (formatted(regex="(?=a)b"), CODES.INVALID_ARGUMENT, "format.regex"),
     "no start": (formatted(grammar='other: "a"'), CODES.INVALID_ARGUMENT, "format.grammar"),
+    "many parts": (user(*[pb.Part(text="")] * 10_000), CODES.INVALID_ARGUMENT, "messages"),
+    "many messages": (
+        pb.GenerateRequest(messages=[pb.Message(role="user", parts=[HELLO])] * 5_000),
+        CODES.INVALID_ARGUMENT,
+        "messages",
+    ),
+    "many tokens": (
+        pb.GenerateRequest(prompt=pb.Prompt(token_ids=pb.TokenIds(ids=[5] * 5_000))),
+        CODES.INVALID_ARGUMENT,
+        "prompt",
+    ),
+    "many biases": (
+        ask_for(logit_bias=dict.fromkeys(range(301), 1)),
+        CODES.INVALID_ARGUMENT,
+        "sampling.logit_bias",
+    ),
+    "endless stops": (
+        ask_for(stop=pb.StopConditions(strings=["x"] * 90_000)),
+        CODES.INVALID_ARGUMENT,
+        "stop.strings",
+    ),
+    "deep schema": (formatted(json_schema="[" * 9_000), CODES.INVALID_ARGUMENT, "format.json_schema"),
+    "endless pattern": (formatted(regex="(a{999}){999}"), CODES.INVALID_ARGUMENT, "format.regex"),
     "message size": (ask_for(text="x" * 400_000), CODES.RESOURCE_EXHAUSTED, "messages"),
 }
 LIMITS = {"media_bytes": 200_000, "media_pixels": 300_000, "url_timeout_s": 0.5}

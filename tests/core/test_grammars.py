@@ -111,3 +111,18 @@ def test_only_so_many_are_kept() -> None:
 def test_a_model_without_end_token() -> None:
     with pytest.raises(FormatError, match="end token"):
         Grammars(CHECKPOINT, FAMILY.vocab_size, frozenset()).matcher(form("regex", "a"))
+
+
+@pytest.mark.parametrize(
+    "one",
+    [
+        form("regex", "(a{99}){99}{99}"),
+        form("regex", "x{999999999}"),
+        form("json_schema", json.dumps({"type": "string", "pattern": "^(a{999}){999}$"})),
+        form("grammar", 'start: C\nA: "a"{99}\nB: A{99}\nC: B{99}'),
+    ],
+    ids=str,
+)
+def test_what_would_take_too_long_is_not_begun(one: OutputFormat) -> None:
+    with pytest.raises(FormatError, match="when its repeats are written out"):
+        GRAMMARS.matcher(one)

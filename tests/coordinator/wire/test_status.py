@@ -31,6 +31,7 @@ CASES = [
     (errors.CancelledError("stopped"), CODES.CANCELLED, None, None),
     (errors.InternalFailureError("broken"), CODES.INTERNAL, None, None),
     (errors.UnauthenticatedError("who"), CODES.UNAUTHENTICATED, None, None),
+    (errors.UnreadableError("noise"), CODES.INVALID_ARGUMENT, None, None),
 ]
 
 
@@ -81,3 +82,11 @@ def test_every_error_has_a_code_of_its_own() -> None:
     kinds = [kind for kind in vars(errors).values() if isinstance(kind, type)]
     leaves = [kind for kind in kinds if issubclass(kind, errors.ServiceError) and not kind.__subclasses__()]
     assert {type(error) for error, *_ in CASES} == set(leaves)
+
+
+@pytest.mark.parametrize("letter", ["x", "\u20ac", "\ud800"])
+def test_what_is_repeated_fits_into_trailers(letter: str) -> None:
+    """gRPC takes 8 KiB: the message is percent-encoded there, the details are in base64."""
+    error = errors.InvalidFieldError(letter * 5000, letter * 50_000)
+    assert 3 * len(str(error).encode()) + len(details_of(error)) * 4 // 3 < 8000
+    assert error.reason.endswith("\u2026")
