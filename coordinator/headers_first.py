@@ -20,10 +20,14 @@ def headers_first(context: grpc.aio.ServicerContext) -> Callable[[Any], Awaitabl
 
     async def write(message: Any) -> None:
         nonlocal has_begun
-        if not has_begun:
-            has_begun = True
-            await _whole(context.send_initial_metadata(()))
-        await context.write(message)
+        try:
+            if not has_begun:
+                has_begun = True
+                await _whole(context.send_initial_metadata(()))
+            await context.write(message)
+        except grpc.aio.InternalError:
+            # The client went while this waited for it; that the call is cancelled may be told a moment later.
+            raise asyncio.CancelledError from None
 
     return write
 

@@ -19,6 +19,7 @@ _ERRORS = {
     "413": "The body is too large.",
     "415": "The body is not application/json.",
     "429": "Too many requests wait; see Retry-After.",
+    "431": "The request's head is too large.",
     "500": "A stage failed.",
     "503": "A stage is missing; see Retry-After where it is said.",
     "504": "The request's timeout passed.",

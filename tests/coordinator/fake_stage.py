@@ -65,6 +65,8 @@ class FakeStage:
         self.jobs: dict[tuple[Key, str], asyncio.Task[None]] = {}
         self.commands: list[pb.CoordinatorMessage] = []
         self.pause_at: int | None = None  # decoding waits for ever before this index
+        self.hold_encode = asyncio.Event()  # pictures are encoded once this is set
+        self.hold_encode.set()
         self.hold_first = asyncio.Event()  # prefill reports its token once this is set
         self.hold_first.set()
         self.hold_move = asyncio.Event()  # a sequence leaves once this is set
@@ -175,6 +177,7 @@ class FakeStage:
     async def _encode(self, command: pb.EncodeCommand) -> AsyncIterator[pb.StageMessage]:
         assert command.media.segment
         assert command.span.num_tokens
+        await self.hold_encode.wait()
         self.world.encoded[_key(command), command.item_index].set()
         cached_tokens = 0
         if command.HasField("cache"):

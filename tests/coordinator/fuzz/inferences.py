@@ -82,6 +82,7 @@ METADATA = st.one_of(
             pb.ModelReadyRequest,
             pb.ServerMetadataRequest,
             pb.ModelMetadataRequest,
+            pb.ModelConfigRequest,
         )
     )
 )

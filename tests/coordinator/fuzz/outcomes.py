@@ -36,7 +36,7 @@ UNREADABLE = "the message cannot be read"
 _TOO_LARGE = "larger than max"
 
 
-def check_refusal(error: grpc.aio.AioRpcError) -> Failure:
+def check_refusal(error: grpc.RpcError) -> Failure:
     """It is the caller's fault, and says what is wrong."""
     failure = failure_of(error)
     assert failure.code in REFUSALS, failure
@@ -45,6 +45,8 @@ def check_refusal(error: grpc.aio.AioRpcError) -> Failure:
     if failure.code in _OF_A_FIELD and not is_unreadable:
         assert failure.field, failure
         assert failure.message.startswith(f"{failure.field}: "), failure
+    if failure.code is _CODES.DEADLINE_EXCEEDED:
+        assert failure.message.startswith("deadline of "), "not the request's own: it was stuck"
     if failure.code is _CODES.RESOURCE_EXHAUSTED:
         assert failure.field or failure.retry_after_s or _TOO_LARGE in failure.message.lower(), failure
     return failure

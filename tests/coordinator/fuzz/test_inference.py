@@ -53,6 +53,7 @@ OTHERS = st.one_of(
     st.tuples(st.just("Resume"), any_message(pb.InferenceResumeRequest, FIELDS)),
     st.tuples(st.just("Cancel"), any_message(pb.CancelRequest, FIELDS)),
     st.tuples(st.just("GetModel"), any_message(pb.GetModelRequest, FIELDS)),
+    st.tuples(st.just("GetTokens"), any_message(pb.GetTokensRequest, FIELDS)),
 )
 
 
@@ -102,4 +103,4 @@ def test_uploads(target: Target, pieces: list[pb.UploadRequest], is_broken: bool
 def test_the_service_has_no_other_calls() -> None:
     """Or they would have to be among the above."""
     names = {name for name in vars(rpc.InferenceServicer) if name[0].isupper()}
-    assert names == {"Generate", "Resume", "Cancel", "GetModel"}
+    assert names == {"Generate", "Resume", "Cancel", "GetModel", "GetTokens"}

@@ -100,6 +100,7 @@ def test_the_service_has_no_other_calls() -> None:
         "ModelReady",
         "ServerMetadata",
         "ModelMetadata",
+        "ModelConfig",
         "ModelInfer",
         "ModelStreamInfer",
     }

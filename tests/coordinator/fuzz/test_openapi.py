@@ -62,7 +62,7 @@ def check_error(response: httpx.Response) -> None:
         assert error["message"].startswith(f"{error['param']}: "), error
 
 
-@examples(150)
+@examples(100)
 @given(CASES)
 def test_what_the_document_says(target: Target, case: schemathesis.Case) -> None:
     async def ask() -> httpx.Response:

@@ -49,7 +49,7 @@ def test_statuses(
 
 
 # Their codes are those of errors that come first.
-SHADOWED = (errors.CannotPlanError, errors.TakenOverError)
+SHADOWED = (errors.CannotPlanError, errors.CannotTryError, errors.TakenOverError)
 
 
 @pytest.mark.parametrize("error", [error for error, *_ in CASES if not isinstance(error, SHADOWED)])
