@@ -29,7 +29,7 @@ from benchmarks.doors.openings import AdmitSpec, IdleSpec
 from benchmarks.doors.pinning import split_cores
 from benchmarks.doors.rig import Rig, bare_server, rig
 from benchmarks.load.report import describe_machine
-from benchmarks.load.texts import TextMaker
+from cli.load.texts import TextMaker
 from cli.model_folder import model_folder
 
 PARTS = ("bare", "grpc", "http", "added", "idle", "admission")

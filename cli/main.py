@@ -39,6 +39,7 @@ COMMANDS = (
     "chat",
     "logs",
     "key",
+    "bench",
 )
 
 

@@ -9,7 +9,7 @@ from typing import Any
 from benchmarks.doors.client import Window
 from benchmarks.doors.instances import StepTimes
 from benchmarks.doors.openings import Admitted
-from benchmarks.load.outcomes import quantiles
+from cli.load.outcomes import quantiles
 
 
 def stream_figures(window: Window) -> dict[str, Any]:
