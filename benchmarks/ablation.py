@@ -27,10 +27,10 @@ from rich.table import Table
 
 from benchmarks.elasticity.options import slowed
 from benchmarks.elasticity.playing import Actors, Played, Stage, play
-from benchmarks.load.outcomes import Outcome, Targets, summarize
 from benchmarks.load.report import describe_machine, medians
 from cli.launch.events import LaunchError
 from cli.launch.plan import LaunchPlan
+from cli.load.outcomes import Outcome, Targets, summarize
 from core.profile_file import load_profile, write_profile
 from simulator.scenario import CaseSpec, Scenario, ScenarioError, SetSpec, aims, read_scenario
 from simulator.workload.errors import WorkloadError

@@ -25,13 +25,13 @@ os.environ.update(compute_environment())
 import torch
 
 from benchmarks.load.driver import DriveSpec, drive
-from benchmarks.load.outcomes import Targets, summarize
 from benchmarks.load.setups import parse_setup, running
-from benchmarks.load.texts import TextMaker
-from benchmarks.load.workload import WorkloadSpec, plan_requests
 from benchmarks.step import BATCH, CONTEXT, Bench
 from cli.devices import choose_cores, choose_devices
 from cli.launch.plan import LaunchPlan
+from cli.load.outcomes import Targets, summarize
+from cli.load.texts import TextMaker
+from cli.load.workload import WorkloadSpec, plan_requests
 from stage_servers.engine.loader import load_model
 
 OUTPUT = 64

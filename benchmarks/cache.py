@@ -39,9 +39,9 @@ from benchmarks.caching.traces import BLOCK_TOKENS, conversations, pictures
 from benchmarks.caching.warming import measure_warmth
 from benchmarks.load.report import describe_machine
 from benchmarks.load.setups import parse_setup, running
-from benchmarks.load.texts import TextMaker
 from cli.devices import choose_cores, choose_devices
 from cli.launch.plan import LaunchPlan
+from cli.load.texts import TextMaker
 from core.profile_file import load_profile
 
 PROFILE = "h100-qwen2.5-vl-7b"

@@ -28,9 +28,9 @@ from rich.table import Table
 from benchmarks.elasticity.options import POLICIES, add_options, make_stage, trace_spec
 from benchmarks.elasticity.playing import Played, actors_of, play
 from benchmarks.elasticity.trace import make_trace
-from benchmarks.load.outcomes import Targets, summarize
 from benchmarks.load.report import describe_machine, medians
 from cli.launch.events import LaunchError
+from cli.load.outcomes import Targets, summarize
 from cli.targets import parse_slo
 
 _ROWS = (

@@ -36,9 +36,9 @@ from benchmarks.elasticity.options import COMPUTED, EMULATED, POLICIES, add_opti
 from benchmarks.elasticity.playing import Played, Stage, actors_of, play
 from benchmarks.elasticity.simulating import AS_PROFILED, as_sent, host_costs, simulate
 from benchmarks.elasticity.trace import make_trace
-from benchmarks.load.outcomes import Targets, summarize
 from benchmarks.load.report import describe_machine, flatten
 from cli.launch.events import LaunchError
+from cli.load.outcomes import Targets, summarize
 from cli.targets import parse_slo
 from simulator.workload.request import Request
 

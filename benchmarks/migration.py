@@ -29,8 +29,8 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.load.setups import Setup, parse_setup, running
-from benchmarks.load.texts import TextMaker
 from cli.launch.plan import LaunchPlan
+from cli.load.texts import TextMaker
 from cli.model_folder import model_folder
 from elasticmm_client import Client, Migration, Stream
 

@@ -16,24 +16,23 @@ import argparse
 import json
 import shlex
 import sys
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from benchmarks.load.driver import DriveSpec, OnOutcome, drive
-from benchmarks.load.outcomes import Outcome, Targets, summarize
-from benchmarks.load.pictures import parse_size
+from benchmarks.load.driver import DriveSpec, drive
 from benchmarks.load.report import build_report, build_table
 from benchmarks.load.setups import parse_setup, running
-from benchmarks.load.texts import TextMaker
-from benchmarks.load.workload import WorkloadSpec, plan_requests
 from cli.devices import choose_cores, choose_devices
 from cli.launch.events import LaunchError
 from cli.launch.plan import LaunchPlan
+from cli.load.live import progress_bar
+from cli.load.outcomes import Outcome, Targets, summarize
+from cli.load.pictures import parse_size
+from cli.load.texts import TextMaker
+from cli.load.workload import WorkloadSpec, plan_requests
 from cli.model_folder import model_folder
 
 
@@ -124,25 +123,6 @@ def run_once(
     spec = DriveSpec(address, args.concurrency, args.processes, args.timeout)
     with progress_bar(console, label, num_requests) as on_outcome:
         return drive(spec, requests, on_outcome)
-
-
-@contextmanager
-def progress_bar(console: Console, label: str, total: int) -> Iterator[OnOutcome]:
-    """Requests done, tokens so far and failures, on stderr."""
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, TextColumn("{task.fields[note]}"), console=console) as progress:
-        task = progress.add_task(label, total=total, note="")
-        seen: list[Outcome] = []
-
-        def on_outcome(outcome: Outcome) -> None:
-            seen.append(outcome)
-            failed = sum(not each.is_ok for each in seen)
-            note = f"{sum(each.output_tokens for each in seen)} tokens" + (
-                f", {failed} failed" if failed else ""
-            )
-            progress.update(task, advance=1, note=note)
-
-        yield on_outcome
 
 
 def make_plan(args: argparse.Namespace) -> LaunchPlan:

@@ -26,12 +26,12 @@ from rich.table import Table
 from benchmarks.elasticity.answers import Reference, Tally, reference_of
 from benchmarks.elasticity.pins import ALL_GROUP_PAIRS, ALL_PAIRS, PinChooser
 from benchmarks.elasticity.streams import Answer, Question, Streams, make_questions
-from benchmarks.load.outcomes import quantiles
 from benchmarks.load.report import describe_machine
 from benchmarks.load.setups import Setup, running
 from cli.devices import choose_cores
 from cli.launch.events import LaunchError
 from cli.launch.plan import LaunchPlan
+from cli.load.outcomes import quantiles
 from cli.model_folder import model_folder
 from elasticmm_client import AdminClient, Client, InvalidRequest
 from elasticmm_client.plan import ClusterPlan, PastTransition

@@ -42,6 +42,7 @@ COMMANDS = (
     "serve-http",
     "shadow",
     "ab",
+    "bench",
 )
 
 

@@ -75,12 +75,13 @@ class LiveBooks:
         work = self._works.get(request.request_id)
         if work is None or not request.is_running:
             return
-        is_new = request.num_outputs - work.num_outputs >= _TOKENS_PER_NOTE
-        has_turned = (work.is_prefilled, work.is_handed_over) != (
+        num_outputs = request.num_outputs
+        is_new = num_outputs - work.num_outputs >= _TOKENS_PER_NOTE
+        has_turned = not work.is_handed_over and (work.is_prefilled, False) != (
             request.has_shown_token,
             request.is_handed_over,
         )
-        if is_new or has_turned or request.num_outputs >= work.reserve_tokens:
+        if is_new or has_turned or num_outputs >= work.reserve_tokens:
             self.note(request)
 
     def end(self, request: Request) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 Decode = Callable[[Sequence[int]], str]
+WholeText = Callable[[int], str | None]
 
 _REPLACEMENT = "\ufffd"
 # A UTF-8 character has at most four bytes, so at most three of them are a beginning.
@@ -13,37 +14,54 @@ _MAX_OPEN_CHARS = 3
 _MAX_NEW_TOKENS = 256
 
 
+def no_whole_text(_: int) -> str | None:
+    """Of a tokenizer whose tokens' texts may depend on their neighbours."""
+    return None
+
+
 class Detokenizer:
     """All pieces together equal `decode` of all tokens.
 
-    A window of recent tokens is decoded again at each step, as a token's text
-    depends on its neighbours:
+    `whole_text` gives a token's text where it is the same whatever its neighbours are, as long as what is
+    before it is whole, else None. Then a window of recent tokens is decoded again at each step:
 
         | context | tokens whose text may still change |
                   ^ text up to here is out
     """
 
-    def __init__(self, decode: Decode) -> None:
+    def __init__(self, decode: Decode, whole_text: WholeText = no_whole_text) -> None:
         self._decode = decode
+        self._whole_text = whole_text
         self._window: list[int] = []
         self._num_context = 0  # tokens at the window's start that are there for their neighbours only
         self._given = 0  # characters of the window's text that are out
+        self._is_whole = True  # all text is out, and ends with a whole character
 
     def push(self, token_id: int) -> str:
         """The text this token completes; may be empty."""
-        self._window.append(token_id)
-        text = self._decode(self._window)
-        piece = self._take(text, len(text) - _num_open(text))
-        num_new = len(self._window) - self._num_context
-        is_whole = text != "" and not text.endswith(_REPLACEMENT)
-        if is_whole or num_new > _MAX_NEW_TOKENS:
-            self._shift(len(text) - self._given)
-        return piece
+        if self._is_whole:
+            text = self._whole_text(token_id)
+            if text is not None:
+                # What comes next needs nothing of what is before it: this token did not.
+                if self._num_context:
+                    self._forget()
+                return text
+        return self._push_to_window(token_id)
 
     def flush(self) -> str:
         """What is left at the end, incomplete characters included."""
         text = self._decode(self._window)
         return self._take(text, len(text))
+
+    def _push_to_window(self, token_id: int) -> str:
+        self._window.append(token_id)
+        text = self._decode(self._window)
+        piece = self._take(text, len(text) - _num_open(text))
+        num_new = len(self._window) - self._num_context
+        self._is_whole = text != "" and not text.endswith(_REPLACEMENT)
+        if self._is_whole or num_new > _MAX_NEW_TOKENS:
+            self._shift(len(text) - self._given)
+        return piece
 
     def _take(self, text: str, end: int) -> str:
         piece = text[self._given : end]
@@ -55,6 +73,10 @@ class Detokenizer:
         del self._window[: self._num_context]
         self._num_context = len(self._window)
         self._given = len(self._decode(self._window)) - num_held
+
+    def _forget(self) -> None:
+        self._window.clear()
+        self._num_context = self._given = 0
 
 
 class StopMatcher:

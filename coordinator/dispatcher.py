@@ -359,10 +359,7 @@ class Dispatcher:
         request = self._spoken_of(instance, run)
         if request is None or not request.is_running:
             return
-        makes_tokens = (
-            request.has_stage(stage, instance.instance_id) for stage in (Stage.PREFILL, Stage.DECODE)
-        )
-        if not any(makes_tokens):
+        if not request.may_make_tokens(instance.instance_id):
             return
         self._migrations.note_run(request, run)
         frees_room = not request.is_handed_over
@@ -380,7 +377,8 @@ class Dispatcher:
             request.first_token_s = self._clock.now_s()
             if (work := self._live.work_of(request)) is not None:
                 self._scheduler.note_first_token(work, request.first_token_s - request.arrival_s)
-        request.advance(RequestState.DECODING)
+        if request.state is not RequestState.DECODING:
+            request.advance(RequestState.DECODING)
         request.note_tokens()
         self._live.note_tokens(request)
 

@@ -30,6 +30,7 @@ from coordinator.resuming.answers import Answers
 from coordinator.stage_messages import MediaItem
 from coordinator.tenancy import Tenancy
 from coordinator.tenants import DEFAULT_TENANT
+from coordinator.turns import Turns
 from core.cache.scope import salt_of
 from core.clock import Clock
 from core.families import MediaLayout
@@ -86,6 +87,7 @@ class Door:
         self._limits = limits
         self._clock = clock
         self._observer = observer
+        self._turns = Turns()
         self._num_preparing = 0
         self._is_closed = False
 
@@ -244,7 +246,9 @@ class Door:
             prompt=prompt,
             sampling=fill_sampling(call.sampling, max_tokens),
             stop_token_ids=stop_ids,
-            output=RequestOutput(self._prompts.tokenizer.decode, call.stop.strings, stop_ids),
+            output=RequestOutput(
+                self.tokenizer.decode, call.stop.strings, stop_ids, self.tokenizer.whole_text, self._turns
+            ),
             reserve_tokens=self._dispatcher.expected_tokens(max_tokens),
             media=media,
             priority=call.priority,

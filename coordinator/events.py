@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from core.sequence import FinishReason, TokenLogprobs
 from core.stages import Stage
@@ -17,9 +18,8 @@ class AcceptedEvent:
     prompt_tokens: int
 
 
-@dataclass(frozen=True, slots=True)
-class TokensEvent:
-    """Consecutive tokens from `first_index` on, and the text they complete."""
+class TokensEvent(NamedTuple):
+    """Consecutive tokens from `first_index` on, and the text they complete. A tuple, to be made quickly."""
 
     first_index: int
     token_ids: tuple[int, ...]

@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from coordinator.detokenizer import Decode, Detokenizer, StopMatcher
+from coordinator.detokenizer import Decode, Detokenizer, StopMatcher, WholeText, no_whole_text
 from coordinator.events import Event, TokensEvent
 from coordinator.stage_messages import TokenRun
+from coordinator.turns import Turns
 from core.sequence import FinishReason, TokenLogprobs
 
 _MAX_EVENT_TOKENS = 1024
+_numbers = itertools.count()
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class OutputToken:
+    """Not frozen, since one is made for every token and that takes twice as long."""
+
     index: int
     token_id: int
     logprobs: TokenLogprobs | None = None
@@ -31,16 +36,16 @@ class TokenOrder:
 
     def push(self, run: TokenRun) -> list[OutputToken]:
         """The tokens that are next in order now; known indices are dropped."""
-        last = len(run.token_ids) - 1
-        for offset, token_id in enumerate(run.token_ids):
-            index = run.first_index + offset
-            if index >= self.next_index:
-                logprobs = run.logprobs[offset] if run.logprobs else None
-                finish = run.finish if offset == last else None
-                self._early.setdefault(index, OutputToken(index, token_id, logprobs, finish))
+        tokens = _tokens_of(run)
+        if run.first_index == self.next_index and not self._early:
+            self.next_index += len(tokens)
+            return tokens
+        for token in tokens:
+            if token.index >= self.next_index:
+                self._early.setdefault(token.index, token)
         ready = []
-        while (token := self._early.pop(self.next_index, None)) is not None:
-            ready.append(token)
+        while self.next_index in self._early:
+            ready.append(self._early.pop(self.next_index))
             self.next_index += 1
         return ready
 
@@ -53,33 +58,55 @@ class TokenOrder:
         return len(self._early)
 
 
+def _tokens_of(run: TokenRun) -> list[OutputToken]:
+    last = len(run.token_ids) - 1
+    return [
+        OutputToken(
+            run.first_index + offset,
+            token_id,
+            run.logprobs[offset] if run.logprobs else None,
+            run.finish if offset == last else None,
+        )
+        for offset, token_id in enumerate(run.token_ids)
+    ]
+
+
 class EventStream:
     """Between the dispatcher and one client; tokens a slow reader has not taken merge into one event.
 
-    So its size is bounded by the answer's length, whatever the reader does.
+    So its size is bounded by the answer's length, whatever the reader does. `turns`, which all streams share,
+    say when it may be read; None: always.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, turns: Turns | None = None) -> None:
+        self._turns = turns
         self._tokens: list[OutputToken] = []
         self._texts: list[str] = []
         self._last: Event | Exception | None = None
+        self._number = next(_numbers)
+        self._has_asked = False  # for its turn, which makes it ready
+        self._has_taken = False  # in its turn, which lasts until it wants more
         self._ready = asyncio.Event()
 
     def push(self, tokens: list[OutputToken], texts: Sequence[str]) -> None:
         """`texts`: what each of the tokens completes."""
         self._tokens += tokens
         self._texts += texts
-        self._ready.set()
+        self._ask()
 
     def close(self, last: Event | Exception) -> None:
         """The last event, or the error that ends the stream; later ones are dropped."""
         if self._last is None:
             self._last = last
-            self._ready.set()
+            self._ask()
 
     async def next(self, most_tokens: int = _MAX_EVENT_TOKENS) -> Event | None:
         """The next event, None after the last. Raises what `close` was given to raise."""
+        if self._turns is not None and self._has_taken:
+            self._has_taken = False
+            self._turns.done(self._number)
         await self._ready.wait()
+        self._has_taken = True
         if self._tokens:
             return self._take_tokens(most_tokens)
         last, self._last = self._last, None
@@ -89,11 +116,21 @@ class EventStream:
             raise last
         return last
 
+    def _ask(self) -> None:
+        if self._has_asked:
+            return
+        self._has_asked = True
+        if self._turns is None:
+            self._ready.set()
+        else:
+            self._turns.ask(self._number, self._ready.set)
+
     def _take_tokens(self, most: int) -> TokensEvent:
         taken, self._tokens = self._tokens[:most], self._tokens[most:]
         texts, self._texts = self._texts[:most], self._texts[most:]
         if not self._tokens and self._last is None:
             self._ready.clear()
+            self._has_asked = False
         return TokensEvent(
             first_index=taken[0].index,
             token_ids=tuple(token.token_id for token in taken),
@@ -106,13 +143,18 @@ class RequestOutput:
     """One request's answer so far."""
 
     def __init__(
-        self, decode: Decode, stop_strings: tuple[str, ...], hidden_token_ids: frozenset[int]
+        self,
+        decode: Decode,
+        stop_strings: tuple[str, ...],
+        hidden_token_ids: frozenset[int],
+        whole_text: WholeText = no_whole_text,
+        turns: Turns | None = None,
     ) -> None:
-        self.stream = EventStream()
+        self.stream = EventStream(turns)
         self.token_ids: list[int] = []
         self.finish: FinishReason | None = None
         self._order = TokenOrder()
-        self._detokenizer = Detokenizer(decode)
+        self._detokenizer = Detokenizer(decode, whole_text)
         self._stops = StopMatcher(stop_strings)
         self._hidden = hidden_token_ids  # end the answer and are not shown as text
 

@@ -221,6 +221,12 @@ class Request:
             stage is Stage.DECODE and self.is_moving_to(instance_id)
         )
 
+    def may_make_tokens(self, instance_id: str) -> bool:
+        """Whether it has the stage PREFILL or DECODE."""
+        placement = self.placement
+        is_placed = placement is not None and instance_id in (placement.prefill, placement.decode)
+        return is_placed or self.is_moving_to(instance_id)
+
     def listens_to(self, instance_id: str, attempt: int) -> bool:
         """Whether what the instance says under this dispatch number counts."""
         if self.is_moving_to(instance_id):

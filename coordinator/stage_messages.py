@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
+from typing import NamedTuple
 
 from core.costs import StepShape
 from core.sequence import CacheUse, FinishReason, MediaSpan, SequenceSpec, TokenLogprobs
@@ -114,9 +115,11 @@ class CacheReport:
     evicted: tuple[bytes, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class TokenRun:
-    """Consecutive tokens of one sequence; `finish` comes with the last of the answer."""
+class TokenRun(NamedTuple):
+    """Consecutive tokens of one sequence; `finish` comes with the last of the answer.
+
+    A tuple, as it is made for every token, and frozen dataclasses take several times as long to make.
+    """
 
     request_id: str
     attempt: int

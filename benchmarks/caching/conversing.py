@@ -8,7 +8,7 @@ from statistics import median
 from typing import Any
 
 from benchmarks.caching.talks import TalkSpec, Turn, play
-from benchmarks.load.texts import TextMaker
+from cli.load.texts import TextMaker
 
 
 def compare_talks(

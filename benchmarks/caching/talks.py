@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from benchmarks.load.pictures import make_picture
-from benchmarks.load.texts import TextMaker
+from cli.load.pictures import make_picture
+from cli.load.texts import TextMaker
 from elasticmm_client import AsyncClient, GenerateResult, user_message
 
 

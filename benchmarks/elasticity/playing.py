@@ -15,11 +15,11 @@ import psutil
 from benchmarks.elasticity.pace import Pace, pace_between
 from benchmarks.elasticity.trace import planned
 from benchmarks.load.driver import DriveSpec, drive
-from benchmarks.load.outcomes import Outcome
 from benchmarks.load.setups import Setup, running
-from benchmarks.load.texts import TextMaker
-from benchmarks.load.workload import PlannedRequest
 from cli.launch.plan import LaunchPlan
+from cli.load.outcomes import Outcome
+from cli.load.texts import TextMaker
+from cli.load.workload import PlannedRequest
 from core.encode_order import EncodeOrder
 from core.prompt_order import Encoding, PromptOrder
 from elasticmm_client import AdminClient

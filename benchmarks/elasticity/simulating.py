@@ -8,7 +8,7 @@ from statistics import median
 
 from benchmarks.elasticity.pace import Pace
 from benchmarks.elasticity.playing import Stage, actors_of
-from benchmarks.load.outcomes import Outcome
+from cli.load.outcomes import Outcome
 from cli.targets import parse_slo
 from coordinator.policy.scheduler import Slo
 from core.lifecycle import RequestState

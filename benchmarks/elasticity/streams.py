@@ -9,8 +9,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.load.pictures import make_picture
-from benchmarks.load.texts import TextMaker
+from cli.load.pictures import make_picture
+from cli.load.texts import TextMaker
 from elasticmm_client import Client, ElasticMMError, GenerateResult, user_message
 from elasticmm_client.messages import Messages
 

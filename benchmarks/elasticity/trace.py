@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from benchmarks.elasticity.pictures import gradient
-from benchmarks.load.texts import TextMaker
-from benchmarks.load.workload import PlannedRequest
+from cli.load.texts import TextMaker
+from cli.load.workload import PlannedRequest
 from simulator.workload.request import Picture, Request
 
 TEXT, IMAGE = "text", "image"

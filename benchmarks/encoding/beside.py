@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from benchmarks.load.outcomes import quantiles
+from cli.load.outcomes import quantiles
 from core.families import load_family
 from core.sampling import SamplingParams
 from core.sequence import SequenceSpec

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from benchmarks.load.pictures import make_picture
+from cli.load.pictures import make_picture
 
 FORMATS = ("PNG", "JPEG", "WEBP")
 SIZES = ((448, 448), (1288, 728), (2016, 1512))

@@ -12,12 +12,12 @@ from statistics import median
 
 from benchmarks.elasticity.trace import IMAGE, TEXT, planned
 from benchmarks.load.driver import DriveSpec, drive
-from benchmarks.load.outcomes import Outcome, quantiles
 from benchmarks.load.setups import Setup, running
-from benchmarks.load.texts import TextMaker
-from benchmarks.load.workload import PlannedRequest
 from cli.endpoint import Endpoint
 from cli.launch.plan import LaunchPlan
+from cli.load.outcomes import Outcome, quantiles
+from cli.load.texts import TextMaker
+from cli.load.workload import PlannedRequest
 from elasticmm_client import AdminClient
 from simulator.workload.request import Picture, Request
 

@@ -6,20 +6,20 @@ import asyncio
 import multiprocessing
 import queue
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from multiprocessing.context import SpawnContext
 from multiprocessing.process import BaseProcess
 
-from benchmarks.load.outcomes import Outcome
-from benchmarks.load.workload import PlannedRequest
-from elasticmm_client import AsyncClient, ElasticMMError, GenerateResult, user_message
+from cli.load.grpc_asker import GrpcAsker
+from cli.load.outcomes import Outcome
+from cli.load.sending import OnOutcome, send_all
+from cli.load.workload import PlannedRequest
+from elasticmm_client import AsyncClient
 
 _READY_TIMEOUT_S = 120.0
 _LEAD_S = 0.2  # from the word to the start
 _POLL_S = 1.0
-
-OnOutcome = Callable[[Outcome], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,58 +121,7 @@ async def _run_all(
     on_outcome: OnOutcome,
 ) -> None:
     async with AsyncClient(spec.address) as client:
-        await client.model()  # connects before the clock runs
+        asker = GrpcAsker(client, spec.timeout_s)
+        await asker.connect()
         start_s = await asyncio.to_thread(gate.wait)
-        await asyncio.sleep(max(0.0, start_s - time.monotonic()))
-        places = asyncio.Semaphore(num_places)
-        async with asyncio.TaskGroup() as group:
-            for request in requests:
-                if request.at_s is None:
-                    await places.acquire()
-                else:
-                    await asyncio.sleep(max(0.0, start_s + request.at_s - time.monotonic()))
-                task = group.create_task(_run_one(client, spec, request, start_s))
-                task.add_done_callback(lambda done: _finish(done, places, on_outcome))
-
-
-def _finish(task: asyncio.Task[Outcome], places: asyncio.Semaphore, on_outcome: OnOutcome) -> None:
-    places.release()
-    if not task.cancelled() and task.exception() is None:
-        on_outcome(task.result())
-
-
-async def _run_one(client: AsyncClient, spec: DriveSpec, request: PlannedRequest, start_s: float) -> Outcome:
-    """Times count from the planned arrival where there is one, so that a late client hides nothing."""
-    sent_s = time.monotonic() - start_s
-    begin_s = sent_s if request.at_s is None else request.at_s
-    stream = client.generate(
-        [user_message(request.text, *request.images)],
-        max_tokens=request.output_tokens,
-        ignore_eos=True,
-        timeout_s=spec.timeout_s,
-    )
-    try:
-        result = await stream.result()
-    except ElasticMMError as error:
-        end_s = time.monotonic() - start_s
-        return Outcome(request.index, request.kind, begin_s, end_s, error=f"{error.code}: {error}")
-    return _outcome(request, result, begin_s, time.monotonic() - start_s, sent_s - begin_s)
-
-
-def _outcome(
-    request: PlannedRequest, result: GenerateResult, begin_s: float, end_s: float, late_s: float
-) -> Outcome:
-    return Outcome(
-        index=request.index,
-        kind=request.kind,
-        start_s=begin_s,
-        end_s=end_s,
-        ttft_s=None if result.ttft_ms is None else result.ttft_ms / 1e3 + late_s,
-        tpot_s=None if result.tpot_ms is None else result.tpot_ms / 1e3,
-        prompt_tokens=result.usage.prompt_tokens,
-        media_tokens=result.usage.media_tokens,
-        output_tokens=result.usage.completion_tokens,
-        cached_tokens=result.usage.cached_tokens,
-        cached_media=result.usage.cached_media,
-        stage_s=tuple((span.stage, (span.end_ms - span.start_ms) / 1e3) for span in result.stages),
-    )
+        await send_all(asker, requests, num_places, start_s, on_outcome)

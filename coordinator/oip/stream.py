@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 
 from coordinator.errors import InternalFailureError, ServiceError, StalledReaderError
 from coordinator.oip.answer import FINAL
+from coordinator.stalls import StallWatch
 from coordinator.wire.status import code_of
 from elasticmm.oip import open_inference_pb2 as pb
 
@@ -26,7 +27,7 @@ class StreamWriter:
 
     def __init__(self, write: Write, stalled_reader_s: float) -> None:
         self._write = write
-        self._stalled_reader_s = stalled_reader_s
+        self._watch = StallWatch(stalled_reader_s)
         self._turn = asyncio.Lock()
 
     async def respond(self, response: pb.ModelInferResponse) -> None:
@@ -42,13 +43,7 @@ class StreamWriter:
     async def _send(self, message: pb.ModelStreamInferResponse) -> None:
         """Raises StalledReaderError where the client does not take it."""
         async with self._turn:
-            try:
-                async with asyncio.timeout(self._stalled_reader_s) as stalled:
-                    await self._write(message)
-            except TimeoutError as error:
-                if stalled.expired():
-                    raise StalledReaderError(f"nothing was read for {self._stalled_reader_s:g} s") from error
-                raise
+            await self._watch.run(self._write(message))
 
 
 async def answer_all(

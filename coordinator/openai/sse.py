@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import Any
 
 from pydantic_core import to_json
 from starlette.types import Send
 
-from coordinator.errors import StalledReaderError
+from coordinator.stalls import StallWatch
 
 _HEADERS = (
     (b"content-type", b"text/event-stream; charset=utf-8"),
@@ -22,7 +21,7 @@ class EventWriter:
 
     def __init__(self, send: Send, stalled_s: float) -> None:
         self._send_unbounded = send
-        self._stalled_s = stalled_s
+        self._watch = StallWatch(stalled_s)
 
     async def begin(self, request_id: str) -> None:
         headers = [*_HEADERS, (b"x-request-id", request_id.encode("ascii", "replace"))]
@@ -42,10 +41,4 @@ class EventWriter:
         await self._send({"type": "http.response.body", "body": body, "more_body": True})
 
     async def _send(self, message: dict[str, Any]) -> None:
-        try:
-            async with asyncio.timeout(self._stalled_s) as stalled:
-                await self._send_unbounded(message)
-        except TimeoutError as error:
-            if not stalled.expired():
-                raise
-            raise StalledReaderError(f"nothing was read for {self._stalled_s:g} s") from error
+        await self._watch.run(self._send_unbounded(message))

@@ -9,6 +9,8 @@ from pathlib import Path
 
 from tokenizers import Tokenizer
 
+_REPLACEMENT = "\ufffd"
+
 
 class PromptTokenizer:
     """The model's tokenizer.json, once as it is and once without its added tokens.
@@ -25,6 +27,8 @@ class PromptTokenizer:
         self._plain = _without_added_tokens(definition)
         longest_first = sorted(self.added_tokens, key=len, reverse=True)
         self._added_pattern = re.compile("|".join(map(re.escape, longest_first)) or r"(?!)")
+        self._joins_bytes = _joins_bytes(definition)
+        self._whole_texts: dict[int, str | None] = {}
 
     def encode(self, text: str) -> list[int]:
         """As the model's own tools do it: names of control tokens become control tokens."""
@@ -41,6 +45,13 @@ class PromptTokenizer:
     def decode(self, token_ids: Sequence[int]) -> str:
         """Text without control tokens; ids outside the vocabulary are nothing."""
         return str(self._tokenizer.decode(token_ids, skip_special_tokens=True))
+
+    def whole_text(self, token_id: int) -> str | None:
+        """What the token adds to a text that is whole; None where that depends on its neighbours."""
+        if token_id not in self._whole_texts:
+            text = self.decode([token_id]) if self._joins_bytes else None
+            self._whole_texts[token_id] = None if text is None or _REPLACEMENT in text else text
+        return self._whole_texts[token_id]
 
     def piece(self, token_id: int) -> str:
         """The token as the vocabulary writes it; empty outside of it."""
@@ -60,6 +71,12 @@ def load_tokenizer(folder: Path) -> PromptTokenizer:
         return PromptTokenizer(path.read_text())
     except Exception as error:  # the library raises bare Exception
         raise ValueError(f"{path}: {error}") from error
+
+
+def _joins_bytes(definition: str) -> bool:
+    """Whether a text is its tokens' bytes one after the other, whatever they are."""
+    decoder = json.loads(definition).get("decoder")
+    return decoder is not None and decoder["type"] == "ByteLevel"
 
 
 def _without_added_tokens(definition: str) -> Tokenizer:

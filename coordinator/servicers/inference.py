@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -13,10 +12,11 @@ import grpc
 from coordinator.access.guard import Guard
 from coordinator.access.principal import Principal, Right
 from coordinator.door import Door
-from coordinator.errors import InvalidFieldError, StalledReaderError
+from coordinator.errors import InvalidFieldError
 from coordinator.events import Emit, Event
 from coordinator.headers_first import headers_first
 from coordinator.prompt.token_bytes import token_bytes
+from coordinator.stalls import StallWatch
 from coordinator.state import ServedDescription
 from coordinator.tracing.parent import trace_parent
 from coordinator.wire.inference import from_description, from_event, to_call
@@ -71,15 +71,10 @@ class InferenceServicer(pb_grpc.InferenceServicer):
 
     def _writer(self, context: grpc.aio.ServicerContext) -> Emit:
         """Raises StalledReaderError where the client does not read."""
+        watch = StallWatch(self._stalled_reader_s)
         write = headers_first(context)
 
         async def emit(event: Event) -> None:
-            try:
-                async with asyncio.timeout(self._stalled_reader_s) as stalled:
-                    await write(from_event(event))
-            except TimeoutError as error:
-                if stalled.expired():
-                    raise StalledReaderError(f"nothing was read for {self._stalled_reader_s:g} s") from error
-                raise
+            await watch.run(write(from_event(event)))
 
         return emit

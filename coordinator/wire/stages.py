@@ -212,7 +212,7 @@ def _to_heartbeat(message: pb.Heartbeat) -> HeartbeatReport:
 def _to_step(message: pb.StepReport) -> StepReport:
     load = to_load(message.load) if message.HasField("load") else None
     measure = _to_measure(message.measure) if message.HasField("measure") else None
-    return StepReport(tuple(_to_run(sequence) for sequence in message.sequences), load, measure)
+    return StepReport(tuple(map(_to_run, message.sequences[:])), load, measure)
 
 
 def _to_measure(message: pb.StepMeasure) -> StepMeasure:
@@ -221,16 +221,12 @@ def _to_measure(message: pb.StepMeasure) -> StepMeasure:
 
 
 def _to_run(message: pb.SequenceTokens) -> TokenRun:
-    if message.logprobs and len(message.logprobs) != len(message.token_ids):
+    token_ids = tuple(message.token_ids[:])  # a slice, as containers are slow to iterate
+    logprobs = tuple(map(to_logprobs, message.logprobs)) if message.logprobs else ()
+    if logprobs and len(logprobs) != len(token_ids):
         raise InvalidFieldError("step.sequences.logprobs", "must be one per token, or none")
-    return TokenRun(
-        request_id=message.request_id,
-        attempt=message.attempt,
-        first_index=message.first_index,
-        token_ids=tuple(message.token_ids),
-        logprobs=tuple(to_logprobs(each) for each in message.logprobs),
-        finish=to_finish(message.finish),
-    )
+    finish = to_finish(message.finish)
+    return TokenRun(message.request_id, message.attempt, message.first_index, token_ids, logprobs, finish)
 
 
 def _to_stage_report(message: pb.StageReport) -> StageReport:

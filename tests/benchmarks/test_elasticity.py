@@ -17,8 +17,8 @@ from benchmarks.elasticity.pace import Pace, pace_between
 from benchmarks.elasticity.pictures import gradient
 from benchmarks.elasticity.simulating import HostCosts, as_sent, host_costs, simulate
 from benchmarks.elasticity.trace import TraceSpec, make_trace, planned
-from benchmarks.load.outcomes import Outcome
-from benchmarks.load.texts import TextMaker
+from cli.load.outcomes import Outcome
+from cli.load.texts import TextMaker
 from cli.model_folder import model_folder
 from core.profile_file import load_profile
 from elasticmm_client.plan import Assignment, ClusterPlan, PlannedInstance

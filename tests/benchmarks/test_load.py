@@ -13,12 +13,12 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 
 from benchmarks import serve
 from benchmarks.load.driver import DriveSpec, drive
-from benchmarks.load.outcomes import Outcome, Targets, quantiles, summarize
-from benchmarks.load.pictures import make_picture, parse_size
 from benchmarks.load.report import build_report, build_table, medians
 from benchmarks.load.setups import Setup, parse_setup
-from benchmarks.load.texts import TextMaker
-from benchmarks.load.workload import WorkloadSpec, plan_requests
+from cli.load.outcomes import Outcome, Targets, quantiles, summarize
+from cli.load.pictures import make_picture, parse_size
+from cli.load.texts import TextMaker
+from cli.load.workload import WorkloadSpec, plan_requests
 from tests.clients.fake_answers import refuse
 from tests.clients.fake_cluster import FakeCluster
 

@@ -14,7 +14,7 @@ TOKENIZER: PromptTokenizer = load_tokenizer(CHECKPOINT)
 
 
 def pieces_of(token_ids: list[int]) -> list[str]:
-    detokenizer = Detokenizer(TOKENIZER.decode)
+    detokenizer = Detokenizer(TOKENIZER.decode, TOKENIZER.whole_text)
     return [*(detokenizer.push(token_id) for token_id in token_ids), detokenizer.flush()]
 
 

@@ -6,8 +6,8 @@ import random
 from dataclasses import dataclass
 from typing import Literal
 
-from benchmarks.load.pictures import make_picture
-from benchmarks.load.texts import TextMaker
+from cli.load.pictures import make_picture
+from cli.load.texts import TextMaker
 
 Kind = Literal["text", "image"]
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from statistics import fmean
 from typing import Any
 
-from benchmarks.load.workload import Kind
+from cli.load.workload import Kind
 
 _QUANTILES = (50, 90, 99)
 
@@ -34,6 +35,11 @@ class Outcome:
     def is_ok(self) -> bool:
         return self.error is None
 
+    @property
+    def code(self) -> str | None:
+        """Of the error, which begins with it."""
+        return None if self.error is None else self.error.partition(":")[0]
+
     def sped_up(self, by: float) -> Outcome:
         """As if all had taken so many times less."""
         return replace(
@@ -53,6 +59,12 @@ class Targets:
     ttft_ms: float | None = None
     tpot_ms: float | None = None
 
+    @property
+    def words(self) -> str:
+        """Empty where nothing is asked for."""
+        given = (("TTFT", self.ttft_ms), ("TPOT", self.tpot_ms))
+        return ", ".join(f"{name} at most {ms:g} ms" for name, ms in given if ms is not None)
+
     def met_by(self, outcome: Outcome) -> bool:
         return outcome.is_ok and _under(outcome.ttft_s, self.ttft_ms) and _under(outcome.tpot_s, self.tpot_ms)
 
@@ -66,7 +78,8 @@ def summarize(outcomes: Sequence[Outcome], targets: Targets) -> dict[str, Any]:
         for kind in kinds:
             summary[kind] = _figures([each for each in outcomes if each.kind == kind], targets, duration_s)
     errors = sorted({each.error for each in outcomes if each.error})
-    return summary | ({"errors": errors[:5]} if errors else {})
+    by_code = dict(sorted(Counter(each.code for each in outcomes if each.code).items()))
+    return summary | ({"errors": errors[:5], "errors_by_code": by_code} if errors else {})
 
 
 def _figures(outcomes: Sequence[Outcome], targets: Targets, duration_s: float) -> dict[str, Any]:
@@ -80,6 +93,7 @@ def _figures(outcomes: Sequence[Outcome], targets: Targets, duration_s: float) -
         "goodput_per_s": num_good / duration_s,
         "good_share": num_good / len(outcomes),
         "prompt_tokens_mean": _mean([each.prompt_tokens for each in done]),
+        "cached_tokens": sum(each.cached_tokens for each in done),
         "output_tokens_mean": _mean([each.output_tokens for each in done]),
         "ttft_ms": quantiles([each.ttft_s * 1e3 for each in done if each.ttft_s is not None]),
         "tpot_ms": quantiles([each.tpot_s * 1e3 for each in done if each.tpot_s is not None]),
