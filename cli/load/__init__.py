@@ -1,4 +1,4 @@
-"""Load on a cluster: requests planned before they are sent, and what became of each. Benchmarks use it too."""
+"""Load on a cluster: requests planned before they are sent, and what became of each. For benchmarks, too."""
 
 from typing import Literal
 
