@@ -9,6 +9,8 @@ from core.tls import TlsFiles, add_port
 _KEEPALIVE_MS = 30_000
 _KEEPALIVE_TIMEOUT_MS = 10_000
 _MIN_CLIENT_PING_MS = 10_000
+# gRPC itself cancels calls where more of them come at once; who is refused here is told why.
+_MOST_UNSTARTED = 100_000
 
 
 def server_options(max_message_bytes: int) -> tuple[tuple[str, int], ...]:
@@ -16,6 +18,8 @@ def server_options(max_message_bytes: int) -> tuple[tuple[str, int], ...]:
     return (
         ("grpc.max_receive_message_length", max_message_bytes),
         ("grpc.so_reuseport", 0),
+        ("grpc.server.max_pending_requests", _MOST_UNSTARTED),
+        ("grpc.server.max_pending_requests_hard_limit", _MOST_UNSTARTED),
         ("grpc.keepalive_time_ms", _KEEPALIVE_MS),
         ("grpc.keepalive_timeout_ms", _KEEPALIVE_TIMEOUT_MS),
         ("grpc.http2.min_recv_ping_interval_without_data_ms", _MIN_CLIENT_PING_MS),

@@ -63,11 +63,12 @@ class _Played:
     steps: list[float] = field(default_factory=list)
     begun: dict[str, int] = field(default_factory=dict)
     paced: asyncio.Event = field(default_factory=asyncio.Event)
+    attached: asyncio.Event = field(default_factory=asyncio.Event)
 
 
 def run(spec: PlaySpec, pipe: Connection) -> None:
-    """A process. Each number that comes is the seconds of a step from now on (None: pause); each answer the
-    StepTimes of every instance since the last one; the end of the pipe ends it.
+    """A process. It says None once all are attached. Each number that comes is the seconds of a step from now
+    on (None: pause), each answer the StepTimes of every instance since the last one. It ends with the pipe.
     """
     import uvloop
 
@@ -91,6 +92,8 @@ async def _play(spec: PlaySpec, pipe: Connection) -> None:
 
 
 async def _obey_parent(played: Sequence[_Played], pipe: Connection) -> None:
+    await asyncio.gather(*(each.attached.wait() for each in played))
+    pipe.send(None)
     loop, readable = asyncio.get_running_loop(), asyncio.Event()
     loop.add_reader(pipe.fileno(), readable.set)
     while True:
@@ -115,6 +118,7 @@ async def _attach(
     await call.write(pb.StageMessage(register=_register(played.name, fingerprint)))
     commands = aiter(call)
     interval_s = (await anext(commands)).registered.heartbeat_interval_ms / 1e3
+    played.attached.set()
     outbox: asyncio.Queue[pb.StageMessage] = asyncio.Queue()
     await asyncio.gather(
         _obey(commands, played, outbox, tokens),

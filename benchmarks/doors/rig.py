@@ -57,6 +57,7 @@ def rig(model: Path, num_instances: int, cores: tuple[Set[int], Set[int]]) -> It
         with _coordinator(model, token_file, cores[0]) as server:
             spec = PlaySpec(f"127.0.0.1:{server.port}", token, model, num_instances)
             with started_on(cores[1]), process(instances.run, spec) as pipe:
+                receive(pipe)
                 yield Rig(server, pipe, cores[1])
 
 

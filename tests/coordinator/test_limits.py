@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import grpc
 import pytest
 
@@ -66,3 +68,9 @@ async def test_no_gateway(bench: Bench) -> None:
     assert failure.code is grpc.StatusCode.UNAVAILABLE
     assert "media gateway" in failure.message
     await bench.assert_idle()
+
+
+async def test_many_calls_at_one_moment_are_all_taken(bench: Bench) -> None:
+    """gRPC's own limit of calls that have not begun would cancel some of them."""
+    replies = await asyncio.gather(*(bench.inference.GetModel(pb.GetModelRequest()) for _ in range(4000)))
+    assert len(replies) == 4000
