@@ -167,7 +167,7 @@ def make_config(
     from cli.targets import parse_slo
     from coordinator.config import CoordinatorConfig, MediaLimits, ResumeLimits
     from coordinator.policy.trials.shares import parse_wish
-    from coordinator.tenants import load_tenants
+    from coordinator.tenants.settings import load_tenants
     from core.profile_file import load_profile
 
     load_tenants(settings.get("tenants"))

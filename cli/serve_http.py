@@ -132,7 +132,7 @@ def _on_signals(workers: Workers) -> asyncio.Event:
 
 
 def _print_ready(settings: FrontSettings, port: int, pids: list[int], *, as_json: bool) -> None:
-    from coordinator.listening import endpoint
+    from coordinator.listening.options import endpoint
 
     url = f"{'http' if settings.tls is None else 'https'}://{endpoint(settings.host, port)}"
     if as_json:

@@ -12,7 +12,8 @@ from coordinator.access.guard import Guard
 from coordinator.admission import Admission
 from coordinator.cache.request_keys import make_keys
 from coordinator.calls import GenerateCall, ImageSource
-from coordinator.checks import DoorLimits, check_call, fill_sampling, fit_max_tokens
+from coordinator.checks.call import DoorLimits, check_call, fill_sampling, fit_max_tokens
+from coordinator.checks.inputs import check_prompt_tokens
 from coordinator.cluster import Cluster
 from coordinator.conversations import conversation_of
 from coordinator.dispatcher import Dispatcher
@@ -20,7 +21,7 @@ from coordinator.errors import DeadlinePassedError, InvalidFieldError, Unavailab
 from coordinator.events import AcceptedEvent, Emit
 from coordinator.fanout import RequestOutput
 from coordinator.formats import Formats
-from coordinator.input_checks import check_prompt_tokens
+from coordinator.listening.turns import Turns
 from coordinator.model import ServedModel
 from coordinator.observer import CallEnd, RequestObserver
 from coordinator.prompt.builder import PromptBuilder
@@ -28,9 +29,8 @@ from coordinator.prompt.tokenizer import PromptTokenizer
 from coordinator.request import PlacedMedia, Request
 from coordinator.resuming.answers import Answers
 from coordinator.stage_messages import MediaItem
-from coordinator.tenancy import Tenancy
-from coordinator.tenants import DEFAULT_TENANT
-from coordinator.turns import Turns
+from coordinator.tenants.settings import DEFAULT_TENANT
+from coordinator.tenants.tenancy import Tenancy
 from core.cache.scope import salt_of
 from core.clock import Clock
 from core.families import MediaLayout

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 
 from coordinator.detokenizer import Decode, Detokenizer, StopMatcher, WholeText, no_whole_text
 from coordinator.events import Event, TokensEvent
+from coordinator.listening.turns import Turns
 from coordinator.stage_messages import TokenRun
-from coordinator.turns import Turns
 from core.sequence import FinishReason, TokenLogprobs
 
 _MAX_EVENT_TOKENS = 1024

@@ -18,7 +18,7 @@ from coordinator.cache.cluster_cache import ClusterCache
 from coordinator.cache.explanations import Explanations
 from coordinator.cache.request_warmth import RequestWarmth
 from coordinator.cache.under_way import EmbeddingsUnderWay
-from coordinator.checks import DoorLimits
+from coordinator.checks.call import DoorLimits
 from coordinator.clearing import Clearing
 from coordinator.cluster import Cluster
 from coordinator.collector import collect_when_idle, settle_collector
@@ -29,8 +29,8 @@ from coordinator.dispatcher import Dispatcher
 from coordinator.door import Door
 from coordinator.errors import UnavailableError
 from coordinator.formats import Formats
-from coordinator.health import HealthBoard
-from coordinator.listeners import (
+from coordinator.listening.health import HealthBoard
+from coordinator.listening.listeners import (
     ADMIN,
     INFERENCE,
     MEDIA,
@@ -40,7 +40,7 @@ from coordinator.listeners import (
     open_http,
     open_metrics,
 )
-from coordinator.listening import bind, endpoint
+from coordinator.listening.options import bind, endpoint
 from coordinator.media.client import GatewayClient
 from coordinator.media.process import GatewayProcess
 from coordinator.media.settings import GatewaySettings
@@ -63,8 +63,8 @@ from coordinator.prompt.builder import load_builder
 from coordinator.registry import Registry
 from coordinator.resuming.answers import Answers
 from coordinator.state import CoordinatorState, ServedDescription
-from coordinator.tenancy import Tenancy
-from coordinator.tenants import Tenants
+from coordinator.tenants.settings import Tenants
+from coordinator.tenants.tenancy import Tenancy
 from coordinator.trials import make_trials
 from coordinator.watch import Watch, make_traces
 from core.clock import MonotonicClock

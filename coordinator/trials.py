@@ -6,8 +6,6 @@ import logging
 from copy import deepcopy
 from typing import TYPE_CHECKING
 
-from coordinator.arm_books import ArmBooks
-from coordinator.arm_report import TrialReport
 from coordinator.cache.glance import WarmthGlance
 from coordinator.errors import CannotTryError, InvalidFieldError
 from coordinator.policy.books import Books
@@ -24,6 +22,8 @@ from coordinator.policy.trials.shares import TrialWish
 from coordinator.policy.trials.time_share import TimeShare
 from coordinator.policy.trials.trial import Trial, TrialError
 from coordinator.policy.warmth import WarmthSource
+from coordinator.slo.arm_books import ArmBooks
+from coordinator.slo.arm_report import TrialReport
 from core.clock import Clock
 from core.ids import new_request_id
 

@@ -10,15 +10,15 @@ from typing import TYPE_CHECKING
 
 from prometheus_client.registry import Collector
 
-from coordinator.arm_books import ArmBooks
 from coordinator.metrics.exposition import Metrics
 from coordinator.metrics.listener import Admit, MetricsListener
 from coordinator.metrics.requests import RequestMetrics
 from coordinator.observer import Observers, RequestObserver
 from coordinator.policy.scheduler import Slo
 from coordinator.registry import Registry
-from coordinator.slo_books import SloBooks
-from coordinator.tenant_labels import TenantLabels
+from coordinator.slo.arm_books import ArmBooks
+from coordinator.slo.books import SloBooks
+from coordinator.tenants.labels import TenantLabels
 from core.clock import Clock
 
 if TYPE_CHECKING:

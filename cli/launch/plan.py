@@ -12,7 +12,7 @@ from typing import Any
 
 from cli.cores import assign_cores
 from cli.targets import parse_slo
-from coordinator.tenants import load_tenants
+from coordinator.tenants.settings import load_tenants
 from core.profile_file import load_profile
 from core.stages import Roles, roles_name
 from core.topology import Topology, parse_topology

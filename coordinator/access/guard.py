@@ -10,7 +10,7 @@ from coordinator.access.principal import Principal, Right
 from coordinator.access.refusals import Refusals
 from coordinator.audit import AuditLog
 from coordinator.errors import ServiceError, UnauthenticatedError
-from coordinator.tenants import DEFAULT_TENANT
+from coordinator.tenants.settings import DEFAULT_TENANT
 from core.access import METADATA_KEY
 from core.clock import Clock
 

@@ -25,8 +25,9 @@ from coordinator.access.guard import Guard
 from coordinator.access.keys import Keyring
 from coordinator.access.principal import Right
 from coordinator.audit import AuditLog
-from coordinator.interceptors import GuardInterceptor, StatusInterceptor, TokenInterceptor
-from coordinator.listening import bind, endpoint, server_options
+from coordinator.listening.interceptors import GuardInterceptor, StatusInterceptor, TokenInterceptor
+from coordinator.listening.options import bind, endpoint, server_options
+from coordinator.listening.unreadable import ReadingInterceptor
 from coordinator.media.fetch import UrlFetcher
 from coordinator.media.intake import Intake
 from coordinator.media.resolver import Resolver
@@ -34,7 +35,6 @@ from coordinator.media.segments import SegmentFolder
 from coordinator.media.servicer import MediaServicer, MediaStoreServicer
 from coordinator.media.settings import GatewaySettings, parse_settings
 from coordinator.media.store import MediaStore
-from coordinator.unreadable import ReadingInterceptor
 from core.clock import MonotonicClock
 from core.log_lines import start_log
 from elasticmm.v1 import inference_pb2, inference_pb2_grpc, media_store_pb2, media_store_pb2_grpc

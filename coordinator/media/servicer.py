@@ -16,7 +16,7 @@ from coordinator.errors import InvalidFieldError
 from coordinator.media.intake import Intake, of_file
 from coordinator.media.resolver import Resolver
 from coordinator.media.store import MediaStore, StoredItem
-from coordinator.tenants import DEFAULT_TENANT, check_tenant_name
+from coordinator.tenants.settings import DEFAULT_TENANT, check_tenant_name
 from core.ids import host_id
 from elasticmm.v1 import inference_pb2, inference_pb2_grpc
 from elasticmm.v1 import media_store_pb2 as pb

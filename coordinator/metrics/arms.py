@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterator
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from coordinator.arm_report import TrialReport
 from coordinator.metrics.names import named
+from coordinator.slo.arm_report import TrialReport
 
 
 class ArmCollector(Collector):

@@ -11,8 +11,8 @@ from coordinator.events import StageSpan
 from coordinator.metrics.names import named
 from coordinator.observer import CallEnd, RequestEnd
 from coordinator.policy.scheduler import Slo
-from coordinator.slo import Verdict, verdict_of_call, verdict_of_end
-from coordinator.tenant_labels import TenantLabels
+from coordinator.slo.verdict import Verdict, verdict_of_call, verdict_of_end
+from coordinator.tenants.labels import TenantLabels
 from coordinator.wire.status import code_of
 from core.lifecycle import RequestState
 from core.stages import ModalityGroup, Stage

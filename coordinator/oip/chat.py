@@ -7,7 +7,7 @@ import re
 from dataclasses import replace
 
 from coordinator.calls import LOW_DETAIL_PIXELS, ChatMessage, ChatPart, ImageSource
-from coordinator.counts import check_num_pieces
+from coordinator.checks.counts import check_num_pieces
 from coordinator.errors import InvalidFieldError
 from coordinator.oip.tools import to_tool_calls
 from coordinator.oip.values import from_json, to_object, to_text

@@ -14,7 +14,7 @@ from coordinator.access.principal import Principal, Right
 from coordinator.door import Door
 from coordinator.errors import InvalidFieldError, NotFoundError, ServiceError
 from coordinator.events import Event
-from coordinator.headers_first import headers_first
+from coordinator.listening.headers_first import headers_first
 from coordinator.oip.answer import Answer
 from coordinator.oip.asked import AskedInference
 from coordinator.oip.conversion import VERSION, check_version, to_asked

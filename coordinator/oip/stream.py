@@ -7,8 +7,8 @@ import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 
 from coordinator.errors import InternalFailureError, ServiceError, StalledReaderError
+from coordinator.listening.stalls import StallWatch
 from coordinator.oip.answer import FINAL
-from coordinator.stalls import StallWatch
 from coordinator.wire.status import code_of
 from elasticmm.oip import open_inference_pb2 as pb
 

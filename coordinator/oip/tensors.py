@@ -7,7 +7,7 @@ import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from coordinator.counts import MAX_VALUES, check_count
+from coordinator.checks.counts import MAX_VALUES, check_count
 from coordinator.errors import InvalidFieldError
 from elasticmm.oip import open_inference_pb2 as pb
 

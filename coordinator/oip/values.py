@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 
-from coordinator.counts import MAX_VALUES, check_count
+from coordinator.checks.counts import MAX_VALUES, check_count
 from coordinator.errors import InvalidFieldError
 from coordinator.oip.options import Kind, Option
 

@@ -9,7 +9,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import from_json
 from starlette.requests import ClientDisconnect, Request
 
-from coordinator.counts import MAX_VALUES
+from coordinator.checks.counts import MAX_VALUES
 from coordinator.openai.errors import BadRequestError
 
 R = TypeVar("R", bound=BaseModel)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from coordinator.calls import LOW_DETAIL_PIXELS, ChatMessage, ChatPart, GenerateCall, ToolCall
-from coordinator.counts import check_num_pieces
+from coordinator.checks.counts import check_num_pieces
 from coordinator.openai import chat_schema as schema
 from coordinator.openai.asked import Asked
 from coordinator.openai.chat_answer import ChatAnswer

@@ -7,7 +7,7 @@ from typing import Any
 from pydantic_core import to_json
 from starlette.types import Send
 
-from coordinator.stalls import StallWatch
+from coordinator.listening.stalls import StallWatch
 
 _HEADERS = (
     (b"content-type", b"text/event-stream; charset=utf-8"),

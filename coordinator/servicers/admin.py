@@ -19,7 +19,7 @@ from coordinator.planner import Planner
 from coordinator.policy.decisions import DISPATCHES
 from coordinator.policy.scheduler import Slo
 from coordinator.recent import Recent
-from coordinator.slo_report import SloReport
+from coordinator.slo.report import SloReport
 from coordinator.state import CoordinatorState
 from coordinator.trials import Trials
 from coordinator.wire.cache_admin import from_cache_status, from_explanation, to_flush

@@ -14,9 +14,9 @@ from coordinator.access.principal import Principal, Right
 from coordinator.door import Door
 from coordinator.errors import InvalidFieldError
 from coordinator.events import Emit, Event
-from coordinator.headers_first import headers_first
+from coordinator.listening.headers_first import headers_first
+from coordinator.listening.stalls import StallWatch
 from coordinator.prompt.token_bytes import token_bytes
-from coordinator.stalls import StallWatch
 from coordinator.state import ServedDescription
 from coordinator.tracing.parent import trace_parent
 from coordinator.wire.inference import from_description, from_event, to_call

@@ -17,7 +17,7 @@ from coordinator.calls import (
     Tool,
     ToolCall,
 )
-from coordinator.counts import MAX_BIASES, MAX_PROMPT_TOKENS, MAX_TOOLS, check_count, check_num_pieces
+from coordinator.checks.counts import MAX_BIASES, MAX_PROMPT_TOKENS, MAX_TOOLS, check_count, check_num_pieces
 from coordinator.errors import InvalidFieldError
 from coordinator.events import AcceptedEvent, Event, FinishedEvent, StageSpan, TokensEvent
 from coordinator.state import ServedDescription

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from coordinator.arm_report import TrialReport
-from coordinator.slo import Verdict
-from coordinator.slo_report import ClassReport, SloReport, WindowReport
+from coordinator.slo.arm_report import TrialReport
+from coordinator.slo.report import ClassReport, SloReport, WindowReport
+from coordinator.slo.verdict import Verdict
 from coordinator.wire.stages import from_group
 from coordinator.wire.trial import from_trial_report
 from core.stages import ModalityGroup

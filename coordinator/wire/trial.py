@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from coordinator.arm_report import ArmReport, Measure, TrialReport
 from coordinator.errors import InvalidFieldError
 from coordinator.policy.trials.shares import TrialWish
-from coordinator.slo import Verdict
+from coordinator.slo.arm_report import ArmReport, Measure, TrialReport
+from coordinator.slo.verdict import Verdict
 from elasticmm.v1 import admin_pb2 as pb
 
 

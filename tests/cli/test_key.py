@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from coordinator.access.keys import ApiKey, digest_of
-from coordinator.tenants import parse_tenants
+from coordinator.tenants.settings import parse_tenants
 from tests.cli.conftest import RunCli
 from tests.clients.fake_cluster import TOKEN, FakeCluster
 

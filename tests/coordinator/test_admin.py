@@ -7,7 +7,7 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
-from coordinator.listeners import ADMIN, INFERENCE, STAGE_CONTROL
+from coordinator.listening.listeners import ADMIN, INFERENCE, STAGE_CONTROL
 from core.access import token_metadata
 from elasticmm.v1 import admin_pb2, admin_pb2_grpc, stage_control_pb2
 from elasticmm.v1 import inference_pb2 as pb

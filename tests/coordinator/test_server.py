@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from coordinator.config import CoordinatorConfig
-from coordinator.listening import endpoint
+from coordinator.listening.options import endpoint
 from coordinator.server import Coordinator
 from tests.coordinator.conftest import CHECKPOINT, Bench
 

@@ -17,7 +17,7 @@ from coordinator.access.keys import digest_of
 from coordinator.calls import ImageSource
 from coordinator.config import CoordinatorConfig, MediaLimits
 from coordinator.errors import NotFoundError
-from coordinator.listeners import MEDIA
+from coordinator.listening.listeners import MEDIA
 from coordinator.media.process import GatewayProcess
 from coordinator.server import Coordinator
 from core.access import token_metadata

@@ -4,7 +4,7 @@ from prometheus_client import CollectorRegistry
 from coordinator.errors import OverloadedError
 from coordinator.metrics.requests import RequestMetrics
 from coordinator.policy.scheduler import Slo
-from coordinator.tenant_labels import TenantLabels
+from coordinator.tenants.labels import TenantLabels
 from core.lifecycle import RequestState
 from tests.coordinator.ends import make_call, make_end
 

@@ -1,6 +1,6 @@
 from coordinator.policy.scheduler import Slo
-from coordinator.slo import Verdict
-from coordinator.slo_report import CallClass, ClassReport, PriorityClass, SloReport, WindowReport
+from coordinator.slo.report import CallClass, ClassReport, PriorityClass, SloReport, WindowReport
+from coordinator.slo.verdict import Verdict
 from coordinator.wire.slo import from_slo_report
 from core.stages import ModalityGroup
 from elasticmm_client.slo import slo_report_from_proto

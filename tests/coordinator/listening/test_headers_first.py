@@ -7,7 +7,7 @@ import asyncio
 import grpc
 import pytest
 
-from coordinator.headers_first import headers_first
+from coordinator.listening.headers_first import headers_first
 
 
 async def test_a_cancelled_first_write_leaves_a_call_that_ends() -> None:

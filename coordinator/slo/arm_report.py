@@ -5,9 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from coordinator.intervals import Estimate, difference, inverse, proportion, quantile, rate, sample_quantile
 from coordinator.policy.seat import Arm
-from coordinator.slo import Verdict
+from coordinator.slo.intervals import (
+    Estimate,
+    difference,
+    inverse,
+    proportion,
+    quantile,
+    rate,
+    sample_quantile,
+)
+from coordinator.slo.verdict import Verdict
 
 _Figure = tuple[float | None, Estimate | None]  # a value, and its limits where enough was measured
 _QUANTILES = {"p50": 0.50, "p95": 0.95}

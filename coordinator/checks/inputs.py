@@ -8,11 +8,11 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from coordinator.calls import ChatMessage, GenerateCall, ImageSource, RawPrompt, Tool, ToolCall
-from coordinator.counts import MAX_TOOLS, check_count, check_num_pieces
+from coordinator.checks.counts import MAX_TOOLS, check_count, check_num_pieces
 from coordinator.errors import InvalidFieldError
 
 if TYPE_CHECKING:
-    from coordinator.checks import DoorLimits
+    from coordinator.checks.call import DoorLimits
 
 _ROLES = ("system", "user", "assistant", "tool")
 _MAX_TOOL_CALLS = 128

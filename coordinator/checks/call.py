@@ -6,16 +6,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from coordinator.calls import GenerateCall, SamplingWish, StopWish
-from coordinator.counts import MAX_BIASES, check_count
+from coordinator.checks.counts import MAX_BIASES, check_count
+from coordinator.checks.formats import check_format
+from coordinator.checks.inputs import check_input
 from coordinator.errors import (
     InvalidFieldError,
     NotFoundError,
     TooLargeError,
 )
-from coordinator.format_checks import check_format
-from coordinator.input_checks import check_input
 from coordinator.policy.capacity import Capacity
-from coordinator.tenants import check_tenant_name
+from coordinator.tenants.settings import check_tenant_name
 from core.ids import new_seed
 from core.sampling import SamplingParams
 

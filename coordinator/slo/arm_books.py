@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections import Counter, deque
 from dataclasses import dataclass, field
 
-from coordinator.arm_report import ArmReport, TrialReport
 from coordinator.observer import CallEnd, RequestEnd
 from coordinator.policy.scheduler import Slo
 from coordinator.policy.seat import Arm, Seat
 from coordinator.policy.trials.trial import Trial
-from coordinator.slo import Verdict, verdict_of_call, verdict_of_end
+from coordinator.slo.arm_report import ArmReport, TrialReport
+from coordinator.slo.verdict import Verdict, verdict_of_call, verdict_of_end
 from core.clock import Clock
 from core.lifecycle import RequestState
 

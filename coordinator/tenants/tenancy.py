@@ -8,7 +8,7 @@ from pathlib import Path
 
 from coordinator.audit import AuditLog
 from coordinator.errors import NotAllowedError
-from coordinator.tenants import Tenants, load_tenants
+from coordinator.tenants.settings import Tenants, load_tenants
 from core.cache.scope import CacheScope
 
 log = logging.getLogger(__name__)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from coordinator.calls import GenerateCall
+from coordinator.checks.inputs import parse_json
 from coordinator.errors import InvalidFieldError
-from coordinator.input_checks import parse_json
 from core.output_format import FormatKind
 
 _MAX_FORMAT_BYTES = 64 << 10

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 from coordinator.policy.scheduler import Slo
-from coordinator.slo import Verdict
+from coordinator.slo.verdict import Verdict
 from core.stages import ModalityGroup
 
 

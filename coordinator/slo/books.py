@@ -7,13 +7,13 @@ from collections import Counter, deque
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 
+from coordinator.cache.savings import SavingsMeter
 from coordinator.observer import CallEnd, RequestEnd
 from coordinator.policy.scheduler import Slo
 from coordinator.registry import Instance
-from coordinator.savings import SavingsMeter
-from coordinator.slo import Verdict, verdict_of_call, verdict_of_end
-from coordinator.slo_report import CallClass, ClassReport, SloReport, WindowReport, priority_class
-from coordinator.tenant_labels import TenantLabels
+from coordinator.slo.report import CallClass, ClassReport, SloReport, WindowReport, priority_class
+from coordinator.slo.verdict import Verdict, verdict_of_call, verdict_of_end
+from coordinator.tenants.labels import TenantLabels
 from core.clock import Clock
 from core.lifecycle import RequestState
 

@@ -2,10 +2,10 @@ import pytest
 
 from coordinator.errors import OverloadedError
 from coordinator.policy.scheduler import Slo
-from coordinator.slo import Verdict
-from coordinator.slo_books import SloBooks
-from coordinator.slo_report import PriorityClass
-from coordinator.tenant_labels import TenantLabels
+from coordinator.slo.books import SloBooks
+from coordinator.slo.report import PriorityClass
+from coordinator.slo.verdict import Verdict
+from coordinator.tenants.labels import TenantLabels
 from core.clock import ManualClock
 from core.stages import ModalityGroup
 from tests.coordinator.ends import make_call, make_end

@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from coordinator.intervals import difference, inverse, proportion, quantile, rate, sample_quantile
+from coordinator.slo.intervals import difference, inverse, proportion, quantile, rate, sample_quantile
 
 
 def test_wilson_as_newcombe_gives_it() -> None:

@@ -15,8 +15,9 @@ from coordinator.access.guard import Guard, Proof
 from coordinator.access.principal import Right
 from coordinator.config import CoordinatorConfig
 from coordinator.dashboard.pages import dashboard_routes
-from coordinator.interceptors import GuardInterceptor, StatusInterceptor, TokenInterceptor
-from coordinator.listening import endpoint, server_options
+from coordinator.listening.interceptors import GuardInterceptor, StatusInterceptor, TokenInterceptor
+from coordinator.listening.options import endpoint, server_options
+from coordinator.listening.unreadable import ReadingInterceptor
 from coordinator.metrics.listener import Headers
 from coordinator.metrics.page import metrics_route
 from coordinator.oip.servicer import OpenInferenceServicer
@@ -29,7 +30,6 @@ from coordinator.prompt.token_bytes import token_bytes
 from coordinator.servicers.admin import AdminServicer
 from coordinator.servicers.inference import InferenceServicer
 from coordinator.servicers.stage_control import StageControlServicer
-from coordinator.unreadable import ReadingInterceptor
 from elasticmm.oip import open_inference_pb2, open_inference_pb2_grpc
 from elasticmm.v1 import (
     admin_pb2,

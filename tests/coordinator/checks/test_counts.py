@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import pytest
+from tests.coordinator.checks.test_call import LIMITS
 
 from coordinator.calls import ChatMessage, ChatPart, GenerateCall, ToolCall
-from coordinator.checks import check_call
-from coordinator.counts import MAX_PIECES, MAX_PROMPT_TOKENS
+from coordinator.checks.call import check_call
+from coordinator.checks.counts import MAX_PIECES, MAX_PROMPT_TOKENS
 from coordinator.errors import InvalidFieldError
 from coordinator.oip.values import from_json
 from coordinator.wire.inference import to_call
@@ -14,7 +15,6 @@ from elasticmm.v1 import inference_pb2 as pb
 from tests.coordinator.oip.conftest import infer_request, refused
 from tests.coordinator.openai.conftest import error_of
 from tests.coordinator.openai.scripted import Script
-from tests.coordinator.test_checks import LIMITS
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ from coordinator.calls import (
     Tool,
     ToolCall,
 )
-from coordinator.checks import DoorLimits, check_call, fill_sampling, fit_max_tokens
+from coordinator.checks.call import DoorLimits, check_call, fill_sampling, fit_max_tokens
 from coordinator.errors import InvalidFieldError
 from coordinator.policy.capacity import Capacity
 from core.output_format import FormatKind, OutputFormat

@@ -2,7 +2,7 @@ import pytest
 
 from coordinator.errors import InvalidFieldError, OverloadedError, ServiceError
 from coordinator.policy.scheduler import Slo
-from coordinator.slo import Verdict, verdict_of_call, verdict_of_end
+from coordinator.slo.verdict import Verdict, verdict_of_call, verdict_of_end
 from core.lifecycle import RequestState
 from core.stages import ModalityGroup
 from tests.coordinator.ends import make_call, make_end

@@ -1,5 +1,5 @@
+from coordinator.cache.savings import Saved, SavingsMeter
 from coordinator.registry import Instance
-from coordinator.savings import Saved, SavingsMeter
 from coordinator.stage_messages import CacheCounters, CachePool
 from tests.coordinator.instances import make_instance
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import pytest
 
-from coordinator.arm_books import ArmBooks
-from coordinator.arm_report import ArmReport
 from coordinator.errors import InvalidFieldError, OverloadedError
 from coordinator.policy.scheduler import Slo
 from coordinator.policy.seat import Arm, Seat
 from coordinator.policy.sets import make_scheduler
 from coordinator.policy.trials.trial import Trial
-from coordinator.slo import Verdict
+from coordinator.slo.arm_books import ArmBooks
+from coordinator.slo.arm_report import ArmReport
+from coordinator.slo.verdict import Verdict
 from core.clock import ManualClock
 from core.lifecycle import RequestState
 from tests.coordinator.ends import make_call, make_end

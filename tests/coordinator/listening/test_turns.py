@@ -3,7 +3,7 @@
 import asyncio
 
 from coordinator.fanout import EventStream, OutputToken
-from coordinator.turns import Turns
+from coordinator.listening.turns import Turns
 
 
 def asked(turns: Turns, count: int) -> list[int]:

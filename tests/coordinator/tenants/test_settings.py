@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from coordinator.access.keys import ApiKey, digest_of
-from coordinator.tenants import Tenants, TenantSettings, load_tenants, parse_tenants
+from coordinator.tenants.settings import Tenants, TenantSettings, load_tenants, parse_tenants
 from core.cache.scope import CacheScope
 
 DIGEST = digest_of("a key")

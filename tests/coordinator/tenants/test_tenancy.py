@@ -10,8 +10,8 @@ import pytest
 
 from coordinator.audit import AuditLog
 from coordinator.errors import NotAllowedError
-from coordinator.tenancy import Tenancy
-from coordinator.tenants import Tenants
+from coordinator.tenants.settings import Tenants
+from coordinator.tenants.tenancy import Tenancy
 from core.cache.scope import CacheScope
 
 SHARING = "[tenants.open]\nmay_share_cache = true\ncache_share = 0.5\n"
@@ -91,7 +91,7 @@ def test_a_file_that_does_not_fit_changes_nothing(rules: Fixture) -> None:
 
 
 def test_what_is_remembered_of_tenants_is_bounded(rules: Fixture, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("coordinator.tenancy._MAX_REMEMBERED", 2)
+    monkeypatch.setattr("coordinator.tenants.tenancy._MAX_REMEMBERED", 2)
     for name in ("a", "b", "c", "c", "a"):
         with pytest.raises(NotAllowedError):
             rules.tenancy.scope_of(name, CacheScope.CLUSTER)

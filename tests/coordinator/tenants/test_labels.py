@@ -1,4 +1,4 @@
-from coordinator.tenant_labels import OTHER, TenantLabels
+from coordinator.tenants.labels import OTHER, TenantLabels
 
 
 def test_unnamed_tenants_are_bounded_and_named_ones_are_not() -> None:

@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from coordinator.errors import StalledReaderError
-from coordinator.stalls import StallWatch
+from coordinator.listening.stalls import StallWatch
 
 
 async def test_a_write_that_takes_too_long_is_a_stall() -> None:

@@ -1,0 +1,1 @@
+"""Whether a call can be served at all; errors name the field."""

@@ -1,0 +1,1 @@
+"""How the coordinator listens: servers, interceptors, writes to clients."""

@@ -1,0 +1,1 @@
+"""Whether targets were met, and how two policy sets compare."""

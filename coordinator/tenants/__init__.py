@@ -1,0 +1,1 @@
+"""What each tenant may do and gets."""
