@@ -9,6 +9,8 @@ from core.tls import TlsFiles, add_port
 _KEEPALIVE_MS = 30_000
 _KEEPALIVE_TIMEOUT_MS = 10_000
 _MIN_CLIENT_PING_MS = 10_000
+# After a pause of this process the pings of patient clients arrive at once.
+_MOST_EARLY_PINGS = 10
 # gRPC itself cancels calls where more of them come at once; who is refused here is told why.
 _MOST_UNSTARTED = 100_000
 
@@ -23,6 +25,7 @@ def server_options(max_message_bytes: int) -> tuple[tuple[str, int], ...]:
         ("grpc.keepalive_time_ms", _KEEPALIVE_MS),
         ("grpc.keepalive_timeout_ms", _KEEPALIVE_TIMEOUT_MS),
         ("grpc.http2.min_recv_ping_interval_without_data_ms", _MIN_CLIENT_PING_MS),
+        ("grpc.http2.max_ping_strikes", _MOST_EARLY_PINGS),
     )
 
 
