@@ -1,133 +1,104 @@
-// Drawings on canvases. Times count back from now, which is at the right edge.
+// Drawings of the cluster. Times count back from now, which is at the right edge.
 
-const HUES = { e: [28, 90], p: [215, 75], d: [145, 65] };
-const LIGHTNESS = { text: 52, shared: 40, multimodal: 26 };
-const STAGE_LETTERS = { encode: "e", prefill: "p", decode: "d" };
-const LABEL_PX = 110;
-const ROW_PX = 22;
+import { area, LABEL_PX, label, line, msText, prepare, timeAxis } from "./canvas.js";
+import { colour, stageColour } from "./colours.js";
+
+const ROW_PX = 24;
 const BAR_PX = 18;
-
-export function stageColour(letter, group) {
-  const [hue, saturation] = HUES[letter];
-  return `hsl(${hue} ${saturation}% ${LIGHTNESS[group] ?? LIGHTNESS.shared}%)`;
-}
+const AXIS_PX = 18;
+const CHART_PX = 160;
+const NUM_BUCKETS = 60;
+export const VERDICTS = ["good", "late", "slow"];
 
 // One row per instance; the stages that it plays share the row's height.
-export function drawTimeline(canvas, spans, keptS) {
+export function drawTimeline(canvas, spans, shownS) {
   const names = [...new Set(spans.map((span) => span.instance))].sort();
-  const { pen, width } = prepare(canvas, Math.max(1, names.length) * ROW_PX + 16);
-  const x = (sAgo) => LABEL_PX + (width - LABEL_PX) * (1 - sAgo / keptS);
-  names.forEach((name, row) => label(pen, name, row * ROW_PX + ROW_PX - 7));
-  for (const span of spans) {
-    const left = Math.max(LABEL_PX, x(span.since_s_ago));
-    const right = Math.max(left + 1, x(span.until_s_ago));
+  const bottom = Math.max(1, names.length) * ROW_PX;
+  const { pen, width } = prepare(canvas, bottom + AXIS_PX);
+  const x = timeAxis(pen, width, bottom, shownS);
+  names.forEach((name, row) => label(pen, name, 0, row * ROW_PX + 16, { tone: "ink" }));
+  for (const span of spans.filter((each) => each.until_s_ago <= shownS)) {
+    const left = x(span.since_s_ago);
+    const right = Math.max(left + 1, x(span.until_s_ago) - 1);
     const slice = BAR_PX / span.roles.length;
     [...span.roles].forEach((letter, index) => {
       pen.fillStyle = stageColour(letter, span.group);
-      const top = names.indexOf(span.instance) * ROW_PX + 2 + index * slice;
+      const top = names.indexOf(span.instance) * ROW_PX + 3 + index * slice;
       pen.fillRect(left, top, right - left, slice);
     });
   }
-  for (let minute = 0; minute * 60 <= keptS; minute += 2) {
-    label(pen, minute ? `-${minute} min` : "now", names.length * ROW_PX + 12, x(minute * 60) - (minute ? 20 : 28));
+}
+
+export function drawQueue(canvas, samples, shownS) {
+  const { pen, width } = prepare(canvas, CHART_PX);
+  const bottom = CHART_PX - AXIS_PX;
+  const x = timeAxis(pen, width, bottom, shownS);
+  const shown = samples.filter((each) => each.s_ago <= shownS);
+  const most = Math.max(1, ...shown.map((each) => Math.max(each.running, each.waiting)));
+  label(pen, `${most}`, LABEL_PX - 8, 14, { align: "right" });
+  label(pen, "0", LABEL_PX - 8, bottom, { align: "right" });
+  for (const key of ["running", "waiting"]) {
+    const points = shown.map((each) => [x(each.s_ago), bottom - (bottom - 8) * (each[key] / most)]);
+    area(pen, colour(key), points, bottom);
   }
 }
 
-export function drawQueue(canvas, samples, keptS) {
-  const { pen, width, height } = prepare(canvas, 90);
-  const most = Math.max(1, ...samples.map((each) => Math.max(each.running, each.waiting)));
-  label(pen, `up to ${most}`, 14);
-  for (const [key, colour] of [["running", "hsl(215 75% 50%)"], ["waiting", "hsl(0 70% 52%)"]]) {
-    pen.strokeStyle = colour;
-    pen.beginPath();
-    samples.forEach((each, index) => {
-      const x = LABEL_PX + (width - LABEL_PX) * (1 - each.s_ago / keptS);
-      const y = height - 4 - (height - 8) * (each[key] / most);
-      index ? pen.lineTo(x, y) : pen.moveTo(x, y);
-    });
-    pen.stroke();
-  }
-}
-
-// A dot per request at its end, on a logarithmic scale; the line is the target.
-export function drawTimes(canvas, points, sloMs, keptS) {
-  const { pen, width, height } = prepare(canvas, 140);
-  const values = [...points.map((point) => Math.max(0.1, point.ms)), sloMs];
-  const [low, high] = [Math.log(Math.min(...values) / 1.5), Math.log(Math.max(...values) * 1.5)];
-  const y = (ms) => height - (height * (Math.log(Math.max(0.1, ms)) - low)) / (high - low);
-  pen.strokeStyle = "hsl(0 70% 52%)";
-  pen.beginPath();
-  pen.moveTo(0, y(sloMs));
-  pen.lineTo(width, y(sloMs));
-  pen.stroke();
-  label(pen, `target ${sloMs.toFixed(0)} ms`, y(sloMs) - 4);
-  for (const point of points) {
-    pen.fillStyle = stageColour("p", point.group);
-    pen.fillRect(width * (1 - point.s_ago / keptS) - 2, y(point.ms) - 2, 4, 4);
-  }
-}
-
-export function stepsOf(request) {
-  const nowMs = request.end_ms ?? request.age_s * 1000;
-  const steps = [
-    { name: "prepare", start: 0, end: request.queued_ms },
-    { name: "queue", start: request.queued_ms, end: request.dispatched_ms ?? nowMs },
-    ...request.stages.map((stage) => ({
-      name: `${stage.stage} ${stage.instance}`,
-      letter: STAGE_LETTERS[stage.stage],
-      start: stage.start_ms,
-      end: stage.end_ms,
-    })),
-    ...transfersOf(request.stages),
-  ];
-  if (request.first_token_ms !== null) {
-    steps.push({ name: "first token", start: request.first_token_ms, end: request.first_token_ms });
-  }
-  return steps.sort((one, other) => one.start - other.start);
-}
-
-// From the end of a stage to the start of the one that waited for it, on another instance.
-function transfersOf(stages) {
-  const found = [];
-  for (const [before, after] of [["encode", "prefill"], ["prefill", "decode"]]) {
-    const ends = stages.filter((each) => each.stage === before && !["", "local"].includes(each.transport));
-    const first = stages.find((each) => each.stage === after);
-    const last = ends.sort((one, other) => other.end_ms - one.end_ms)[0];
-    if (first && last && first.start_ms > last.end_ms) {
-      found.push({ name: `transfer (${last.transport})`, start: last.end_ms, end: first.start_ms });
+// Bars of requests by when they ended and how they met the targets.
+export function drawGoodput(canvas, ends, shownS) {
+  const { pen, width } = prepare(canvas, CHART_PX);
+  const bottom = CHART_PX - AXIS_PX;
+  const x = timeAxis(pen, width, bottom, shownS);
+  const bucketS = shownS / NUM_BUCKETS;
+  const counts = bucketsOf(ends, bucketS);
+  const most = Math.max(1, ...counts.map((bucket) => VERDICTS.reduce((sum, verdict) => sum + bucket[verdict], 0)));
+  label(pen, `${(most / bucketS).toFixed(1)}/s`, LABEL_PX - 8, 14, { align: "right" });
+  label(pen, "0", LABEL_PX - 8, bottom, { align: "right" });
+  counts.forEach((bucket, index) => {
+    const [left, right] = [x((index + 1) * bucketS) + 0.5, x(index * bucketS) - 0.5];
+    let top = bottom;
+    for (const verdict of VERDICTS) {
+      const height = ((bottom - 8) * bucket[verdict]) / most;
+      pen.fillStyle = colour(verdict);
+      if (height) pen.fillRect(left, (top -= height), Math.max(1, right - left), height);
     }
-  }
-  return found;
-}
-
-export function drawWaterfall(canvas, request) {
-  const steps = stepsOf(request);
-  const { pen, width } = prepare(canvas, steps.length * ROW_PX + 4);
-  const wholeMs = Math.max(1, ...steps.map((step) => step.end));
-  const room = width - 2 * LABEL_PX;
-  steps.forEach((step, row) => {
-    const left = LABEL_PX + (room * step.start) / wholeMs;
-    pen.fillStyle = step.letter ? stageColour(step.letter, request.group) : "hsl(0 0% 55%)";
-    pen.fillRect(left, row * ROW_PX + 4, Math.max(2, (room * (step.end - step.start)) / wholeMs), BAR_PX - 4);
-    label(pen, step.name, row * ROW_PX + ROW_PX - 7);
-    const took = step.name === "first token" ? step.start : step.end - step.start;
-    label(pen, `${took.toFixed(1)} ms`, row * ROW_PX + ROW_PX - 7, width - LABEL_PX + 8);
   });
 }
 
-function prepare(canvas, height) {
-  const ratio = window.devicePixelRatio || 1;
-  const width = canvas.parentElement.clientWidth;
-  canvas.height = height * ratio;
-  canvas.width = width * ratio;
-  canvas.style.height = `${height}px`;
-  const pen = canvas.getContext("2d");
-  pen.scale(ratio, ratio);
-  pen.font = "12px system-ui, sans-serif";
-  return { pen, width, height };
+export function bucketsOf(ends, bucketS) {
+  const counts = Array.from({ length: NUM_BUCKETS }, () => ({ good: 0, late: 0, slow: 0 }));
+  for (const each of ends) {
+    const bucket = counts[Math.floor(each.s_ago / bucketS)];
+    if (bucket !== undefined) bucket[each.verdict] += 1;
+  }
+  return counts;
 }
 
-function label(pen, text, y, x = 4) {
-  pen.fillStyle = getComputedStyle(document.body).color;
-  pen.fillText(text, x, y);
+// A dot per request at its end, on a logarithmic scale; the lines are the targets.
+export function drawTimes(canvas, points, targets, shownS) {
+  const { pen, width } = prepare(canvas, CHART_PX);
+  const bottom = CHART_PX - AXIS_PX;
+  const x = timeAxis(pen, width, bottom, shownS);
+  const values = [...points.map((point) => Math.max(0.1, point.ms)), ...targets.map((target) => target.ms)];
+  const [low, high] = [Math.log(Math.min(...values) / 1.5), Math.log(Math.max(...values) * 1.5)];
+  const y = (ms) => bottom - (bottom * (Math.log(Math.max(0.1, ms)) - low)) / (high - low);
+  for (let ms = 0.1; ms <= 1e7; ms *= 10) {
+    if (Math.log(ms) > low && Math.log(ms) < high) {
+      line(pen, colour("line"), [[LABEL_PX, y(ms)], [width, y(ms)]]);
+      label(pen, msText(ms), LABEL_PX - 8, y(ms) + 4, { align: "right" });
+    }
+  }
+  pen.globalAlpha = 0.75;
+  for (const point of points.filter((each) => each.s_ago <= shownS)) {
+    pen.fillStyle = stageColour("p", point.group === "text" ? "text" : "shared");
+    pen.beginPath();
+    pen.arc(x(point.s_ago), y(point.ms), 2.5, 0, 2 * Math.PI);
+    pen.fill();
+  }
+  pen.globalAlpha = 1;
+  pen.setLineDash([5, 4]);
+  for (const target of targets) {
+    line(pen, colour("late"), [[LABEL_PX, y(target.ms)], [width, y(target.ms)]]);
+    label(pen, `target ${target.name} ${msText(target.ms)}`, LABEL_PX + 6, y(target.ms) - 5, { tone: "late" });
+  }
+  pen.setLineDash([]);
 }

@@ -1,10 +1,13 @@
 // Asks for a snapshot every second and shows it.
 
-import { drawQueue, drawTimeline, drawTimes, drawWaterfall } from "./charts.js";
-import { CACHES, DECISIONS, fillTable, INSTANCES, REQUESTS } from "./tables.js";
+import { msText } from "./canvas.js";
+import { drawGoodput, drawQueue, drawTimeline, drawTimes } from "./charts.js";
+import { CACHES, DECISIONS, fillTable, fillTiles, INSTANCES, REQUESTS } from "./tables.js";
+import { drawWaterfall } from "./waterfall.js";
 
 const PERIOD_MS = 1000;
-const SHOWN_REQUESTS = 30;
+const SHOWN_REQUESTS = 20;
+const LEAST_SHOWN_S = 60;
 const element = (id) => document.getElementById(id);
 let chosenId = null;
 
@@ -31,46 +34,78 @@ function askForKey(reason) {
 
 function show(snapshot) {
   element("main").hidden = false;
-  element("title").textContent = `${snapshot.model}: ${snapshot.topology}, policy ${snapshot.policy}`;
-  element("counts").textContent =
-    `${snapshot.requests_running} running, ${snapshot.requests_waiting} waiting, ` +
-    `${snapshot.requests_finished} finished, ${snapshot.requests_failed} failed`;
-  drawTimeline(element("timeline"), snapshot.spans, snapshot.kept_s);
-  drawQueue(element("queue"), snapshot.samples, snapshot.kept_s);
-  showTimes("ttft", "first_token_ms", snapshot, snapshot.slo_ttft_ms);
-  showTimes("tpot", "tpot_ms", snapshot, snapshot.slo_tpot_ms);
+  element("title").textContent = snapshot.model;
+  element("about").textContent =
+    `${snapshot.topology} · policy ${snapshot.policy} · up ${upText(snapshot.uptime_s)} · version ${snapshot.version}`;
+  const shownS = Math.min(snapshot.kept_s, Math.max(LEAST_SHOWN_S, Math.ceil(snapshot.uptime_s / 30) * 30));
+  const ends = snapshot.ends.filter((each) => each.s_ago <= shownS);
+  fillTiles(element("tiles"), tilesOf(snapshot, ends));
+  drawTimeline(element("timeline"), snapshot.spans, shownS);
+  drawQueue(element("queue"), snapshot.samples, shownS);
+  drawGoodput(element("goodput-chart"), ends, shownS);
+  element("goodput").textContent = ends.length ? `${percent(goodOf(ends), ends.length)} of ${ends.length} in time` : "";
+  const firstTargets = [
+    { name: "text", ms: snapshot.slo_ttft_ms },
+    { name: "pictures", ms: snapshot.slo_multimodal_ttft_ms },
+  ];
+  showTimes("ttft", "ttft_ms", ends, firstTargets, shownS);
+  showTimes("tpot", "tpot_ms", ends, [{ name: "", ms: snapshot.slo_tpot_ms }], shownS);
   fillTable(element("instances"), INSTANCES, snapshot.instances);
   fillTable(element("caches"), CACHES, snapshot.caches);
   fillTable(element("decisions"), DECISIONS, [...snapshot.decisions].reverse());
   showRequests([...snapshot.requests].reverse());
 }
 
-function showTimes(name, key, snapshot, sloMs) {
-  const points = snapshot.requests
-    .filter((each) => each.end_ms !== null && each[key] !== null)
-    .map((each) => ({ ms: each[key], group: each.group, s_ago: each.age_s - each.end_ms / 1000 }))
-    .filter((point) => point.s_ago <= snapshot.kept_s);
-  drawTimes(element(`${name}-chart`), points, sloMs, snapshot.kept_s);
-  const ordered = points.map((point) => point.ms).sort((one, other) => one - other);
-  const rank = (percent) => ordered[Math.max(0, Math.ceil((ordered.length * percent) / 100) - 1)];
-  const met = ordered.filter((value) => value <= sloMs).length;
-  element(name).textContent = ordered.length
-    ? [50, 90, 99].map((percent) => `p${percent} ${rank(percent).toFixed(1)} ms`).join(", ") +
-      `; ${Math.round((100 * met) / ordered.length)}% of ${ordered.length} within the target`
+function tilesOf(snapshot, ends) {
+  const [read, cached] = ["prompt_tokens", "cached_tokens"].map((key) => ends.reduce((sum, each) => sum + each[key], 0));
+  const good = ends.length ? goodOf(ends) / ends.length : 1;
+  return [
+    { name: "running", value: snapshot.requests_running },
+    { name: "waiting", value: snapshot.requests_waiting },
+    { name: "finished", value: snapshot.requests_finished },
+    { name: "failed", value: snapshot.requests_failed, isBad: snapshot.requests_failed > 0 },
+    { name: "goodput", value: ends.length ? percent(good, 1) : "–", isBad: good < 0.9 },
+    { name: "first token p50 / p99", value: pairText(ends, "ttft_ms") },
+    { name: "per token p50 / p99", value: pairText(ends, "tpot_ms") },
+    { name: "prompt tokens from caches", value: read ? percent(cached, read) : "–" },
+  ];
+}
+
+function showTimes(name, key, ends, targets, shownS) {
+  const points = ends.filter((each) => each[key] !== null).map((each) => ({ ...each, ms: each[key] }));
+  drawTimes(element(`${name}-chart`), points, targets, shownS);
+  const of = (point) => targets[point.group === "multimodal" ? targets.length - 1 : 0].ms;
+  const met = points.filter((point) => point.ms <= of(point)).length;
+  element(name).textContent = points.length
+    ? `${percent(met, points.length)} of ${points.length} within the target`
     : "";
 }
 
+function pairText(ends, key) {
+  const ordered = ends.map((each) => each[key]).filter((each) => each !== null).sort((one, other) => one - other);
+  const rank = (share) => ordered[Math.max(0, Math.ceil(ordered.length * share) - 1)];
+  return ordered.length ? `${msText(rank(0.5))} / ${msText(rank(0.99))}` : "–";
+}
+
+const goodOf = (ends) => ends.filter((each) => each.verdict === "good").length;
+const percent = (part, whole) => `${Math.round((100 * part) / whole)}%`;
+const upText = (s) => (s < 120 ? `${Math.floor(s)} s` : s < 7200 ? `${Math.floor(s / 60)} min` : `${Math.floor(s / 3600)} h`);
+
+// Of the request that was clicked, else of one that shows most: the newest whole one with pictures, or at all.
 function showRequests(requests) {
+  const whole = requests.filter((each) => each.end_ms !== null && each.stages.length > 0);
+  const shown =
+    requests.find((each) => each.id === chosenId) ?? whole.find((each) => each.group === "multimodal") ?? whole[0];
   const onClick = {
-    isChosen: (request) => request.id === chosenId,
+    isChosen: (request) => request === shown,
     choose: (request) => {
       chosenId = request.id === chosenId ? null : request.id;
       showRequests(requests);
     },
   };
   fillTable(element("requests"), REQUESTS, requests.slice(0, SHOWN_REQUESTS), onClick);
-  const chosen = requests.find((each) => each.id === chosenId);
-  if (chosen !== undefined) drawWaterfall(element("waterfall"), chosen);
+  element("chosen").textContent = shown ? `${shown.id} · ${shown.prompt_tokens} tokens in, ${shown.output_tokens} out` : "";
+  if (shown !== undefined) drawWaterfall(element("waterfall"), shown);
   else element("waterfall").height = 0;
 }
 

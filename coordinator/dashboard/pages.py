@@ -23,9 +23,10 @@ _FOLDER = Path(__file__).parent
 _FILES = {
     "/": ("index.html", "text/html"),
     "/dashboard/page.css": ("page.css", "text/css"),
-    "/dashboard/page.js": ("page.js", "text/javascript"),
-    "/dashboard/charts.js": ("charts.js", "text/javascript"),
-    "/dashboard/tables.js": ("tables.js", "text/javascript"),
+    **{
+        f"/dashboard/{name}.js": (f"{name}.js", "text/javascript")
+        for name in ("page", "canvas", "charts", "colours", "tables", "waterfall")
+    },
 }
 _HEADERS = {
     "Content-Security-Policy": (

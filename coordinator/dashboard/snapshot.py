@@ -14,12 +14,14 @@ from coordinator.planner import Planner
 from coordinator.policy.decisions import DISPATCHES, Decision
 from coordinator.policy.scheduler import Slo
 from coordinator.recent import Recent, RequestTrace
+from coordinator.slo.verdict import verdict_of
 from coordinator.stage_messages import CacheCounters
 from coordinator.state import CoordinatorState
 from core.clock import Clock
-from core.stages import roles_name
+from core.lifecycle import RequestState
+from core.stages import ModalityGroup, roles_name
 
-_NUM_REQUESTS = 300
+_NUM_REQUESTS = 60
 _NUM_DECISIONS = 12
 
 
@@ -59,11 +61,13 @@ class Snapshots:
             "requests_finished": state.num_finished,
             "requests_failed": state.num_failed,
             "slo_ttft_ms": self._slo.ttft_s * 1e3,
+            "slo_multimodal_ttft_ms": self._slo.group_ttft_s(ModalityGroup.MULTIMODAL) * 1e3,
             "slo_tpot_ms": self._slo.tpot_s * 1e3,
             "kept_s": KEPT_S,
             "instances": [_instance(each, states) for each in state.instances],
             "spans": self._spans(now_s),
             "samples": self._samples(now_s),
+            "ends": self._ends(now_s),
             "requests": [_request(each, now_s) for each in self._recent.newest(_NUM_REQUESTS)],
             "caches": [
                 _cache(name, pool) for name, pools in self._caches.status().instances for pool in pools
@@ -72,6 +76,11 @@ class Snapshots:
                 _decision(each, now_s) for each in self._planner.why(None, _NUM_DECISIONS, DISPATCHES)
             ],
         }
+
+    def _ends(self, now_s: float) -> list[dict[str, Any]]:
+        """Of all finished requests that are remembered, how they met their targets."""
+        ends = (_end(each, self._slo, now_s) for each in self._recent.newest(None))
+        return [end for end in ends if end is not None and end["s_ago"] <= KEPT_S]
 
     def _spans(self, now_s: float) -> list[dict[str, Any]]:
         return [
@@ -113,11 +122,30 @@ def _instance(status: InstanceStatus, states: dict[str, str]) -> dict[str, Any]:
     }
 
 
+def _tpot_ms(trace: RequestTrace) -> float | None:
+    if trace.end_ms is None or trace.first_token_ms is None or trace.output_tokens < 2:
+        return None
+    return (trace.end_ms - trace.first_token_ms) / (trace.output_tokens - 1)
+
+
+def _end(trace: RequestTrace, slo: Slo, now_s: float) -> dict[str, Any] | None:
+    if trace.state is not RequestState.FINISHED or trace.end_ms is None or trace.first_token_ms is None:
+        return None
+    tpot_ms = _tpot_ms(trace)
+    per_token_s = None if tpot_ms is None else tpot_ms / 1e3
+    return {
+        "s_ago": now_s - trace.arrival_s - trace.end_ms / 1e3,
+        "group": trace.group.value,
+        "ttft_ms": trace.first_token_ms,
+        "tpot_ms": tpot_ms,
+        "prompt_tokens": trace.prompt_tokens,
+        "cached_tokens": trace.cached_tokens,
+        "verdict": verdict_of(slo, trace.group, trace.first_token_ms / 1e3, per_token_s).value,
+    }
+
+
 def _request(trace: RequestTrace, now_s: float) -> dict[str, Any]:
     age_s = now_s - trace.arrival_s
-    tpot_ms = None
-    if trace.end_ms is not None and trace.first_token_ms is not None and trace.output_tokens > 1:
-        tpot_ms = (trace.end_ms - trace.first_token_ms) / (trace.output_tokens - 1)
     return {
         "id": trace.request_id,
         "tenant": trace.tenant,
@@ -131,7 +159,7 @@ def _request(trace: RequestTrace, now_s: float) -> dict[str, Any]:
         "dispatched_ms": trace.dispatched_ms,
         "first_token_ms": trace.first_token_ms,
         "end_ms": trace.end_ms,
-        "tpot_ms": tpot_ms,
+        "tpot_ms": _tpot_ms(trace),
         "error": trace.error,
         "stages": [_stage(span) for span in trace.stages],
     }

@@ -20,13 +20,48 @@ function rowOf(columns, row, onClick) {
   return made;
 }
 
-function cell(tag, text, kind) {
+// `stages` are letters, each shown as a tag; a `share` is [part, whole, text] with a bar.
+function cell(tag, value, kind) {
   const made = document.createElement(tag);
-  made.textContent = text;
   if (kind === "number") made.className = "number";
+  if (tag === "td" && kind === "stages") made.append(...[...value].map(stageTag));
+  else if (tag === "td" && kind === "share") made.append(value[2], bar(value[1] ? value[0] / value[1] : 0));
+  else made.textContent = value;
   return made;
 }
 
+function stageTag(letter) {
+  const made = document.createElement("i");
+  made.className = STAGES[letter];
+  made.textContent = STAGES[letter];
+  return made;
+}
+
+function bar(share) {
+  const track = document.createElement("span");
+  const fill = document.createElement("span");
+  track.className = "track";
+  fill.className = "fill";
+  fill.style.width = `${Math.round(100 * share)}%`;
+  track.append(fill);
+  return track;
+}
+
+export function fillTiles(list, tiles) {
+  list.replaceChildren(
+    ...tiles.map(({ name, value, isBad }) => {
+      const made = document.createElement("li");
+      const [small, strong] = [document.createElement("small"), document.createElement("strong")];
+      small.textContent = name;
+      strong.textContent = value;
+      made.className = isBad ? "bad" : "";
+      made.append(small, strong);
+      return made;
+    }),
+  );
+}
+
+const STAGES = { e: "encode", p: "prefill", d: "decode" };
 const ms = (value) => (value === null ? "" : `${value.toFixed(1)} ms`);
 const figure = (value) => (value === null ? "unbounded" : value.toPrecision(4));
 const mib = (value) => (value / 2 ** 20).toFixed(1);
@@ -34,14 +69,18 @@ const mib = (value) => (value / 2 ** 20).toFixed(1);
 export const INSTANCES = [
   ["group", (each) => each.group],
   ["instance", (each) => each.id],
-  ["plays", (each) => each.roles],
+  ["plays", (each) => each.roles, "stages"],
   ["state", (each) => each.state],
   ["device", (each) => each.device],
   ["requests", (each) => each.requests, "number"],
   ["encoding", (each) => `${each.encode_running}+${each.encode_waiting}`, "number"],
   ["prefilling", (each) => `${each.sequences_prefilling} (${each.prefill_waiting_tokens} tokens)`, "number"],
   ["decoding", (each) => each.sequences_decoding, "number"],
-  ["KV blocks", (each) => `${each.used_kv_blocks}/${each.total_kv_blocks}`, "number"],
+  [
+    "KV blocks",
+    (each) => [each.used_kv_blocks, each.total_kv_blocks, `${each.used_kv_blocks} of ${each.total_kv_blocks}`],
+    "share",
+  ],
   ["sent MiB", (each) => mib(each.sent_bytes), "number"],
   ["in flight", (each) => each.sends_in_flight, "number"],
 ];
@@ -50,10 +89,14 @@ export const CACHES = [
   ["instance", (each) => each.instance],
   ["pool", (each) => each.pool],
   ["entries", (each) => each.entries, "number"],
-  ["MiB", (each) => `${mib(each.device_bytes)}/${mib(each.device_capacity_bytes)}`, "number"],
+  [
+    "device MiB",
+    (each) => [each.device_bytes, each.device_capacity_bytes, `${mib(each.device_bytes)} of ${mib(each.device_capacity_bytes)}`],
+    "share",
+  ],
   ["in RAM", (each) => mib(each.host_bytes), "number"],
   ["lookups", (each) => each.lookups, "number"],
-  ["hits", (each) => each.hits, "number"],
+  ["hits", (each) => [each.hits, each.lookups, `${each.hits}`], "share"],
   ["pulled", (each) => each.pulled, "number"],
   ["saved", (each) => `${each.saved_s.toFixed(1)} s`, "number"],
 ];

@@ -14,6 +14,7 @@ from coordinator.errors import (
 from coordinator.observer import CallEnd, RequestEnd
 from coordinator.policy.scheduler import Slo
 from core.lifecycle import RequestState
+from core.stages import ModalityGroup
 
 # Errors that are the cluster's. Others are the client's: such a call met or missed nothing.
 _OURS = (OverloadedError, UnavailableError, DeadlinePassedError, InternalFailureError)
@@ -32,10 +33,14 @@ def verdict_of_end(end: RequestEnd, slo: Slo) -> Verdict | None:
     """None: it did not finish, which `verdict_of_call` judges."""
     if end.state is not RequestState.FINISHED or end.first_token_s is None:
         return None
-    if end.first_token_s > slo.group_ttft_s(end.group):
+    return verdict_of(slo, end.group, end.first_token_s, end.per_token_s)
+
+
+def verdict_of(slo: Slo, group: ModalityGroup, first_token_s: float, per_token_s: float | None) -> Verdict:
+    """Of an answer that is whole; `per_token_s` None: it has one token."""
+    if first_token_s > slo.group_ttft_s(group):
         return Verdict.LATE
-    is_slow = end.per_token_s is not None and end.per_token_s > slo.tpot_s
-    return Verdict.SLOW if is_slow else Verdict.GOOD
+    return Verdict.SLOW if per_token_s is not None and per_token_s > slo.tpot_s else Verdict.GOOD
 
 
 def verdict_of_call(call: CallEnd) -> Verdict | None:

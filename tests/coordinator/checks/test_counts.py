@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pytest
-from tests.coordinator.checks.test_call import LIMITS
 
 from coordinator.calls import ChatMessage, ChatPart, GenerateCall, ToolCall
 from coordinator.checks.call import check_call
@@ -12,6 +11,7 @@ from coordinator.errors import InvalidFieldError
 from coordinator.oip.values import from_json
 from coordinator.wire.inference import to_call
 from elasticmm.v1 import inference_pb2 as pb
+from tests.coordinator.checks.test_call import LIMITS
 from tests.coordinator.oip.conftest import infer_request, refused
 from tests.coordinator.openai.conftest import error_of
 from tests.coordinator.openai.scripted import Script

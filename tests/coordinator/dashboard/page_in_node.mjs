@@ -23,7 +23,7 @@ function make() {
 }
 
 globalThis.document = { getElementById: (id) => (elements[id] ??= make()), createElement: make, body: {} };
-globalThis.window = { devicePixelRatio: 2 };
+globalThis.window = { devicePixelRatio: 2, matchMedia: () => ({ matches: false }) };
 globalThis.getComputedStyle = () => ({ color: "black" });
 const stored = reply.stored === null ? {} : { key: reply.stored };
 globalThis.sessionStorage = { getItem: (key) => stored[key] ?? null, setItem: (key, value) => (stored[key] = value) };
@@ -52,6 +52,8 @@ console.log(
     trouble: elements.trouble.textContent,
     needsLogin: elements.login.hidden === false,
     title: elements.title?.textContent,
+    tiles: (elements.tiles?.children ?? []).map((tile) => tile.children.map((each) => String(each.textContent))),
+    goodputRects: elements["goodput-chart"]?.rects,
     ttft: elements.ttft?.textContent,
     requests: rows("requests"),
     instances: rows("instances"),

@@ -124,6 +124,8 @@ async def test_a_snapshot_has_the_cluster_and_its_requests(door: HttpBench) -> N
     assert [each["stage"] for each in request["stages"]] == ["prefill", "decode"]
     assert (snapshot["slo_ttft_ms"], snapshot["slo_tpot_ms"]) == (2000, 100)
     assert snapshot["samples"]
+    [end] = snapshot["ends"]
+    assert (end["verdict"], end["ttft_ms"], end["group"]) == ("good", request["first_token_ms"], "text")
 
 
 async def test_the_timeline_is_kept_while_the_page_is_served(door: HttpBench) -> None:
@@ -139,6 +141,8 @@ async def test_the_script_shows_it(door: HttpBench, tmp_path: Path) -> None:
     assert shown["requests"][1][0] == "<b>mine"
     assert len(shown["instances"]) == 1 + 3
     assert shown["timelineRects"] == 3
+    assert ["goodput", "100%"] in shown["tiles"]
+    assert shown["goodputRects"] == 1
     assert "100% of 1 within the target" in shown["ttft"]
     assert [each.split()[0] for each in shown["waterfall"][::2]][:2] == ["prepare", "queue"]
 
