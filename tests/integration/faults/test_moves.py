@@ -67,7 +67,7 @@ def test_a_stream_that_moves_goes_on(
         failure = moving.exception(timeout=60)
     cluster.bring_back(victim)  # after a source gave its target up, which would else take it all the same
     reference.check(streams.results())
-    # A target that got all before its source froze shows tokens and needs it no more; one that did not is lost.
+    # A target that got all before its source froze goes on; one that did not is dispatched anew.
     may_go_on_there = (point, lost, fault) == ("moved KV arrives", "source", "frozen")
     assert may_go_on_there or isinstance(failure, InvalidRequest)
     has_stayed = lost == "target"
