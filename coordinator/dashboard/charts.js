@@ -96,9 +96,16 @@ export function drawTimes(canvas, points, targets, shownS) {
   }
   pen.globalAlpha = 1;
   pen.setLineDash([5, 4]);
-  for (const target of targets) {
+  for (const target of distinct(targets)) {
     line(pen, colour("late"), [[LABEL_PX, y(target.ms)], [width, y(target.ms)]]);
-    label(pen, `target ${target.name} ${msText(target.ms)}`, LABEL_PX + 6, y(target.ms) - 5, { tone: "late" });
+    label(pen, `target${target.name} ${msText(target.ms)}`, LABEL_PX + 6, y(target.ms) - 5, { tone: "late" });
   }
   pen.setLineDash([]);
+}
+
+// Targets that are the same need one line, and no name.
+function distinct(targets) {
+  const values = new Set(targets.map((target) => target.ms));
+  if (values.size === 1) return [{ name: "", ms: targets[0].ms }];
+  return targets.map((target) => ({ name: ` ${target.name}`, ms: target.ms }));
 }

@@ -45,13 +45,13 @@ function show(snapshot) {
   drawGoodput(element("goodput-chart"), ends, shownS);
   element("goodput").textContent = ends.length ? `${percent(goodOf(ends), ends.length)} of ${ends.length} in time` : "";
   const firstTargets = [
-    { name: "text", ms: snapshot.slo_ttft_ms },
-    { name: "pictures", ms: snapshot.slo_multimodal_ttft_ms },
+    { name: "of text", ms: snapshot.slo_ttft_ms },
+    { name: "of pictures", ms: snapshot.slo_multimodal_ttft_ms },
   ];
   showTimes("ttft", "ttft_ms", ends, firstTargets, shownS);
   showTimes("tpot", "tpot_ms", ends, [{ name: "", ms: snapshot.slo_tpot_ms }], shownS);
-  fillTable(element("instances"), INSTANCES, snapshot.instances);
-  fillTable(element("caches"), CACHES, snapshot.caches);
+  fillTable(element("instances"), INSTANCES, inOrder(snapshot.instances, "id"));
+  fillTable(element("caches"), CACHES, inOrder(snapshot.caches, "instance"));
   fillTable(element("decisions"), DECISIONS, [...snapshot.decisions].reverse());
   showRequests([...snapshot.requests].reverse());
 }
@@ -60,14 +60,14 @@ function tilesOf(snapshot, ends) {
   const [read, cached] = ["prompt_tokens", "cached_tokens"].map((key) => ends.reduce((sum, each) => sum + each[key], 0));
   const good = ends.length ? goodOf(ends) / ends.length : 1;
   return [
-    { name: "running", value: snapshot.requests_running },
-    { name: "waiting", value: snapshot.requests_waiting },
-    { name: "finished", value: snapshot.requests_finished },
-    { name: "failed", value: snapshot.requests_failed, isBad: snapshot.requests_failed > 0 },
-    { name: "goodput", value: ends.length ? percent(good, 1) : "–", isBad: good < 0.9 },
-    { name: "first token p50 / p99", value: pairText(ends, "ttft_ms") },
-    { name: "per token p50 / p99", value: pairText(ends, "tpot_ms") },
-    { name: "prompt tokens from caches", value: read ? percent(cached, read) : "–" },
+    { name: "running", value: snapshot.requests_running, more: `on ${snapshot.instances.length} instances` },
+    { name: "waiting", value: snapshot.requests_waiting, more: "for an instance" },
+    { name: "finished", value: snapshot.requests_finished, more: `since ${upText(snapshot.uptime_s)} ago` },
+    { name: "failed", value: snapshot.requests_failed, more: "", isBad: snapshot.requests_failed > 0 },
+    { name: "goodput", value: ends.length ? percent(good, 1) : "–", more: "both targets met", isBad: good < 0.9 },
+    { name: "first token", value: rankText(ends, "ttft_ms", 0.5), more: `p99 ${rankText(ends, "ttft_ms", 0.99)}` },
+    { name: "per token", value: rankText(ends, "tpot_ms", 0.5), more: `p99 ${rankText(ends, "tpot_ms", 0.99)}` },
+    { name: "from caches", value: read ? percent(cached, read) : "–", more: "of prompt tokens" },
   ];
 }
 
@@ -81,21 +81,23 @@ function showTimes(name, key, ends, targets, shownS) {
     : "";
 }
 
-function pairText(ends, key) {
+function rankText(ends, key, share) {
   const ordered = ends.map((each) => each[key]).filter((each) => each !== null).sort((one, other) => one - other);
-  const rank = (share) => ordered[Math.max(0, Math.ceil(ordered.length * share) - 1)];
-  return ordered.length ? `${msText(rank(0.5))} / ${msText(rank(0.99))}` : "–";
+  return ordered.length ? msText(ordered[Math.max(0, Math.ceil(ordered.length * share) - 1)]) : "–";
 }
 
+const inOrder = (rows, key) => [...rows].sort((one, other) => (one[key] < other[key] ? -1 : Number(one[key] > other[key])));
 const goodOf = (ends) => ends.filter((each) => each.verdict === "good").length;
 const percent = (part, whole) => `${Math.round((100 * part) / whole)}%`;
 const upText = (s) => (s < 120 ? `${Math.floor(s)} s` : s < 7200 ? `${Math.floor(s / 60)} min` : `${Math.floor(s / 3600)} h`);
 
-// Of the request that was clicked, else of one that shows most: the newest whole one with pictures, or at all.
+const numStages = (request) => new Set(request.stages.map((each) => each.stage)).size;
+
+// Of the request that was clicked, else of the newest that passed most stages.
 function showRequests(requests) {
   const whole = requests.filter((each) => each.end_ms !== null && each.stages.length > 0);
-  const shown =
-    requests.find((each) => each.id === chosenId) ?? whole.find((each) => each.group === "multimodal") ?? whole[0];
+  const most = Math.max(0, ...whole.map(numStages));
+  const shown = requests.find((each) => each.id === chosenId) ?? whole.find((each) => numStages(each) === most);
   const onClick = {
     isChosen: (request) => request === shown,
     choose: (request) => {

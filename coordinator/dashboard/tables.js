@@ -25,7 +25,7 @@ function cell(tag, value, kind) {
   const made = document.createElement(tag);
   if (kind === "number") made.className = "number";
   if (tag === "td" && kind === "stages") made.append(...[...value].map(stageTag));
-  else if (tag === "td" && kind === "share") made.append(value[2], bar(value[1] ? value[0] / value[1] : 0));
+  else if (tag === "td" && kind === "share") made.append(bar(value[1] ? value[0] / value[1] : 0), value[2]);
   else made.textContent = value;
   return made;
 }
@@ -49,13 +49,11 @@ function bar(share) {
 
 export function fillTiles(list, tiles) {
   list.replaceChildren(
-    ...tiles.map(({ name, value, isBad }) => {
+    ...tiles.map(({ name, value, more, isBad }) => {
       const made = document.createElement("li");
-      const [small, strong] = [document.createElement("small"), document.createElement("strong")];
-      small.textContent = name;
-      strong.textContent = value;
+      const texts = [["small", name], ["strong", value], ["small", more]];
       made.className = isBad ? "bad" : "";
-      made.append(small, strong);
+      made.append(...texts.map(([tag, text]) => cell(tag, text)));
       return made;
     }),
   );
@@ -96,7 +94,7 @@ export const CACHES = [
   ],
   ["in RAM", (each) => mib(each.host_bytes), "number"],
   ["lookups", (each) => each.lookups, "number"],
-  ["hits", (each) => [each.hits, each.lookups, `${each.hits}`], "share"],
+  ["hits", (each) => each.hits, "number"],
   ["pulled", (each) => each.pulled, "number"],
   ["saved", (each) => `${each.saved_s.toFixed(1)} s`, "number"],
 ];

@@ -7,6 +7,7 @@ const ROW_PX = 24;
 const BAR_PX = 12;
 const NAME_PX = 150;
 const TIME_PX = 84;
+const FIRST_SHARE = 0.65; // of the width, up to the first token: decodes are long
 const STAGE_LETTERS = { encode: "e", prefill: "p", decode: "d" };
 
 export function stepsOf(request) {
@@ -46,8 +47,8 @@ export function drawWaterfall(canvas, request) {
   const steps = stepsOf(request);
   const { pen, width, height } = prepare(canvas, steps.length * ROW_PX + 4);
   const wholeMs = Math.max(1, ...steps.map((step) => step.end));
-  const x = (ms) => NAME_PX + ((width - NAME_PX - TIME_PX) * ms) / wholeMs;
-  for (const part of [0, 0.25, 0.5, 0.75, 1]) line(pen, colour("line"), [[x(part * wholeMs), 0], [x(part * wholeMs), height]]);
+  const x = scale(request.first_token_ms, wholeMs, width - NAME_PX - TIME_PX);
+  for (const ms of [0, request.first_token_ms ?? wholeMs, wholeMs]) line(pen, colour("line"), [[x(ms), 0], [x(ms), height]]);
   steps.forEach((step, row) => {
     const middle = row * ROW_PX + ROW_PX / 2 + 2;
     pen.fillStyle = step.letter ? stageColour(step.letter, "shared") : colour(step.name === "first token" ? "late" : "wait");
@@ -56,4 +57,12 @@ export function drawWaterfall(canvas, request) {
     const took = step.name === "first token" ? step.start : step.end - step.start;
     label(pen, msText(took), width, middle + 4, { align: "right" });
   });
+}
+
+// Two scales, where what comes after the first token would leave no room for what came before.
+function scale(firstMs, wholeMs, room) {
+  const usual = (ms) => NAME_PX + (room * ms) / wholeMs;
+  if (!firstMs || firstMs >= wholeMs * FIRST_SHARE) return usual;
+  const rest = (ms) => FIRST_SHARE + ((1 - FIRST_SHARE) * (ms - firstMs)) / (wholeMs - firstMs);
+  return (ms) => NAME_PX + room * (ms <= firstMs ? (FIRST_SHARE * ms) / firstMs : rest(ms));
 }

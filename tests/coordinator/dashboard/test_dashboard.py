@@ -141,7 +141,7 @@ async def test_the_script_shows_it(door: HttpBench, tmp_path: Path) -> None:
     assert shown["requests"][1][0] == "<b>mine"
     assert len(shown["instances"]) == 1 + 3
     assert shown["timelineRects"] == 3
-    assert ["goodput", "100%"] in shown["tiles"]
+    assert ["goodput", "100%", "both targets met"] in shown["tiles"]
     assert shown["goodputRects"] == 1
     assert "100% of 1 within the target" in shown["ttft"]
     assert [each.split()[0] for each in shown["waterfall"][::2]][:2] == ["prepare", "queue"]
