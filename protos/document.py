@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -11,7 +12,6 @@ from pathlib import Path
 
 import grpc_tools
 from google.protobuf import descriptor_pb2 as dpb
-from grpc_tools import protoc
 
 ROOT = Path(__file__).resolve().parent
 PAGE = ROOT.parent / "docs" / "wire-api.md"
@@ -86,7 +86,9 @@ def _parse() -> dpb.FileDescriptorSet:
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "set"
         options = [f"--descriptor_set_out={out}", "--include_source_info"]
-        if protoc.main(["protoc", f"-I{ROOT}", f"-I{WELL_KNOWN}", *options, *files]) != 0:
+        # A process of its own: the compiler's C++ aborts in some that have loaded other C++ before.
+        command = [sys.executable, "-m", "grpc_tools.protoc", f"-I{ROOT}", f"-I{WELL_KNOWN}", *options, *files]
+        if subprocess.run(command, check=False).returncode != 0:
             raise SystemExit("protoc failed")
         return dpb.FileDescriptorSet.FromString(out.read_bytes())
 
