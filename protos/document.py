@@ -87,7 +87,15 @@ def _parse() -> dpb.FileDescriptorSet:
         out = Path(folder) / "set"
         options = [f"--descriptor_set_out={out}", "--include_source_info"]
         # A process of its own: the compiler's C++ aborts in some that have loaded other C++ before.
-        command = [sys.executable, "-m", "grpc_tools.protoc", f"-I{ROOT}", f"-I{WELL_KNOWN}", *options, *files]
+        command = [
+            sys.executable,
+            "-m",
+            "grpc_tools.protoc",
+            f"-I{ROOT}",
+            f"-I{WELL_KNOWN}",
+            *options,
+            *files,
+        ]
         if subprocess.run(command, check=False).returncode != 0:
             raise SystemExit("protoc failed")
         return dpb.FileDescriptorSet.FromString(out.read_bytes())
