@@ -7,7 +7,6 @@ from collections.abc import Iterable, Mapping
 
 import torch
 
-from core.costs import StepShape, chunk_shape
 from core.grammars import FormatError, Grammars
 from core.sequence import SequenceSpec
 from kv_transfer.blocks import BlockAllocator, blocks_for
@@ -22,7 +21,6 @@ from stage_servers.engine.records import (
     ItemsNeeded,
     Key,
     NotDecoding,
-    PrefillChunk,
     SequenceFailure,
     StepOutput,
     TokenOutput,
@@ -31,6 +29,7 @@ from stage_servers.engine.sampler import Drawn, SampleRow, sample
 from stage_servers.engine.sequence import Sequence
 from stage_servers.engine.sequence_blocks import SequenceBlocks
 from stage_servers.engine.served import ServedModel
+from stage_servers.engine.step_report import report
 
 
 class Engine:
@@ -268,7 +267,7 @@ class Engine:
                 if chunk not in late:
                     chunk.sequence.num_computed = chunk.end_token
             tokens = self._advance(ending, logits, failed)
-        output = _report(selection, tokens, failed, late, time.perf_counter() - started_s)
+        output = report(selection, tokens, failed, late, time.perf_counter() - started_s)
         self._keep(selection, output)
         return output
 
@@ -386,33 +385,3 @@ def _row(sequence: Sequence, lost: dict[Key, SequenceFailure]) -> SampleRow:
         )
         allowed = None
     return SampleRow(sequence.spec.sampling, sequence.num_outputs, sequence.spec.prompt, outputs, allowed)
-
-
-def _report(
-    selection: Selection,
-    tokens: Iterable[TokenOutput],
-    failed: Iterable[SequenceFailure],
-    late: Iterable[Chunk],
-    duration_s: float,
-) -> StepOutput:
-    return StepOutput(
-        tokens=tuple(tokens),
-        failed=tuple(failed),
-        prefilled=tuple(
-            PrefillChunk(c.sequence.key, c.first_token, c.num_tokens) for c in selection.prefills
-        ),
-        preempted=tuple(sequence.key for sequence in selection.preempted),
-        late=tuple(chunk.sequence.key for chunk in late),
-        num_decode_tokens=len(selection.decodes),
-        num_prefill_tokens=sum(chunk.num_tokens for chunk in selection.prefills),
-        num_context_tokens=sum(chunk.end_token for chunk in selection.chunks),
-        shape=_shape(selection.chunks),
-        duration_s=duration_s,
-    )
-
-
-def _shape(chunks: Iterable[Chunk]) -> StepShape:
-    shape = StepShape()
-    for chunk in chunks:
-        shape = shape.plus(chunk_shape(chunk.num_tokens, chunk.first_token))
-    return shape

@@ -10,6 +10,7 @@ import pytest
 from playwright.async_api import Page, async_playwright, expect
 
 from tests.coordinator.conftest import TOKEN
+from tests.coordinator.dashboard.test_dashboard import SNAPSHOT
 from tests.coordinator.openai.conftest import HttpBench
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
@@ -50,8 +51,11 @@ async def test_it_asks_for_a_key_and_shows_the_cluster(door: HttpBench) -> None:
 
 
 async def test_a_wrong_key_is_refused_in_its_words(door: HttpBench) -> None:
+    refused = await door.http.get(SNAPSHOT, headers={"authorization": "Bearer wrong"})
+    reason = refused.json()["error"]
     async with opened(door) as page:
         await page.fill("#key", "wrong")
         await page.press("#key", "Enter")
         await expect(page.locator("#trouble")).not_to_be_empty(timeout=WAIT_MS)
-        await expect(page.locator("#main")).to_be_hidden()
+        assert await page.locator("#trouble").inner_text() == reason
+        assert await page.locator("#main").is_hidden()
