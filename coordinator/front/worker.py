@@ -41,7 +41,9 @@ class Worker:
         )
         tls = settings.tls
         context = None if tls is None else tls.server_context(wants_client_cert=settings.tls_client_cert)
-        self._http = HttpListener(make_app(served), settings.drain_s + _CLOSING_S, context)
+        self._http = HttpListener(
+            make_app(served), settings.drain_s + _CLOSING_S, context, settings.stalled_s
+        )
         self._watching: asyncio.Task[None] | None = None
 
     def start(self) -> int:

@@ -16,15 +16,12 @@ from starlette.applications import Starlette
 from coordinator.openai.patience import PatientProtocol
 
 _BACKLOG = 1024
-_HEAD_S = 60.0
 
 
 class HttpListener:
     """`open` listens at once, so that a taken port is known at start; `close` ends all connections."""
 
-    def __init__(
-        self, app: Starlette, grace_s: float, tls: ssl.SSLContext | None, head_s: float = _HEAD_S
-    ) -> None:
+    def __init__(self, app: Starlette, grace_s: float, tls: ssl.SSLContext | None, head_s: float) -> None:
         """`head_s`: how long a request's head may take to come."""
         config = uvicorn.Config(
             app,

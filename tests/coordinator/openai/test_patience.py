@@ -22,7 +22,7 @@ async def impatient(make_http: MakeHttp) -> HttpBench:
 
 @asynccontextmanager
 async def connection(door: HttpBench) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
-    host, port = door.bench.http_url.removeprefix("http://").split(":")
+    host, port = door.url.removeprefix("http://").split(":")
     reader, writer = await asyncio.open_connection(host, int(port))
     try:
         async with asyncio.timeout(BOUND_S):
