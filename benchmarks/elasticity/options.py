@@ -90,7 +90,7 @@ def make_stage(args: argparse.Namespace, folder: Path) -> Stage:
     if not is_emulated and args.time_scale != 1:
         raise ValueError("time-scale: only emulated devices have one")
     profile = args.profile or (_PROFILE if is_emulated else None)
-    ttft_s, tpot_s = (target_s * args.time_scale for target_s in parse_slo(args.slo)[:2] if target_s)
+    targets = [each * args.time_scale for each in parse_slo(args.slo) if each is not None]
     if profile is not None and args.time_scale != 1:
         slow = slowed(load_profile(profile), args.time_scale)
         profile = str(folder / "slowed.json")
@@ -101,7 +101,7 @@ def make_stage(args: argparse.Namespace, folder: Path) -> Stage:
         devices=(f"emulated:{profile}",) if is_emulated else ("cpu",),
         cores=choose_cores(args.cores),
         profile=profile,
-        slo=f"{ttft_s},{tpot_s}",
+        slo=",".join(map(str, targets)),
         log_level="WARNING",
     )
     return Stage(plan, "coupled", args.instances or (8 if is_emulated else 2), args.time_scale)
