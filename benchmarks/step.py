@@ -142,7 +142,7 @@ class Bench:
         engine = self._engine()
         for place in range(batch):
             engine.add_prefill(_spec(place, CONTEXT // 2), hand_over=False)
-        while engine.num_decoding < batch:
+        while engine.load.num_decoding < batch:
             engine.step()
         return engine
 

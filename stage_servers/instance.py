@@ -13,6 +13,7 @@ Lives on the event loop; only what says so runs in the engine thread.
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -61,6 +62,8 @@ if TYPE_CHECKING:
     from stage_servers.engine.engine import Engine
     from stage_servers.engine.records import StepOutput, WrittenChunk
     from stage_servers.engine.served import ServedModel
+
+logger = logging.getLogger(__name__)
 
 
 class Instance:
@@ -283,7 +286,15 @@ class Instance:
 
     def _on_step(self, output: StepOutput) -> None:
         """In the engine thread."""
-        self._loop.call_soon_threadsafe(self._steps.step_done, output, time.time_ns())
+        self._loop.call_soon_threadsafe(self._tell_of, output, time.time_ns())
+
+    def _tell_of(self, output: StepOutput, end_ns: int) -> None:
+        """Requests whose tokens are not told wait for ever, so that this instance is no use any more."""
+        try:
+            self._steps.step_done(output, end_ns)
+        except Exception as error:
+            logger.exception("a step cannot be told of")
+            self._crash(error)
 
     def _crash(self, error: Exception) -> None:
         if not self.crashed.done():
@@ -343,12 +354,13 @@ class Instance:
         self._thread.post(lambda: self._loop.call_soon_threadsafe(self._shelf.release, key))
 
     def load(self) -> stage_control_pb2.Load:
+        engine = self._engine.load
         return stage_control_pb2.Load(
             encode_waiting=self._encode.num_waiting,
             encode_running=self._thread.num_encoding,
-            prefill_waiting_tokens=self._engine.prefill_waiting_tokens,
-            sequences_prefilling=self._engine.num_prefilling,
-            sequences_decoding=self._engine.num_decoding,
+            prefill_waiting_tokens=engine.prefill_waiting_tokens,
+            sequences_prefilling=engine.num_prefilling,
+            sequences_decoding=engine.num_decoding,
             free_kv_blocks=self._engine.num_free_blocks,
             free_embedding_blocks=self._shelf.num_free_blocks,
             leases=self._receiver.leases.num_open,

@@ -61,7 +61,7 @@ class Steps:
         """Seconds of each decode step; sequences that end are replaced unmeasured."""
         seconds = []
         while not until():
-            if self._engine.num_decoding < BATCH:
+            if self._engine.load.num_decoding < BATCH:
                 self._refill()
             started_s = time.perf_counter()
             self._engine.step()
@@ -69,12 +69,12 @@ class Steps:
         return seconds
 
     def _refill(self) -> None:
-        while self._engine.num_decoding + self._engine.num_prefilling < BATCH:
+        while self._engine.load.num_decoding + self._engine.load.num_prefilling < BATCH:
             prompt = tuple((7 * token + self._num_asked) % 250 for token in range(_CONTEXT))
             spec = SequenceSpec(f"r{self._num_asked}", 0, prompt, SamplingParams(_OUTPUTS))
             self._engine.add_prefill(spec, hand_over=False)
             self._num_asked += 1
-        while self._engine.num_prefilling:
+        while self._engine.load.num_prefilling:
             self._engine.step()
 
 

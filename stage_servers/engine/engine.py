@@ -18,6 +18,7 @@ from stage_servers.engine.records import (
     DecodeState,
     EngineConfig,
     EngineListener,
+    EngineLoad,
     ItemsNeeded,
     Key,
     NotDecoding,
@@ -205,17 +206,11 @@ class Engine:
         return self._held.num_room
 
     @property
-    def num_prefilling(self) -> int:
-        return sum(not s.is_parked and not s.is_decoding for s in self._sequences.values())
-
-    @property
-    def num_decoding(self) -> int:
-        return sum(not s.is_parked and s.is_decoding for s in self._sequences.values())
-
-    @property
-    def prefill_waiting_tokens(self) -> int:
-        """Tokens that wait for prefill, those without embeddings included."""
-        return sum(s.num_pending for s in self._sequences.values() if not s.is_parked and not s.is_decoding)
+    def load(self) -> EngineLoad:
+        """Any thread: read from a copy, since sequences come and go meanwhile."""
+        active = [s for s in list(self._sequences.values()) if not s.is_parked]
+        waiting = [s.num_pending for s in active if not s.is_decoding]
+        return EngineLoad(len(waiting), len(active) - len(waiting), sum(waiting))
 
     def close(self) -> None:
         """Ends its threads; nothing is called after that."""

@@ -89,6 +89,15 @@ WrittenChunk = PrefillChunk
 
 
 @dataclass(frozen=True, slots=True)
+class EngineLoad:
+    """Sequences that do not stand still."""
+
+    num_prefilling: int
+    num_decoding: int
+    prefill_waiting_tokens: int  # those without embeddings included
+
+
+@dataclass(frozen=True, slots=True)
 class StepOutput:
     tokens: tuple[TokenOutput, ...] = ()
     failed: tuple[SequenceFailure, ...] = ()

@@ -53,7 +53,7 @@ class Two:
         items = zip(spec.media, Bench(self.pair.model).embed(spec, question), strict=True)
         for span, embedding in items:
             if span.end_token > prefix_tokens:
-                await until(lambda: self.source.engine.num_prefilling)
+                await until(lambda: self.source.engine.load.num_prefilling)
                 self.source.instance._supply.provide(spec.key, span.item_index, embedding)
 
     async def answered(self, spec: SequenceSpec, question: Question) -> None:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from core.sampling import SamplingParams
 from core.sequence import MediaSpan, SequenceSpec
+from stage_servers.engine.sequence import Sequence
 from tests.stage_servers.engine.conftest import Pair
 from tests.stage_servers.engine.harness import Bench
 
@@ -106,3 +108,23 @@ def test_first_come_first_served_under_short_blocks(first: Pair) -> None:
     bench.run()
     firsts = [token.key[0] for step in bench.steps for token in step.tokens if token.index == 0]
     assert firsts == ["a", "b", "c"]
+
+
+def test_the_load_can_be_read_while_sequences_come(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+    bench = Bench(pair.model)
+    specs = [SequenceSpec(name, 0, (7,) * 9, SamplingParams(4)) for name in "abc"]
+    later = iter(specs[1:])
+
+    def waiting(sequence: Sequence) -> int:
+        """In the midst of it another one comes, as from the engine's own thread."""
+        for spec in later:
+            bench.engine.add_prefill(spec, hand_over=False)
+            break
+        return len(sequence.tokens) - sequence.num_computed
+
+    bench.engine.add_prefill(specs[0], hand_over=False)
+    monkeypatch.setattr(Sequence, "num_pending", property(waiting))
+    first = bench.engine.load
+    assert (first.num_prefilling, first.num_decoding, first.prefill_waiting_tokens) == (1, 0, 9)
+    monkeypatch.undo()
+    assert bench.engine.load.num_prefilling == len(specs) - len([*later])

@@ -68,7 +68,7 @@ def test_frozen_it_stands_still_and_keeps_its_blocks(first: Pair) -> None:
     assert state.block_ids == tuple(bench.engine.block_ids(spec.key))
     assert state.most_tokens == len(spec.prompt) + 127
     assert not bench.engine.has_work
-    assert bench.engine.num_decoding == 0
+    assert bench.engine.load.num_decoding == 0
     bench.step()
     assert len(bench.tokens[spec.key]) == 20
     assert bench.engine.resume(spec.key)
