@@ -51,22 +51,30 @@ docs-check: $(VENV)/.installed
 	$(BIN)/python protos/document.py --check
 
 # Every GPU test and benchmark, offline, on the Python that is there. What that Python lacks is carried as
-# wheels: `make gpu-wheels` fetches them where there is a package index.
+# wheels: `make gpu-wheels` fetches them, for Python GPU_PYTHON, where there is a package index.
 GPU_SITE := build/gpu-site
 GPU_PATH := .:protos/generated:clients/python:$(GPU_SITE)
 GPU_WHEELS := build/gpu-wheels
+GPU_PYTHON ?= 3.12
+GPU_TESTS = $(shell grep -rl --include='test_*.py' 'mark\.gpu' tests)
+GPU_GLIBCS := 5 12 17 24 27 28 31 34 35
+GPU_LACKS := grpcio-health-checking grpcio-reflection grpcio-status googleapis-common-protos pytest-asyncio \
+  llguidance starlette uvicorn httptools pydantic
 
 gpu:
 	rm -rf $(GPU_SITE)
 	if ls $(GPU_WHEELS)/*.whl >/dev/null 2>&1; then $(PYTHON) -m pip install --quiet --no-index --no-deps \
 	  --target $(GPU_SITE) $(GPU_WHEELS)/*.whl; fi
-	PYTHONPATH=$(GPU_PATH) $(PYTHON) -m pytest -q -m gpu
+	PYTHONPATH=$(GPU_PATH) $(PYTHON) -m pytest -q -m gpu $(GPU_TESTS)
 	PYTHONPATH=$(GPU_PATH) $(PYTHON) -m benchmarks.gpu
 
-gpu-wheels:
-	$(PYTHON) -m pip download --quiet --no-deps --only-binary=:all: -d $(GPU_WHEELS) \
-	  grpcio-health-checking==1.81.1 grpcio-reflection==1.81.1 grpcio-status==1.81.1 \
-	  googleapis-common-protos==1.76.0 pytest-asyncio==1.5.0
+gpu-wheels: $(VENV)/.installed
+	rm -rf $(GPU_WHEELS)
+	$(BIN)/python -m pip download --quiet --no-deps --only-binary=:all: -d $(GPU_WHEELS) \
+	  --implementation cp --python-version $(GPU_PYTHON) $(GPU_GLIBCS:%=--platform manylinux_2_%_x86_64) \
+	  --platform manylinux2014_x86_64 --platform manylinux1_x86_64 \
+	  $(foreach name,$(GPU_LACKS),$$(grep '^$(name)==' requirements.txt)) \
+	  $$($(BIN)/python -m pip freeze | grep -iE '^(pydantic[-_]core|annotated[-_]types)==')
 
 clean:
 	rm -rf $(VENV) clients/typescript/node_modules build .mypy_cache .pytest_cache .ruff_cache
