@@ -8,13 +8,11 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.deploy.promtool import needs_promtool
+from tests.deploy.promtool import RULES_FILE, needs_promtool
 
-FOLDER = Path("deploy/prometheus")
+FOLDER = RULES_FILE.parent
 CASES = yaml.safe_load((FOLDER / "alerts_test.yml").read_text())["tests"]
-RULES = [
-    rule for group in yaml.safe_load((FOLDER / "alerts.yml").read_text())["groups"] for rule in group["rules"]
-]
+RULES = [rule for group in yaml.safe_load(RULES_FILE.read_text())["groups"] for rule in group["rules"]]
 ALERTS = [rule["alert"] for rule in RULES]
 
 
