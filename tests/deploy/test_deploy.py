@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 import yaml
+from opentelemetry.semconv._incubating.metrics import gen_ai_metrics
 from prometheus_client.core import Metric
 
 from tests.deploy.documented import documented
@@ -64,3 +65,16 @@ def test_every_explanation_stands_by_itself(metrics: list[Metric]) -> None:
     assert len(words) == len(set(words))
     assert all(re.fullmatch(r"[A-Z0-9].{8,}\.", each) for each in words)
     assert not [each for each in words if re.match(r"(Their|Of those|Of its|That)\b", each)]
+
+
+def test_names_elsewhere_are_those_that_are_in_force_there() -> None:
+    """A dashboard made for vLLM needs another prefix only; OpenTelemetry's are those of its own package."""
+    pairs = [
+        (each["name"], name) for each in documented() for name in re.findall(r"`(.+?)`", each["elsewhere"])
+    ]
+    vllm = [(ours, theirs) for ours, theirs in pairs if theirs.startswith("vllm:")]
+    assert len(vllm) > 10
+    assert all(theirs.removeprefix("vllm:") == ours.removeprefix("elasticmm:") for ours, theirs in vllm)
+    others = {theirs for _, theirs in pairs} - {theirs for _, theirs in vllm}
+    known = {value for name, value in vars(gen_ai_metrics).items() if name.startswith("GEN_AI_SERVER_")}
+    assert others == known

@@ -14,6 +14,7 @@ from elasticmm_client import InvalidRequest
 from tests.coordinator.conftest import free_port
 from tests.deploy.prometheus import Prometheus, prometheus
 from tests.integration.running import CLI, Running, cluster
+from tests.otlp import Collector, collecting
 
 MODEL = Path("models/demo/checkpoint")
 # Per call of `bench`; the last one finds in caches what the first one left there.
@@ -24,6 +25,7 @@ LOADS = (
     ("--pictures", "1", "--seed", "1"),
 )
 SHORT = ("--requests", "12", "--concurrency", "4", "--prompt-tokens", "24", "--max-tokens", "12")
+FINISHED = "sum(elasticmm:request_success_total)"
 REFUSED = 'sum(elasticmm:request_failure_total{code="INVALID_ARGUMENT"})'
 SLOW = ("--slo", "60,10")  # targets that a busy machine meets, too
 
@@ -45,8 +47,16 @@ def metrics_port() -> int:
 
 
 @pytest.fixture(scope="session")
-def running(tmp_path_factory: pytest.TempPathFactory, metrics_port: int) -> Iterator[Running]:
-    options = ("--metrics-port", str(metrics_port), *SLOW)
+def collector() -> Iterator[Collector]:
+    with collecting() as started:
+        yield started
+
+
+@pytest.fixture(scope="session")
+def running(
+    tmp_path_factory: pytest.TempPathFactory, metrics_port: int, collector: Collector
+) -> Iterator[Running]:
+    options = ("--metrics-port", str(metrics_port), "--otlp-endpoint", collector.endpoint, *SLOW)
     with cluster(tmp_path_factory.mktemp("watched"), MODEL, "e1p1d1", *options) as started:
         yield started
         started.assert_idle()
@@ -61,8 +71,8 @@ def watched(
         start_s = time.time()
         refuse(running)  # a rate sees the second one: before the first there was no such series
         started.wait_until(lambda: bool(started.value(REFUSED)))
-        num_requests = load(running)
-        started.wait_until(lambda: started.value("sum(elasticmm:request_success_total)") == num_requests)
+        num_requests = int(started.value(FINISHED) or 0) + load(running)
+        started.wait_until(lambda: started.value(FINISHED) == num_requests)
         running.assert_idle()
         settle(started)
         yield Watched(running, started, num_requests, start_s, time.time())

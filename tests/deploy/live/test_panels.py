@@ -10,7 +10,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from tests.deploy.documented import documented
 from tests.deploy.grafana import ALL, Query, choice, queries, variables
-from tests.deploy.live.conftest import REFUSED, Watched
+from tests.deploy.live.conftest import FINISHED, REFUSED, Watched
 from tests.deploy.prometheus import RATE_INTERVAL, Series, needs_prometheus
 from tests.deploy.promtool import lint, needs_promtool
 
@@ -95,7 +95,7 @@ def test_one_modality_is_told_from_the_other(watched: Watched) -> None:
 
 def test_every_request_is_counted_once(watched: Watched) -> None:
     value = watched.prometheus.value
-    assert value("sum(elasticmm:request_success_total)") == watched.num_requests
+    assert value(FINISHED) == watched.num_requests
     assert value('sum(elasticmm:slo_requests_total{result="good"})') == watched.num_requests
     assert value("sum(elasticmm:e2e_request_latency_seconds_count)") == watched.num_requests
     assert value(REFUSED) == 2
