@@ -20,11 +20,13 @@ class ArmCollector(Collector):
     def collect(self) -> Iterator[Metric]:
         requests = CounterMetricFamily(
             named("arm_requests"),
-            "An arm's own requests since the experiment's start, by how they met the SLO, or crossed.",
+            "An arm's own requests since the experiment's start: good, late, slow, unserved, crossed.",
             labels=["arm", "result"],
         )
         seconds = CounterMetricFamily(
-            named("arm_instance_seconds"), "Of its instances since then.", labels=["arm"]
+            named("arm_instance_seconds"),
+            "Instance-seconds of the arm since the experiment's start.",
+            labels=["arm"],
         )
         instances = GaugeMetricFamily(named("arm_instances"), "Instances of the arm.", labels=["arm"])
         report = self._report()

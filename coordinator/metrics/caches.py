@@ -21,19 +21,19 @@ _WHERE = ["instance_id", "pool"]
 _COUNTERS = {
     "cache_lookups": ("lookups", "Requests (pool kv) or media items (embedding) that were looked for."),
     "cache_hits": ("hits", "Blocks or embeddings that were found."),
-    "cache_hit_bytes": ("hit_bytes", "Their bytes."),
+    "cache_hit_bytes": ("hit_bytes", "Bytes of blocks or embeddings that were found."),
     "cache_stored": ("stored", "Entries that came to be kept."),
     "cache_refused": ("refused", "Entries that could not be kept."),
     "cache_saved_seconds": ("saved_s", "Device time that hits have saved, by the costs of the instance."),
     "cache_demoted": ("demoted", "Entries that moved from the device to the host."),
-    "cache_promoted": ("promoted", "Entries that moved back."),
+    "cache_promoted": ("promoted", "Entries that moved from the host to the device."),
     "cache_pulled": ("pulled", "Blocks that were brought from another instance."),
-    "cache_pulled_bytes": ("pulled_bytes", "Their bytes."),
+    "cache_pulled_bytes": ("pulled_bytes", "Bytes of blocks that were brought from another instance."),
 }
 _TIERS = {
     "cache_bytes": ("Bytes that the cache holds.", "device_bytes", "host_bytes"),
     "cache_capacity_bytes": (
-        "Bytes that it may hold.",
+        "Bytes that the cache may hold.",
         "device_capacity_bytes",
         "host_capacity_bytes",
     ),
@@ -55,9 +55,11 @@ class CacheCollector(Collector):
         yield _evictions(pools)
         yield from _held(pools)
         yield GaugeMetricFamily(
-            named("cache_index_keys"), "Entries that the coordinator knows of.", self._index.num_keys
+            named("cache_index_keys"), "Cached entries that the coordinator knows of.", self._index.num_keys
         )
-        yield GaugeMetricFamily(named("cache_index_bytes"), "Memory of its index.", self._index.size_bytes)
+        yield GaugeMetricFamily(
+            named("cache_index_bytes"), "Memory of the coordinator's index of caches.", self._index.size_bytes
+        )
 
 
 Pools = list[tuple[list[str], CacheCounters]]

@@ -12,14 +12,14 @@ from coordinator.metrics.names import named
 from core.stages import Stage, roles_name
 
 _KINDS = {
-    "encode_items": ("Media items in work.", "state"),
-    "sequences": ("Sequences in work.", "stage"),
-    "kv_blocks": ("Blocks of KV.", "state"),
-    "embedding_blocks": ("Blocks of embeddings.", "state"),
+    "encode_items": ("Media items on an instance, by state: waiting, running.", "state"),
+    "sequences": ("Sequences on an instance, by stage.", "stage"),
+    "kv_blocks": ("Blocks of KV, by state: free, used.", "state"),
+    "embedding_blocks": ("Blocks of embeddings, by state: free, used.", "state"),
 }
 _PLAIN = {
     "instance_requests": "Requests dispatched here and not finished.",
-    "instance_silence_seconds": "Since the instance was last heard of.",
+    "instance_silence_seconds": "Time since the instance was last heard of.",
     "prefill_waiting_tokens": "Tokens that wait for prefill.",
     "kv_cache_usage_perc": "Part of the KV blocks in use, 1 is all.",
     "leases": "Reservations of blocks for transfers.",
@@ -62,7 +62,9 @@ def _infos(instances: tuple[InstanceStatus, ...]) -> Metric:
 
 def _roles(instances: tuple[InstanceStatus, ...]) -> Metric:
     labels = ["instance_id", "modality", "stage"]
-    family = GaugeMetricFamily(named("instance_role"), "1 for every stage that is played.", labels=labels)
+    family = GaugeMetricFamily(
+        named("instance_role"), "1 for every stage that an instance plays.", labels=labels
+    )
     for each in instances:
         for stage in Stage:
             if stage in each.info.roles:

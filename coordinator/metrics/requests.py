@@ -13,8 +13,10 @@ from coordinator.observer import CallEnd, RequestEnd
 from coordinator.policy.scheduler import Slo
 from coordinator.slo.verdict import Verdict, verdict_of_call, verdict_of_end
 from coordinator.tenants.labels import TenantLabels
+from coordinator.tenants.settings import DEFAULT_TENANT
 from coordinator.wire.status import code_of
 from core.lifecycle import RequestState
+from core.sequence import FinishReason
 from core.stages import ModalityGroup, Stage
 
 _REQUEST_S = (0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 15.0, 30.0, 60.0, 120.0, 300.0)
@@ -23,16 +25,24 @@ _PER_TOKEN_S = (0.005, 0.01, 0.015, 0.02, 0.03, 0.04, 0.05, 0.075, 0.1, 0.15, 0.
 _PART_S = (0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0)
 
 _WHOSE = ("tenant", "modality")
+_OWN_CODES = ("INTERNAL", "UNKNOWN", "RESOURCE_EXHAUSTED", "UNAVAILABLE", "DEADLINE_EXCEEDED")
 
 
 class RequestMetrics:
-    """Counts what it observes into `registry`."""
+    """Counts what it observes into `registry`.
+
+    A rate misses what a series begins with. So those of the default tenant are there before its first
+    request, and with a tenant's first call all that its ratios and the alerts are made of.
+    """
 
     def __init__(self, registry: CollectorRegistry, tenants: TenantLabels, slo: Slo) -> None:
         self._tenants = tenants
         self._slo = slo
+        self._known: set[tuple[str, str]] = set()
         self._count_requests(registry)
         self._time_requests(registry)
+        for group in (ModalityGroup.TEXT, ModalityGroup.MULTIMODAL):
+            self._begin(group.value)
 
     def on_end(self, end: RequestEnd) -> None:
         whose = self._whose(end)
@@ -56,14 +66,21 @@ class RequestMetrics:
 
         self._finished = counter("request_success", "Requests that finished, by reason.", "finished_reason")
         self._failed = counter("request_failure", "Calls without a whole answer, by gRPC status.", "code")
-        self._judged = counter("slo_requests", "Calls that count for the SLO, by how they met it.", "result")
+        self._judged = counter(
+            "slo_requests", "Calls that count for the SLO: good, late, slow, unserved.", "result"
+        )
         self._prompt = counter("prompt_tokens", "Tokens of prompts, media tokens included.")
-        self._cached = counter("prompt_tokens_cached", "Of those, tokens that came from a cache.")
-        self._media = counter("media_tokens", "Of those, tokens of media.")
+        self._cached = counter("prompt_tokens_cached", "Tokens of prompts that came from a cache.")
+        self._media = counter("media_tokens", "Tokens of prompts that stand for media.")
         self._outputs = counter("generation_tokens", "Tokens of answers.")
         self._repeated = counter("request_dispatches", "Dispatches of finished requests, repeated ones too.")
         self._moves = counter("request_moves", "Moves of finished requests between decoding instances.")
-        targets = Gauge(named("slo_target_seconds"), "Targets.", ("kind", "modality"), registry=registry)
+        targets = Gauge(
+            named("slo_target_seconds"),
+            "Targets in force, by kind: ttft, tpot.",
+            ("kind", "modality"),
+            registry=registry,
+        )
         for group in (ModalityGroup.TEXT, ModalityGroup.MULTIMODAL):
             targets.labels("ttft", group.value).set(self._slo.group_ttft_s(group))
             targets.labels("tpot", group.value).set(self._slo.tpot_s)
@@ -73,10 +90,10 @@ class RequestMetrics:
             return Histogram(named(name), words, tuple(labels), buckets=buckets, registry=registry)
 
         self._took = histogram(
-            "e2e_request_latency_seconds", "From arrival to the last token.", _WHOSE, _REQUEST_S
+            "e2e_request_latency_seconds", "Time from arrival to the last token.", _WHOSE, _REQUEST_S
         )
         self._first = histogram(
-            "time_to_first_token_seconds", "From arrival to the first token.", _WHOSE, _FIRST_TOKEN_S
+            "time_to_first_token_seconds", "Time from arrival to the first token.", _WHOSE, _FIRST_TOKEN_S
         )
         self._per_token = histogram(
             "request_time_per_output_token_seconds",
@@ -86,20 +103,41 @@ class RequestMetrics:
         )
         only = _WHOSE[1:]
         self._queued = histogram(
-            "request_queue_time_seconds", "From arrival to the first dispatch.", only, _PART_S
+            "request_queue_time_seconds", "Time from arrival to the first dispatch.", only, _PART_S
         )
         self._stages = {
             stage: histogram(
                 f"request_{stage.name.lower()}_time_seconds",
-                f"From the start of the first {stage.name.lower()} to the end of the last.",
+                f"Time from the start of the first {stage.name.lower()} to the end of the last.",
                 only,
                 _PART_S if stage is not Stage.DECODE else _REQUEST_S,
             )
             for stage in Stage
         }
 
+    def _begin(self, modality: str) -> None:
+        whose = (DEFAULT_TENANT, modality)
+        self._show(whose)
+        counters = (self._prompt, self._cached, self._media, self._outputs, self._repeated, self._moves)
+        for metric in (*counters, self._took, self._first, self._per_token):
+            metric.labels(*whose)
+        for histogram in (self._queued, *self._stages.values()):
+            histogram.labels(modality)
+
+    def _show(self, whose: tuple[str, str]) -> None:
+        self._known.add(whose)
+        for verdict in Verdict:
+            self._judged.labels(*whose, verdict.value)
+        for reason in FinishReason:
+            self._finished.labels(*whose, reason.value)
+        for code in _OWN_CODES:
+            self._failed.labels(*whose, code)
+
     def _whose(self, end: RequestEnd | CallEnd) -> tuple[str, str]:
-        return self._tenants.of(end.tenant), end.group.value
+        whose = self._tenants.of(end.tenant), end.group.value
+        if whose not in self._known:
+            self._show(whose)
+        return whose
 
     def _judge(self, whose: tuple[str, str], verdict: Verdict | None) -> None:
         if verdict is not None:

@@ -30,8 +30,10 @@ class TransferCollector(Collector):
         ]
         yield _outcomes(sent)
         yield _failures(sent)
-        size = CounterMetricFamily(named("transfer_bytes"), "Bytes that arrived.", labels=_PAIR)
-        seconds = CounterMetricFamily(named("transfer_seconds"), "Time of transfers.", labels=_PAIR)
+        size = CounterMetricFamily(named("transfer_bytes"), "Bytes of transfers that arrived.", labels=_PAIR)
+        seconds = CounterMetricFamily(
+            named("transfer_seconds"), "Time that transfers took, added up.", labels=_PAIR
+        )
         running = GaugeMetricFamily(named("transfers_in_flight"), "Transfers under way.", labels=_PAIR)
         for pair, counters in sent:
             size.add_metric(pair, counters.size_bytes)

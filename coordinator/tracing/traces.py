@@ -16,6 +16,7 @@ from coordinator.events import StageSpan
 from coordinator.observer import CallEnd, RequestEnd
 from core.lifecycle import RequestState
 
+_SERVICE = "elasticmm"
 _EXPORT_TIMEOUT_S = 2.0
 _MAX_QUEUED = 4096  # spans; more are dropped. They leave in one batch, so that an end takes one time-out.
 
@@ -27,7 +28,7 @@ class RequestTraces:
 
     def __init__(self, exporter: SpanExporter, model: str, version: str) -> None:
         """Starts a thread that exports."""
-        resource = Resource.create({"service.name": "elasticmm", "service.version": version})
+        resource = Resource.create({"service.name": _SERVICE, "service.version": version})
         self._model = model
         self._provider = TracerProvider(resource=resource, shutdown_on_exit=False)
         self._provider.add_span_processor(
@@ -86,14 +87,16 @@ def _at_ns(end: RequestEnd, since_arrival_ms: float) -> int:
 def _attributes(end: RequestEnd, model: str) -> Attributes:
     attributes: Attributes = {
         "gen_ai.operation.name": "chat",
+        "gen_ai.provider.name": _SERVICE,
         "gen_ai.request.model": model,
+        "gen_ai.response.model": model,
         "gen_ai.response.id": end.request_id,
         "gen_ai.usage.input_tokens": end.usage.prompt_tokens,
         "gen_ai.usage.output_tokens": end.usage.completion_tokens,
+        "gen_ai.usage.cache_read.input_tokens": end.usage.cached_tokens,
         "elasticmm.tenant": end.tenant,
         "elasticmm.modality": end.group.value,
         "elasticmm.priority": end.priority,
-        "elasticmm.cached_tokens": end.usage.cached_tokens,
         "elasticmm.media_tokens": end.usage.media_tokens,
         "elasticmm.dispatches": end.num_dispatches,
         "elasticmm.moves": end.num_moves,
@@ -112,4 +115,5 @@ def _note_outcome(root: Span, end: RequestEnd) -> None:
     if end.first_token_s is not None:
         root.add_event("first token", timestamp=_at_ns(end, end.first_token_s * 1e3))
     if end.state is not RequestState.FINISHED:
+        root.set_attribute("error.type", end.state.value)
         root.set_status(Status(StatusCode.ERROR, end.error or end.state.value))

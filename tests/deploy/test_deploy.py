@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import re
 from pathlib import Path
-from typing import Any
 
 import yaml
+from opentelemetry.semconv._incubating.metrics import gen_ai_metrics
 from prometheus_client.core import Metric
 
-DASHBOARD = json.loads(Path("deploy/grafana/elasticmm.json").read_text())
-RULES = [
-    rule
-    for group in yaml.safe_load(Path("deploy/prometheus/alerts.yml").read_text())["groups"]
-    for rule in group["rules"]
-]
+from tests.deploy.documented import documented
+from tests.deploy.grafana import queries, variables
+from tests.deploy.promtool import RULES_FILE
+
+RULES = [rule for group in yaml.safe_load(RULES_FILE.read_text())["groups"] for rule in group["rules"]]
 NOT_OURS = {"up"}  # Prometheus's own
 
 
@@ -23,24 +21,18 @@ def names_in(query: str) -> set[str]:
     return set(re.findall(r"elasticmm:\w+", query))
 
 
-def panels() -> list[dict[str, Any]]:
-    return [panel for panel in DASHBOARD["panels"] if panel["type"] != "row"]
-
-
 def test_every_panel_asks_for_metrics_that_there_are(sample_names: set[str]) -> None:
-    queries = [(panel["title"], target["expr"]) for panel in panels() for target in panel["targets"]]
-    assert len(queries) > 40
-    for title, query in queries:
-        assert names_in(query), title
-        assert names_in(query) <= sample_names, title
+    asked = list(queries())
+    assert len(asked) > 40
+    for query in asked:
+        assert names_in(query.expr), query
+        assert names_in(query.expr) <= sample_names, query
 
 
 def test_every_variable_asks_for_metrics_that_there_are(sample_names: set[str]) -> None:
-    queries = [each["query"]["query"] for each in DASHBOARD["templating"]["list"] if each["type"] == "query"]
-    assert len(queries) == 2
-    for query in queries:
-        assert names_in(query)
-        assert names_in(query) <= sample_names
+    asked = {metric for metric, _ in variables()}
+    assert len(asked) == 2
+    assert asked <= sample_names
 
 
 def test_every_alert_asks_for_metrics_that_there_are(sample_names: set[str]) -> None:
@@ -50,25 +42,39 @@ def test_every_alert_asks_for_metrics_that_there_are(sample_names: set[str]) -> 
         assert names <= sample_names | NOT_OURS, rule["alert"]
 
 
-def test_panels_do_not_overlap() -> None:
-    places = [panel["gridPos"] for panel in DASHBOARD["panels"]]
-    cells = [
-        (x, y)
-        for place in places
-        for x in range(place["x"], place["x"] + place["w"])
-        for y in range(place["y"], place["y"] + place["h"])
-    ]
-    assert len(cells) == len(set(cells))
-    assert {panel["id"] for panel in DASHBOARD["panels"]} == set(range(1, len(places) + 1))
-
-
 def test_the_docs_explain_every_alert() -> None:
     explained = re.findall(r"^\| `(ElasticMM\w+)` \|", Path("docs/operations.md").read_text(), re.MULTILINE)
     assert explained == [rule["alert"] for rule in RULES]
 
 
-def test_the_docs_list_every_metric(metrics: list[Metric]) -> None:
-    listed = re.findall(r"^\| `(elasticmm:\w+)` \|", Path("docs/metrics.md").read_text(), re.MULTILINE)
+def test_the_docs_list_every_metric_with_its_own_words(metrics: list[Metric]) -> None:
+    listed = [(each["name"], each["type"], each["meaning"]) for each in documented()]
     assert sorted(listed) == sorted(
-        metric.name + ("_total" if metric.type == "counter" else "") for metric in metrics
+        (
+            metric.name + ("_total" if metric.type == "counter" else ""),
+            metric.type,
+            metric.documentation.removesuffix("."),
+        )
+        for metric in metrics
     )
+
+
+def test_every_explanation_stands_by_itself(metrics: list[Metric]) -> None:
+    """Prometheus shows it beside the one name."""
+    words = [metric.documentation for metric in metrics]
+    assert len(words) == len(set(words))
+    assert all(re.fullmatch(r"[A-Z0-9].{8,}\.", each) for each in words)
+    assert not [each for each in words if re.match(r"(Their|Of those|Of its|That)\b", each)]
+
+
+def test_names_elsewhere_are_those_that_are_in_force_there() -> None:
+    """A dashboard made for vLLM needs another prefix only; OpenTelemetry's are those of its own package."""
+    pairs = [
+        (each["name"], name) for each in documented() for name in re.findall(r"`(.+?)`", each["elsewhere"])
+    ]
+    vllm = [(ours, theirs) for ours, theirs in pairs if theirs.startswith("vllm:")]
+    assert len(vllm) > 10
+    assert all(theirs.removeprefix("vllm:") == ours.removeprefix("elasticmm:") for ours, theirs in vllm)
+    others = {theirs for _, theirs in pairs} - {theirs for _, theirs in vllm}
+    known = {value for name, value in vars(gen_ai_metrics).items() if name.startswith("GEN_AI_SERVER_")}
+    assert others == known

@@ -36,7 +36,7 @@ def test_a_finished_request_is_counted_and_timed(
     assert value(registry, "request_time_per_output_token_seconds_sum", **WHOSE) == pytest.approx(0.1)
     assert value(registry, "request_queue_time_seconds_sum", modality="text") == 0.1
     assert value(registry, "request_prefill_time_seconds_sum", modality="text") == pytest.approx(0.4)
-    assert value(registry, "request_encode_time_seconds_count", modality="text") is None
+    assert value(registry, "request_encode_time_seconds_count", modality="text") == 0
     assert value(registry, "slo_requests_total", **WHOSE, result="good") == 1
 
 
@@ -50,4 +50,20 @@ def test_what_did_not_finish_counts_once_by_its_code(
     codes = ("RESOURCE_EXHAUSTED", "CANCELLED", "UNKNOWN")
     assert [value(registry, "request_failure_total", **WHOSE, code=code) for code in codes] == [1, 1, 1]
     assert value(registry, "slo_requests_total", **WHOSE, result="unserved") == 2
-    assert value(registry, "e2e_request_latency_seconds_count", **WHOSE) is None
+    assert value(registry, "e2e_request_latency_seconds_count", **WHOSE) == 0
+
+
+def test_the_default_tenant_begins_at_0(metrics: RequestMetrics, registry: CollectorRegistry) -> None:
+    assert metrics is not None
+    assert value(registry, "slo_requests_total", **WHOSE, result="good") == 0
+    assert value(registry, "request_failure_total", **WHOSE, code="INTERNAL") == 0
+    assert value(registry, "time_to_first_token_seconds_count", **WHOSE) == 0
+
+
+def test_a_tenant_that_was_never_served_well_has_an_attainment(
+    metrics: RequestMetrics, registry: CollectorRegistry
+) -> None:
+    metrics.on_end(make_end(tenant="acme", first_token_s=0.8))
+    acme = {"tenant": "acme", "modality": "text"}
+    results = ("good", "late", "slow", "unserved")
+    assert [value(registry, "slo_requests_total", **acme, result=each) for each in results] == [0, 1, 0, 0]

@@ -3,49 +3,28 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import AsyncIterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator
 
-import grpc
 import pytest
-from opentelemetry.proto.collector.trace.v1 import trace_service_pb2, trace_service_pb2_grpc
-from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
 from coordinator.config import CoordinatorConfig
 from coordinator.server import Coordinator
 from tests.coordinator.conftest import CHECKPOINT, MakeBench, ask_for
+from tests.otlp import Collector, collecting
 
 TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
 
 
-@dataclass
-class Collector(trace_service_pb2_grpc.TraceServiceServicer):
-    port: int = 0
-    spans: list[Span] = field(default_factory=list)
-
-    async def Export(
-        self, request: trace_service_pb2.ExportTraceServiceRequest, context: grpc.aio.ServicerContext
-    ) -> trace_service_pb2.ExportTraceServiceResponse:
-        assert not context.cancelled()
-        for resource in request.resource_spans:
-            self.spans += [span for scope in resource.scope_spans for span in scope.spans]
-        return trace_service_pb2.ExportTraceServiceResponse()
-
-
 @pytest.fixture
-async def collector() -> AsyncIterator[Collector]:
-    collector, server = Collector(), grpc.aio.server()
-    trace_service_pb2_grpc.add_TraceServiceServicer_to_server(collector, server)
-    collector.port = server.add_insecure_port("127.0.0.1:0")
-    await server.start()
-    yield collector
-    await server.stop(None)
+def collector() -> Iterator[Collector]:
+    with collecting() as started:
+        yield started
 
 
 async def test_a_request_over_all_stages_in_the_clients_trace(
     make_bench: MakeBench, collector: Collector
 ) -> None:
-    bench = await make_bench("e", "p", "d", otlp_endpoint=f"http://127.0.0.1:{collector.port}")
+    bench = await make_bench("e", "p", "d", otlp_endpoint=collector.endpoint)
     call = bench.inference.Generate(
         ask_for(max_tokens=3), metadata=(("traceparent", f"00-{TRACE}-00f067aa0ba902b7-01"),)
     )

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import inspect
+import re
 from collections.abc import Callable
 
 import pytest
 from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from opentelemetry.semconv._incubating.attributes import gen_ai_attributes
 from opentelemetry.trace import SpanKind, StatusCode
 
 from coordinator.observer import RequestEnd
@@ -51,12 +54,28 @@ def test_stages_lie_within_the_request_at_their_times(traced: Traced) -> None:
     assert (event.name, event.timestamp) == ("first token", 10**18 + 500 * MS)
 
 
+def names_in_force() -> set[str]:
+    """Of the conventions for generative AI, without those that were renamed or given up."""
+    written = re.findall(
+        r'^GEN_AI_\w+: Final = "(.+)"\n"""\n(.*)', inspect.getsource(gen_ai_attributes), re.M
+    )
+    names = {name for name, words in written if not re.match(r"Deprecated: Re(placed|moved)", words)}
+    assert "gen_ai.operation.name" in names
+    assert "gen_ai.system" not in names
+    return names
+
+
 def test_attributes_follow_the_conventions(traced: Traced) -> None:
     attributes = traced(make_end(tenant="acme"))["chat demo"].attributes
     assert attributes is not None
     assert attributes["gen_ai.usage.output_tokens"] == 5
     assert attributes["gen_ai.response.finish_reasons"] == ("stop",)
+    assert attributes["gen_ai.usage.cache_read.input_tokens"] == 4
     assert attributes["elasticmm.tenant"] == "acme"
+    assert "error.type" not in attributes
+    ours = {name for name in attributes if name.startswith("gen_ai.")}
+    assert {"gen_ai.operation.name", "gen_ai.provider.name", "gen_ai.request.model"} <= ours
+    assert ours <= names_in_force()
 
 
 def test_joins_the_clients_trace(traced: Traced) -> None:
@@ -80,4 +99,6 @@ def test_what_failed_says_why(traced: Traced) -> None:
     end = make_end(state=RequestState.FAILED, finish=None, first_token_s=None, error="p0: out of blocks")
     root = traced(end)["chat demo"]
     assert (root.status.status_code, root.status.description) == (StatusCode.ERROR, "p0: out of blocks")
+    assert root.attributes is not None
+    assert root.attributes["error.type"] == "failed"
     assert not root.events
