@@ -14,6 +14,7 @@ from coordinator.front.caller import Metadata, proof_of
 from coordinator.front.failures import RETRY_AFTER_S
 from coordinator.front.link import Link
 from coordinator.front.metrics import FrontMetrics
+from coordinator.front.pictures_once import PicturesOnce
 from coordinator.front.reach import Reach
 from coordinator.front.upstream import Upstream
 from coordinator.openai.served import Visit
@@ -57,7 +58,8 @@ class RemoteDoor:
         if description is None:
             description = await link.describe(proof)
             admissions.note(proof, description)
-        return Visit(description, link.tokens.texts, partial(self._generate, link, proof))
+        generate = PicturesOnce(partial(self._generate, link, proof)).generate
+        return Visit(description, link.tokens.texts, generate)
 
     async def watch_forever(self) -> None:
         """Whether it is ready, and a new link whenever the coordinator was lost."""
