@@ -50,6 +50,17 @@ def run(
     tls_ca: Annotated[
         Path | None, _file("ca", "CA (PEM): callers must have a certificate of it. Default: they need none.")
     ] = None,
+    metrics_port: Annotated[
+        int | None,
+        typer.Option(
+            min=0,
+            max=65535,
+            help="Has metrics of all workers for Prometheus, at /metrics; 0 takes a free one. Default: none.",
+        ),
+    ] = None,
+    metrics_host: Annotated[
+        str, typer.Option(help="They need no key: who can reach it may read.")
+    ] = "127.0.0.1",
     log_level: LogLevelOption = "INFO",
     log_format: LogFormatOption = "text",
     as_json: JsonOption = False,
@@ -74,6 +85,8 @@ def run(
             drain_s=drain,
             log_level=log_level.upper(),
             log_format=log_format,
+            metrics_host=metrics_host,
+            metrics_port=metrics_port,
         )
     except ValueError as error:
         fail(str(error), USAGE)
@@ -110,7 +123,7 @@ async def _serve(settings: FrontSettings, num_workers: int, *, as_json: bool) ->
     workers = Workers(settings, num_workers)
     port = await workers.start()
     stopping = _on_signals(workers)
-    _print_ready(settings, port, workers.pids, as_json=as_json)
+    _print_ready(settings, port, workers, as_json=as_json)
     await stopping.wait()
     await workers.stop()
 
@@ -131,11 +144,24 @@ def _on_signals(workers: Workers) -> asyncio.Event:
     return stopping
 
 
-def _print_ready(settings: FrontSettings, port: int, pids: list[int], *, as_json: bool) -> None:
+def _print_ready(settings: FrontSettings, port: int, workers: Workers, *, as_json: bool) -> None:
     from coordinator.listening.options import endpoint
 
-    url = f"{'http' if settings.tls is None else 'https'}://{endpoint(settings.host, port)}"
+    scheme = "http" if settings.tls is None else "https"
+    url = f"{scheme}://{endpoint(settings.host, port)}"
+    metrics = ""
+    if settings.metrics_port is not None:
+        metrics = f"{scheme}://{endpoint(settings.metrics_host, workers.metrics_port)}/metrics"
     if as_json:
-        print_json({"http": url, "coordinator": settings.reach.address, "workers": pids})
+        print_json(
+            {
+                "http": url,
+                "coordinator": settings.reach.address,
+                "workers": workers.pids,
+                "metrics": metrics or None,
+            }
+        )
         return
     print(f"OpenAI's API at {url}/v1, in front of {settings.reach.address}", flush=True)
+    if metrics:
+        print(f"metrics at {metrics}", flush=True)

@@ -60,16 +60,18 @@ def to_json(report: SloReport) -> dict[str, Any]:
 
 def show(report: SloReport) -> None:
     console = make_console()
-    media = f" (with media {report.multimodal_ttft_s:g})" if report.multimodal_ttft_s != report.ttft_s else ""
-    console.print(
-        f"targets: first token in {report.ttft_s:g} s{media}, {report.tpot_s:g} s per further token"
-    )
+    console.print(targets_line(report))
     for window in report.windows:
         console.print(f"\nlast {duration(window.window_s)}: {', '.join(summary(window, report))}")
         if window.classes:
             console.print(_table(window))
     if report.trial is not None:
         show_arms(report.trial)
+
+
+def targets_line(report: SloReport) -> str:
+    media = f" (with media {report.multimodal_ttft_s:g})" if report.multimodal_ttft_s != report.ttft_s else ""
+    return f"targets: first token in {report.ttft_s:g} s{media}, {report.tpot_s:g} s per further token"
 
 
 def summary(window: SloWindow, report: SloReport) -> list[str]:

@@ -68,5 +68,10 @@ def _lines(decisions: Sequence[Decision]) -> Iterator[str]:
 
 
 def _names(decision: Decision) -> tuple[str, str]:
+    return piece_of(decision), decision.subject
+
+
+def piece_of(decision: Decision) -> str:
+    """The piece of policy, and whose where it is not the main set's."""
     whose = "shadow: " if decision.is_shadow else f"{decision.arm}: " if decision.arm else ""
-    return whose + decision.piece, decision.subject
+    return whose + decision.piece

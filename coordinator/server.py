@@ -154,6 +154,7 @@ class Coordinator:
             recent=self.dispatcher.recent,
             planner=self.planner,
             caches=self.cache_admin,
+            trials=self.trials,
             slo=self.slo,
             clock=self.clock,
         )

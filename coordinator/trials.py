@@ -102,6 +102,9 @@ class Trials:
         """Raises CannotTryError where there is none."""
         return self._shadow().report(self._clock.now_s())
 
+    def shadow_report_if_any(self) -> ShadowReport | None:
+        return None if self._lineup.shadow is None else self.shadow_report()
+
     def shadow_decisions(
         self, subject: str | None, limit: int | None, without: frozenset[str] = frozenset()
     ) -> tuple[Decision, ...]:

@@ -27,13 +27,19 @@ def show(report: TrialReport, *, as_json: bool) -> None:
 
 def show_arms(report: TrialReport) -> None:
     console = make_console()
-    console.print(f"experiment {report.experiment}, for {duration(report.watched_s)}")
+    for line in arm_lines(report):
+        console.print(line)
+    console.print(arm_table(report))
+
+
+def arm_lines(report: TrialReport) -> Iterator[str]:
+    """Which instances are whose."""
+    yield f"experiment {report.experiment}, for {duration(report.watched_s)}"
     for arm in report.arms:
-        console.print(f"  {arm.arm}: {arm.policy} on {', '.join(arm.instance_ids) or 'no instance'}")
-    console.print(_table(report))
+        yield f"  {arm.arm}: {arm.policy} on {', '.join(arm.instance_ids) or 'no instance'}"
 
 
-def _table(report: TrialReport) -> Table:
+def arm_table(report: TrialReport) -> Table:
     from rich import box
     from rich.table import Table
 

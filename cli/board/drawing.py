@@ -5,10 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
+from cli.ab.report import arm_lines, arm_table
 from cli.board.frame import WINDOW_S, Frame
 from cli.percentiles import PERCENTS, Percentiles
+from cli.shadow.report import lines as shadow_lines
+from cli.slo import targets_line
 from cli.status import duration, load
 from cli.transfer_table import transfer_table
+from cli.why import piece_of
 from elasticmm_client.caches import PoolCache
 from elasticmm_client.plan import Decision
 from elasticmm_client.status import InstanceStatus
@@ -42,7 +46,7 @@ def _parts(frame: Frame) -> Iterator[RenderableType]:
     yield _table(
         ("group", "instance", "roles", "load", "KV", "state"),
         (instance_row(frame, each) for each in by_group(frame)),
-        ("requests", "device"),
+        ("requests", "device", *(("arm",) if frame.trial else ())),
     )
     if frame.percentiles:
         heads = (f"last {WINDOW_S:g} s", "group", "requests", *(f"p{percent} ms" for percent in PERCENTS))
@@ -52,6 +56,11 @@ def _parts(frame: Frame) -> Iterator[RenderableType]:
     if (transfers := transfer_table(status)) is not None:
         yield transfers
     yield from map(Text, decision_lines(frame.decisions))
+    if frame.trial is not None:
+        yield from map(Text, ("", *arm_lines(frame.trial), targets_line(frame.slo)))
+        yield arm_table(frame.trial)
+    if frame.shadow is not None:
+        yield from map(Text, ("", *shadow_lines(frame.shadow), *decision_lines(frame.shadow_decisions)))
 
 
 def by_group(frame: Frame) -> list[InstanceStatus]:
@@ -60,16 +69,18 @@ def by_group(frame: Frame) -> list[InstanceStatus]:
 
 def instance_row(frame: Frame, instance: InstanceStatus) -> tuple[str, ...]:
     used = instance.total_kv_blocks - instance.free_kv_blocks
-    state = next((each.state for each in frame.plan.instances if each.id == instance.id), "serving")
+    planned = next((each for each in frame.plan.instances if each.id == instance.id), None)
+    arm = planned.arm if planned else ""
     return (
         instance.group,
         instance.id,
         "+".join(instance.roles),
         load(instance),
         f"{bar(used, instance.total_kv_blocks)} {used}/{instance.total_kv_blocks}",
-        state,
+        planned.state if planned else "serving",
         str(instance.requests),
         instance.device,
+        *((arm,) if frame.trial else ()),
     )
 
 
@@ -103,7 +114,7 @@ def decision_lines(decisions: Iterable[Decision]) -> Iterator[str]:
     """What was chosen, when, and what was weighed."""
     for each in decisions:
         weighed = ", ".join(f"{key} {value:.4g}" for key, value in sorted(each.numbers.items()))
-        yield f"{each.age_s:7.1f} s ago  {each.piece}  {each.subject}  {each.choice}  ({weighed})"
+        yield f"{each.age_s:7.1f} s ago  {piece_of(each)}  {each.subject}  {each.choice}  ({weighed})"
 
 
 def bar(part: float, whole: float) -> str:

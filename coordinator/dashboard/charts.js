@@ -10,13 +10,18 @@ const CHART_PX = 160;
 const NUM_BUCKETS = 60;
 export const VERDICTS = ["good", "late", "slow"];
 
-// One row per instance; the stages that it plays share the row's height.
-export function drawTimeline(canvas, spans, shownS) {
-  const names = [...new Set(spans.map((span) => span.instance))].sort();
+// One row per instance, those of an arm together; the stages that it plays share the row's height.
+export function drawTimeline(canvas, spans, shownS, arms) {
+  const armOf = (name) => arms.get(name) ?? "";
+  const key = (name) => `${armOf(name)}\n${name}`;
+  const names = [...new Set(spans.map((span) => span.instance))].sort((one, other) => (key(one) < key(other) ? -1 : 1));
   const bottom = Math.max(1, names.length) * ROW_PX;
   const { pen, width } = prepare(canvas, bottom + AXIS_PX);
   const x = timeAxis(pen, width, bottom, shownS);
-  names.forEach((name, row) => label(pen, name, 0, row * ROW_PX + 16, { tone: "ink" }));
+  names.forEach((name, row) => {
+    label(pen, name, 0, row * ROW_PX + 16, { tone: "ink" });
+    if (armOf(name)) label(pen, armOf(name), LABEL_PX - 8, row * ROW_PX + 16, { align: "right", tone: `arm-${armOf(name)}` });
+  });
   for (const span of spans.filter((each) => each.until_s_ago <= shownS)) {
     const left = x(span.since_s_ago);
     const right = Math.max(left + 1, x(span.until_s_ago) - 1);

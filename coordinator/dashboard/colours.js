@@ -13,6 +13,8 @@ const OTHERS = {
   good: ["#23936a", "#35b285"],
   late: ["#cf3f4f", "#e8606e"],
   slow: ["#e0a02b", "#e5b354"],
+  "arm-a": ["#6a7280", "#8d96a5"],
+  "arm-b": ["#8a4fc4", "#b184e6"],
 };
 
 const isDark = () => window.matchMedia("(prefers-color-scheme: dark)").matches;

@@ -2,6 +2,7 @@
 
 import { msText } from "./canvas.js";
 import { drawGoodput, drawQueue, drawTimeline, drawTimes } from "./charts.js";
+import { showShadow, showTrial } from "./comparisons.js";
 import { CACHES, DECISIONS, fillTable, fillTiles, INSTANCES, REQUESTS } from "./tables.js";
 import { drawWaterfall } from "./waterfall.js";
 
@@ -40,7 +41,8 @@ function show(snapshot) {
   const shownS = Math.min(snapshot.kept_s, Math.max(LEAST_SHOWN_S, Math.ceil(snapshot.uptime_s / 30) * 30));
   const ends = snapshot.ends.filter((each) => each.s_ago <= shownS);
   fillTiles(element("tiles"), tilesOf(snapshot, ends));
-  drawTimeline(element("timeline"), snapshot.spans, shownS);
+  const arms = new Map(snapshot.instances.map((each) => [each.id, each.arm]));
+  drawTimeline(element("timeline"), snapshot.spans, shownS, arms);
   drawQueue(element("queue"), snapshot.samples, shownS);
   drawGoodput(element("goodput-chart"), ends, shownS);
   element("goodput").textContent = ends.length ? `${percent(goodOf(ends), ends.length)} of ${ends.length} in time` : "";
@@ -50,10 +52,18 @@ function show(snapshot) {
   ];
   showTimes("ttft", "ttft_ms", ends, firstTargets, shownS);
   showTimes("tpot", "tpot_ms", ends, [{ name: "", ms: snapshot.slo_tpot_ms }], shownS);
-  fillTable(element("instances"), INSTANCES, inOrder(snapshot.instances, "id"));
+  showTrial(snapshot.trial, targetTexts(snapshot));
+  showShadow(snapshot.shadow);
+  const columns = INSTANCES.filter(([name]) => name !== "arm" || snapshot.trial !== null);
+  fillTable(element("instances"), columns, inOrder(snapshot.instances, "id"));
   fillTable(element("caches"), CACHES, inOrder(snapshot.caches, "instance"));
   fillTable(element("decisions"), DECISIONS, [...snapshot.decisions].reverse());
   showRequests([...snapshot.requests].reverse());
+}
+
+function targetTexts(snapshot) {
+  const [text, pictures] = [msText(snapshot.slo_ttft_ms), msText(snapshot.slo_multimodal_ttft_ms)];
+  return { ttft: text === pictures ? text : `${text}, ${pictures} of pictures`, tpot: msText(snapshot.slo_tpot_ms) };
 }
 
 function tilesOf(snapshot, ends) {

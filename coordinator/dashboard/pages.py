@@ -25,7 +25,7 @@ _FILES = {
     "/dashboard/page.css": ("page.css", "text/css"),
     **{
         f"/dashboard/{name}.js": (f"{name}.js", "text/javascript")
-        for name in ("page", "canvas", "charts", "colours", "tables", "waterfall")
+        for name in ("page", "canvas", "charts", "colours", "comparisons", "tables", "waterfall")
     },
 }
 _HEADERS = {

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from typing import Any
 
 from coordinator.cache.admin import CacheAdmin
 from coordinator.cluster import InstanceStatus
+from coordinator.dashboard.comparisons import shadow_json, trial_json
+from coordinator.dashboard.decisions import decisions_json
 from coordinator.dashboard.timeline import KEPT_S, Timeline
 from coordinator.events import StageSpan
-from coordinator.planner import Planner
-from coordinator.policy.decisions import DISPATCHES, Decision
+from coordinator.planner import PlannedInstance, Planner
+from coordinator.policy.decisions import DISPATCHES
 from coordinator.policy.scheduler import Slo
+from coordinator.policy.trials.shadow import DIFFERENCE
 from coordinator.recent import Recent, RequestTrace
 from coordinator.slo.verdict import verdict_of
 from coordinator.stage_messages import CacheCounters
 from coordinator.state import CoordinatorState
+from coordinator.trials import Trials
 from core.clock import Clock
 from core.lifecycle import RequestState
 from core.stages import ModalityGroup, roles_name
@@ -36,6 +39,7 @@ class Snapshots:
         recent: Recent,
         planner: Planner,
         caches: CacheAdmin,
+        trials: Trials,
         slo: Slo,
         clock: Clock,
     ) -> None:
@@ -44,12 +48,13 @@ class Snapshots:
         self._recent = recent
         self._planner = planner
         self._caches = caches
+        self._trials = trials
         self._slo = slo
         self._clock = clock
 
     def take(self) -> dict[str, Any]:
         now_s, state, plan = self._clock.now_s(), self._state(), self._planner.status()
-        states = {each.instance_id: each.state for each in plan.instances}
+        planned = {each.instance_id: each for each in plan.instances}
         return {
             "model": state.model,
             "version": state.version,
@@ -64,7 +69,9 @@ class Snapshots:
             "slo_multimodal_ttft_ms": self._slo.group_ttft_s(ModalityGroup.MULTIMODAL) * 1e3,
             "slo_tpot_ms": self._slo.tpot_s * 1e3,
             "kept_s": KEPT_S,
-            "instances": [_instance(each, states) for each in state.instances],
+            "instances": [_instance(each, planned.get(each.info.instance_id)) for each in state.instances],
+            "trial": self._trial(),
+            "shadow": self._shadow(now_s),
             "spans": self._spans(now_s),
             "samples": self._samples(now_s),
             "ends": self._ends(now_s),
@@ -72,10 +79,19 @@ class Snapshots:
             "caches": [
                 _cache(name, pool) for name, pools in self._caches.status().instances for pool in pools
             ],
-            "decisions": [
-                _decision(each, now_s) for each in self._planner.why(None, _NUM_DECISIONS, DISPATCHES)
-            ],
+            "decisions": decisions_json(self._planner.why(None, _NUM_DECISIONS, DISPATCHES), now_s),
         }
+
+    def _trial(self) -> dict[str, Any] | None:
+        report = self._trials.trial_report_if_any()
+        return None if report is None else trial_json(report)
+
+    def _shadow(self, now_s: float) -> dict[str, Any] | None:
+        report = self._trials.shadow_report_if_any()
+        if report is None:
+            return None
+        decisions = self._trials.shadow_decisions(None, _NUM_DECISIONS, DISPATCHES - {DIFFERENCE})
+        return shadow_json(report, decisions, now_s)
 
     def _ends(self, now_s: float) -> list[dict[str, Any]]:
         """Of all finished requests that are remembered, how they met their targets."""
@@ -101,14 +117,15 @@ class Snapshots:
         ]
 
 
-def _instance(status: InstanceStatus, states: dict[str, str]) -> dict[str, Any]:
+def _instance(status: InstanceStatus, planned: PlannedInstance | None) -> dict[str, Any]:
     info, load = status.info, status.load
     return {
         "id": info.instance_id,
         "roles": roles_name(info.roles),
         "group": info.group.value,
         "device": info.device,
-        "state": states.get(info.instance_id, "serving"),
+        "state": "serving" if planned is None else planned.state,
+        "arm": planned.arm.value if planned is not None and planned.arm else "",
         "requests": status.num_requests,
         "encode_waiting": load.encode_waiting,
         "encode_running": load.encode_running,
@@ -188,18 +205,3 @@ def _cache(name: str, pool: CacheCounters) -> dict[str, Any]:
         "pulled": pool.pulled,
         "saved_s": pool.saved_s,
     }
-
-
-def _decision(decision: Decision, now_s: float) -> dict[str, Any]:
-    return {
-        "s_ago": now_s - decision.at_s,
-        "piece": decision.piece,
-        "subject": decision.subject,
-        "choice": decision.choice,
-        "numbers": {name: _finite(value) for name, value in decision.numbers.items()},
-    }
-
-
-def _finite(value: float) -> float | None:
-    """JSON has no infinity."""
-    return value if math.isfinite(value) else None

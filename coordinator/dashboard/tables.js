@@ -20,13 +20,21 @@ function rowOf(columns, row, onClick) {
   return made;
 }
 
-// `stages` are letters, each shown as a tag; a `share` is [part, whole, text] with a bar.
+// `stages` are letters, each shown as a tag, an `arm` is one; a `share` is [part, whole, text] with a bar.
 function cell(tag, value, kind) {
   const made = document.createElement(tag);
   if (kind === "number") made.className = "number";
   if (tag === "td" && kind === "stages") made.append(...[...value].map(stageTag));
   else if (tag === "td" && kind === "share") made.append(bar(value[1] ? value[0] / value[1] : 0), value[2]);
+  else if (tag === "td" && kind === "arm") made.append(...[...value].map(armTag));
   else made.textContent = value;
+  return made;
+}
+
+function armTag(name) {
+  const made = document.createElement("i");
+  made.className = `arm-${name}`;
+  made.textContent = name;
   return made;
 }
 
@@ -64,9 +72,12 @@ const ms = (value) => (value === null ? "" : `${value.toFixed(1)} ms`);
 const figure = (value) => (value === null ? "unbounded" : value.toPrecision(4));
 const mib = (value) => (value / 2 ** 20).toFixed(1);
 
+const whose = (arm) => (arm ? `${arm}: ` : "");
+
 export const INSTANCES = [
   ["group", (each) => each.group],
   ["instance", (each) => each.id],
+  ["arm", (each) => each.arm, "arm"],
   ["plays", (each) => each.roles, "stages"],
   ["state", (each) => each.state],
   ["device", (each) => each.device],
@@ -114,8 +125,38 @@ export const REQUESTS = [
 
 export const DECISIONS = [
   ["when", (each) => `${each.s_ago.toFixed(1)} s ago`, "number"],
-  ["policy", (each) => each.piece],
+  ["policy", (each) => whose(each.arm) + each.piece],
   ["about", (each) => each.subject],
   ["choice", (each) => each.choice],
   ["weighed", (each) => Object.entries(each.numbers).map(([key, value]) => `${key} ${figure(value)}`).join(", ")],
+];
+
+export const ARMS = [
+  ["arm", (each) => each.arm, "arm"],
+  ["policy set", (each) => each.policy],
+  ["instances", (each) => each.instances.join(", ") || "none"],
+  ["both targets met", (each) => [each.good, callsOf(each), `${each.good} of ${callsOf(each)}`], "share"],
+  ["first token late", (each) => each.late, "number"],
+  ["tokens slow", (each) => each.slow, "number"],
+  ["unserved", (each) => each.unserved, "number"],
+  ["crossed over", (each) => each.crossed, "number"],
+  ["instance-seconds", (each) => each.instance_s.toFixed(0), "number"],
+];
+
+const callsOf = (arm) => arm.good + arm.late + arm.slow + arm.unserved;
+
+export const MEASURES = [
+  ["measure", (each) => each.title],
+  ["a", (each) => each.a, "number"],
+  ["b", (each) => each.b, "number"],
+  ["target", (each) => each.target, "number"],
+  ["b − a", (each) => each.change, "number"],
+  ["95% interval", (each) => each.interval, "number"],
+  ["so far", (each) => each.verdict],
+];
+
+export const WANTED = [
+  ["instance", (each) => each.instance],
+  ["is to play", (each) => each.acting],
+  ["the shadow wants", (each) => each.shadow],
 ];

@@ -13,7 +13,10 @@ from coordinator.front.admissions import Admissions
 from coordinator.front.caller import Metadata, proof_of
 from coordinator.front.failures import RETRY_AFTER_S
 from coordinator.front.link import Link
+from coordinator.front.metrics import FrontMetrics
+from coordinator.front.pictures_once import PicturesOnce
 from coordinator.front.reach import Reach
+from coordinator.front.upstream import Upstream
 from coordinator.openai.served import Visit
 from core.clock import Clock
 
@@ -29,18 +32,19 @@ class RemoteDoor:
     nothing of what the last one was told: another model may be served.
     """
 
-    def __init__(self, reach: Reach, clock: Clock) -> None:
+    def __init__(self, reach: Reach, clock: Clock, metrics: FrontMetrics) -> None:
         self._reach = reach
         self._clock = clock
+        self._metrics = metrics
         self._admissions = Admissions(clock)
         self._link = Link(reach)
-        self._is_ready: bool | None = None  # None: nobody knows yet
+        self._upstream: Upstream | None = None  # None: nobody knows yet
         self._calls: set[asyncio.Task[None]] = set()
         self._is_closed = False
 
     @property
     def is_ready(self) -> bool:
-        return bool(self._is_ready)
+        return self._upstream is Upstream.READY
 
     @property
     def num_calls(self) -> int:
@@ -54,17 +58,21 @@ class RemoteDoor:
         if description is None:
             description = await link.describe(proof)
             admissions.note(proof, description)
-        return Visit(description, link.tokens.texts, partial(self._generate, link, proof))
+        generate = PicturesOnce(partial(self._generate, link, proof)).generate
+        return Visit(description, link.tokens.texts, generate)
 
     async def watch_forever(self) -> None:
         """Whether it is ready, and a new link whenever the coordinator was lost."""
         while True:
             try:
                 async for is_ready in self._link.watch():
-                    self._note(is_ready, "every stage is there" if is_ready else "a stage is missing")
+                    if is_ready:
+                        self._note(Upstream.READY, "every stage is there")
+                    else:
+                        self._note(Upstream.INCOMPLETE, "a stage is missing")
             except ServiceError as error:
-                self._note(False, str(error))
-            self._note(False, "is gone")
+                self._note(Upstream.LOST, str(error))
+            self._note(Upstream.LOST, "is gone")
             await asyncio.sleep(_RETRY_S)
             await self._renew()
 
@@ -78,10 +86,12 @@ class RemoteDoor:
         """Once no call is under way."""
         await self._link.retire()
 
-    def _note(self, is_ready: bool, reason: str) -> None:
-        if is_ready != self._is_ready:
-            log.log(logging.INFO if is_ready else logging.WARNING, "%s: %s", self._reach.address, reason)
-        self._is_ready = is_ready
+    def _note(self, upstream: Upstream, reason: str) -> None:
+        if upstream is not self._upstream:
+            level = logging.INFO if upstream is Upstream.READY else logging.WARNING
+            log.log(level, "%s: %s", self._reach.address, reason)
+            self._metrics.note_upstream(upstream)
+        self._upstream = upstream
 
     async def _renew(self) -> None:
         old, self._link = self._link, Link(self._reach)
@@ -98,6 +108,9 @@ class RemoteDoor:
             if running.cancelled() and self._is_closed:
                 raise _closing()
             running.result()
+        except ServiceError as error:
+            self._metrics.note_failure(error)
+            raise
         finally:
             self._calls.discard(running)
             running.cancel()

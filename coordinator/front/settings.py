@@ -25,10 +25,16 @@ class FrontSettings:
     name: str = "http"  # of the worker in its log lines
     log_level: str = "INFO"
     log_format: str = "text"
+    metrics_host: str = "127.0.0.1"
+    metrics_port: int | None = (
+        None  # of the one listener for all workers' metrics, 0: any; None: there is none
+    )
+    metrics_folder: str = ""  # where a worker keeps its values for that one; empty: nowhere
 
     def __post_init__(self) -> None:
-        if not 0 <= self.port <= 65535:
-            raise ValueError(f"port: {self.port} is not between 0 and 65535")
+        for name, port in (("port", self.port), ("metrics_port", self.metrics_port or 0)):
+            if not 0 <= port <= 65535:
+                raise ValueError(f"{name}: {port} is not between 0 and 65535")
         if self.drain_s < 0:
             raise ValueError(f"drain_s: must not be below 0, it is {self.drain_s:g}")
         if not self.stalled_s > 0:

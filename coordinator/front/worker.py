@@ -14,9 +14,15 @@ import signal
 import sys
 from importlib import metadata
 
+from prometheus_client import CollectorRegistry
+from starlette.routing import Route
+
 from coordinator.collector import collect_when_idle, settle_collector
 from coordinator.front.door import RemoteDoor
+from coordinator.front.metrics import FrontMetrics
 from coordinator.front.settings import FrontSettings, parse_settings
+from coordinator.front.shared_values import share_values
+from coordinator.front.watched import WatchedApp
 from coordinator.openai.app import make_app
 from coordinator.openai.listener import HttpListener
 from coordinator.openai.served import Served
@@ -32,7 +38,11 @@ class Worker:
 
     def __init__(self, settings: FrontSettings) -> None:
         self._settings = settings
-        self.door = RemoteDoor(settings.reach, MonotonicClock())
+        clock, self.registry = MonotonicClock(), CollectorRegistry()
+        if settings.metrics_folder:
+            share_values(settings.metrics_folder, settings.name)
+        metrics = FrontMetrics(self.registry)
+        self.door = RemoteDoor(settings.reach, clock, metrics)
         served = Served(
             enter=self.door.enter,
             is_ready=lambda: self.door.is_ready,
@@ -41,9 +51,10 @@ class Worker:
         )
         tls = settings.tls
         context = None if tls is None else tls.server_context(wants_client_cert=settings.tls_client_cert)
-        self._http = HttpListener(
-            make_app(served), settings.drain_s + _CLOSING_S, context, settings.stalled_s
-        )
+        app = make_app(served)
+        paths = [route.path for route in app.routes if isinstance(route, Route)]
+        watched = WatchedApp(app, paths, metrics, clock)
+        self._http = HttpListener(watched, settings.drain_s + _CLOSING_S, context, settings.stalled_s)
         self._watching: asyncio.Task[None] | None = None
 
     def start(self) -> int:

@@ -11,6 +11,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 from coordinator.front.settings import FrontSettings
+from coordinator.front.shared_values import SharedValues
+from coordinator.metrics.listener import Headers, MetricsListener
 from coordinator.openai.listener import bind_socket
 
 log = logging.getLogger(__name__)
@@ -22,7 +24,10 @@ _GRACE_S = 15.0  # past the time to drain; then it is killed
 
 
 class Workers:
-    """`start` once, `stop` once. All listen on one port, and the kernel shares out connections among them."""
+    """`start` once, `stop` once. All listen on one port, and the kernel shares out connections among them.
+
+    Their metrics, taken together, are at `metrics_port` where the settings want that: 0 where not.
+    """
 
     def __init__(self, settings: FrontSettings, num_workers: int, command: Sequence[str] = COMMAND) -> None:
         self._settings = settings
@@ -30,6 +35,9 @@ class Workers:
         self._workers = [_Worker(f"http-{index}") for index in range(num_workers)]
         self._keepers: list[asyncio.Task[None]] = []
         self._held: socket.socket | None = None
+        self._values: SharedValues | None = None
+        self._metrics: MetricsListener | None = None
+        self.metrics_port = 0
 
     @property
     def pids(self) -> list[int]:
@@ -44,6 +52,11 @@ class Workers:
         self._held = hold_port(self._settings.host, self._settings.port)
         port = int(self._held.getsockname()[1])
         self._settings = replace(self._settings, port=port)
+        try:
+            await self._open_metrics()
+        except OSError:
+            await self.stop()
+            raise
         launches = (self._launch(each) for each in self._workers)
         failures = [each for each in await asyncio.gather(*launches, return_exceptions=True) if each]
         if failures:
@@ -60,11 +73,33 @@ class Workers:
         await asyncio.gather(*(self._end(each) for each in self._workers))
         if self._held is not None:
             self._held.close()
+        if self._metrics is not None:
+            await self._metrics.stop()
+        if self._values is not None:
+            self._values.close()
 
     def kill(self) -> None:
         """No answer is waited for any more."""
         for worker in self._workers:
             worker.kill()
+
+    async def _open_metrics(self) -> None:
+        """Raises OSError where the address cannot be listened on."""
+        settings = self._settings
+        if settings.metrics_port is None:
+            return
+        self._values = SharedValues()
+        self._settings = replace(settings, metrics_folder=self._values.folder)
+        tls = settings.tls
+        context = None if tls is None else tls.server_context(wants_client_cert=settings.tls_client_cert)
+        self._metrics = MetricsListener(self._values.render, _admit_all)
+        self.metrics_port = await self._metrics.start(settings.metrics_host, settings.metrics_port, context)
+
+    def _forget(self, worker: _Worker) -> None:
+        """Its process has ended."""
+        worker.forget()
+        if self._values is not None:
+            self._values.forget(worker.name)
 
     async def _keep(self, worker: _Worker) -> None:
         delay_s = _FIRST_DELAY_S
@@ -74,7 +109,7 @@ class Workers:
                 log.error(
                     "%s: process %d ended (%d), starting another", worker.name, worker.process.pid, code
                 )
-                worker.forget()
+                self._forget(worker)
             await asyncio.sleep(delay_s)
             try:
                 await self._launch(worker)
@@ -98,7 +133,7 @@ class Workers:
         if said and json.loads(said)["event"] == "ready":
             return
         code = await process.wait()
-        worker.forget()
+        self._forget(worker)
         reason = json.loads(said)["message"] if said else f"ended ({code})"
         raise RuntimeError(f"{worker.name}: {reason}")
 
@@ -115,7 +150,7 @@ class Workers:
             log.error("%s: process %d is killed", worker.name, process.pid)
             worker.kill()
             await process.wait()
-        worker.forget()
+        self._forget(worker)
 
 
 @dataclass(slots=True)
@@ -132,6 +167,10 @@ class _Worker:
         if self.process is not None and self.process.stdin is not None:
             self.process.stdin.close()
         self.process = None
+
+
+def _admit_all(_headers: Headers, _peer: str) -> None:
+    """They tell of nobody's requests, and keys are the coordinator's: who can reach the address may read."""
 
 
 def hold_port(host: str, port: int) -> socket.socket:

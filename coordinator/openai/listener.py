@@ -11,7 +11,7 @@ from functools import partial
 from typing import cast
 
 import uvicorn
-from starlette.applications import Starlette
+from starlette.types import ASGIApp
 
 from coordinator.openai.patience import PatientProtocol
 
@@ -21,7 +21,7 @@ _BACKLOG = 1024
 class HttpListener:
     """`open` listens at once, so that a taken port is known at start; `close` ends all connections."""
 
-    def __init__(self, app: Starlette, grace_s: float, tls: ssl.SSLContext | None, head_s: float) -> None:
+    def __init__(self, app: ASGIApp, grace_s: float, tls: ssl.SSLContext | None, head_s: float) -> None:
         """`head_s`: how long a request's head may take to come."""
         config = uvicorn.Config(
             app,

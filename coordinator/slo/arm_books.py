@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter, deque
+from collections import Counter
 from dataclasses import dataclass, field
 
 from coordinator.observer import CallEnd, RequestEnd
@@ -10,6 +10,7 @@ from coordinator.policy.scheduler import Slo
 from coordinator.policy.seat import Arm, Seat
 from coordinator.policy.trials.trial import Trial
 from coordinator.slo.arm_report import ArmReport, TrialReport
+from coordinator.slo.samples import NewestSamples
 from coordinator.slo.verdict import Verdict, verdict_of_call, verdict_of_end
 from core.clock import Clock
 from core.lifecycle import RequestState
@@ -22,8 +23,8 @@ _UNFINISHED = 1024  # whose calls have not said why
 class _Tally:
     verdicts: Counter[Verdict] = field(default_factory=Counter)
     num_crossed: int = 0
-    ttft_s: deque[float] = field(default_factory=lambda: deque(maxlen=_SAMPLES))
-    tpot_s: deque[float] = field(default_factory=lambda: deque(maxlen=_SAMPLES))
+    ttft_s: NewestSamples = field(default_factory=lambda: NewestSamples(_SAMPLES))
+    tpot_s: NewestSamples = field(default_factory=lambda: NewestSamples(_SAMPLES))
 
 
 class ArmBooks:
@@ -56,9 +57,9 @@ class ArmBooks:
         if not seat.has_crossed:
             tally = self._tallies[seat.arm]
             if end.first_token_s is not None:
-                tally.ttft_s.append(end.first_token_s)
+                tally.ttft_s.add(end.first_token_s)
             if end.per_token_s is not None:
-                tally.tpot_s.append(end.per_token_s)
+                tally.tpot_s.add(end.per_token_s)
 
     def on_unserved(self, call: CallEnd) -> None:
         seat = self._unfinished.pop(call.request_id, None)
@@ -95,6 +96,6 @@ class ArmBooks:
             verdicts={verdict: tally.verdicts[verdict] for verdict in Verdict},
             num_crossed=tally.num_crossed,
             instance_s=trial.instance_s(arm, now_s),
-            ttft_s=tuple(tally.ttft_s),
-            tpot_s=tuple(tally.tpot_s),
+            ttft_s=tally.ttft_s.ascending(),
+            tpot_s=tally.tpot_s.ascending(),
         )

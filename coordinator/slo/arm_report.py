@@ -31,7 +31,7 @@ class ArmReport:
     verdicts: Mapping[Verdict, int]  # each is there
     num_crossed: int  # its requests that the other arm had to serve
     instance_s: float
-    ttft_s: tuple[float, ...]  # of its newest finished requests, in order of their ends
+    ttft_s: tuple[float, ...]  # of its newest finished requests, ascending
     tpot_s: tuple[float, ...]
 
     @property
@@ -65,13 +65,13 @@ class TrialReport:
     arms: tuple[ArmReport, ArmReport]  # A and B
 
     def measures(self) -> tuple[Measure, ...]:
-        """In the order in which they are shown; sorts all samples."""
+        """In the order in which they are shown."""
         of_a, of_b = (self._figures(arm) for arm in self.arms)
         return tuple(_measure(name, a, of_b[name]) for name, a in of_a.items())
 
     def _figures(self, arm: ArmReport) -> dict[str, _Figure]:
         found = {"attainment": _figure(proportion(arm.num_good, arm.num_calls))}
-        for kind, samples in (("ttft", sorted(arm.ttft_s)), ("tpot", sorted(arm.tpot_s))):
+        for kind, samples in (("ttft", arm.ttft_s), ("tpot", arm.tpot_s)):
             found |= {
                 f"{kind}_{name}_s": (sample_quantile(samples, part), quantile(samples, part))
                 for name, part in _QUANTILES.items()

@@ -83,9 +83,10 @@ def _from_part(part: ChatPart) -> pb.Part:
 
 
 def _from_source(source: ImageSource) -> pb.ImagePart:
-    if source.kind is None:
-        return pb.ImagePart()
-    return pb.ImagePart(**{source.kind: getattr(source, source.kind)})
+    given: dict[str, Any] = {} if source.kind is None else {source.kind: getattr(source, source.kind)}
+    if source.max_pixels is not None:
+        given["max_pixels"] = _uint32(source.max_pixels)
+    return pb.ImagePart(**given)
 
 
 def _from_prompt(prompt: RawPrompt) -> pb.Prompt:

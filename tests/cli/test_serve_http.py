@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import httpx
 import pytest
 
 import cli.serve_http
@@ -70,6 +71,12 @@ def test_certificates_for_callers_are_others_than_the_coordinators(
     assert (open_one.reach, open_one.drain_s) == (Reach("h:1"), 2.0)
 
 
+def test_metrics_are_where_they_are_asked_for(run_cli: RunCli, served: Served) -> None:
+    assert run_cli("serve-http", "--metrics-port", 9401, "--metrics-host", "::").exit_code == 0
+    [(settings, _)] = served
+    assert (settings.metrics_host, settings.metrics_port) == ("::", 9401)
+
+
 @pytest.mark.parametrize(
     ("words", "reason"),
     [
@@ -88,10 +95,12 @@ def test_wrong_usage(run_cli: RunCli, served: Served, words: tuple[object, ...],
 
 def test_it_serves_without_a_coordinator_until_it_is_told_to_end() -> None:
     words = ("serve-http", "--address", "127.0.0.1:1", "--port", "0", "--workers", "2", "--json")
+    words += ("--metrics-port", "0")
     process = subprocess.Popen([sys.executable, "-m", "cli.main", *words], stdout=subprocess.PIPE)
     with process:
         said = json.loads(process.stdout.readline())
         assert (said["coordinator"], len(said["workers"])) == ("127.0.0.1:1", 2)
+        assert 'elasticmm:http_workers{coordinator="lost"} 2.0' in httpx.get(said["metrics"]).text
         again = ("serve-http", "--port", said["http"].rpartition(":")[2])
         done = subprocess.run(
             [sys.executable, "-m", "cli.main", *again], capture_output=True, text=True, check=False

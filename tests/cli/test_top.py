@@ -11,7 +11,7 @@ from core.access import write_token
 from elasticmm_client import AdminClient
 from tests.cli.conftest import RunCli
 from tests.clients.fake_cluster import TOKEN, FakeCluster
-from tests.clients.fake_records import sent
+from tests.clients.fake_records import sent, tried
 
 
 @pytest.fixture
@@ -41,6 +41,38 @@ def test_json_is_one_object(run_cli: RunCli, where: tuple[object, ...]) -> None:
     ttft, tpot = frame["percentiles"]
     assert (ttft["values_ms"], ttft["attained"], tpot["attained"]) == ([100, 100, 100], 1, 0)
     assert {"plan", "cache", "decisions", "window_s"} <= set(frame)
+
+
+def test_arms_of_a_trial_are_shown_with_their_instances(
+    run_cli: RunCli, where: tuple[object, ...], cluster: FakeCluster
+) -> None:
+    cluster.trial = tried()
+    rows = [line.split() for line in run_cli("top", "--once", *where).output.splitlines()]
+    assert [row[-1] for row in rows if "cpu:0" in row] == ["a", "a"]
+    assert ["b:", "coupled", "on", "no", "instance"] in rows
+    assert ["attainment", "0.9", "1", "+0.1", "+0.01", "to", "+0.17"] in rows
+    assert ["targets:", "first", "token", "in", "2", "s,", "0.1", "s", "per", "further", "token"] in rows
+    frame = json.loads(run_cli("top", "--json", *where).stdout)
+    assert [arm["good"] for arm in frame["trial"]["arms"]] == [90, 40]
+
+
+def test_what_the_shadow_decides_is_shown(run_cli: RunCli, where: tuple[object, ...]) -> None:
+    output = run_cli("top", "--once", *where).output
+    assert "30.0% of 10 dispatches differ" in output
+    assert "e-0: shared:encode, the shadow wants multimodal:encode+prefill" in output
+    assert "shadow: search  cluster  splits" in output
+    assert "experiment" not in output
+    frame = json.loads(run_cli("top", "--json", *where).stdout)
+    assert frame["trial"] is None
+    assert all(each["is_shadow"] for each in frame["shadow"]["decisions"])
+
+
+def test_nothing_is_shown_of_a_shadow_that_is_not_there(
+    run_cli: RunCli, where: tuple[object, ...], cluster: FakeCluster
+) -> None:
+    cluster.has_shadow = False
+    assert "shadow" not in run_cli("top", "--once", *where).output
+    assert json.loads(run_cli("top", "--json", *where).stdout)["shadow"] is None
 
 
 def test_watches_until_interrupted(cluster: FakeCluster, monkeypatch: pytest.MonkeyPatch) -> None:

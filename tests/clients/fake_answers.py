@@ -27,6 +27,13 @@ def echo(request: pb.GenerateRequest, context: grpc.ServicerContext) -> Iterator
     yield finished(len(text))
 
 
+def brief(request: pb.GenerateRequest, context: grpc.ServicerContext) -> Iterator[pb.GenerateEvent]:
+    """One token, whatever is asked."""
+    yield accepted(request.request_id or "req-1")
+    yield tokens(0, "x")
+    yield finished(1)
+
+
 def endless(request: pb.GenerateRequest, context: grpc.ServicerContext) -> Iterator[pb.GenerateEvent]:
     """One token a millisecond until the call ends."""
     yield accepted("req-1")

@@ -41,6 +41,8 @@ class FakeCluster(rpc.InferenceServicer, rpc.MediaServicer, admin_pb2_grpc.Admin
         self.is_shut_down = False
         self.orders: list[tuple[str, Any]] = []  # pin, unpin, drain, resume
         self.has_gateway = True
+        self.has_shadow = True
+        self.trial: admin_pb2.TrialReport | None = None  # as the SLO report and the plan tell of it
         self.media_ttl_s = 600
         self.transfers: list[stage_control_pb2.TransferCounters] = []  # of e-0
         self._server = grpc.server(futures.ThreadPoolExecutor(8))
@@ -143,6 +145,10 @@ class FakeCluster(rpc.InferenceServicer, rpc.MediaServicer, admin_pb2_grpc.Admin
             last_failure="switching took over 5 s",
             decodes=admin_pb2.Pace(measured_s=3, profiled_s=2),
         )
+        for arm in () if self.trial is None else self.trial.arms:
+            for each in (serving, moving):
+                if each.instance_id in arm.instance_ids:
+                    each.arm = arm.arm
         return admin_pb2.GetPlanResponse(
             policy="emp",
             version=7,
@@ -192,7 +198,7 @@ class FakeCluster(rpc.InferenceServicer, rpc.MediaServicer, admin_pb2_grpc.Admin
         )
         windows = [window, admin_pb2.SloWindow(window_s=600, covered_s=600)]
         return admin_pb2.GetSloReportResponse(
-            ttft_s=2, multimodal_ttft_s=2, tpot_s=0.1, price_per_hour=1.8, windows=windows
+            ttft_s=2, multimodal_ttft_s=2, tpot_s=0.1, price_per_hour=1.8, windows=windows, trial=self.trial
         )
 
     def StartShadow(
@@ -212,6 +218,8 @@ class FakeCluster(rpc.InferenceServicer, rpc.MediaServicer, admin_pb2_grpc.Admin
         self, request: admin_pb2.GetShadowRequest, context: grpc.ServicerContext
     ) -> admin_pb2.ShadowReport:
         check_token(context)
+        if not self.has_shadow:
+            refuse(context, grpc.StatusCode.FAILED_PRECONDITION, "no policy set is in the shadow")
         return shadowed()
 
     def StartTrial(

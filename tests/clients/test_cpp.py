@@ -10,8 +10,11 @@ from pathlib import Path
 import grpc
 import pytest
 
+from elasticmm.v1 import inference_pb2 as pb
+from tests.clients.cpp_rows import program_of
 from tests.clients.fake_answers import refuse
 from tests.clients.fake_cluster import FakeCluster
+from tests.clients.field_rows import ROWS
 
 FOLDER = Path(__file__).parents[2] / "clients" / "cpp"
 PROGRAM = """
@@ -86,6 +89,24 @@ def test_what_the_readme_says_compiles(example: Path, tmp_path: Path) -> None:
     ]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+def test_every_field_of_a_request_can_be_set(example: Path, tmp_path: Path) -> None:
+    """By the stubs' own setters, which are all there is to this client."""
+    source, program = tmp_path / "rows.cpp", tmp_path / "rows"
+    source.write_text(program_of([row.request for row in ROWS.values()]))
+    flags = subprocess.run(
+        ["pkg-config", "--cflags", "--libs", "grpc++", "protobuf"], capture_output=True, text=True, check=True
+    )
+    library = example.parent / "libelasticmm_protos.a"
+    command = ["g++", "-std=c++17", f"-I{example.parent}", "-o", program, source, library]
+    done = subprocess.run(
+        [*map(str, command), *flags.stdout.split()], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    for index, (name, row) in enumerate(ROWS.items()):
+        made = subprocess.run([program, str(index)], capture_output=True, check=True, timeout=60)
+        assert pb.GenerateRequest.FromString(made.stdout) == row.request, name
 
 
 def test_usage(example: Path) -> None:

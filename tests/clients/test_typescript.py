@@ -15,8 +15,10 @@ from google.protobuf import json_format
 
 from coordinator.access.keys import digest_of
 from elasticmm.v1 import inference_pb2 as pb
-from tests.clients.fake_answers import Answer, echo, endless, refuse
+from tests.clients.fake_answers import Answer, brief, echo, endless, refuse
 from tests.clients.fake_cluster import FakeCluster
+from tests.clients.field_rows import ROWS, leaves_in
+from tests.clients.typescript_rows import program_of
 from tests.coordinator.conftest import MakeBench, make_bench
 
 __all__ = ["make_bench"]
@@ -86,7 +88,7 @@ def test_its_own_tests(built: Path, cluster: FakeCluster) -> None:
     cluster.answer = scripted(cluster)
     done = node("--test", built / "test" / "client.test.js", address=cluster.address)
     assert done.returncode == 0, done.stdout
-    assert num_passed(done.stdout) == 21, done.stdout
+    assert num_passed(done.stdout) == 23, done.stdout
     assert cluster.uploads == [b"lost", *[b"of a tenant"] * 2, b"proven"]
     assert wait_until(lambda: cluster.num_active == 0), "endless answers were not cancelled"
 
@@ -98,6 +100,31 @@ def test_example(built: Path, cluster: FakeCluster, tmp_path: Path) -> None:
     assert (done.returncode, done.stdout) == (0, "What is it?#\n")
     assert "prefill on p-0: 1.5 to 9.0 ms" in done.stderr
     assert cluster.uploads == [b"picture"]
+
+
+@pytest.fixture(scope="module")
+def rows_program(built: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Compiled as strictly as the client: every option that it uses is in the client's types."""
+    folder = tmp_path_factory.mktemp("rows")
+    (folder / "rows.mts").write_text(program_of(ROWS, built / "src" / "index.js"))
+    options = ["--strict", "--exactOptionalPropertyTypes", "--noUncheckedIndexedAccess", "--target", "es2022"]
+    options += ["--module", "nodenext", "--types", "node", "--typeRoots", str(FOLDER / "node_modules/@types")]
+    command = ["node", str(FOLDER / "node_modules/typescript/bin/tsc"), *options, str(folder / "rows.mts")]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout
+    return folder / "rows.mjs"
+
+
+@pytest.mark.parametrize("has_gateway", [True, False])
+def test_every_field_of_a_request_can_be_set(
+    rows_program: Path, cluster: FakeCluster, has_gateway: bool
+) -> None:
+    cluster.answer, cluster.has_gateway = brief, has_gateway
+    names = [name for name, row in ROWS.items() if row.has_gateway is has_gateway]
+    done = node(rows_program, cluster.address, *names, address="")
+    assert done.returncode == 0, done.stderr
+    for name, request in zip(names, cluster.requests, strict=True):
+        assert list(leaves_in(request)) == list(leaves_in(ROWS[name].request))
 
 
 async def test_resuming(built: Path, make_bench: MakeBench, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""What a coordinator tells Prometheus, by name."""
+"""What a coordinator, and a door in front of it, tell Prometheus, by name."""
 
 from __future__ import annotations
 
@@ -6,9 +6,11 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+from prometheus_client import CollectorRegistry
 from prometheus_client.core import Metric
 
 from coordinator.config import CoordinatorConfig
+from coordinator.front.metrics import FrontMetrics
 from coordinator.server import Coordinator
 
 SUFFIXES = {"counter": ("_total",), "gauge": ("",), "histogram": ("_bucket", "_sum", "_count")}
@@ -22,7 +24,9 @@ async def metrics() -> AsyncIterator[list[Metric]]:
         CoordinatorConfig(folder, "a token", start_gateway=False, shutdown_grace_s=0.05)
     )
     await coordinator.start()
-    yield list(coordinator.watch.metrics.registry.collect())
+    in_front = CollectorRegistry()
+    FrontMetrics(in_front)
+    yield [*coordinator.watch.metrics.registry.collect(), *in_front.collect()]
     await coordinator.stop()
 
 

@@ -15,7 +15,7 @@ export {
 } from "./errors.js";
 export type { Accepted, Event, Finished, StageSpan, TokenLogprobs, Tokens, Usage } from "./events.js";
 export { userMessage } from "./messages.js";
-export type { Message, Part } from "./messages.js";
+export type { Message, Part, PictureBound } from "./messages.js";
 export type { Format, GenerateOptions } from "./request.js";
 export { GenerateStream } from "./stream.js";
 export type { GenerateResult } from "./stream.js";

@@ -5,12 +5,22 @@ import { InvalidRequest } from "./errors.js";
 import { buildToolCalls, type ToolCall } from "./tools.js";
 import type { WireToolCall } from "./wire.js";
 
+const LOW_DETAIL_PIXELS = 512 * 512;
+
+/** How much of a picture the model reads, by one of these; as its processor is set if left out. */
+export interface PictureBound {
+  /** Most pixels, at least 1. */
+  maxPixels?: number;
+  /** As in OpenAI's API. */
+  detail?: "auto" | "low" | "high";
+}
+
 export type Part =
   | { type: "text"; text: string }
   /** A picture file's bytes, its path, or an http(s): or data: URL. */
-  | { type: "image"; image: Uint8Array | string }
-  | { type: "image"; url: string }
-  | { type: "image_url"; image_url: { url: string } };
+  | ({ type: "image"; image: Uint8Array | string } & PictureBound)
+  | ({ type: "image"; url: string } & PictureBound)
+  | { type: "image_url"; image_url: { url: string } & PictureBound };
 
 export interface Message {
   role: "system" | "user" | "assistant" | "tool";
@@ -28,7 +38,10 @@ export interface Picture {
   field: string;
 }
 
-export type ParsedPart = { text: string } | { url: string } | { picture: Picture };
+export type ParsedPart =
+  | { text: string }
+  | { url: string; maxPixels: number | undefined }
+  | { picture: Picture; maxPixels: number | undefined };
 
 export interface ParsedMessage {
   role: string;
@@ -68,13 +81,29 @@ async function parseMessage(message: Message, field: string): Promise<ParsedMess
 
 async function parsePart(part: Part, field: string): Promise<ParsedPart> {
   if (part.type === "text") return { text: part.text };
-  if (part.type === "image_url") return { url: part.image_url.url };
-  if (part.type === "image" && "url" in part) return { url: part.url };
-  if (part.type === "image" && part.image !== undefined) return parseImage(part.image, `${field}.image`);
+  const place = `${field}.image`;
+  if (part.type === "image_url") return { url: part.image_url.url, maxPixels: boundOf(part.image_url, place) };
+  if (part.type === "image" && "url" in part) return { url: part.url, maxPixels: boundOf(part, place) };
+  if (part.type === "image" && part.image !== undefined) {
+    return { ...(await parseImage(part.image, place)), maxPixels: boundOf(part, place) };
+  }
   throw new InvalidRequest("is neither a text nor an image part", field);
 }
 
-async function parseImage(image: Uint8Array | string, field: string): Promise<ParsedPart> {
+/** As it is said, or of a detail; undefined where nothing is. */
+function boundOf({ detail, maxPixels }: PictureBound, field: string): number | undefined {
+  if (detail !== undefined && !["auto", "low", "high"].includes(detail)) {
+    throw new InvalidRequest(`${detail} is none of auto, low and high`, `${field}.detail`);
+  }
+  if (maxPixels === undefined) return detail === "low" ? LOW_DETAIL_PIXELS : undefined;
+  if (detail !== undefined) throw new InvalidRequest("is there together with detail", `${field}.max_pixels`);
+  if (!Number.isInteger(maxPixels) || maxPixels < 1 || maxPixels >= 2 ** 32) {
+    throw new InvalidRequest(`${maxPixels} is no number of pixels`, `${field}.max_pixels`);
+  }
+  return maxPixels;
+}
+
+async function parseImage(image: Uint8Array | string, field: string): Promise<{ url: string } | { picture: Picture }> {
   if (typeof image !== "string") return { picture: { data: Buffer.from(image), field } };
   if (/^(https?:\/\/|data:)/i.test(image)) return { url: image };
   try {

@@ -2,7 +2,7 @@
 import { InvalidRequest } from "./errors.js";
 import type { ParsedMessage, ParsedPart } from "./messages.js";
 import { buildTools, toJson, type Tool } from "./tools.js";
-import type { WireDuration, WireMessage, WireRequest } from "./wire.js";
+import type { WireDuration, WireImage, WireMessage, WireRequest } from "./wire.js";
 
 /** A form that all of the answer has; a schema may be JSON or what becomes it. */
 export type Format = "json_object" | { jsonSchema: string | object } | { regex: string } | { grammar: string };
@@ -159,7 +159,11 @@ function buildMessage(message: ParsedMessage, digests: Map<Buffer, Buffer>): Wir
 
 function buildPart(part: ParsedPart, digests: Map<Buffer, Buffer>): WireMessage["parts"][number] {
   if ("text" in part) return { text: part.text };
-  if ("url" in part) return { image: { url: part.url } };
+  return { image: { ...sourceOf(part, digests), ...(part.maxPixels !== undefined && { maxPixels: part.maxPixels }) } };
+}
+
+function sourceOf(part: Exclude<ParsedPart, { text: string }>, digests: Map<Buffer, Buffer>): WireImage {
+  if ("url" in part) return { url: part.url };
   const digest = digests.get(part.picture.data);
-  return { image: digest ? { digest } : { data: part.picture.data } };
+  return digest ? { digest } : { data: part.picture.data };
 }

@@ -10,6 +10,7 @@ export interface WireImage {
   digest?: Buffer;
   data?: Buffer;
   url?: string;
+  maxPixels?: number;
 }
 
 export interface WireTool {

@@ -17,7 +17,13 @@ import {
   type Format,
   type GenerateOptions,
   type Message,
+  type Part,
+  type PictureBound,
 } from "../src/index.js";
+
+interface ArrivedPart {
+  image?: { digest?: string; maxPixels?: number };
+}
 
 const address = process.env["ELASTICMM_ADDRESS"] ?? "";
 let client: Client;
@@ -68,6 +74,42 @@ test("uploads pictures by bytes and path, passes URLs on", async () => {
   writeFileSync(path, Buffer.alloc(3_000_000, 7));
   const message = userMessage("x", path, new Uint8Array([1, 2, 3]), "https://example.com/a.png");
   assert.equal(await client.generate([message]).text(), "x###");
+});
+
+test("bounds the pixels that are read of a picture", async () => {
+  const url = "https://example.com/a.png";
+  const image = Buffer.from("bounded");
+  const content: Part[] = [
+    { type: "image", image, maxPixels: 1 },
+    { type: "image", url, maxPixels: 2 ** 32 - 1 },
+    { type: "image", url, detail: "low" },
+    { type: "image_url", image_url: { url, detail: "low" } },
+    { type: "image_url", image_url: { url, detail: "auto" } },
+    { type: "image", image, detail: "high" },
+    { type: "text", text: "request" },
+  ];
+  const [message] = (await arrived([{ role: "user", content }], {}))["messages"] as { parts: ArrivedPart[] }[];
+  assert.deepEqual(
+    message?.parts.map((part) => part.image?.maxPixels),
+    [1, 2 ** 32 - 1, 2 ** 18, 2 ** 18, undefined, undefined, undefined],
+  );
+  assert.ok(message?.parts[0]?.image?.digest);
+});
+
+test("refuses a bound that is none", async () => {
+  const cases: [PictureBound, string][] = [
+    [{ maxPixels: 0 }, "max_pixels"],
+    [{ maxPixels: 2 ** 32 }, "max_pixels"],
+    [{ maxPixels: 1.5 }, "max_pixels"],
+    [{ maxPixels: 1, detail: "low" }, "max_pixels"],
+    [{ detail: "tiny" as "low" }, "detail"],
+  ];
+  for (const [bound, name] of cases) {
+    const content: Part[] = [{ type: "image", url: "https://example.com/a.png", ...bound }];
+    const wrong = client.generate([{ role: "user", content }]).text();
+    const field = `messages[0].parts[0].image.${name}`;
+    await assert.rejects(wrong, (error) => error instanceof InvalidRequest && error.field === field);
+  }
 });
 
 test("uploads again what the gateway lost", async () => {

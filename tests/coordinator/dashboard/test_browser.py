@@ -10,8 +10,9 @@ import pytest
 from playwright.async_api import Page, async_playwright, expect
 
 from tests.coordinator.conftest import TOKEN
+from tests.coordinator.dashboard.test_comparisons import in_shadow, in_trial
 from tests.coordinator.dashboard.test_dashboard import SNAPSHOT
-from tests.coordinator.openai.conftest import HttpBench
+from tests.coordinator.openai.conftest import HttpBench, MakeHttp
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 WAIT_MS = 60_000
@@ -48,6 +49,31 @@ async def test_it_asks_for_a_key_and_shows_the_cluster(door: HttpBench) -> None:
         await page.get_by_role("cell", name="first", exact=True).click()
         await expect(page.locator("#chosen")).to_contain_text("first")
         assert await page.evaluate("document.getElementById('waterfall').height > 0")
+
+
+async def test_it_shows_the_arms_of_a_trial(make_http: MakeHttp) -> None:
+    door = await in_trial(make_http)
+    async with opened(door) as page:
+        await page.fill("#key", TOKEN)
+        await page.press("#key", "Enter")
+        await expect(page.locator("#trial")).to_be_visible(timeout=WAIT_MS)
+        await expect(page.locator("#arms i")).to_have_text(["a", "b"])
+        await expect(page.locator("#instances i.arm-a")).to_have_count(2)
+        await expect(page.locator("#instances i.arm-b")).to_have_count(1)
+        await expect(page.locator("#measures")).to_contain_text("goodput per instance")
+        await expect(page.locator("#shadow")).to_be_hidden()
+
+
+async def test_it_shows_the_shadow_and_hides_it_when_it_ends(make_http: MakeHttp) -> None:
+    door = await in_shadow(make_http)
+    async with opened(door) as page:
+        await page.fill("#key", TOKEN)
+        await page.press("#key", "Enter")
+        await expect(page.locator("#shadow")).to_be_visible(timeout=WAIT_MS)
+        await expect(page.locator("#shadow-tiles li")).to_have_count(6)
+        await expect(page.locator("#shadow-decisions")).to_contain_text("would let it wait")
+        door.bench.coordinator.trials.stop_shadow()
+        await expect(page.locator("#shadow")).to_be_hidden(timeout=WAIT_MS)
 
 
 async def test_a_wrong_key_is_refused_in_its_words(door: HttpBench) -> None:

@@ -9,12 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from prometheus_client import CollectorRegistry
 
 from coordinator.access.keys import digest_of
 from coordinator.errors import UnavailableError
 from coordinator.front.caller import Metadata
 from coordinator.front.channels import STREAMS_PER_CHANNEL
 from coordinator.front.door import RemoteDoor
+from coordinator.front.metrics import FrontMetrics
 from coordinator.front.reach import Reach, ReachTls
 from coordinator.state import ServedDescription
 from coordinator.tracing.parent import TraceParent
@@ -165,7 +167,11 @@ async def test_answers_that_take_too_long_end_with_an_error(make_bench: MakeBenc
 
 
 async def test_certificates_that_are_gone_are_no_fault_of_the_callers(tmp_path: Path) -> None:
-    door = RemoteDoor(Reach("127.0.0.1:1", ReachTls(ca=str(tmp_path / "gone"))), ManualClock())
+    door = RemoteDoor(
+        Reach("127.0.0.1:1", ReachTls(ca=str(tmp_path / "gone"))),
+        ManualClock(),
+        FrontMetrics(CollectorRegistry()),
+    )
     with pytest.raises(UnavailableError, match="cannot be reached"):
         await door.enter(None, "")
     await door.close()

@@ -29,6 +29,8 @@ PARTS = (
     ChatPart(image=ImageSource(digest=b"d")),
     ChatPart(image=ImageSource(data=b"\0")),
     ChatPart(image=ImageSource(url="https://x")),
+    ChatPart(image=ImageSource(url="https://x", max_pixels=2**32 - 1)),
+    ChatPart(image=ImageSource(data=b"\0", max_pixels=1)),
     ChatPart(image=ImageSource()),
     ChatPart(),
 )
