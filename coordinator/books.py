@@ -73,7 +73,7 @@ class LiveBooks:
     def note_tokens(self, request: Request) -> None:
         """It has more tokens: of interest where something depends on it."""
         work = self._works.get(request.request_id)
-        if work is None or not request.is_running:
+        if work is None:
             return
         num_outputs = request.num_outputs
         is_new = num_outputs - work.num_outputs >= _TOKENS_PER_NOTE
