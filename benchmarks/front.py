@@ -49,13 +49,15 @@ def parse_args(words: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--streams", type=int, default=256)
     parser.add_argument("--instances", type=int, default=16)
     parser.add_argument(
-        "--rates", default="4000,6000,8000,10000,12000", help="tokens/s that are offered, rising"
+        "--rates", default="4000,6000,8000,9000,10000,11000,12000", help="tokens/s that are offered, rising"
     )
-    parser.add_argument("--token-rate", type=int, default=25_000, help="tokens/s, several to a message")
+    parser.add_argument(
+        "--token-rate", type=int, default=26_000, help="tokens/s, several to a message; by HTTP half of it"
+    )
     parser.add_argument("--window", type=float, default=5.0, help="seconds measured of each rate")
     parser.add_argument("--idle-streams", type=int, default=2000)
     parser.add_argument("--requests", type=int, default=2000, help="of admission")
-    parser.add_argument("--request-rate", type=float, default=300.0, help="requests/s of admission")
+    parser.add_argument("--request-rates", default="300,450", help="requests/s of admission, rising")
     parser.add_argument("--prompt-tokens", type=int, default=512)
     parser.add_argument("--json", type=Path, metavar="FILE", help="write everything there")
     return parser.parse_args(words)
@@ -103,12 +105,16 @@ class Front:
         time.sleep(_SETTLE_S)
         return {"streams": self._args.idle_streams, "added_mib": added_bytes / 2**20}
 
-    def admission(self, model: Path) -> dict[str, Any]:
-        args, server, rng = self._args, self._rig.coordinator, random.Random(0)
-        texts = TextMaker(model)
-        prompts = tuple(texts.make(args.prompt_tokens, rng) for _ in range(args.requests))
-        spec = AdmitSpec(server.port, server.pid, prompts, args.request_rate)
-        return admission_figures(self._rig.run_client(openings.admit, spec))
+    def admission(self, model: Path) -> list[dict[str, Any]]:
+        """At each rate, requests that differ from their first words on."""
+        args, rng, texts = self._args, random.Random(0), TextMaker(model)
+        found = []
+        for rate in map(float, args.request_rates.split(",")):
+            prompts = tuple(texts.make(args.prompt_tokens, rng) for _ in range(args.requests))
+            spec = AdmitSpec(self._rig.coordinator.port, self._rig.coordinator.pid, prompts, rate)
+            admitted = self._rig.run_client(openings.admit, spec)
+            found.append({"offered_per_s": rate, **admission_figures(admitted)})
+        return found
 
 
 def best_single(rising: list[dict[str, Any]]) -> dict[str, Any]:
@@ -211,10 +217,9 @@ def verdicts(result: dict[str, Any]) -> list[tuple[str, str, str]]:
     if "idle" in result:
         idle = result["idle"]
         found.append((f"{idle['streams']} idle streams", f"{idle['added_mib']:.0f} MiB", "300 MiB"))
-    if "admission" in result:
-        each = result["admission"]
+    for each in result.get("admission", ()):
         p50_ms, num_tokens = each["accepted_ms"]["p50"], each["prompt_tokens_mean"]
-        name = f"admitted/s, {num_tokens:.0f} tokens (accepted p50 {p50_ms:.0f} ms)"
+        name = f"admitted of {each['offered_per_s']:.0f}/s, {num_tokens:.0f} tokens (p50 {p50_ms:.0f} ms)"
         found.append((name, f"{each['requests_per_s']:.0f}", "300"))
     return found
 

@@ -12,8 +12,9 @@ from coordinator.request import Request
 from core.clock import Clock
 from core.lifecycle import RequestState
 
-# A decoder's context grows by a token a step; the books hear of it this often.
-_TOKENS_PER_NOTE = 16
+# A decoder's context grows by a token a step. The books hear of it where it begins another so many: there
+# an answer longer than expected takes another block, whose size is a multiple of this if it is to be cached.
+_NOTED_TOKENS = 16
 
 
 class Estimates(Protocol):
@@ -73,15 +74,15 @@ class LiveBooks:
     def note_tokens(self, request: Request) -> None:
         """It has more tokens: of interest where something depends on it."""
         work = self._works.get(request.request_id)
-        if work is None or not request.is_running:
+        if work is None:
             return
-        num_outputs = request.num_outputs
-        is_new = num_outputs - work.num_outputs >= _TOKENS_PER_NOTE
+        context_tokens = work.prompt_tokens + request.num_outputs
+        has_grown = context_tokens // _NOTED_TOKENS > work.context_tokens // _NOTED_TOKENS
         has_turned = not work.is_handed_over and (work.is_prefilled, False) != (
             request.has_shown_token,
             request.is_handed_over,
         )
-        if is_new or has_turned or num_outputs >= work.reserve_tokens:
+        if has_grown or has_turned:
             self.note(request)
 
     def end(self, request: Request) -> None:

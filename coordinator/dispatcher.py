@@ -357,9 +357,7 @@ class Dispatcher:
 
     def _take_run(self, instance: Instance, run: TokenRun) -> None:
         request = self._spoken_of(instance, run)
-        if request is None or not request.is_running:
-            return
-        if not request.may_make_tokens(instance.instance_id):
+        if request is None or request.is_final or not request.may_make_tokens(instance.instance_id):
             return
         self._migrations.note_run(request, run)
         frees_room = not request.is_handed_over

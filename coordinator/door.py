@@ -264,6 +264,8 @@ class Door:
         self, call: GenerateCall, request_id: str, sources: list[tuple[ImageSource, str]]
     ) -> tuple[list[int], list[MediaItem]]:
         """The prompt, the format's check and all media at once; the first that fails ends the others."""
+        if call.format is None and not sources:
+            return await self._build_prompt(call), []
         try:
             async with asyncio.TaskGroup() as group:
                 prompt = group.create_task(self._build_prompt(call))

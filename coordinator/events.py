@@ -9,6 +9,9 @@ from typing import NamedTuple
 from core.sequence import FinishReason, TokenLogprobs
 from core.stages import Stage
 
+# So that a client that was behind is not given more at once than it can show smoothly.
+MOST_EVENT_TOKENS = 8
+
 
 @dataclass(frozen=True, slots=True)
 class AcceptedEvent:
@@ -19,7 +22,10 @@ class AcceptedEvent:
 
 
 class TokensEvent(NamedTuple):
-    """Consecutive tokens from `first_index` on, and the text they complete. A tuple, to be made quickly."""
+    """At most MOST_EVENT_TOKENS consecutive tokens from `first_index` on, and the text they complete.
+
+    A tuple, to be made quickly.
+    """
 
     first_index: int
     token_ids: tuple[int, ...]

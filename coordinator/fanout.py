@@ -4,27 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections import deque
+from collections.abc import Iterable, Sequence
 
 from coordinator.detokenizer import Decode, Detokenizer, StopMatcher, WholeText, no_whole_text
-from coordinator.events import Event, TokensEvent
+from coordinator.events import MOST_EVENT_TOKENS, Event, TokensEvent
 from coordinator.listening.turns import Turns
 from coordinator.stage_messages import TokenRun
 from core.sequence import FinishReason, TokenLogprobs
 
-_MAX_EVENT_TOKENS = 1024
+# A token's id, the text it completes, and its log probabilities. No record, as one is made for every token.
+ShownToken = tuple[int, str, TokenLogprobs | None]
+
 _numbers = itertools.count()
-
-
-@dataclass(slots=True)
-class OutputToken:
-    """Not frozen, since one is made for every token and that takes twice as long."""
-
-    index: int
-    token_id: int
-    logprobs: TokenLogprobs | None = None
-    finish: FinishReason | None = None
 
 
 class TokenOrder:
@@ -32,17 +24,16 @@ class TokenOrder:
 
     def __init__(self) -> None:
         self.next_index = 0
-        self._early: dict[int, OutputToken] = {}
+        self._early: dict[int, TokenRun] = {}  # of one token each
 
-    def push(self, run: TokenRun) -> list[OutputToken]:
-        """The tokens that are next in order now; known indices are dropped."""
-        tokens = _tokens_of(run)
+    def push(self, run: TokenRun) -> Sequence[TokenRun]:
+        """The runs that are next in order now; known indices are dropped."""
         if run.first_index == self.next_index and not self._early:
-            self.next_index += len(tokens)
-            return tokens
-        for token in tokens:
-            if token.index >= self.next_index:
-                self._early.setdefault(token.index, token)
+            self.next_index += len(run.token_ids)
+            return (run,)
+        for token in _tokens_of(run):
+            if token.first_index >= self.next_index:
+                self._early.setdefault(token.first_index, token)
         ready = []
         while self.next_index in self._early:
             ready.append(self._early.pop(self.next_index))
@@ -58,85 +49,87 @@ class TokenOrder:
         return len(self._early)
 
 
-def _tokens_of(run: TokenRun) -> list[OutputToken]:
+def _tokens_of(run: TokenRun) -> Iterable[TokenRun]:
+    """A run for each token; the last has the finish."""
     last = len(run.token_ids) - 1
-    return [
-        OutputToken(
-            run.first_index + offset,
-            token_id,
-            run.logprobs[offset] if run.logprobs else None,
-            run.finish if offset == last else None,
+    for offset, token_id in enumerate(run.token_ids):
+        yield run._replace(
+            first_index=run.first_index + offset,
+            token_ids=(token_id,),
+            logprobs=run.logprobs[offset : offset + 1],
+            finish=run.finish if offset == last else None,
         )
-        for offset, token_id in enumerate(run.token_ids)
-    ]
 
 
 class EventStream:
-    """Between the dispatcher and one client; tokens a slow reader has not taken merge into one event.
+    """Between the dispatcher and one client; tokens a slow reader has not taken merge, up to
+    MOST_EVENT_TOKENS in an event.
 
     So its size is bounded by the answer's length, whatever the reader does. `turns`, which all streams share,
-    say when it may be read; None: always.
+    say when it may be read; None: always. One task reads.
     """
 
     def __init__(self, turns: Turns | None = None) -> None:
         self._turns = turns
-        self._tokens: list[OutputToken] = []
-        self._texts: list[str] = []
+        self._tokens: deque[ShownToken] = deque()
+        self._first_index = 0  # of these
         self._last: Event | Exception | None = None
         self._number = next(_numbers)
         self._has_asked = False  # for its turn, which makes it ready
-        self._has_taken = False  # in its turn, which lasts until it wants more
-        self._ready = asyncio.Event()
+        self._is_ready = False  # until all is taken
+        self._reader: asyncio.Future[None] | None = None  # waits until it is ready
 
-    def push(self, tokens: list[OutputToken], texts: Sequence[str]) -> None:
-        """`texts`: what each of the tokens completes."""
+    def push(self, tokens: Iterable[ShownToken]) -> None:
+        """The tokens that are next in order."""
         self._tokens += tokens
-        self._texts += texts
-        self._ask()
+        if not self._has_asked:
+            self._ask()
 
     def close(self, last: Event | Exception) -> None:
         """The last event, or the error that ends the stream; later ones are dropped."""
         if self._last is None:
             self._last = last
-            self._ask()
+            if not self._has_asked:
+                self._ask()
 
-    async def next(self, most_tokens: int = _MAX_EVENT_TOKENS) -> Event | None:
+    async def next(self, most_tokens: int = MOST_EVENT_TOKENS) -> Event | None:
         """The next event, None after the last. Raises what `close` was given to raise."""
-        if self._turns is not None and self._has_taken:
-            self._has_taken = False
-            self._turns.done(self._number)
-        await self._ready.wait()
-        self._has_taken = True
+        if not self._is_ready:
+            await self._until_ready()
         if self._tokens:
             return self._take_tokens(most_tokens)
         last, self._last = self._last, None
-        if last is None:
-            return None
         if isinstance(last, Exception):
             raise last
         return last
 
+    async def _until_ready(self) -> None:
+        """Its turn, if it had one, is over: all that was there is written."""
+        if self._turns is not None:
+            self._turns.done(self._number)
+        if not self._is_ready:
+            self._reader = asyncio.get_running_loop().create_future()
+            await self._reader
+
     def _ask(self) -> None:
-        if self._has_asked:
-            return
         self._has_asked = True
         if self._turns is None:
-            self._ready.set()
+            self._wake()
         else:
-            self._turns.ask(self._number, self._ready.set)
+            self._turns.ask(self._number, self._wake)
+
+    def _wake(self) -> None:
+        self._is_ready = True
+        if self._reader is not None and not self._reader.done():
+            self._reader.set_result(None)
 
     def _take_tokens(self, most: int) -> TokensEvent:
-        taken, self._tokens = self._tokens[:most], self._tokens[most:]
-        texts, self._texts = self._texts[:most], self._texts[most:]
+        first_index, count = self._first_index, min(most, len(self._tokens))
+        token_ids, texts, logprobs = zip(*[self._tokens.popleft() for _ in range(count)], strict=True)
+        self._first_index += count
         if not self._tokens and self._last is None:
-            self._ready.clear()
-            self._has_asked = False
-        return TokensEvent(
-            first_index=taken[0].index,
-            token_ids=tuple(token.token_id for token in taken),
-            text="".join(texts),
-            logprobs=tuple(token.logprobs for token in taken if token.logprobs is not None),
-        )
+            self._is_ready = self._has_asked = False
+        return TokensEvent(first_index, token_ids, "".join(texts), tuple(filter(None, logprobs)))
 
 
 class RequestOutput:
@@ -172,28 +165,29 @@ class RequestOutput:
 
     def push(self, run: TokenRun) -> int:
         """Takes a run in; the number of tokens that went to the client. Sets `finish` at the end."""
-        shown: list[OutputToken] = []
-        texts: list[str] = []
-        for token in self._order.push(run):
-            if self.finish is not None:
-                break
-            shown.append(token)
-            texts.append(self._text_of(token))
-            self._note_end(token)
+        shown: list[ShownToken] = []
+        for ready in self._order.push(run):
+            self._show(ready, shown)
         if shown:
-            if self.finish is not None:
-                texts[-1] += self._flush()
-            self.token_ids += [token.token_id for token in shown]
-            self.stream.push(shown, texts)
+            self.stream.push(shown)
         return len(shown)
 
-    def _text_of(self, token: OutputToken) -> str:
-        if token.finish is FinishReason.STOP and token.token_id in self._hidden:
-            return ""
-        return self._stops.push(self._detokenizer.push(token.token_id))
+    def _show(self, run: TokenRun, shown: list[ShownToken]) -> None:
+        last = len(run.token_ids) - 1
+        for offset, token_id in enumerate(run.token_ids):
+            if self.finish is not None:
+                return
+            text = self._text_of(token_id, run.finish if offset == last else None)
+            self.token_ids.append(token_id)
+            shown.append((token_id, text, run.logprobs[offset] if run.logprobs else None))
 
-    def _note_end(self, token: OutputToken) -> None:
-        self.finish = FinishReason.STOP if self._stops.matched is not None else token.finish
+    def _text_of(self, token_id: int, finish: FinishReason | None) -> str:
+        """What it completes; with the end, which this notes, all that was held back."""
+        text = ""
+        if finish is not FinishReason.STOP or token_id not in self._hidden:
+            text = self._stops.push(self._detokenizer.push(token_id))
+        self.finish = finish if self._stops.matched is None else FinishReason.STOP
+        return text if self.finish is None else text + self._flush()
 
     def _flush(self) -> str:
         if self._stops.matched is not None:

@@ -186,8 +186,9 @@ class Request:
 
     def note_tokens(self) -> None:
         """It has shown more: what was asked for anew has come, or the cache had it again."""
-        self.encoded |= self.recalled
-        self.recalled.clear()
+        if self.recalled:
+            self.encoded |= self.recalled
+            self.recalled.clear()
 
     def queue_again(self) -> None:
         """What the present dispatch did is void; what the client has seen stands."""
@@ -224,15 +225,16 @@ class Request:
     def may_make_tokens(self, instance_id: str) -> bool:
         """Whether it has the stage PREFILL or DECODE."""
         placement = self.placement
-        is_placed = placement is not None and instance_id in (placement.prefill, placement.decode)
-        return is_placed or self.is_moving_to(instance_id)
+        if placement is not None and instance_id in (placement.decode, placement.prefill):
+            return True
+        return self.is_moving_to(instance_id)
 
     def listens_to(self, instance_id: str, attempt: int) -> bool:
         """Whether what the instance says under this dispatch number counts."""
-        if self.is_moving_to(instance_id):
-            assert self.migration is not None
-            return attempt in (self.attempt, self.migration.new_attempt)
-        return attempt == self.attempt
+        if attempt == self.attempt:
+            return True
+        migration = self.migration
+        return migration is not None and (instance_id, attempt) == (migration.target, migration.new_attempt)
 
     def is_moving_to(self, instance_id: str) -> bool:
         return self.migration is not None and self.migration.target == instance_id

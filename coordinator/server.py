@@ -104,6 +104,7 @@ class Coordinator:
         self.health = HealthBoard()
         self.stopping = asyncio.Event()
         self._started_s = self.clock.now_s()
+        self._version = metadata.version("elasticmm")
         self._media_port: int | None = None
         self.registry = Registry(self.model.family.fingerprint, config.heartbeat_timeout_s)
         if not config.profile and config.policy != "fixed":
@@ -231,7 +232,7 @@ class Coordinator:
     def state(self) -> CoordinatorState:
         return CoordinatorState(
             model=self.model.name,
-            version=metadata.version("elasticmm"),
+            version=self._version,
             uptime_s=self.clock.now_s() - self._started_s,
             num_waiting=self.door.num_waiting,
             num_running=self.dispatcher.num_running,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 
 import numpy as np
@@ -74,6 +75,18 @@ class DigestTable:
         for at in np.flatnonzero(is_missing) if self._beside else ():
             found[at] = self._beside.get(keys[at].tobytes(), 0)
         return found
+
+    def value(self, digest: bytes) -> int:
+        """As `values` of one key, at a twentieth of the cost."""
+        assert len(digest) == DIGEST_BYTES
+        for word in (1, 2):
+            number = int.from_bytes(digest[8 * word : 8 * word + 8], sys.byteorder)
+            first = number % self._num_buckets * _BUCKET_SLOTS
+            keys = self._keys[first : first + _BUCKET_SLOTS].tobytes()
+            for place, value in enumerate(self._values[first : first + _BUCKET_SLOTS].tolist()):
+                if value and keys.startswith(digest, place * DIGEST_BYTES):
+                    return int(value)
+        return self._beside.get(digest, 0)
 
     def put(self, keys: Keys, values: Values) -> None:
         """Sets the values of keys that all differ; 0 removes a key."""

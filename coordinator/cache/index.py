@@ -111,8 +111,7 @@ class ClusterIndex:
 
     def holders(self, key: bytes) -> list[str]:
         """The instances that have this block or embedding."""
-        mask = self._sets.mask(int(self._set_ids([key])[0]))
-        return [self._names[number] for number in members(mask & self._live).tolist()]
+        return [self._names[number] for number in members(self._holders(key) & self._live).tolist()]
 
     @property
     def is_tidy(self) -> bool:
@@ -144,6 +143,8 @@ class ClusterIndex:
 
     def _prefixes(self, chain: Sequence[bytes], holding: int) -> Iterator[tuple[int, int]]:
         """Leading keys, and the mask of those who have just these."""
+        if not chain or not self._holders(chain[0]) & holding:
+            return  # nobody knows how it begins, which costs little to see
         places = self._uncertain(chain, holding)
         set_ids = self._set_ids([chain[place] for place in places]).tolist()
         last = -1
@@ -154,8 +155,12 @@ class ClusterIndex:
             if holding != still and place:
                 yield place, holding & ~still
             holding = still
-        if holding and chain:
+        if holding:
             yield len(chain), holding
+
+    def _holders(self, key: bytes) -> int:
+        """Their mask, those that are gone included."""
+        return self._sets.mask(self._table.value(key))
 
     def _set_ids(self, keys: Sequence[bytes]) -> Values:
         return self._table.values(as_keys(keys))

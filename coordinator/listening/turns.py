@@ -28,8 +28,11 @@ class Turns:
 
     def ask(self, stream: int, wake: Callable[[], None]) -> None:
         """`wake` is called once, when it is the stream's turn; `done` with the same number ends that."""
-        self._waiting.append((stream, wake))
-        self._wake()
+        if self._waiting or len(self._writing) >= self._most:
+            self._waiting.append((stream, wake))
+            self._wake()
+        else:
+            self._begin(stream, wake, asyncio.get_running_loop().time())
 
     def done(self, stream: int) -> None:
         """Nothing where it is not its turn."""
@@ -41,12 +44,14 @@ class Turns:
         if len(self._writing) >= self._most:
             self._forget_slow(now_s)
         while self._waiting and len(self._writing) < self._most:
-            stream, wake = self._waiting.popleft()
-            self._writing.pop(stream, None)
-            self._writing[stream] = now_s
-            wake()
+            self._begin(*self._waiting.popleft(), now_s)
         if self._waiting and self._timer is None:
             self._timer = asyncio.get_running_loop().call_later(self._longest_s, self._look)
+
+    def _begin(self, stream: int, wake: Callable[[], None], now_s: float) -> None:
+        self._writing.pop(stream, None)
+        self._writing[stream] = now_s
+        wake()
 
     def _forget_slow(self, now_s: float) -> None:
         slow = []

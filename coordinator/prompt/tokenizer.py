@@ -32,15 +32,15 @@ class PromptTokenizer:
 
     def encode(self, text: str) -> list[int]:
         """As the model's own tools do it: names of control tokens become control tokens."""
-        return list(self._tokenizer.encode(text, add_special_tokens=False).ids)
+        return _ids(self._tokenizer, text)
 
     def encode_whole(self, text: str) -> list[int]:
         """As `encode`, with what the tokenizer itself puts before and after a text."""
-        return list(self._tokenizer.encode(text).ids)
+        return _ids(self._tokenizer, text, is_whole=True)
 
     def encode_plain(self, text: str) -> list[int]:
         """Names of control tokens are text like any other."""
-        return list(self._plain.encode(text, add_special_tokens=False).ids) if text else []
+        return _ids(self._plain, text) if text else []
 
     def decode(self, token_ids: Sequence[int]) -> str:
         """Text without control tokens; ids outside the vocabulary are nothing."""
@@ -71,6 +71,12 @@ def load_tokenizer(folder: Path) -> PromptTokenizer:
         return PromptTokenizer(path.read_text())
     except Exception as error:  # the library raises bare Exception
         raise ValueError(f"{path}: {error}") from error
+
+
+def _ids(tokenizer: Tokenizer, text: str, *, is_whole: bool = False) -> list[int]:
+    """By the library's way for batches, as only that one leaves out where in the text each token lies."""
+    ids: list[int] = tokenizer.encode_batch_fast([text], add_special_tokens=is_whole)[0].ids
+    return ids
 
 
 def _joins_bytes(definition: str) -> bool:

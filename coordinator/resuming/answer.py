@@ -5,12 +5,9 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable
-from itertools import islice
 
 from coordinator.errors import OutOfRangeError, ServiceError, TakenOverError
-from coordinator.events import AcceptedEvent, Emit, Event, FinishedEvent, TokensEvent
-
-_MAX_EVENT_TOKENS = 1024
+from coordinator.events import MOST_EVENT_TOKENS, AcceptedEvent, Emit, Event, FinishedEvent, TokensEvent
 
 
 class Reader:
@@ -139,9 +136,10 @@ class Answer:
         return reader.next_index < self.next_index
 
     def _next_tokens(self, reader: Reader) -> TokensEvent:
-        """All that are there, as one event of bounded size."""
+        """As many of those that are there as an event may have."""
         start = reader.next_index - self._first_index
-        taken = tuple(islice(self._tokens, start, start + _MAX_EVENT_TOKENS))
+        end = min(start + MOST_EVENT_TOKENS, len(self._tokens))
+        taken = [self._tokens[place] for place in range(start, end)]
         reader.next_index += len(taken)
         self._drop_oldest()
         return TokensEvent(

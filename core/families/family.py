@@ -46,9 +46,11 @@ class Family:
         `items` are (digest, layout) in order of their placeholders. Raises
         ValueError if there are more or fewer placeholders than items.
         """
-        found = sum(token == self.placeholder_token_id for token in token_ids)
+        found = token_ids.count(self.placeholder_token_id)
         if found != len(items):
             raise ValueError(f"the prompt has {found} media placeholders for {len(items)} media items")
+        if not items:
+            return tuple(token_ids), ()
         prompt: list[int] = []
         spans: list[MediaSpan] = []
         for token in token_ids:

@@ -2,19 +2,29 @@
 
 from __future__ import annotations
 
+from itertools import islice
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from coordinator.errors import UnavailableError
-from coordinator.events import FinishedEvent, TokensEvent, Usage
-from coordinator.fanout import EventStream, OutputToken, RequestOutput, TokenOrder
+from coordinator.events import MOST_EVENT_TOKENS, FinishedEvent, TokensEvent, Usage
+from coordinator.fanout import EventStream, RequestOutput, TokenOrder
 from coordinator.stage_messages import TokenRun
 from core.sequence import FinishReason, TokenLogprobs
 
 
 def run(first_index: int, *token_ids: int, finish: FinishReason | None = None) -> TokenRun:
     return TokenRun("r", 0, first_index, token_ids, finish=finish)
+
+
+def indices(each: TokenRun) -> range:
+    return range(each.first_index, each.first_index + len(each.token_ids))
+
+
+def span(event: TokensEvent) -> range:
+    return range(event.first_index, event.first_index + len(event.token_ids))
 
 
 def letters(token_ids: list[int]) -> str:
@@ -36,8 +46,8 @@ def test_any_order_gives_each_index_once(order: list[int], data: st.DataObject) 
         length = data.draw(st.integers(1, 4))
         known = [100 + i for i in range(index, min(index + length, 12))]
         seen += tokens.push(run(index, *known))
-    assert [token.index for token in seen] == list(range(12))
-    assert [token.token_id for token in seen] == [100 + i for i in range(12)]
+    assert [index for each in seen for index in indices(each)] == list(range(12))
+    assert [token_id for each in seen for token_id in each.token_ids] == [100 + i for i in range(12)]
     assert not tokens.num_early
 
 
@@ -46,34 +56,46 @@ def test_a_new_attempt_forgets_what_came_early() -> None:
     tokens.push(run(0, 10))
     tokens.push(run(2, 12))
     tokens.restart()
-    assert [token.token_id for token in tokens.push(run(1, 21, 22))] == [21, 22]
+    assert [each.token_ids for each in tokens.push(run(1, 21, 22))] == [(21, 22)]
 
 
-async def test_a_slow_reader_gets_one_event_for_many_tokens() -> None:
+def test_what_came_early_keeps_its_finish_at_its_last_token() -> None:
+    tokens = TokenOrder()
+    tokens.push(run(1, 11, 12, finish=FinishReason.LENGTH))
+    ready = tokens.push(run(0, 10))
+    assert [each.finish for each in ready] == [None, None, FinishReason.LENGTH]
+
+
+async def test_tokens_that_a_slow_reader_did_not_take_share_an_event() -> None:
     stream = EventStream()
-    for index in range(50):
-        stream.push([OutputToken(index, index)], "x")
+    for token_id in range(MOST_EVENT_TOKENS):
+        stream.push([(token_id, "x", None)])
     stream.close(finished())
-    event = await stream.next()
-    assert isinstance(event, TokensEvent)
-    assert event.token_ids == tuple(range(50))
-    assert event.text == "x" * 50
+    assert await stream.next() == TokensEvent(0, tuple(range(MOST_EVENT_TOKENS)), "x" * MOST_EVENT_TOKENS)
     assert await stream.next() == finished()
     assert await stream.next() is None
 
 
-async def test_an_event_has_a_bounded_size() -> None:
-    stream = EventStream()
-    stream.push([OutputToken(index, 1) for index in range(1500)], "x" * 1500)
-    first, second = await stream.next(), await stream.next()
-    assert (first.first_index, len(first.token_ids)) == (0, 1024)
-    assert (second.first_index, len(second.token_ids)) == (1024, 476)
-    assert first.text + second.text == "x" * 1500
+@given(st.lists(st.integers(0, 3 * MOST_EVENT_TOKENS)))
+async def test_no_event_has_more_tokens_than_it_may(pushed: list[int]) -> None:
+    """Whatever comes at once, each index comes once, in order, with its text and log probabilities."""
+    stream, events = EventStream(), []
+    indices = iter(range(sum(pushed)))
+    for count in pushed:
+        stream.push([(1000 + i, f"{i},", TokenLogprobs(-i)) for i in islice(indices, count)])
+    stream.close(finished())
+    while isinstance(event := await stream.next(), TokensEvent):
+        events.append(event)
+        assert 0 < len(event.token_ids) <= MOST_EVENT_TOKENS
+        assert event.token_ids == tuple(1000 + i for i in span(event))
+        assert event.text == "".join(f"{i}," for i in span(event))
+        assert event.logprobs == tuple(TokenLogprobs(-i) for i in span(event))
+    assert [i for event in events for i in span(event)] == list(range(sum(pushed)))
 
 
 async def test_an_error_comes_after_the_tokens() -> None:
     stream = EventStream()
-    stream.push([OutputToken(0, 1)], "a")
+    stream.push([(1, "a", None)])
     stream.close(UnavailableError("gone"))
     assert (await stream.next()).text == "a"
     with pytest.raises(UnavailableError):

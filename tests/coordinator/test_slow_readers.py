@@ -10,6 +10,7 @@ from collections import defaultdict
 import grpc
 import pytest
 
+from coordinator.events import MOST_EVENT_TOKENS
 from elasticmm.v1 import inference_pb2 as pb
 from tests.coordinator.conftest import Bench, MakeBench, ask_for
 
@@ -48,7 +49,9 @@ async def test_over_grpc(make_bench: MakeBench) -> None:
         for call in calls:
             events = [event async for event in call]
             assert num_tokens(events) == _NUM_TOKENS
-            assert max(len(event.tokens.token_ids) for event in events) > 1, "nothing was merged"
+            assert max(len(event.tokens.token_ids) for event in events) == MOST_EVENT_TOKENS, (
+                "nothing was merged"
+            )
     await bench.assert_idle()
 
 

@@ -38,6 +38,7 @@ def test_it_holds_what_a_dict_holds_even_where_all_keys_want_the_same_buckets(
         put(table, changes)
         model |= changes
         assert values(table, list(model)) == list(model.values())
+        assert [table.value(each) for each in model] == list(model.values())
         assert len(table) == sum(value > 0 for value in model.values())
 
 

@@ -2,7 +2,7 @@
 
 import asyncio
 
-from coordinator.fanout import EventStream, OutputToken
+from coordinator.fanout import EventStream
 from coordinator.listening.turns import Turns
 
 
@@ -36,11 +36,11 @@ async def test_who_does_not_get_done_holds_nobody_up() -> None:
 async def test_tokens_that_come_meanwhile_share_a_message() -> None:
     turns = Turns(most_at_once=1, longest_s=60.0)
     first, second = EventStream(turns), EventStream(turns)
-    first.push([OutputToken(0, 7)], "x")
+    first.push([(7, "x", None)])
     assert (await first.next()).token_ids == (7,)  # type: ignore[union-attr]
     waiting = asyncio.create_task(second.next())
-    for index in range(3):
-        second.push([OutputToken(index, 7)], "x")
+    for _ in range(3):
+        second.push([(7, "x", None)])
         await asyncio.sleep(0)
     assert not waiting.done()
     after = asyncio.create_task(first.next())  # so its message is written

@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from coordinator.errors import OutOfRangeError, TakenOverError, UnavailableError
-from coordinator.events import AcceptedEvent, Event, FinishedEvent, TokensEvent, Usage
+from coordinator.events import MOST_EVENT_TOKENS, AcceptedEvent, Event, FinishedEvent, TokensEvent, Usage
 from coordinator.fanout import RequestOutput
 from coordinator.resuming.answer import Answer
 from coordinator.stage_messages import TokenRun
@@ -104,11 +104,12 @@ async def test_what_a_reader_has_not_read_stays() -> None:
 
 
 async def test_big_answers_come_in_bounded_events() -> None:
-    answer = await grown(1500, max_tokens=2000)
+    answer = await grown(20, max_tokens=30)
     await answer.take(FINISHED)
-    _, first, second, _ = await read(answer, 0)
-    assert (len(first.token_ids), second.first_index, len(second.token_ids)) == (1024, 1024, 476)
-    assert second.text.startswith("<1024>")
+    _, *events, _ = await read(answer, 1)
+    sizes = [(event.first_index, len(event.token_ids)) for event in events]
+    assert sizes == [(1, MOST_EVENT_TOKENS), (9, MOST_EVENT_TOKENS), (17, 3)]
+    assert events[1].text.startswith("<9>")
 
 
 @pytest.mark.parametrize("next_index", range(10))
