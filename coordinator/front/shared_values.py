@@ -11,8 +11,9 @@ import shutil
 import tempfile
 
 from prometheus_client import CollectorRegistry, values
-from prometheus_client.exposition import choose_encoder
 from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
+
+from coordinator.metrics.exposition import exposition
 
 _FOLDER_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"  # where the library looks for it
 
@@ -31,8 +32,7 @@ class SharedValues:
         """(content type, body) of all workers' metrics for a client that accepts these types."""
         registry = CollectorRegistry()
         MultiProcessCollector(registry, self.folder)  # type: ignore[no-untyped-call]
-        encode, content_type = choose_encoder(accept)
-        return content_type, encode(registry)
+        return exposition(registry, accept)
 
     def close(self) -> None:
         shutil.rmtree(self.folder, ignore_errors=True)

@@ -27,12 +27,14 @@ class Metrics:
             self.registry.register(collector)
 
     def render(self, accept: str = "") -> tuple[str, bytes]:
-        """(content type, body) for a client that accepts these types, as in HTTP's header.
+        """As `exposition`; call it on the coordinator's loop, which owns all that it reads."""
+        return exposition(self.registry, accept)
 
-        Call it on the coordinator's loop, which owns all that it reads.
-        """
-        encode, content_type = choose_encoder(_AS_NAMED if _OPEN_METRICS in accept else "")
-        return content_type, encode(_Timeless(self.registry))
+
+def exposition(registry: CollectorRegistry, accept: str) -> tuple[str, bytes]:
+    """(content type, body) for a client that accepts these types, as in HTTP's header."""
+    encode, content_type = choose_encoder(_AS_NAMED if _OPEN_METRICS in accept else "")
+    return content_type, encode(_Timeless(registry))
 
 
 class _Timeless(Collector):

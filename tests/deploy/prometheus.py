@@ -77,9 +77,9 @@ def _series(result: dict[str, Any]) -> Series:
 
 
 @contextmanager
-def prometheus(folder: Path, scraped: str) -> Iterator[Prometheus]:
-    """Keeps its data in `folder` and scrapes one "HOST:PORT"."""
-    (folder / "prometheus.yml").write_text(yaml.safe_dump(_settings(scraped)))
+def prometheus(folder: Path, coordinator: str, front: str) -> Iterator[Prometheus]:
+    """Keeps its data in `folder` and scrapes a coordinator and a door in front of it, each "HOST:PORT"."""
+    (folder / "prometheus.yml").write_text(yaml.safe_dump(_settings(coordinator, front)))
     address = f"127.0.0.1:{free_port()}"
     command = ["prometheus", f"--config.file={folder}/prometheus.yml", f"--storage.tsdb.path={folder}/data"]
     command += [f"--web.listen-address={address}", "--log.level=warn"]
@@ -94,11 +94,13 @@ def prometheus(folder: Path, scraped: str) -> Iterator[Prometheus]:
             process.wait(30)
 
 
-def _settings(scraped: str) -> dict[str, Any]:
+def _settings(coordinator: str, front: str) -> dict[str, Any]:
     settings: dict[str, Any] = yaml.safe_load((FOLDER / "prometheus.yml").read_text())
     settings["global"] = {"scrape_interval": PACE, "evaluation_interval": PACE}
     settings["rule_files"] = [str((FOLDER / name).resolve()) for name in settings["rule_files"]]
-    settings["scrape_configs"][0]["static_configs"][0]["targets"] = [scraped]
+    settings["scrape_configs"][0]["static_configs"][0]["targets"] = [coordinator]
+    in_front = {"job_name": "elasticmm-http", "static_configs": [{"targets": [front]}]}
+    settings["scrape_configs"].append(in_front)
     return settings
 
 

@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 import shutil
 import signal
-import subprocess
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +18,8 @@ import pytest
 
 from coordinator.access.keys import digest_of
 from tests.integration.asking import make_questions
-from tests.integration.running import CLI, Running, cluster, is_alive
+from tests.integration.fronts import Front, serve_http, wait_ready
+from tests.integration.running import Running, cluster
 from tests.integration.test_openai import messages_of
 
 pytestmark = pytest.mark.cluster
@@ -44,38 +41,6 @@ SCHEMA = {
     "additionalProperties": False,
 }
 TOOL = {"type": "function", "function": {"name": "pick", "parameters": SCHEMA}}
-
-
-@dataclass(frozen=True)
-class Front:
-    """One `elasticmm serve-http`."""
-
-    url: str
-    process: subprocess.Popen[bytes]
-
-    @property
-    def pids(self) -> list[int]:
-        """Of its workers that run."""
-        children = psutil.Process(self.process.pid).children()
-        return [each.pid for each in children if each.status() != psutil.STATUS_ZOMBIE]
-
-
-@contextmanager
-def serve_http(*words: str) -> Iterator[Front]:
-    """On a free port; none of its processes may be left afterwards."""
-    command = [*CLI, "serve-http", "--port", "0", "--drain", "5", "--json", *words]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE)
-    with process:
-        try:
-            assert process.stdout is not None
-            front = Front(json.loads(process.stdout.readline())["http"], process)
-            yield front
-            pids = front.pids
-        finally:
-            process.send_signal(signal.SIGTERM)
-            assert process.wait(60) == 0
-    assert pids
-    assert not [pid for pid in pids if is_alive(pid)]
 
 
 @pytest.fixture(scope="module")
@@ -102,14 +67,6 @@ def front(running: Running) -> Iterator[Front]:
         wait_ready(started.url)
         yield started
         running.assert_idle()
-
-
-def wait_ready(url: str) -> None:
-    """Every worker, as far as connections of their own can tell."""
-    end_s = time.monotonic() + 60
-    while not all(httpx.get(f"{url}/ready").status_code == 200 for _ in range(8)):
-        assert time.monotonic() < end_s, "a worker is not ready"
-        time.sleep(0.1)
 
 
 @pytest.fixture(scope="module")

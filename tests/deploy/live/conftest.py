@@ -8,25 +8,29 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import httpx
 import pytest
 
 from elasticmm_client import InvalidRequest
 from tests.coordinator.conftest import free_port
 from tests.deploy.prometheus import Prometheus, prometheus
+from tests.integration.fronts import serve_http, wait_ready
 from tests.integration.running import CLI, Running, cluster
 from tests.otlp import Collector, collecting
 
 MODEL = Path("models/demo/checkpoint")
-# Per call of `bench`; the last one finds in caches what the first one left there.
+# Per call of `bench`, its door first; the last one finds in caches what the first one left there.
 LOADS = (
-    ("--pictures", "1", "--seed", "1"),
-    ("--pictures", "2", "--door", "http", "--seed", "2"),
-    ("--seed", "3"),
-    ("--pictures", "1", "--seed", "1"),
+    ("grpc", "--pictures", "1", "--seed", "1"),
+    ("http", "--pictures", "2", "--seed", "2"),
+    ("front", "--pictures", "1", "--seed", "4"),
+    ("grpc", "--seed", "3"),
+    ("grpc", "--pictures", "1", "--seed", "1"),
 )
 SHORT = ("--requests", "12", "--concurrency", "4", "--prompt-tokens", "24", "--max-tokens", "12")
 FINISHED = "sum(elasticmm:request_success_total)"
 REFUSED = 'sum(elasticmm:request_failure_total{code="INVALID_ARGUMENT"})'
+REFUSED_IN_FRONT = 'sum(elasticmm:http_coordinator_failures_total{code="INVALID_ARGUMENT"})'
 SLOW = ("--slo", "60,10")  # targets that a busy machine meets, too
 
 
@@ -63,33 +67,59 @@ def running(
 
 
 @pytest.fixture(scope="session")
+def front_port() -> int:
+    return free_port()
+
+
+@pytest.fixture(scope="session")
+def front(running: Running, front_port: int) -> Iterator[str]:
+    """URL of a door in front, of two workers."""
+    words = ("--address", running.address, "--workers", "2", "--metrics-port", str(front_port))
+    with serve_http(*words) as started:
+        wait_ready(started.url)
+        yield started.url
+
+
+@pytest.fixture(scope="session")
 def watched(
-    running: Running, metrics_port: int, tmp_path_factory: pytest.TempPathFactory
+    running: Running,
+    front: str,
+    metrics_port: int,
+    front_port: int,
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[Watched]:
-    with prometheus(tmp_path_factory.mktemp("prometheus"), f"127.0.0.1:{metrics_port}") as started:
+    targets = (f"127.0.0.1:{metrics_port}", f"127.0.0.1:{front_port}")
+    with prometheus(tmp_path_factory.mktemp("prometheus"), *targets) as started:
         started.wait_until(lambda: started.value("elasticmm:ready") == 1)
+        started.wait_until(lambda: started.value('elasticmm:http_workers{coordinator="ready"}') == 2)
         start_s = time.time()
-        refuse(running)  # a rate sees the second one: before the first there was no such series
-        started.wait_until(lambda: bool(started.value(REFUSED)))
-        num_requests = int(started.value(FINISHED) or 0) + load(running)
+        # A rate sees the second one: before the first there was no such series.
+        refuse(running, front)
+        started.wait_until(lambda: bool(started.value(REFUSED)) and bool(started.value(REFUSED_IN_FRONT)))
+        num_requests = int(started.value(FINISHED) or 0) + load(running, front)
         started.wait_until(lambda: started.value(FINISHED) == num_requests)
         running.assert_idle()
         settle(started)
         yield Watched(running, started, num_requests, start_s, time.time())
 
 
-def load(running: Running) -> int:
-    """Requests of both doors with and without pictures, one that is refused, and caches that are emptied."""
+def load(running: Running, front: str) -> int:
+    """Requests of all doors with and without pictures, some that are refused, and caches that are emptied."""
     where = ("--state-dir", str(running.state_dir))
-    for words in LOADS:
-        door = ("--url", running.http) if "http" in words else ()
-        subprocess.run([*CLI, "bench", *SHORT, *words, *door, *where, "--json"], check=True, timeout=120)
-    refuse(running)
+    urls = {"http": running.http, "front": front}
+    for door, *words in LOADS:
+        if door in urls:
+            words += ["--door", "http", "--url", urls[door]]
+        subprocess.run([*CLI, "bench", *SHORT, *words, *where, "--json"], check=True, timeout=120)
+    refuse(running, front)
     subprocess.run([*CLI, "cache", "flush", *where], check=True, timeout=60)
     return len(LOADS) * int(SHORT[1])
 
 
-def refuse(running: Running) -> None:
+def refuse(running: Running, front: str) -> None:
+    """By gRPC, and by the door in front."""
+    body = {"model": "checkpoint", "prompt": "too many", "max_tokens": 10**6}
+    assert httpx.post(f"{front}/v1/completions", json=body, timeout=60).status_code == 400
     with pytest.raises(InvalidRequest):
         running.client.generate("too many", max_tokens=10**6).result()
 

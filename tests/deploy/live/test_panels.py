@@ -24,6 +24,7 @@ STILL = {
     "Transitions, {{outcome}}",
     "Transitions, running now",
     "Reserved for transfers, {{instance_id}} quarantined",
+    "Workers and the coordinator, lost in 5 min",
 }
 # At 0 whenever a scrape looks, or without a reason in this load.
 MAYBE = {
@@ -42,6 +43,7 @@ MAYBE = {
     "In flight, {{transport}}",
     "Bytes found, {{pool}} pulled",
     "Kept and refused, {{pool}} refused",
+    "HTTP in flight, {{instance}}",
 }
 
 
@@ -98,12 +100,12 @@ def test_every_request_is_counted_once(watched: Watched) -> None:
     assert value(FINISHED) == watched.num_requests
     assert value('sum(elasticmm:slo_requests_total{result="good"})') == watched.num_requests
     assert value("sum(elasticmm:e2e_request_latency_seconds_count)") == watched.num_requests
-    assert value(REFUSED) == 2
+    assert value(REFUSED) == 4
 
 
 def test_alerts_are_evaluated_and_quiet(watched: Watched) -> None:
     rules = watched.prometheus.rules()
-    assert len(rules) == 15
+    assert len(rules) == 16
     assert [rule for rule in rules if (rule["health"], rule["state"]) != ("ok", "inactive")] == []
 
 
