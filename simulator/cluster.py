@@ -11,10 +11,10 @@ from coordinator.policy.view import Placement
 from core.costs import StepShape
 from core.lifecycle import RequestState
 from core.stages import COUPLED, ModalityGroup
-from simulator.blocking import BlockingInstance
 from simulator.cache_counts import CacheCounts
 from simulator.config import ClusterConfig, SimulationError
 from simulator.events import Events
+from simulator.inline import InlineInstance
 from simulator.instance import Instance
 from simulator.intake import Intake, embedding_blocks_of
 from simulator.job import Job
@@ -159,7 +159,7 @@ class Cluster:
     def _dispatch(self, placement: Placement) -> None:
         job = self._jobs[placement.request_id]
         work = job.work
-        if self.config.encoding == "blocking":
+        if self.config.encoding == "inline":
             placement = with_one_encoder(placement)
         work.placement = placement
         work.outputs_at_dispatch = work.num_outputs
@@ -294,8 +294,8 @@ class Cluster:
     def _build(self, name: str) -> Instance:
         config = self.config
         kind = WholeInstance if config.discipline == "whole" else Instance
-        if config.encoding == "blocking":
-            kind = BlockingInstance
+        if config.encoding == "inline":
+            kind = InlineInstance
         instance = kind(
             name,
             config.profile,

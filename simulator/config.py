@@ -8,7 +8,9 @@ from typing import Literal
 from core.profile import Profile
 
 Discipline = Literal["text-first", "chunked", "whole"]
-Encoding = Literal["non-blocking", "blocking"]
+Encoding = Literal[
+    "pipelined", "blocking", "inline"
+]  # the live engine's, and one that the simulator alone has
 
 
 class SimulationError(RuntimeError):
@@ -22,7 +24,7 @@ class ClusterConfig:
     instances: int
     profile: Profile
     discipline: Discipline = "text-first"
-    encoding: Encoding = "non-blocking"
+    encoding: Encoding = "pipelined"
     encoder_cache: bool = False
     prefix_cache: bool = False
     switch_s: float = 0.1  # from telling an instance what to play until it says that it does

@@ -76,7 +76,7 @@ class MediaFlow:
         if self._caches is not None and self._caches.awaits(encoder.instance_id, ticket):
             self._caches.counts.encoder_hits += 1
             return
-        if self._config.encoding == "blocking":
+        if self._config.encoding == "inline":
             encoder.add_encode(job, index)
             return
         pixels = job.work.media[index].pixels
@@ -132,7 +132,7 @@ class MediaFlow:
             job.encoded_s = self._events.time_s
             job.go(RequestState.PREFILLING)
             job.ready = job.target_tokens
-        elif self._config.encoding == "non-blocking" and not self._config.profile.is_simulation_only:
+        elif self._config.encoding == "pipelined" and not self._config.profile.is_simulation_only:
             job.ready = _leading_tokens(job)
         if job.ready > ready:
             self._instances[_placement(job).prefill].wake()

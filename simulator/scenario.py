@@ -48,7 +48,7 @@ class SetSpec:
     encoder_cache: bool = False
     prefix_cache: bool = False
     unified_cache: bool = False  # one for both, over all instances, that policies know of
-    encoding: Encoding = "non-blocking"
+    encoding: Encoding = "pipelined"
     variants: tuple[str, ...] = ()  # in which it is run, unless asked for; empty: in all
     seeds: tuple[int, ...] = ()  # likewise; empty: the scenario's
 
@@ -222,7 +222,7 @@ def _check_set(key: str, spec: SetSpec) -> None:
         raise RecordError(f"{key}.discipline", problem)
     if spec.unified_cache and (spec.encoder_cache or spec.prefix_cache):
         raise RecordError(f"{key}.unified_cache", "is both caches in one: leave out the others")
-    for name, is_set in (("unified_cache", spec.unified_cache), ("encoding", spec.encoding == "blocking")):
+    for name, is_set in (("unified_cache", spec.unified_cache), ("encoding", spec.encoding != "pipelined")):
         if is_set and spec.engine_discipline == "whole":
             raise RecordError(f"{key}.{name}", 'is not for discipline "whole"')
 

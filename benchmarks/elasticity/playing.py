@@ -27,8 +27,6 @@ from elasticmm_client.plan import ClusterPlan, Decision
 from simulator.workload.request import Request
 
 BASELINES = ("coupled", "replicas")
-_WARM_UP = 7  # requests of each kind, before the clock runs
-_WARM_UP_GAP_S = 1.0
 _SETTLE_S = 20.0
 
 
@@ -72,6 +70,17 @@ def actors_of(policy: str) -> Actors:
 
 
 @dataclass(frozen=True, slots=True)
+class WarmUp:
+    """Lone requests before the clock runs."""
+
+    per_kind: int = 7
+    gap_s: float = 1.0  # in seconds of the trace
+
+
+_LONG_WARM_UP = WarmUp()
+
+
+@dataclass(frozen=True, slots=True)
 class Stage:
     """Where a trace is played: what all policy sets have in common."""
 
@@ -81,13 +90,15 @@ class Stage:
     time_scale: float = 1.0  # the trace and the devices are so many times slower
 
 
-def play(stage: Stage, actors: Actors, trace: Sequence[Request], seed: int) -> Played:
+def play(
+    stage: Stage, actors: Actors, trace: Sequence[Request], seed: int, warm_up: WarmUp = _LONG_WARM_UP
+) -> Played:
     """Caches are empty when the clock starts. Raises LaunchError if the cluster does not start."""
     texts = TextMaker(stage.plan.model)
     requests = planned(trace, texts, seed, stage.time_scale)
-    warm_up = [
-        replace(each, at_s=at * _WARM_UP_GAP_S * stage.time_scale)
-        for at, each in enumerate(_some_of_each_kind(requests))
+    lone = [
+        replace(each, at_s=at * warm_up.gap_s * stage.time_scale)
+        for at, each in enumerate(_some_of_each_kind(requests, warm_up.per_kind))
     ]
     settings = actors.settings() | {"num_instances": stage.num_instances}
     setup = Setup(actors.name, stage.topology, tuple(settings.items()))
@@ -98,7 +109,7 @@ def play(stage: Stage, actors: Actors, trace: Sequence[Request], seed: int) -> P
         spec = DriveSpec(endpoint.address, concurrency=len(requests))
         _settle(admin)
         fresh = admin.plan()
-        warm = drive(spec, warm_up, lambda _: None)
+        warm = drive(spec, lone, lambda _: None)
         admin.flush_cache(reason="what the warm-up left")
         before = admin.plan()
         with _cpu_times() as cpu_s:
@@ -121,9 +132,9 @@ def play(stage: Stage, actors: Actors, trace: Sequence[Request], seed: int) -> P
     )
 
 
-def _some_of_each_kind(requests: Sequence[PlannedRequest]) -> list[PlannedRequest]:
+def _some_of_each_kind(requests: Sequence[PlannedRequest], per_kind: int) -> list[PlannedRequest]:
     kinds = sorted({each.kind for each in requests})
-    return [each for kind in kinds for each in [r for r in requests if r.kind == kind][:_WARM_UP]]
+    return [each for kind in kinds for each in [r for r in requests if r.kind == kind][:per_kind]]
 
 
 def _settle(admin: AdminClient) -> None:

@@ -85,7 +85,7 @@ def simulate(
     result = cluster.run()
     cluster.check_idle()
     indices = {each.request_id: index for index, each in enumerate(trace)}
-    outcomes = (_outcome(each, indices).sped_up(by) for each in result.records)
+    outcomes = (outcome_of(each, indices).sped_up(by) for each in result.records)
     return Simulated(tuple(outcomes), result.num_switches)
 
 
@@ -94,7 +94,8 @@ def _profile(stage: Stage) -> Profile:
     return load_profile(stage.plan.profile)
 
 
-def _outcome(record: RequestRecord, indices: Mapping[str, int]) -> Outcome:
+def outcome_of(record: RequestRecord, indices: Mapping[str, int]) -> Outcome:
+    """`indices`: places in the trace, by request."""
     is_done = record.state is RequestState.FINISHED
     return Outcome(
         index=indices[record.request_id],

@@ -72,8 +72,9 @@ modes = st.sampled_from(
 own_modes = st.sampled_from(  # of our engine
     [
         {"unified": True},
-        {"unified": True, "encoding": "blocking", "host_time": True},
-        {"encoding": "blocking"},
+        {"unified": True, "encoding": "inline", "host_time": True},
+        {"encoding": "inline"},
+        {"unified": True, "encoding": "blocking", "discipline": "chunked"},
     ]
 )
 

@@ -104,7 +104,7 @@ def test_policies_aim_for_the_strictest_targets(tmp_path: Path) -> None:
             r"sets\[1\].unified_cache: is both caches in one: leave out the others",
         ),
         ('"whole"', '"whole"\nunified_cache = true', r"sets\[0\].unified_cache: is not for discipline"),
-        ('"whole"', '"whole"\nencoding = "blocking"', r"sets\[0\].encoding: is not for discipline"),
+        ('"whole"', '"whole"\nencoding = "inline"', r"sets\[0\].encoding: is not for discipline"),
         ('"whole"', '"half"', r"sets\[0\].discipline: should be one of text-first, chunked, whole"),
         ("round.json", "square.json", r"cases\[0\].profile: .*square.json: cannot be read"),
         ("slo.text", "slo.prose", r"cases\[0\].slo: has no targets for requests of source 'text'"),

@@ -190,7 +190,7 @@ workloads = st.lists(st.one_of(requests, texts), min_size=1, max_size=40).map(
     workloads,
     st.sampled_from(["emp", "static:equal", "coupled", "fixed"]),
     st.sampled_from([ROUND, replace(ROUND, kv_tokens=1536, embedding_tokens=1040)]),
-    st.sampled_from(["blocking", "non-blocking"]),
+    st.sampled_from(["inline", "blocking", "pipelined"]),
 )
 def test_every_request_ends_and_nothing_is_left(
     workload: list[Request], policy: str, profile: Any, encoding: Any

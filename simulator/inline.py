@@ -1,4 +1,4 @@
-"""The engine of servers whose requests wait for each other's encoding."""
+"""The engine of servers whose requests wait for each other's pictures."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from simulator.instance import Instance
 from simulator.job import Job
 
 
-class BlockingInstance(Instance):
+class InlineInstance(Instance):
     """Pictures are decoded between steps, and encoded in order of arrival before a step; prompts wait in one
     line: none passes one before it whose embeddings are not all there.
     """

@@ -1,4 +1,4 @@
-"""Blocking and non-blocking encoding: times by hand."""
+"""Pipelined, blocking and inline encoding: times by hand."""
 
 from __future__ import annotations
 
@@ -34,43 +34,46 @@ def test_prefill_starts_on_the_first_picture_while_the_second_is_encoded() -> No
         encoding: first_tokens(album(4096, 2), plans=plans, instances=3, profile=wide, encoding=encoding)[
             "album"
         ]
-        for encoding in ("blocking", "non-blocking")
+        for encoding in ("pipelined", "blocking", "inline")
     }
     encode_s, move_s, chunk_s = 0.050 + 0.4096, 0.002 + 0.004096, 0.001 + 0.0256
     last_s = 2 * encode_s + move_s
     # 16 chunks a picture, and 50 tokens of text
-    assert found["blocking"] == about(last_s + 32 * chunk_s + 0.011)
-    assert found["non-blocking"] == about(last_s + 16 * chunk_s + 0.011)
+    waited_s = about(last_s + 32 * chunk_s + 0.011)
+    assert found["inline"] == waited_s
+    assert found["blocking"] == waited_s
+    assert found["pipelined"] == about(last_s + 16 * chunk_s + 0.011)
 
 
-def test_items_are_encoded_on_several_instances_at_once_unless_that_blocks() -> None:
+def test_items_are_encoded_on_several_instances_at_once_unless_inline() -> None:
     asked = [album(400, 4)]
     spread = run_aware("static:multimodal-first", asked, 8)
-    one = run_aware("static:multimodal-first", asked, 8, encoding="blocking")
+    one = run_aware("static:multimodal-first", asked, 8, encoding="inline")
     assert sum(use.num_encodes > 0 for use in spread.usage.values()) > 1
     assert sum(use.num_encodes > 0 for use in one.usage.values()) == 1
 
 
-def test_blocking_encoding_decodes_pictures_between_steps() -> None:
+def test_inline_encoding_decodes_pictures_between_steps() -> None:
     """10,000 pixels of 1 us and 70 ms of encoding, while a decode stands still."""
     slow = replace(ROUND, encode=replace(ROUND.encode, per_pixel_s=1e-6))
     asked = [text("t", outputs=10), picture("p", 0.0115)]
     ends = {}
-    for encoding in ("blocking", "non-blocking"):
+    for encoding in ("inline", "pipelined"):
         result = run(asked, profile=slow, encoding=encoding, host_time=True)
         ends[encoding] = {each.request_id: each for each in result.records}
-    assert ends["blocking"]["p"].encoded_s == about(0.022 + 0.010 + 0.070)
+    assert ends["inline"]["p"].encoded_s == about(0.022 + 0.010 + 0.070)
     # Decoded during that step; of five slices of 14 ms each, two go before each other step.
-    assert ends["non-blocking"]["p"].encoded_s == about(0.022 + 0.070 + 2 * 0.011)
-    waited_s = ends["blocking"]["t"].finished_s - ends["non-blocking"]["t"].finished_s  # type: ignore[operator]
+    assert ends["pipelined"]["p"].encoded_s == about(0.022 + 0.070 + 2 * 0.011)
+    waited_s = ends["inline"]["t"].finished_s - ends["pipelined"]["t"].finished_s  # type: ignore[operator]
     assert waited_s == about(0.010)
 
 
-def test_text_waits_in_line_for_the_encoding_of_others() -> None:
+def test_text_waits_in_line_for_the_encoding_of_others_where_it_is_inline() -> None:
     asked = [picture("p", tokens=2000, outputs=1), text("t", 0.001, outputs=1)]
     plans = [(0.0, {"i0": "e", "i1": "pd"})]
-    blocked = first_tokens(*asked, plans=plans, instances=2, encoding="blocking")
-    free = first_tokens(*asked, plans=plans, instances=2)
-    assert free["t"] == about(0.001 + 0.011)
+    blocked = first_tokens(*asked, plans=plans, instances=2, encoding="inline")
     assert blocked["t"] is not None
     assert blocked["t"] > 0.250
+    for encoding in ("pipelined", "blocking"):
+        found = first_tokens(*asked, plans=plans, instances=2, encoding=encoding)
+        assert found["t"] == about(0.001 + 0.011)
