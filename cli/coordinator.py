@@ -11,6 +11,7 @@ from cli.exits import FAILED, USAGE
 from cli.options import (
     AbOption,
     AdvertiseOption,
+    AllowHostOption,
     AllowPrivateOption,
     AuditLogOption,
     CacheAwareOption,
@@ -89,6 +90,7 @@ def run(
             help="Longest that an answer is kept for Resume; 0: never. Default: 300.",
         ),
     ] = None,
+    allow_host: AllowHostOption = None,
     otlp_endpoint: OtlpEndpointOption = "",
     log_level: LogLevelOption = "INFO",
     log_format: LogFormatOption = "text",
@@ -133,6 +135,7 @@ def run(
             dashboard=dashboard,
             http_port=http_port,
             resume_ttl_s=resume_ttl,
+            allow_hosts=tuple(allow_host or ()),
         )
     except ValueError as error:
         tell("failed", str(error))

@@ -211,6 +211,15 @@ ReflectionOption = Annotated[
 DashboardOption = Annotated[
     bool, typer.Option("--dashboard/--no-dashboard", help="The HTTP door has the dashboard at /.")
 ]
+AllowHostOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--allow-host",
+        metavar="NAME",
+        help="A name that the HTTP door is reached by where there are no API keys (*.NAME: all below it, "
+        "*: any). May be said again. Always: addresses, localhost, and the names listened at.",
+    ),
+]
 OtlpEndpointOption = Annotated[
     str,
     typer.Option(

@@ -12,6 +12,7 @@ from cli.connection import endpoint_of
 from cli.exits import USAGE, fail, print_json
 from cli.options import (
     AddressOption,
+    AllowHostOption,
     HostOption,
     JsonOption,
     LogFormatOption,
@@ -50,6 +51,7 @@ def run(
     tls_ca: Annotated[
         Path | None, _file("ca", "CA (PEM): callers must have a certificate of it. Default: they need none.")
     ] = None,
+    allow_host: AllowHostOption = None,
     log_level: LogLevelOption = "INFO",
     log_format: LogFormatOption = "text",
     as_json: JsonOption = False,
@@ -72,6 +74,7 @@ def run(
             tls=_listener_tls(tls_cert, tls_key, tls_ca),
             tls_client_cert=tls_ca is not None,
             drain_s=drain,
+            allow_hosts=tuple(allow_host or ()),
             log_level=log_level.upper(),
             log_format=log_format,
         )

@@ -6,6 +6,7 @@ import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from coordinator.access.hosts import check_host_names
 from coordinator.front.reach import Reach, ReachTls
 from core.log_lines import check_log_format
 from core.tls import TlsFiles
@@ -25,6 +26,7 @@ class FrontSettings:
     name: str = "http"  # of the worker in its log lines
     log_level: str = "INFO"
     log_format: str = "text"
+    allow_hosts: tuple[str, ...] = ()  # further names that it is reached by; see HostNames
 
     def __post_init__(self) -> None:
         if not 0 <= self.port <= 65535:
@@ -34,6 +36,7 @@ class FrontSettings:
         if not self.stalled_s > 0:
             raise ValueError(f"stalled_s: must be above 0, not {self.stalled_s:g}")
         check_log_format(self.log_format)
+        check_host_names("allow_hosts", self.allow_hosts)
 
     def to_line(self) -> bytes:
         return json.dumps(asdict(self), default=str).encode() + b"\n"
@@ -45,4 +48,5 @@ def parse_settings(line: bytes) -> FrontSettings:
     fields["reach"] = Reach(reach["address"], None if reach["tls"] is None else ReachTls(**reach["tls"]))
     if tls is not None:
         fields["tls"] = TlsFiles(Path(tls["cert"]), Path(tls["key"]), Path(tls["ca"]), tls["name"])
+    fields["allow_hosts"] = tuple(fields["allow_hosts"])
     return FrontSettings(**fields)

@@ -14,6 +14,7 @@ import signal
 import sys
 from importlib import metadata
 
+from coordinator.access.hosts import host_names
 from coordinator.collector import collect_when_idle, settle_collector
 from coordinator.front.door import RemoteDoor
 from coordinator.front.settings import FrontSettings, parse_settings
@@ -36,13 +37,15 @@ class Worker:
         served = Served(
             enter=self.door.enter,
             is_ready=lambda: self.door.is_ready,
+            is_open=self.door.is_open,
             version=metadata.version("elasticmm"),
             stalled_s=settings.stalled_s,
         )
         tls = settings.tls
         context = None if tls is None else tls.server_context(wants_client_cert=settings.tls_client_cert)
+        hosts = host_names(settings.host, "", settings.allow_hosts) if tls is None else None
         self._http = HttpListener(
-            make_app(served), settings.drain_s + _CLOSING_S, context, settings.stalled_s
+            make_app(served, hosts=hosts), settings.drain_s + _CLOSING_S, context, settings.stalled_s
         )
         self._watching: asyncio.Task[None] | None = None
 

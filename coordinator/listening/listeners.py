@@ -12,6 +12,7 @@ import grpc
 from starlette.routing import Route
 
 from coordinator.access.guard import Guard, Proof
+from coordinator.access.hosts import HostNames, host_names
 from coordinator.access.principal import Right
 from coordinator.config import CoordinatorConfig
 from coordinator.dashboard.pages import dashboard_routes
@@ -107,7 +108,7 @@ def open_http(coordinator: Coordinator) -> tuple[HttpListener | None, str]:
         return None, ""
     context = _tls_context(config)
     metrics = metrics_route(coordinator.watch.metrics.render, partial(_admit_to_metrics, coordinator.guard))
-    app = make_app(_served(coordinator), [*_dashboard(coordinator), metrics])
+    app = make_app(_served(coordinator), [*_dashboard(coordinator), metrics], hosts=_hosts(config))
     http = HttpListener(app, config.shutdown_grace_s, context, config.stalled_reader_s)
     port = http.open(config.host, config.http_port)
     log.info("coordinator: HTTP on %s:%d", config.host, port)
@@ -132,6 +133,13 @@ def _tls_context(config: CoordinatorConfig) -> ssl.SSLContext | None:
     return config.tls.server_context(wants_client_cert=config.tls_client_cert)
 
 
+def _hosts(config: CoordinatorConfig) -> HostNames | None:
+    """See make_app."""
+    if config.tls is not None:
+        return None
+    return host_names(config.host, config.advertise_host, config.allow_hosts)
+
+
 def _dashboard(coordinator: Coordinator) -> list[Route]:
     """Empty where it is closed."""
     if not coordinator.config.dashboard:
@@ -146,9 +154,11 @@ def _dashboard(coordinator: Coordinator) -> list[Route]:
 def _served(coordinator: Coordinator) -> Served:
     door = coordinator.door
     texts = TokenTexts(partial(token_bytes, door.tokenizer))
+    inside = Inside(door.generate, coordinator.describe, coordinator.guard, texts)
     return Served(
-        enter=Inside(door.generate, coordinator.describe, coordinator.guard, texts).enter,
+        enter=inside.enter,
         is_ready=lambda: coordinator.cluster.is_ready,
+        is_open=inside.is_open,
         version=metadata.version("elasticmm"),
         stalled_s=coordinator.config.stalled_reader_s,
     )

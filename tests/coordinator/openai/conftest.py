@@ -94,6 +94,7 @@ async def stand_before(bench: Bench, **settings: Any) -> HttpBench:
             tls=tls,
             tls_client_cert=config.tls_client_cert,
             stalled_s=config.stalled_reader_s,
+            allow_hosts=config.allow_hosts,
             **{"drain_s": 0.05} | settings,
         )
     )
