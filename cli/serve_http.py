@@ -17,6 +17,7 @@ from cli.options import (
     JsonOption,
     LogFormatOption,
     LogLevelOption,
+    MaxConnectionsOption,
     NameOption,
     StateDirOption,
 )
@@ -52,6 +53,7 @@ def run(
         Path | None, _file("ca", "CA (PEM): callers must have a certificate of it. Default: they need none.")
     ] = None,
     allow_host: AllowHostOption = None,
+    max_connections: MaxConnectionsOption = None,
     log_level: LogLevelOption = "INFO",
     log_format: LogFormatOption = "text",
     as_json: JsonOption = False,
@@ -62,6 +64,7 @@ def run(
     the TLS options here are for callers. They may do what the coordinator lets their keys do.
     """
     from coordinator.front.settings import FrontSettings
+    from coordinator.listening.crowd import DEFAULT_MOST
     from core.log_lines import start_log
 
     endpoint = endpoint_of(name, state_dir, address)
@@ -75,6 +78,7 @@ def run(
             tls_client_cert=tls_ca is not None,
             drain_s=drain,
             allow_hosts=tuple(allow_host or ()),
+            max_connections=max_connections or DEFAULT_MOST,
             log_level=log_level.upper(),
             log_format=log_format,
         )

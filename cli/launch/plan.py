@@ -75,6 +75,8 @@ class LaunchPlan:
     tenants: Path | None = None  # of the coordinator, as the next
     audit_log: Path | None = None
     allow_hosts: tuple[str, ...] = ()  # of its HTTP door
+    max_connections: int | None = None  # of its listeners, as the next; None: its default
+    max_calls: int | None = None
 
     def __post_init__(self) -> None:
         if self.slo is not None:
@@ -198,6 +200,8 @@ class LaunchPlan:
             "--tls-key": self.tls_key,
             "--tls-ca": self.tls_ca,
             "--tls-name": self.tls_name,
+            "--max-connections": self.max_connections,
+            "--max-calls": self.max_calls,
         }
         words = [
             word for option, value in given.items() if value is not None for word in (option, str(value))

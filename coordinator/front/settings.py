@@ -8,6 +8,7 @@ from pathlib import Path
 
 from coordinator.access.hosts import check_host_names
 from coordinator.front.reach import Reach, ReachTls
+from coordinator.listening.crowd import DEFAULT_MOST
 from core.log_lines import check_log_format
 from core.tls import TlsFiles
 
@@ -26,6 +27,7 @@ class FrontSettings:
     name: str = "http"  # of the worker in its log lines
     log_level: str = "INFO"
     log_format: str = "text"
+    max_connections: int = DEFAULT_MOST  # of this worker
     allow_hosts: tuple[str, ...] = ()  # further names that it is reached by; see HostNames
 
     def __post_init__(self) -> None:
@@ -35,6 +37,8 @@ class FrontSettings:
             raise ValueError(f"drain_s: must not be below 0, it is {self.drain_s:g}")
         if not self.stalled_s > 0:
             raise ValueError(f"stalled_s: must be above 0, not {self.stalled_s:g}")
+        if self.max_connections <= 0:
+            raise ValueError(f"max_connections: must be above 0, not {self.max_connections}")
         check_log_format(self.log_format)
         check_host_names("allow_hosts", self.allow_hosts)
 

@@ -18,11 +18,13 @@ from coordinator.access.hosts import host_names
 from coordinator.collector import collect_when_idle, settle_collector
 from coordinator.front.door import RemoteDoor
 from coordinator.front.settings import FrontSettings, parse_settings
+from coordinator.listening.crowd import Crowd
 from coordinator.openai.app import make_app
 from coordinator.openai.listener import HttpListener
 from coordinator.openai.served import Served
 from core.clock import MonotonicClock
 from core.log_lines import start_log
+from core.open_files import allow_connections
 
 _MAX_SETTINGS_BYTES = 1 << 20
 _CLOSING_S = 5.0  # in which callers are told that their time is over
@@ -44,8 +46,13 @@ class Worker:
         tls = settings.tls
         context = None if tls is None else tls.server_context(wants_client_cert=settings.tls_client_cert)
         hosts = host_names(settings.host, "", settings.allow_hosts) if tls is None else None
+        self.crowd = Crowd("http", settings.max_connections, "max_connections")
         self._http = HttpListener(
-            make_app(served, hosts=hosts), settings.drain_s + _CLOSING_S, context, settings.stalled_s
+            make_app(served, hosts=hosts),
+            settings.drain_s + _CLOSING_S,
+            context,
+            settings.stalled_s,
+            self.crowd,
         )
         self._watching: asyncio.Task[None] | None = None
 
@@ -71,6 +78,7 @@ async def _run() -> int:
     stdin = await _open_stdin()
     settings = parse_settings(await stdin.readline())
     start_log(settings.log_level, settings.log_format, settings.name)
+    allow_connections(settings.max_connections)
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)

@@ -16,6 +16,8 @@ from coordinator.access.hosts import HostNames, host_names
 from coordinator.access.principal import Right
 from coordinator.config import CoordinatorConfig
 from coordinator.dashboard.pages import dashboard_routes
+from coordinator.listening.crowd import Crowd
+from coordinator.listening.crowding import CrowdInterceptor
 from coordinator.listening.interceptors import GuardInterceptor, StatusInterceptor, TokenInterceptor
 from coordinator.listening.options import endpoint, server_options
 from coordinator.listening.unreadable import ReadingInterceptor
@@ -56,14 +58,16 @@ OPEN_INFERENCE = open_inference_pb2.DESCRIPTOR.services_by_name["GRPCInferenceSe
 def make_server(coordinator: Coordinator) -> grpc.aio.Server:
     """With all its services; not bound yet."""
     config = coordinator.config
+    calls = coordinator.watch.crowds.watch(Crowd("grpc", config.max_calls, "max_calls"))
     server = grpc.aio.server(
         interceptors=(
             TokenInterceptor(config.cluster_token, {STAGE_CONTROL}),
             GuardInterceptor(coordinator.guard, {INFERENCE: Right.INFER, ADMIN: Right.ADMIN}),
+            CrowdInterceptor(calls, (STAGE_CONTROL, ADMIN)),
             StatusInterceptor(),
             ReadingInterceptor(),
         ),
-        options=server_options(coordinator.max_message_bytes),
+        options=server_options(coordinator.max_message_bytes, config.max_connections),
     )
     inference = InferenceServicer(
         coordinator.door, coordinator.describe, coordinator.guard, config.stalled_reader_s
@@ -109,7 +113,8 @@ def open_http(coordinator: Coordinator) -> tuple[HttpListener | None, str]:
     context = _tls_context(config)
     metrics = metrics_route(coordinator.watch.metrics.render, partial(_admit_to_metrics, coordinator.guard))
     app = make_app(_served(coordinator), [*_dashboard(coordinator), metrics], hosts=_hosts(config))
-    http = HttpListener(app, config.shutdown_grace_s, context, config.stalled_reader_s)
+    crowd = coordinator.watch.crowds.watch(Crowd("http", config.max_connections, "max_connections"))
+    http = HttpListener(app, config.shutdown_grace_s, context, config.stalled_reader_s, crowd)
     port = http.open(config.host, config.http_port)
     log.info("coordinator: HTTP on %s:%d", config.host, port)
     return http, f"{'http' if context is None else 'https'}://{endpoint(config.public_host, port)}"

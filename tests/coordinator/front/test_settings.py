@@ -30,6 +30,7 @@ def test_settings_are_read_as_they_were_written(tmp_path: Path) -> None:
         ("stalled_s", 0.0),
         ("log_format", "xml"),
         ("allow_hosts", ("a:1",)),
+        ("max_connections", 0),
     ],
 )
 def test_what_is_out_of_range_is_named(name: str, value: Any) -> None:

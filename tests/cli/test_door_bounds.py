@@ -1,4 +1,4 @@
-"""What --allow-host becomes."""
+"""What --allow-host, --max-connections and --max-calls become."""
 
 from pathlib import Path
 
@@ -15,11 +15,12 @@ from tests.cli.conftest import RunCli
 def test_the_coordinator_is_told_by_up(run_cli: RunCli, model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     served: list[CoordinatorConfig] = []
     monkeypatch.setattr(cli.coordinator, "serve", lambda config, _tell: served.append(config))
-    plan = LaunchPlan("c", model, allow_hosts=("*.a.example", "b"))
+    plan = LaunchPlan("c", model, allow_hosts=("*.a.example", "b"), max_connections=7, max_calls=8)
     assert LaunchPlan.from_json(plan.to_json()) == plan
     assert run_cli("coordinator", "--model", model, *plan.door_words).exit_code == 0
     assert run_cli("coordinator", "--model", model).exit_code == 0
     assert [config.allow_hosts for config in served] == [plan.allow_hosts, ()]
+    assert [(config.max_connections, config.max_calls) for config in served] == [(7, 8), (4096, 4096)]
 
 
 def test_up_takes_several(model: Path) -> None:
@@ -37,8 +38,9 @@ def test_serve_http_takes_several(run_cli: RunCli, monkeypatch: pytest.MonkeyPat
         served.append(settings)
 
     monkeypatch.setattr(cli.serve_http, "_serve", serve)
-    assert run_cli("serve-http", "--allow-host", "a", "--allow-host", "*").exit_code == 0
-    assert served[0].allow_hosts == ("a", "*")
+    words = ("--allow-host", "a", "--allow-host", "*", "--max-connections", 7)
+    assert run_cli("serve-http", *words).exit_code == 0
+    assert (served[0].allow_hosts, served[0].max_connections) == (("a", "*"), 7)
 
 
 @pytest.mark.parametrize("command", ["coordinator", "up", "serve-http"])
