@@ -25,7 +25,8 @@ import torch
 from core.families import load_family
 from core.grammars import Grammars, Mask, Matcher
 from core.output_format import FormatKind, OutputFormat
-from core.sequence import SamplingParams, SequenceSpec
+from core.sampling import SamplingParams
+from core.sequence import SequenceSpec
 from stage_servers.engine.masks import Masks
 from stage_servers.engine.sequence import Sequence
 
