@@ -11,6 +11,7 @@ from cli.exits import FAILED, USAGE
 from cli.options import (
     AbOption,
     AdvertiseOption,
+    AllowHostOption,
     AllowPrivateOption,
     AuditLogOption,
     CacheAwareOption,
@@ -19,6 +20,8 @@ from cli.options import (
     HttpPortOption,
     LogFormatOption,
     LogLevelOption,
+    MaxCallsOption,
+    MaxConnectionsOption,
     MetricsPortOption,
     ModelNameOption,
     ModelOption,
@@ -89,6 +92,9 @@ def run(
             help="Longest that an answer is kept for Resume; 0: never. Default: 300.",
         ),
     ] = None,
+    allow_host: AllowHostOption = None,
+    max_connections: MaxConnectionsOption = None,
+    max_calls: MaxCallsOption = None,
     otlp_endpoint: OtlpEndpointOption = "",
     log_level: LogLevelOption = "INFO",
     log_format: LogFormatOption = "text",
@@ -133,6 +139,9 @@ def run(
             dashboard=dashboard,
             http_port=http_port,
             resume_ttl_s=resume_ttl,
+            allow_hosts=tuple(allow_host or ()),
+            max_connections=max_connections,
+            max_calls=max_calls,
         )
     except ValueError as error:
         tell("failed", str(error))
@@ -190,7 +199,9 @@ def make_config(
 def serve(config: CoordinatorConfig, tell: Any) -> None:
     """Until a signal or Admin.Shutdown; exits 1 with the reason if it cannot start."""
     from coordinator import server
+    from core.open_files import allow_connections
 
+    allow_connections(2 * config.max_connections)  # of gRPC, and of HTTP
     try:
         server.run(config, on_ready=lambda ready: tell("ready", ready.endpoint, ready.http_url))
     except (ValueError, OSError, RuntimeError) as error:

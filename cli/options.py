@@ -211,6 +211,22 @@ ReflectionOption = Annotated[
 DashboardOption = Annotated[
     bool, typer.Option("--dashboard/--no-dashboard", help="The HTTP door has the dashboard at /.")
 ]
+MaxConnectionsOption = Annotated[
+    int | None,
+    typer.Option("--max-connections", min=1, help="Of clients, to each listener. Default: 4096."),
+]
+MaxCallsOption = Annotated[
+    int | None, typer.Option("--max-calls", min=1, help="gRPC calls under way. Default: 4096.")
+]
+AllowHostOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--allow-host",
+        metavar="NAME",
+        help="A name that the HTTP door is reached by where there are no API keys (*.NAME: all below it, "
+        "*: any). May be said again. Always: addresses, localhost, and the names listened at.",
+    ),
+]
 OtlpEndpointOption = Annotated[
     str,
     typer.Option(

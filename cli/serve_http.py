@@ -12,10 +12,12 @@ from cli.connection import endpoint_of
 from cli.exits import USAGE, fail, print_json
 from cli.options import (
     AddressOption,
+    AllowHostOption,
     HostOption,
     JsonOption,
     LogFormatOption,
     LogLevelOption,
+    MaxConnectionsOption,
     NameOption,
     StateDirOption,
 )
@@ -61,6 +63,8 @@ def run(
     metrics_host: Annotated[
         str, typer.Option(help="They need no key: who can reach it may read.")
     ] = "127.0.0.1",
+    allow_host: AllowHostOption = None,
+    max_connections: MaxConnectionsOption = None,
     log_level: LogLevelOption = "INFO",
     log_format: LogFormatOption = "text",
     as_json: JsonOption = False,
@@ -71,6 +75,7 @@ def run(
     the TLS options here are for callers. They may do what the coordinator lets their keys do.
     """
     from coordinator.front.settings import FrontSettings
+    from coordinator.listening.crowd import DEFAULT_MOST
     from core.log_lines import start_log
 
     endpoint = endpoint_of(name, state_dir, address)
@@ -83,6 +88,8 @@ def run(
             tls=_listener_tls(tls_cert, tls_key, tls_ca),
             tls_client_cert=tls_ca is not None,
             drain_s=drain,
+            allow_hosts=tuple(allow_host or ()),
+            max_connections=max_connections or DEFAULT_MOST,
             log_level=log_level.upper(),
             log_format=log_format,
             metrics_host=metrics_host,

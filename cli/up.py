@@ -13,6 +13,7 @@ from cli.exits import FAILED, USAGE, fail, print_json
 from cli.options import (
     AbOption,
     AdvertiseOption,
+    AllowHostOption,
     AllowPrivateOption,
     AttentionOption,
     AuditLogOption,
@@ -34,6 +35,8 @@ from cli.options import (
     KvBlocksOption,
     LogFormatOption,
     LogLevelOption,
+    MaxCallsOption,
+    MaxConnectionsOption,
     MetricsPortOption,
     ModelNameOption,
     ModelOption,
@@ -122,6 +125,9 @@ def run(
     tenants: TenantsOption = None,
     audit_log: AuditLogOption = None,
     allow_private_urls: AllowPrivateOption = False,
+    allow_host: AllowHostOption = None,
+    max_connections: MaxConnectionsOption = None,
+    max_calls: MaxCallsOption = None,
     name: NameOption = DEFAULT_NAME,
     state_dir: StateDirOption = None,
     metrics_port: MetricsPortOption = 0,
@@ -148,6 +154,7 @@ def make_plan(
     port: int,
     http_port: int | None,
     http: bool,
+    allow_host: list[str] | None = None,
     **settings: Any,
 ) -> LaunchPlan:
     """From the command's options by name; exits 2 where one is wrong."""
@@ -166,6 +173,7 @@ def make_plan(
             log_level=log_level.upper(),
             port=port,
             http_port=_choose_http_port(port, http_port) if http else None,
+            allow_hosts=tuple(allow_host or ()),
             **settings,
         )
     except ValueError as error:

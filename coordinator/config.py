@@ -6,6 +6,8 @@ import socket
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from coordinator.access.hosts import check_host_names
+from coordinator.listening.crowd import DEFAULT_MOST
 from coordinator.policy.reconciler import DEADLINE_S
 from coordinator.policy.sets import POLICY_SETS
 from coordinator.policy.trials.shares import TrialWish
@@ -94,6 +96,9 @@ class CoordinatorConfig:
     log_format: str = "text"  # of the gateway's process too; see core.log_lines
     metrics_port: int = 0  # of the HTTP listener with /metrics; 0: there is none
     otlp_endpoint: str = ""  # URL that traces go to; empty: there are none
+    max_connections: int = DEFAULT_MOST  # of each listener, the media gateway's as well
+    max_calls: int = DEFAULT_MOST  # gRPC calls of clients under way
+    allow_hosts: tuple[str, ...] = ()  # further names that the HTTP door is reached by; see HostNames
 
     def __post_init__(self) -> None:
         if not self.cluster_token:
@@ -115,10 +120,13 @@ class CoordinatorConfig:
             "transition_deadline_s",
             "heartbeat_interval_s",
             "stalled_reader_s",
+            "max_connections",
+            "max_calls",
         )
         if self.slo_multimodal_ttft_s is not None:
             _check_positive(self, "slo_multimodal_ttft_s")
         check_log_format(self.log_format)
+        check_host_names("allow_hosts", self.allow_hosts)
         _check_policy("policy", self.policy)
         if self.shadow:
             _check_policy("shadow", self.shadow)

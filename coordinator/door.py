@@ -270,7 +270,7 @@ class Door:
             async with asyncio.TaskGroup() as group:
                 prompt = group.create_task(self._build_prompt(call))
                 if call.format is not None:
-                    group.create_task(self._formats.check(call.format))
+                    group.create_task(self._formats.check(call.tenant, call.format))
                 items = [
                     group.create_task(self._media.resolve(request_id, call.tenant, *source))
                     for source in sources

@@ -343,6 +343,7 @@ class Coordinator:
             tls=self.config.tls,
             tls_client_cert=self.config.tls_client_cert,
             reflection=self.config.reflection,
+            max_connections=self.config.max_connections,
             audit_log=None if self.config.audit_log is None else str(self.config.audit_log.resolve()),
             log_format=self.config.log_format,
         )

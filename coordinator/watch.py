@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from prometheus_client.registry import Collector
 
+from coordinator.metrics.crowds import CrowdCollector
 from coordinator.metrics.exposition import Metrics
 from coordinator.metrics.listener import Admit, MetricsListener
 from coordinator.metrics.requests import RequestMetrics
@@ -41,6 +42,8 @@ class Watch:
         self.metrics = Metrics()
         self.slo = SloBooks(slo, tenants, clock, price_per_hour=price_per_hour)
         counted = RequestMetrics(self.metrics.registry, tenants, slo)
+        self.crowds = CrowdCollector()
+        self.add(self.crowds)
         self._traces = traces
         self.arms = ArmBooks(slo, clock)
         self.observer: RequestObserver = Observers(

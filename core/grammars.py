@@ -76,6 +76,14 @@ class Grammars:
         self._lock = threading.Lock()  # of what is kept, never for long
         self._loading = threading.Lock()
 
+    def recall(self, form: OutputFormat) -> bool:
+        """Whether it is compiled already; then it is kept as if it was used."""
+        with self._lock:
+            if form not in self._kept:
+                return False
+            self._kept.move_to_end(form)
+            return True
+
     def matcher(self, form: OutputFormat) -> Matcher:
         """At the beginning of an answer. Raises FormatError where the format cannot be compiled."""
         with self._lock:

@@ -12,6 +12,7 @@ from typing import Any
 
 from cli.cores import assign_cores
 from cli.targets import parse_slo
+from coordinator.access.hosts import check_host_names
 from coordinator.tenants.settings import load_tenants
 from core.profile_file import load_profile
 from core.stages import Roles, roles_name
@@ -73,6 +74,9 @@ class LaunchPlan:
     dashboard: bool = True  # of the HTTP door
     tenants: Path | None = None  # of the coordinator, as the next
     audit_log: Path | None = None
+    allow_hosts: tuple[str, ...] = ()  # of its HTTP door
+    max_connections: int | None = None  # of its listeners, as the next; None: its default
+    max_calls: int | None = None
 
     def __post_init__(self) -> None:
         if self.slo is not None:
@@ -81,6 +85,7 @@ class LaunchPlan:
             raise ValueError(f"port: {self.port} is not between 0 and 65535")
         if not (self.model / "config.json").is_file():
             raise ValueError(f"model: {self.model} is no model folder (config.json is missing)")
+        check_host_names("allow_hosts", self.allow_hosts)
         self.stage_configs("checked:0", "checked")
         load_tenants(self.tenants)
         for name in (*self._emulated_profiles, self.cost_profile):
@@ -195,10 +200,13 @@ class LaunchPlan:
             "--tls-key": self.tls_key,
             "--tls-ca": self.tls_ca,
             "--tls-name": self.tls_name,
+            "--max-connections": self.max_connections,
+            "--max-calls": self.max_calls,
         }
         words = [
             word for option, value in given.items() if value is not None for word in (option, str(value))
         ]
+        words += [word for name in self.allow_hosts for word in ("--allow-host", name)]
         words += [] if self.tls_client_cert else ["--no-tls-client-cert"]
         words += [] if self.dashboard else ["--no-dashboard"]
         return words + ([] if self.reflection else ["--no-reflection"])
@@ -218,7 +226,7 @@ class LaunchPlan:
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> LaunchPlan:
         made = dict(values) | {"model": Path(values["model"])}
-        for name in ("devices", "cores"):
+        for name in ("devices", "cores", "allow_hosts"):
             made[name] = tuple(made[name])
         made |= {name: Path(made[name]) for name in _FILES if made[name] is not None}
         return cls(**made)

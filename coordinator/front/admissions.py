@@ -16,6 +16,7 @@ MAX_KEPT = 1024
 class Admissions:
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
+        self.wants_keys = False  # what is known of it: a coordinator that had keys asks for them to its end
         self._kept: dict[Metadata, tuple[float, ServedDescription]] = {}  # until when; oldest first
 
     def __len__(self) -> int:

@@ -7,7 +7,7 @@ import logging
 from functools import partial
 
 from coordinator.calls import GenerateCall
-from coordinator.errors import ServiceError, UnavailableError
+from coordinator.errors import ServiceError, UnauthenticatedError, UnavailableError
 from coordinator.events import Emit
 from coordinator.front.admissions import Admissions
 from coordinator.front.caller import Metadata, proof_of
@@ -18,6 +18,7 @@ from coordinator.front.pictures_once import PicturesOnce
 from coordinator.front.reach import Reach
 from coordinator.front.upstream import Upstream
 from coordinator.openai.served import Visit
+from coordinator.state import ServedDescription
 from core.clock import Clock
 
 log = logging.getLogger(__name__)
@@ -53,13 +54,21 @@ class RemoteDoor:
 
     async def enter(self, authorization: str | None, _peer: str) -> Visit:
         """Raises what the coordinator says to who must not enter, and where it does not answer."""
-        link, admissions, proof = self._link, self._admissions, proof_of(authorization)
-        description = admissions.find(proof)
-        if description is None:
-            description = await link.describe(proof)
-            admissions.note(proof, description)
+        link, proof = self._link, proof_of(authorization)
+        description = await self._describe(proof)
         generate = PicturesOnce(partial(self._generate, link, proof)).generate
         return Visit(description, link.tokens.texts, generate)
+
+    async def is_open(self) -> bool:
+        """Whether the coordinator lets in who proves nothing. Raises UnavailableError."""
+        admissions = self._admissions
+        if admissions.wants_keys:
+            return False
+        try:
+            await self._describe(())
+        except UnauthenticatedError:
+            admissions.wants_keys = True
+        return not admissions.wants_keys
 
     async def watch_forever(self) -> None:
         """Whether it is ready, and a new link whenever the coordinator was lost."""
@@ -85,6 +94,15 @@ class RemoteDoor:
     async def close(self) -> None:
         """Once no call is under way."""
         await self._link.retire()
+
+    async def _describe(self, proof: Metadata) -> ServedDescription:
+        """Raises what the coordinator says to who proves this."""
+        link, admissions = self._link, self._admissions
+        description = admissions.find(proof)
+        if description is None:
+            description = await link.describe(proof)
+            admissions.note(proof, description)
+        return description
 
     def _note(self, upstream: Upstream, reason: str) -> None:
         if upstream is not self._upstream:

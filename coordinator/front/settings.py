@@ -6,7 +6,9 @@ import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from coordinator.access.hosts import check_host_names
 from coordinator.front.reach import Reach, ReachTls
+from coordinator.listening.crowd import DEFAULT_MOST
 from core.log_lines import check_log_format
 from core.tls import TlsFiles
 
@@ -30,6 +32,8 @@ class FrontSettings:
         None  # of the one listener for all workers' metrics, 0: any; None: there is none
     )
     metrics_folder: str = ""  # where a worker keeps its values for that one; empty: nowhere
+    max_connections: int = DEFAULT_MOST  # of this worker
+    allow_hosts: tuple[str, ...] = ()  # further names that it is reached by; see HostNames
 
     def __post_init__(self) -> None:
         for name, port in (("port", self.port), ("metrics_port", self.metrics_port or 0)):
@@ -39,7 +43,10 @@ class FrontSettings:
             raise ValueError(f"drain_s: must not be below 0, it is {self.drain_s:g}")
         if not self.stalled_s > 0:
             raise ValueError(f"stalled_s: must be above 0, not {self.stalled_s:g}")
+        if self.max_connections <= 0:
+            raise ValueError(f"max_connections: must be above 0, not {self.max_connections}")
         check_log_format(self.log_format)
+        check_host_names("allow_hosts", self.allow_hosts)
 
     def to_line(self) -> bytes:
         return json.dumps(asdict(self), default=str).encode() + b"\n"
@@ -51,4 +58,5 @@ def parse_settings(line: bytes) -> FrontSettings:
     fields["reach"] = Reach(reach["address"], None if reach["tls"] is None else ReachTls(**reach["tls"]))
     if tls is not None:
         fields["tls"] = TlsFiles(Path(tls["cert"]), Path(tls["key"]), Path(tls["ca"]), tls["name"])
+    fields["allow_hosts"] = tuple(fields["allow_hosts"])
     return FrontSettings(**fields)

@@ -17,17 +17,20 @@ from importlib import metadata
 from prometheus_client import CollectorRegistry
 from starlette.routing import Route
 
+from coordinator.access.hosts import host_names
 from coordinator.collector import collect_when_idle, settle_collector
 from coordinator.front.door import RemoteDoor
 from coordinator.front.metrics import FrontMetrics
 from coordinator.front.settings import FrontSettings, parse_settings
 from coordinator.front.shared_values import share_values
 from coordinator.front.watched import WatchedApp
+from coordinator.listening.crowd import Crowd
 from coordinator.openai.app import make_app
 from coordinator.openai.listener import HttpListener
 from coordinator.openai.served import Served
 from core.clock import MonotonicClock
 from core.log_lines import start_log
+from core.open_files import allow_connections
 
 _MAX_SETTINGS_BYTES = 1 << 20
 _CLOSING_S = 5.0  # in which callers are told that their time is over
@@ -46,15 +49,19 @@ class Worker:
         served = Served(
             enter=self.door.enter,
             is_ready=lambda: self.door.is_ready,
+            is_open=self.door.is_open,
             version=metadata.version("elasticmm"),
             stalled_s=settings.stalled_s,
         )
         tls = settings.tls
         context = None if tls is None else tls.server_context(wants_client_cert=settings.tls_client_cert)
-        app = make_app(served)
+        hosts = host_names(settings.host, "", settings.allow_hosts) if tls is None else None
+        app = make_app(served, hosts=hosts)
         paths = [route.path for route in app.routes if isinstance(route, Route)]
         watched = WatchedApp(app, paths, metrics, clock)
-        self._http = HttpListener(watched, settings.drain_s + _CLOSING_S, context, settings.stalled_s)
+        self.crowd = Crowd("http", settings.max_connections, "max_connections")
+        grace_s = settings.drain_s + _CLOSING_S
+        self._http = HttpListener(watched, grace_s, context, settings.stalled_s, self.crowd)
         self._watching: asyncio.Task[None] | None = None
 
     def start(self) -> int:
@@ -79,6 +86,7 @@ async def _run() -> int:
     stdin = await _open_stdin()
     settings = parse_settings(await stdin.readline())
     start_log(settings.log_level, settings.log_format, settings.name)
+    allow_connections(settings.max_connections)
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)

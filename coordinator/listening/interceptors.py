@@ -46,11 +46,11 @@ class TokenInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc]
         self, continuation: Continuation, details: grpc.HandlerCallDetails
     ) -> grpc.RpcMethodHandler | None:
         handler = await continuation(details)
-        if handler is None or _service_of(details) not in self._guarded:
+        if handler is None or service_of(details) not in self._guarded:
             return handler
         if has_token(details.invocation_metadata, self._token):
             return handler
-        return _replaced(handler, _refuse)
+        return replaced(handler, _refuse)
 
 
 class GuardInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc]
@@ -64,33 +64,33 @@ class GuardInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc]
         self, continuation: Continuation, details: grpc.HandlerCallDetails
     ) -> grpc.RpcMethodHandler | None:
         handler = await continuation(details)
-        right = self._rights.get(_service_of(details))
+        right = self._rights.get(service_of(details))
         if handler is None or right is None:
             return handler
         try:
             self._guard.find(details.invocation_metadata or (), right)
         except ServiceError as error:
-            return _replaced(handler, self._refusal(error))
+            return replaced(handler, self._refusal(error))
         return handler
 
     def _refusal(self, error: ServiceError) -> Callable[..., Any]:
         async def refuse(_request: Any, context: grpc.aio.ServicerContext) -> None:
             self._guard.note_refusal(error, context.peer())
-            await _abort(context, error)
+            await abort(context, error)
 
         return refuse
 
 
-def _service_of(details: grpc.HandlerCallDetails) -> str:
+def service_of(details: grpc.HandlerCallDetails) -> str:
     return str(details.method).rsplit("/", 1)[0].lstrip("/")
 
 
 async def _refuse(_request: Any, context: grpc.aio.ServicerContext) -> None:
-    await _abort(context, UnauthenticatedError("this service needs the cluster token"))
+    await abort(context, UnauthenticatedError("this service needs the cluster token"))
 
 
 def _wrapped(handler: grpc.RpcMethodHandler, method: str) -> grpc.RpcMethodHandler:
-    inner = _behaviour(handler)
+    inner = behaviour_of(handler)
     if not inspect.iscoroutinefunction(inner):
         return handler  # health and reflection, which bring their own statuses
 
@@ -98,27 +98,27 @@ def _wrapped(handler: grpc.RpcMethodHandler, method: str) -> grpc.RpcMethodHandl
         try:
             return await inner(request, context)
         except ServiceError as error:
-            await _abort(context, error)
+            await abort(context, error)
         except Exception as error:
             if isinstance(error, grpc.RpcError | grpc.aio.AbortError):
                 raise
             log.exception("%s: failed", method)
             await context.abort(grpc.StatusCode.INTERNAL, f"{type(error).__name__}: {error}")
 
-    return _replaced(handler, behave)
+    return replaced(handler, behave)
 
 
-async def _abort(context: grpc.aio.ServicerContext, error: ServiceError) -> None:
+async def abort(context: grpc.aio.ServicerContext, error: ServiceError) -> None:
     await context.abort(code_of(error), str(error), ((DETAILS_KEY, details_of(error)),))
 
 
-def _behaviour(handler: grpc.RpcMethodHandler) -> Callable[..., Any]:
+def behaviour_of(handler: grpc.RpcMethodHandler) -> Callable[..., Any]:
     behaviours = (getattr(handler, kind) for kind in _KINDS)
     found: Callable[..., Any] = next(each for each in behaviours if each is not None)
     return found
 
 
-def _replaced(handler: grpc.RpcMethodHandler, behaviour: Callable[..., Any]) -> grpc.RpcMethodHandler:
+def replaced(handler: grpc.RpcMethodHandler, behaviour: Callable[..., Any]) -> grpc.RpcMethodHandler:
     kind = next(kind for kind in _KINDS if getattr(handler, kind) is not None)
     make = getattr(grpc, f"{kind}_rpc_method_handler")
     return make(behaviour, handler.request_deserializer, handler.response_serializer)

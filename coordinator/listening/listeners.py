@@ -12,9 +12,12 @@ import grpc
 from starlette.routing import Route
 
 from coordinator.access.guard import Guard, Proof
+from coordinator.access.hosts import HostNames, host_names
 from coordinator.access.principal import Right
 from coordinator.config import CoordinatorConfig
 from coordinator.dashboard.pages import dashboard_routes
+from coordinator.listening.crowd import Crowd
+from coordinator.listening.crowding import CrowdInterceptor
 from coordinator.listening.interceptors import GuardInterceptor, StatusInterceptor, TokenInterceptor
 from coordinator.listening.options import endpoint, server_options
 from coordinator.listening.unreadable import ReadingInterceptor
@@ -55,14 +58,16 @@ OPEN_INFERENCE = open_inference_pb2.DESCRIPTOR.services_by_name["GRPCInferenceSe
 def make_server(coordinator: Coordinator) -> grpc.aio.Server:
     """With all its services; not bound yet."""
     config = coordinator.config
+    calls = coordinator.watch.crowds.watch(Crowd("grpc", config.max_calls, "max_calls"))
     server = grpc.aio.server(
         interceptors=(
             TokenInterceptor(config.cluster_token, {STAGE_CONTROL}),
             GuardInterceptor(coordinator.guard, {INFERENCE: Right.INFER, ADMIN: Right.ADMIN}),
+            CrowdInterceptor(calls, (STAGE_CONTROL, ADMIN)),
             StatusInterceptor(),
             ReadingInterceptor(),
         ),
-        options=server_options(coordinator.max_message_bytes),
+        options=server_options(coordinator.max_message_bytes, config.max_connections),
     )
     inference = InferenceServicer(
         coordinator.door, coordinator.describe, coordinator.guard, config.stalled_reader_s
@@ -107,8 +112,9 @@ def open_http(coordinator: Coordinator) -> tuple[HttpListener | None, str]:
         return None, ""
     context = _tls_context(config)
     metrics = metrics_route(coordinator.watch.metrics.render, partial(_admit_to_metrics, coordinator.guard))
-    app = make_app(_served(coordinator), [*_dashboard(coordinator), metrics])
-    http = HttpListener(app, config.shutdown_grace_s, context, config.stalled_reader_s)
+    app = make_app(_served(coordinator), [*_dashboard(coordinator), metrics], hosts=_hosts(config))
+    crowd = coordinator.watch.crowds.watch(Crowd("http", config.max_connections, "max_connections"))
+    http = HttpListener(app, config.shutdown_grace_s, context, config.stalled_reader_s, crowd)
     port = http.open(config.host, config.http_port)
     log.info("coordinator: HTTP on %s:%d", config.host, port)
     return http, f"{'http' if context is None else 'https'}://{endpoint(config.public_host, port)}"
@@ -132,6 +138,13 @@ def _tls_context(config: CoordinatorConfig) -> ssl.SSLContext | None:
     return config.tls.server_context(wants_client_cert=config.tls_client_cert)
 
 
+def _hosts(config: CoordinatorConfig) -> HostNames | None:
+    """See make_app."""
+    if config.tls is not None:
+        return None
+    return host_names(config.host, config.advertise_host, config.allow_hosts)
+
+
 def _dashboard(coordinator: Coordinator) -> list[Route]:
     """Empty where it is closed."""
     if not coordinator.config.dashboard:
@@ -146,9 +159,11 @@ def _dashboard(coordinator: Coordinator) -> list[Route]:
 def _served(coordinator: Coordinator) -> Served:
     door = coordinator.door
     texts = TokenTexts(partial(token_bytes, door.tokenizer))
+    inside = Inside(door.generate, coordinator.describe, coordinator.guard, texts)
     return Served(
-        enter=Inside(door.generate, coordinator.describe, coordinator.guard, texts).enter,
+        enter=inside.enter,
         is_ready=lambda: coordinator.cluster.is_ready,
+        is_open=inside.is_open,
         version=metadata.version("elasticmm"),
         stalled_s=coordinator.config.stalled_reader_s,
     )

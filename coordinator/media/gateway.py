@@ -108,7 +108,7 @@ def _make_server(settings: GatewaySettings, guard: Guard) -> grpc.aio.Server:
             StatusInterceptor(),
             ReadingInterceptor(),
         ),
-        options=server_options(settings.message_bytes),
+        options=server_options(settings.message_bytes, settings.max_connections),
     )
 
 

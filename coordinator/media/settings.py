@@ -10,6 +10,7 @@ from typing import Any
 
 from coordinator.access.keys import ApiKey
 from coordinator.config import MediaLimits
+from coordinator.listening.crowd import DEFAULT_MOST
 from core.tls import TlsFiles
 
 
@@ -29,6 +30,7 @@ class GatewaySettings:
     reflection: bool = True
     audit_log: str | None = None  # file that the coordinator writes to as well
     log_format: str = "text"
+    max_connections: int = DEFAULT_MOST
 
     def to_line(self) -> bytes:
         return json.dumps(asdict(self), default=str).encode() + b"\n"

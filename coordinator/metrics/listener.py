@@ -22,7 +22,9 @@ Admit = Callable[[Headers, str], object]
 
 _READ_TIMEOUT_S = 5.0
 _MAX_HEAD_BYTES = 16 * 1024
+_MAX_CONNECTIONS = 64
 _PLAIN = "text/plain; charset=utf-8"
+_LATER = "Retry-After: 5\r\n"
 
 
 class MetricsListener:
@@ -34,6 +36,7 @@ class MetricsListener:
         self._render = render
         self._admit = admit
         self._server: asyncio.Server | None = None
+        self._num_open = 0
 
     async def start(self, host: str, port: int, tls: ssl.SSLContext | None = None) -> int:
         """The port it listens on, in plain text where `tls` is None. Raises OSError where it cannot."""
@@ -53,8 +56,14 @@ class MetricsListener:
             self._server = None
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._num_open += 1
         try:
             async with asyncio.timeout(_READ_TIMEOUT_S):
+                if self._num_open > _MAX_CONNECTIONS:
+                    writer.write(
+                        _message("503 Service Unavailable", _PLAIN, b"too many connections\n", more=_LATER)
+                    )
+                    return
                 head = await reader.readuntil(b"\r\n\r\n")
                 writer.write(self._answer(head.decode("latin-1"), _peer_of(writer)))
                 await writer.drain()
@@ -62,6 +71,7 @@ class MetricsListener:
             log.debug("metrics: a client sent no request, or took no answer")
         finally:
             writer.close()
+            self._num_open -= 1
 
     def _answer(self, head: str, peer: str) -> bytes:
         first, *lines = head.split("\r\n")

@@ -9,21 +9,29 @@ from typing import Any
 from pydantic_core import to_json
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from coordinator.access.hosts import HostNames
 from coordinator.errors import ServiceError
 from coordinator.openai import chats, completions
 from coordinator.openai.chat_schema import ChatRequest
 from coordinator.openai.errors import Fault, fault_of
 from coordinator.openai.generation import Generation, enter, fault_response
+from coordinator.openai.host_check import HostCheck
 from coordinator.openai.openapi import make_document
 from coordinator.openai.schema import CompletionRequest
 from coordinator.openai.served import Served, Visit
 
 
-def make_app(served: Served, more_routes: Sequence[Route] = ()) -> Starlette:
+def make_app(
+    served: Served, more_routes: Sequence[Route] = (), *, hosts: HostNames | None = None
+) -> Starlette:
+    """`hosts`: names that it may be reached by while no key is asked for; None: any, as behind a certificate,
+    which is for no other site's name.
+    """
     pages = Pages(served)
     routes = [
         Route("/v1/chat/completions", Generation(served, ChatRequest, chats.to_asked), methods=["POST"]),
@@ -38,7 +46,10 @@ def make_app(served: Served, more_routes: Sequence[Route] = ()) -> Starlette:
         Route("/openapi.json", pages.document),
         *more_routes,
     ]
-    return Starlette(routes=routes, exception_handlers={HTTPException: _refuse, ServiceError: _tell})
+    checks = [] if hosts is None else [Middleware(HostCheck, names=hosts, is_open=served.is_open)]
+    return Starlette(
+        routes=routes, middleware=checks, exception_handlers={HTTPException: _refuse, ServiceError: _tell}
+    )
 
 
 class Pages:

@@ -36,9 +36,12 @@ async def read_body(request: Request, limit_bytes: int, stalled_s: float) -> byt
 
     Too slow: nothing comes for `stalled_s`, or by so much less than 1 KiB/s comes.
     """
-    kind = request.headers.get("content-type", "application/json").partition(";")[0].strip().lower()
+    # Also what has no type: browsers send that, forms and plain text for any page without asking first.
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind != "application/json":
-        raise BadRequestError(f"content type {kind!r}, not application/json", status=415)
+        raise BadRequestError(
+            f"the content type has to be application/json, not {kind[:_MAX_SHOWN_CHARS]!r}", status=415
+        )
     announced = request.headers.get("content-length", "0")
     if announced.isdecimal() and int(announced) > limit_bytes:
         raise _too_large(limit_bytes)

@@ -29,5 +29,8 @@ class Inside:
         caller = self.guard.authenticate(authorization, Right.INFER, peer)
         return Visit(self.describe(), self.texts, partial(self._generate, caller))
 
+    async def is_open(self) -> bool:
+        return self.guard.is_open
+
     async def _generate(self, caller: Principal, call: GenerateCall, emit: Emit) -> None:
         await self.door(replace(call, principal=caller), emit)

@@ -13,7 +13,8 @@ from typing import cast
 import uvicorn
 from starlette.types import ASGIApp
 
-from coordinator.openai.patience import PatientProtocol
+from coordinator.listening.crowd import Crowd
+from coordinator.openai.bounded import MAX_EXTRAS, BoundedProtocol
 
 _BACKLOG = 1024
 
@@ -21,11 +22,15 @@ _BACKLOG = 1024
 class HttpListener:
     """`open` listens at once, so that a taken port is known at start; `close` ends all connections."""
 
-    def __init__(self, app: ASGIApp, grace_s: float, tls: ssl.SSLContext | None, head_s: float) -> None:
-        """`head_s`: how long a request's head may take to come."""
+    def __init__(
+        self, app: ASGIApp, grace_s: float, tls: ssl.SSLContext | None, head_s: float, crowd: Crowd
+    ) -> None:
+        """`head_s`: how long a request's head may take to come; `crowd` bounds connections."""
+        extras = Crowd("extras", MAX_EXTRAS, crowd.setting)
+        protocol = partial(BoundedProtocol, head_s=head_s, crowd=crowd, extras=extras)
         config = uvicorn.Config(
             app,
-            http=cast("type[asyncio.Protocol]", partial(PatientProtocol, head_s=head_s)),
+            http=cast("type[asyncio.Protocol]", protocol),
             lifespan="off",
             ws="none",
             log_config=None,

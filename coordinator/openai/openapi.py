@@ -18,6 +18,7 @@ _ERRORS = {
     "409": "A request of this id is running.",
     "413": "The body is too large.",
     "415": "The body is not application/json.",
+    "421": "Without API keys: by a name that the door is not known as.",
     "429": "Too many requests wait; see Retry-After.",
     "431": "The request's head is too large.",
     "500": "A stage failed.",
@@ -65,13 +66,13 @@ def make_document(version: str) -> dict[str, Any]:
         "paths": {
             "/v1/chat/completions": {"post": _generation("ChatRequest", "Answers a chat.")},
             "/v1/completions": {"post": _generation("CompletionRequest", "Goes on with raw prompts.")},
-            "/v1/models": {"get": _page("The model served.", "401", "403")},
+            "/v1/models": {"get": _page("The model served.", "401", "403", "421")},
             "/v1/models/{model}": {
-                "get": _page("The model of this name.", "401", "403", "404") | {"parameters": [_MODEL]}
+                "get": _page("The model of this name.", "401", "403", "404", "421") | {"parameters": [_MODEL]}
             },
             "/health": {"get": _page("Whether this process answers.")},
             "/ready": {"get": _page("Whether every stage has an instance.", "503")},
-            "/version": {"get": _page("The server's version.")},
+            "/version": {"get": _page("The server's version.", "421")},
         },
         "components": {"schemas": schemas["$defs"] | {"Answer": _ANSWER, "Error": _ERROR}},
     }

@@ -32,7 +32,8 @@ class PatientProtocol(HttpToolsProtocol):
         if self._head_timer is not None:
             self._head_bytes += len(data)
             if self._head_bytes > _MAX_HEAD_BYTES:
-                self._refuse(431, f"the request's head is over the limit of {_MAX_HEAD_BYTES} bytes")
+                reason = f"the request's head is over the limit of {_MAX_HEAD_BYTES} bytes"
+                self._refuse(_refusal(431, reason))
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
@@ -48,7 +49,7 @@ class PatientProtocol(HttpToolsProtocol):
         super().connection_lost(exc)
 
     def send_400_response(self, msg: str) -> None:
-        self._refuse(400, msg)
+        self._refuse(_refusal(400, msg))
 
     def _await_head(self) -> None:
         self._head_bytes = 0
@@ -60,22 +61,25 @@ class PatientProtocol(HttpToolsProtocol):
             self._head_timer = None
 
     def _give_up(self) -> None:
-        self._refuse(408, f"the request's head did not come within {self._head_s:g} s")
+        self._refuse(_refusal(408, f"the request's head did not come within {self._head_s:g} s"))
 
-    def _refuse(self, status: int, message: str) -> None:
+    def _refuse(self, fault: Fault) -> None:
         """Without a word where an earlier request's answer is under way."""
         self._stop_waiting()
         if self.transport.is_closing():
             return
         if self.cycle is None or self.cycle.response_complete:
-            self.transport.write(_response(Fault(status, message, "invalid_request_error")))
+            self.transport.write(_response(fault))
         self.transport.close()
+
+
+def _refusal(status: int, message: str) -> Fault:
+    return Fault(status, message, "invalid_request_error")
 
 
 def _response(fault: Fault) -> bytes:
     body = to_json(fault.body)
-    head = (
-        f"HTTP/1.1 {fault.status} {HTTPStatus(fault.status).phrase}\r\ncontent-type: application/json\r\n"
-        f"content-length: {len(body)}\r\nconnection: close\r\n\r\n"
-    )
-    return head.encode() + body
+    own = {"content-type": "application/json", "content-length": len(body), "connection": "close"}
+    head = [f"HTTP/1.1 {fault.status} {HTTPStatus(fault.status).phrase}"]
+    head += [f"{name}: {value}" for name, value in (fault.headers | own).items()]
+    return "\r\n".join([*head, "", ""]).encode() + body

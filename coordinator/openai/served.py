@@ -31,5 +31,8 @@ class Served:
 
     enter: Enter
     is_ready: Callable[[], bool]
+    is_open: Callable[
+        [], Awaitable[bool]
+    ]  # to callers without a key; raises as `enter` where nobody is there
     version: str
     stalled_s: float  # a client that neither sends nor reads for so long is dropped

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 
-from core.grammars import Mask
+from core.grammars import FormatError, Mask, Matcher
 from stage_servers.engine.batching import Chunk
 from stage_servers.engine.sequence import Sequence
 
@@ -26,10 +26,14 @@ class Masks:
 
     def prepare(self, sequence: Sequence) -> None:
         """Begins with the mask of its next token; without a format there is none."""
-        if sequence.matcher is not None:
-            outputs = sequence.tokens[len(sequence.spec.prompt) :]
+        if sequence.matcher is None:
+            return
+        outputs = sequence.tokens[len(sequence.spec.prompt) :]
+        if outputs:
             sequence.mask = self._workers.submit(sequence.matcher.allowed, outputs)
-            sequence.is_mask_late = False
+        else:
+            sequence.mask = _first(sequence.matcher)
+        sequence.is_mask_late = False
 
     def late(self, decodes: Iterable[Chunk]) -> list[Chunk]:
         """Those whose masks are not there after a short wait: they run again once these are."""
@@ -44,3 +48,15 @@ class Masks:
     def close(self) -> None:
         """What has not begun is dropped."""
         self._workers.shutdown(wait=True, cancel_futures=True)
+
+
+def _first(matcher: Matcher) -> Future[Mask]:
+    """Made in place: it was worked out when the format was compiled, and the end of a prompt, which holds up
+    its whole step, must not wait for it behind others' masks.
+    """
+    mask: Future[Mask] = Future()
+    try:
+        mask.set_result(matcher.allowed(()))
+    except FormatError as error:
+        mask.set_exception(error)
+    return mask

@@ -263,6 +263,9 @@ def test_a_model_folder_that_cannot_be_served(
         ("port", 70000),
         ("topology", "e1"),
         ("max_waiting", 0),
+        ("max_connections", 0),
+        ("max_calls", 0),
+        ("allow_hosts", ("a:1",)),
         ("heartbeat_timeout_s", 0.5),
     ],
 )

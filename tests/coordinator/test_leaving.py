@@ -79,7 +79,9 @@ async def _post(bench: Bench, body: bytes, length: int | None = None) -> Leave:
     reader, writer = await asyncio.open_connection(host, int(port))
     size = len(body) if length is None else length
     writer.write(
-        f"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ncontent-length: {size}\r\n\r\n".encode() + body
+        f"POST /v1/chat/completions HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n"
+        f"content-length: {size}\r\n\r\n".encode()
+        + body
     )
     await writer.drain()
 

@@ -89,7 +89,10 @@ async def ask_by_hand(bench: Bench, asked: dict[str, object]) -> socket.socket:
     """On a socket that takes little."""
     host, port = bench.http_url.removeprefix("http://").split(":")
     body = json.dumps(asked).encode()
-    head = f"POST /v1/chat/completions HTTP/1.0\r\nhost: x\r\ncontent-length: {len(body)}\r\n\r\n"
+    head = (
+        "POST /v1/chat/completions HTTP/1.0\r\nhost: localhost\r\ncontent-type: application/json\r\n"
+        f"content-length: {len(body)}\r\n\r\n"
+    )
     made = socket.socket()
     made.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
     made.setblocking(False)

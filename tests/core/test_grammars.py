@@ -126,3 +126,14 @@ def test_a_model_without_end_token() -> None:
 def test_what_would_take_too_long_is_not_begun(one: OutputFormat) -> None:
     with pytest.raises(FormatError, match="when its repeats are written out"):
         GRAMMARS.matcher(one)
+
+
+def test_a_format_is_recalled_while_it_is_among_the_last_used() -> None:
+    grammars = Grammars(CHECKPOINT, FAMILY.vocab_size, FAMILY.eos_token_ids)
+    assert not grammars.recall(form("regex", "a"))
+    grammars.matcher(form("regex", "a"))
+    for number in range(15):
+        grammars.matcher(form("regex", f"b{number}"))
+    assert grammars.recall(form("regex", "a"))
+    grammars.matcher(form("regex", "c"))
+    assert [grammars.recall(form("regex", text)) for text in ("a", "b0", "b1")] == [True, False, True]

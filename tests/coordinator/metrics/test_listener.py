@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from coordinator.errors import NotAllowedError, UnauthenticatedError
+from coordinator.metrics import listener as listener_file
 from coordinator.metrics.listener import Headers, MetricsListener
 
 
@@ -73,3 +74,17 @@ async def test_head_has_no_body(port: int) -> None:
     answer = await send(port, b"HEAD /metrics HTTP/1.1\r\n\r\n")
     assert answer.startswith(b"HTTP/1.1 200 ")
     assert answer.endswith(b"\r\n\r\n")
+
+
+async def test_one_too_many_is_told_before_it_asks(port: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(listener_file, "_MAX_CONNECTIONS", 1)
+    first_reader, first = await asyncio.open_connection("127.0.0.1", port)
+    reader, second = await asyncio.open_connection("127.0.0.1", port)
+    answer = await reader.read()
+    assert answer.startswith(b"HTTP/1.1 503 ")
+    assert b"\r\nRetry-After: 5\r\n" in answer
+    first.write(b"GET /metrics HTTP/1.1\r\n\r\n")
+    assert (await first_reader.read()).startswith(b"HTTP/1.1 200 ")
+    for writer in (first, second):
+        writer.close()
+        await writer.wait_closed()

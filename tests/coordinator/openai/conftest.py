@@ -94,6 +94,8 @@ async def stand_before(bench: Bench, **settings: Any) -> HttpBench:
             tls=tls,
             tls_client_cert=config.tls_client_cert,
             stalled_s=config.stalled_reader_s,
+            allow_hosts=config.allow_hosts,
+            max_connections=config.max_connections,
             **{"drain_s": 0.05} | settings,
         )
     )

@@ -10,6 +10,7 @@ from typing import Any
 
 import httpx
 
+from coordinator.access.hosts import HostNames
 from coordinator.calls import GenerateCall
 from coordinator.door import Emit
 from coordinator.errors import UnauthenticatedError
@@ -50,6 +51,7 @@ class Script:
     hold: asyncio.Event | None = None  # the end waits for it
     num_cancelled: int = 0
     key: str | None = None  # that callers must have
+    hosts: HostNames | None = None
     asked: list[tuple[str | None, str]] = field(default_factory=list)  # who called from where
 
     async def generate(self, call: GenerateCall, emit: Emit) -> None:
@@ -81,6 +83,9 @@ class Script:
             raise UnauthenticatedError("this call needs an API key")
         return Visit(self.describe(), TokenTexts(partial(token_bytes, Letters())), self.generate)
 
+    async def is_open(self) -> bool:
+        return self.key is None
+
     def describe(self) -> ServedDescription:
         return ServedDescription("org/m", "", 100, self.message_bytes, 1, 1, 1, 1.0)
 
@@ -89,9 +94,11 @@ class Script:
             Served(
                 enter=self.enter,
                 is_ready=lambda: self.is_ready,
+                is_open=self.is_open,
                 version="1.2",
                 stalled_s=self.stalled_s,
-            )
+            ),
+            hosts=self.hosts,
         )
 
     def client(self) -> httpx.AsyncClient:

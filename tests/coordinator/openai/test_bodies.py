@@ -31,9 +31,27 @@ async def test_no_json_of_ours(body: bytes) -> None:
         error_of(await client.post(CHAT, content=body, headers=JSON))
 
 
-async def test_another_type() -> None:
+@pytest.mark.parametrize(
+    "kind", ["text/plain", "text/plain;application/json", "application/x-www-form-urlencoded", ""]
+)
+async def test_what_any_web_page_may_send(kind: str) -> None:
+    """Without asking first: the body may be good, no call is made of it."""
+    script = Script()
+    async with script.client() as client:
+        body = b'{"messages": [{"role": "user", "content": "x"}]}'
+        for headers in ({"content-type": kind}, {}):
+            assert (
+                "application/json"
+                in error_of(await client.post(CHAT, content=body, headers=headers), 415)["message"]
+            )
+    assert not script.calls
+
+
+async def test_the_type_may_say_more() -> None:
     async with Script().client() as client:
-        error_of(await client.post(CHAT, content=b"{}", headers={"content-type": "text/plain"}), 415)
+        headers = {"content-type": "Application/JSON; charset=utf-8"}
+        body = b'{"messages": [{"role": "user", "content": "x"}]}'
+        assert (await client.post(CHAT, content=body, headers=headers)).status_code == 200
 
 
 async def test_too_large_as_announced() -> None:

@@ -11,13 +11,15 @@ from tests.coordinator.conftest import until
 from tests.coordinator.openai.conftest import CHAT, HttpBench, MakeHttp
 from tests.coordinator.openai.scripted import MESSAGES, Script
 
+HEADERS = "host: localhost\r\ncontent-type: application/json\r\n"
+
 
 async def send(door: HttpBench, **fields: object) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
     """One call, by hand."""
     body = json.dumps({"messages": [{"role": "user", "content": "x"}]} | fields).encode()
     host, port = door.url.removeprefix("http://").split(":")
     reader, writer = await asyncio.open_connection(host, int(port))
-    head = f"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ncontent-length: {len(body)}\r\n\r\n"
+    head = f"POST /v1/chat/completions HTTP/1.1\r\n{HEADERS}content-length: {len(body)}\r\n\r\n"
     writer.write(head.encode() + body)
     await writer.drain()
     return reader, writer
@@ -68,7 +70,8 @@ async def test_a_client_that_reads_nothing_is_dropped(caplog: pytest.LogCaptureF
         if len(sent) == 3:
             await asyncio.Event().wait()
 
-    scope = {"type": "http", "method": "POST", "path": CHAT, "headers": [], "query_string": b""}
+    headers = [(b"content-type", b"application/json")]
+    scope = {"type": "http", "method": "POST", "path": CHAT, "headers": headers, "query_string": b""}
     await script.app()(scope, receive, send)
     assert len(sent) == 3
     assert script.num_cancelled == 1
@@ -79,6 +82,6 @@ async def test_half_a_body_is_not_waited_for(make_http: MakeHttp) -> None:
     door = await make_http("epd", stalled_reader_s=0.1)
     host, port = door.url.removeprefix("http://").split(":")
     reader, writer = await asyncio.open_connection(host, int(port))
-    writer.write(b'POST /v1/completions HTTP/1.1\r\nhost: x\r\ncontent-length: 99\r\n\r\n{"pro')
+    writer.write(f'POST /v1/completions HTTP/1.1\r\n{HEADERS}content-length: 99\r\n\r\n{{"pro'.encode())
     assert (await reader.read()).startswith(b"HTTP/1.1 408 ")
     writer.close()

@@ -11,7 +11,7 @@ import pytest
 
 from tests.coordinator.openai.conftest import HttpBench, MakeHttp
 
-POST = b"POST /v1/completions HTTP/1.1\r\nhost: x\r\n"
+POST = b"POST /v1/completions HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n"
 BOUND_S = 60
 
 

@@ -47,12 +47,13 @@ class Held:
     """In the place of Matcher.allowed: notes the threads, and holds up the mask after so many outputs."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, held_after: int = -1) -> None:
-        self.threads: set[str] = set()
+        self.threads: set[str] = set()  # that made masks after the first
         self.may_go = threading.Event()
         allowed = Matcher.allowed
 
         def hold(matcher: Matcher, outputs: list[int]) -> Mask:
-            self.threads.add(threading.current_thread().name)
+            if outputs:
+                self.threads.add(threading.current_thread().name)
             if len(outputs) == held_after:
                 assert self.may_go.wait(60)
             return allowed(matcher, outputs)
@@ -82,6 +83,23 @@ def test_a_mask_that_is_late_holds_nobody_else_up(first: Pair, monkeypatch: pyte
     held.may_go.set()
     bench.run()
     assert [bench.tokens[spec.key] for spec in specs] == undisturbed
+    assert bench.num_held == 0
+
+
+def test_the_end_of_a_prompt_waits_for_nobodys_mask(first: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Although all who make masks are busy with others'."""
+    held, bench = Held(monkeypatch, held_after=10), Bench(first.model)
+    specs = [formatted(first, seed) for seed in range(3)]
+    for spec in specs[:2]:
+        bench.start(spec, first.question(int(spec.request_id[1:]), num_text=20))
+    while bench.engine.has_work and bench.step().num_tokens:
+        pass
+    assert [len(bench.tokens[spec.key]) for spec in specs[:2]] == [10, 10]
+    bench.start(specs[2], first.question(2, num_text=20))
+    while not bench.tokens.get(specs[2].key):
+        bench.step()
+    held.may_go.set()
+    bench.run()
     assert bench.num_held == 0
 
 

@@ -1,0 +1,45 @@
+"""How many may be inside of a door at once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from coordinator.errors import OverloadedError
+
+RETRY_AFTER_S = 1.0
+DEFAULT_MOST = 4096
+
+
+class Crowd:
+    """Up to `most` connections or calls; `name` is what metrics call it, `setting` what sets the bound."""
+
+    def __init__(self, name: str, most: int, setting: str) -> None:
+        self.name = name
+        self.most = most
+        self.setting = setting
+        self.num_inside = 0
+        self.num_refused = 0
+
+    def enter(self) -> bool:
+        """Whether there was room: who got in leaves once."""
+        if self.num_inside >= self.most:
+            return False
+        self.num_inside += 1
+        return True
+
+    def leave(self) -> None:
+        assert self.num_inside, "nobody leaves who did not enter"
+        self.num_inside -= 1
+
+    @contextmanager
+    def inside(self) -> Iterator[None]:
+        """Raises OverloadedError naming the setting where it is full."""
+        if not self.enter():
+            self.num_refused += 1
+            reason = f"{self.most} are under way, as many as may be ({self.setting})"
+            raise OverloadedError(reason, RETRY_AFTER_S, self.setting)
+        try:
+            yield
+        finally:
+            self.leave()
