@@ -24,12 +24,12 @@ class CrowdCollector(Collector):
     def collect(self) -> Iterator[Metric]:
         inside = GaugeMetricFamily(
             named("door_inside"),
-            "HTTP connections, and gRPC calls of clients, at the moment.",
+            "HTTP connections, or gRPC calls of clients, at the moment.",
             labels=["door"],
         )
-        most = GaugeMetricFamily(named("door_limit"), "As many as there may be of them.", labels=["door"])
+        most = GaugeMetricFamily(named("door_limit"), "As many HTTP connections, or gRPC calls of clients, as there may be.", labels=["door"])
         refused = CounterMetricFamily(
-            named("door_refused"), "Of those that were one too many.", labels=["door"]
+            named("door_refused"), "HTTP connections, or gRPC calls of clients, that were one too many.", labels=["door"]
         )
         for crowd in self._crowds:
             inside.add_metric([crowd.name], crowd.num_inside)

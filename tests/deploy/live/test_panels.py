@@ -105,7 +105,7 @@ def test_every_request_is_counted_once(watched: Watched) -> None:
 
 def test_alerts_are_evaluated_and_quiet(watched: Watched) -> None:
     rules = watched.prometheus.rules()
-    assert len(rules) == 16
+    assert len(rules) == 17
     assert [rule for rule in rules if (rule["health"], rule["state"]) != ("ok", "inactive")] == []
 
 
