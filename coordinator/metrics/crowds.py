@@ -27,9 +27,15 @@ class CrowdCollector(Collector):
             "HTTP connections, or gRPC calls of clients, at the moment.",
             labels=["door"],
         )
-        most = GaugeMetricFamily(named("door_limit"), "As many HTTP connections, or gRPC calls of clients, as there may be.", labels=["door"])
+        most = GaugeMetricFamily(
+            named("door_limit"),
+            "As many HTTP connections, or gRPC calls of clients, as there may be.",
+            labels=["door"],
+        )
         refused = CounterMetricFamily(
-            named("door_refused"), "HTTP connections, or gRPC calls of clients, that were one too many.", labels=["door"]
+            named("door_refused"),
+            "HTTP connections, or gRPC calls of clients, that were one too many.",
+            labels=["door"],
         )
         for crowd in self._crowds:
             inside.add_metric([crowd.name], crowd.num_inside)
