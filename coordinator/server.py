@@ -196,7 +196,7 @@ class Coordinator:
     async def stop(self) -> None:
         """Requests end with UNAVAILABLE, instances are told to stop, the gateway goes last."""
         self.door.close()
-        await self.health.leave()
+        self.health.leave()
         self.dispatcher.fail_all(UnavailableError("the cluster is shutting down"))
         await self.cluster.stop_instances(self.config.shutdown_grace_s)
         for watcher in self._watchers:

@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
 
 import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
-_SERVING = health_pb2.HealthCheckResponse.SERVING
-_NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
+_Response = health_pb2.HealthCheckResponse
 
 
 class HealthBoard:
     """Which services serve; watchers are told when that changes."""
 
     def __init__(self) -> None:
-        self._servicer = health.aio.HealthServicer()
+        self._servicer = _Servicer()
         self._known: dict[str, bool] = {}
-        self._updates: set[asyncio.Task[None]] = set()
 
     def add_to(
         self, server: grpc.aio.Server, service_names: tuple[str, ...], *, reflects: bool = True
@@ -30,17 +30,60 @@ class HealthBoard:
         reflection.enable_server_reflection(names, server)
 
     def note(self, service: str, is_serving: bool) -> None:
-        """Takes effect at once for this board, within a turn of the loop for clients."""
+        """Takes effect at once; who watches is told within a turn of the loop."""
         if self._known.get(service) == is_serving:
             return
         self._known[service] = is_serving
-        task = asyncio.create_task(self._servicer.set(service, _SERVING if is_serving else _NOT_SERVING))
-        self._updates.add(task)
-        task.add_done_callback(self._updates.discard)
+        self._servicer.set(service, _Response.SERVING if is_serving else _Response.NOT_SERVING)
 
     def is_serving(self, service: str) -> bool:
         return self._known.get(service, False)
 
-    async def leave(self) -> None:
+    def leave(self) -> None:
         """Everything stops serving, for good."""
-        await self._servicer.enter_graceful_shutdown()
+        self._servicer.leave()
+
+
+class _Servicer(health_pb2_grpc.HealthServicer):  # type: ignore[misc]
+    """The library's own for asyncio tells nobody any more once one of a service's watchers has left."""
+
+    def __init__(self) -> None:
+        self._statuses: dict[str, int] = {"": _Response.SERVING}
+        self._changed = asyncio.Event()
+        self._is_leaving = False
+
+    def set(self, service: str, status: int) -> None:
+        if not self._is_leaving:
+            self._statuses[service] = status
+            self._tell()
+
+    def leave(self) -> None:
+        self._is_leaving = True
+        self._statuses = dict.fromkeys(self._statuses, _Response.NOT_SERVING)
+        self._tell()
+
+    def _tell(self) -> None:
+        self._changed.set()
+        self._changed = asyncio.Event()
+
+    async def Check(
+        self, request: health_pb2.HealthCheckRequest, context: Any
+    ) -> health_pb2.HealthCheckResponse:
+        status = self._statuses.get(request.service)
+        if status is None:
+            await context.abort(grpc.StatusCode.NOT_FOUND, f"service: {request.service!r} is not served here")
+            raise AssertionError("abort raises")
+        return _Response(status=status)
+
+    async def Watch(
+        self, request: health_pb2.HealthCheckRequest, _: Any
+    ) -> AsyncIterator[health_pb2.HealthCheckResponse]:
+        told = None
+        while True:
+            changed = self._changed
+            status = self._statuses.get(request.service, _Response.SERVICE_UNKNOWN)
+            if status != told:
+                yield _Response(status=status)
+            told = status
+            if changed is self._changed:
+                await changed.wait()
