@@ -10,9 +10,8 @@ T = TypeVar("T")
 
 class FairQueue(Generic[T]):
     def __init__(self) -> None:
-        self._waiting: OrderedDict[str, list[T]] = (
-            OrderedDict()
-        )  # the tenant at the front is next; none is empty
+        # By tenant, the one that is next first; no list is empty.
+        self._waiting: OrderedDict[str, list[T]] = OrderedDict()
 
     def __bool__(self) -> bool:
         return bool(self._waiting)

@@ -8,9 +8,8 @@ from typing import Literal
 from core.profile import Profile
 
 Discipline = Literal["text-first", "chunked", "whole"]
-Encoding = Literal[
-    "pipelined", "blocking", "inline"
-]  # the live engine's, and one that the simulator alone has
+# The live engine's, and "inline", which the simulator alone has.
+Encoding = Literal["pipelined", "blocking", "inline"]
 
 
 class SimulationError(RuntimeError):

@@ -77,7 +77,7 @@ class DigestTable:
         return found
 
     def value(self, digest: bytes) -> int:
-        """As `values` of one key, at a twentieth of the cost."""
+        """As `values` of one key, without arrays, which would be most of the cost."""
         assert len(digest) == DIGEST_BYTES
         for word in (1, 2):
             number = int.from_bytes(digest[8 * word : 8 * word + 8], sys.byteorder)

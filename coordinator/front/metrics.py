@@ -54,6 +54,11 @@ class FrontMetrics:
             ("code",),
             registry=registry,
         )
+        self._refused = Counter(
+            named("http_refused"),
+            "Callers who found their worker's connections at the bound.",
+            registry=registry,
+        )
         self._upstream = Upstream.LOST
         self._show_upstream()
 
@@ -76,6 +81,10 @@ class FrontMetrics:
 
     def note_failure(self, error: ServiceError) -> None:
         self._failures.labels(code_of(error).name).inc()
+
+    def note_refusal(self) -> None:
+        """Of a connection, or of a call on one past the bound; no page hears of it."""
+        self._refused.inc()
 
     def _show_upstream(self) -> None:
         for each in Upstream:

@@ -28,9 +28,7 @@ class FrontSettings:
     log_level: str = "INFO"
     log_format: str = "text"
     metrics_host: str = "127.0.0.1"
-    metrics_port: int | None = (
-        None  # of the one listener for all workers' metrics, 0: any; None: there is none
-    )
+    metrics_port: int | None = None  # of the one listener for all workers, 0: any; None: there is none
     metrics_folder: str = ""  # where a worker keeps its values for that one; empty: nowhere
     max_connections: int = DEFAULT_MOST  # of this worker
     allow_hosts: tuple[str, ...] = ()  # further names that it is reached by; see HostNames

@@ -59,7 +59,7 @@ class Worker:
         app = make_app(served, hosts=hosts)
         paths = [route.path for route in app.routes if isinstance(route, Route)]
         watched = WatchedApp(app, paths, metrics, clock)
-        self.crowd = Crowd("http", settings.max_connections, "max_connections")
+        self.crowd = Crowd("http", settings.max_connections, "max_connections", metrics.note_refusal)
         grace_s = settings.drain_s + _CLOSING_S
         self._http = HttpListener(watched, grace_s, context, settings.stalled_s, self.crowd)
         self._watching: asyncio.Task[None] | None = None

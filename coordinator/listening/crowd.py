@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from coordinator.errors import OverloadedError
@@ -14,12 +14,15 @@ DEFAULT_MOST = 4096
 class Crowd:
     """Up to `most` connections or calls; `name` is what metrics call it, `setting` what sets the bound."""
 
-    def __init__(self, name: str, most: int, setting: str) -> None:
+    def __init__(
+        self, name: str, most: int, setting: str, on_refusal: Callable[[], None] = lambda: None
+    ) -> None:
         self.name = name
         self.most = most
         self.setting = setting
         self.num_inside = 0
         self.num_refused = 0
+        self._on_refusal = on_refusal
 
     def enter(self) -> bool:
         """Whether there was room: who got in leaves once."""
@@ -27,6 +30,11 @@ class Crowd:
             return False
         self.num_inside += 1
         return True
+
+    def refuse(self) -> None:
+        """One was turned away."""
+        self.num_refused += 1
+        self._on_refusal()
 
     def leave(self) -> None:
         assert self.num_inside, "nobody leaves who did not enter"
@@ -36,7 +44,7 @@ class Crowd:
     def inside(self) -> Iterator[None]:
         """Raises OverloadedError naming the setting where it is full."""
         if not self.enter():
-            self.num_refused += 1
+            self.refuse()
             reason = f"{self.most} are under way, as many as may be ({self.setting})"
             raise OverloadedError(reason, RETRY_AFTER_S, self.setting)
         try:

@@ -1,4 +1,4 @@
-"""gRPC calls are bounded before anything of them is looked at.
+"""gRPC calls are bounded once it is known whose they are, before their requests are read.
 
 gRPC's own bound would be for all services alike: clients could lock out stage servers, admins and probes.
 """

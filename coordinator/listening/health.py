@@ -13,17 +13,21 @@ from grpc_reflection.v1alpha import reflection
 _Response = health_pb2.HealthCheckResponse
 
 
-class HealthBoard:
-    """Which services serve; watchers are told when that changes."""
+class HealthBoard(health_pb2_grpc.HealthServicer):  # type: ignore[misc]
+    """Which services serve; who watches one is told when that changes.
+
+    The library's own for asyncio tells nobody any more once one of a service's watchers has left.
+    """
 
     def __init__(self) -> None:
-        self._servicer = _Servicer()
-        self._known: dict[str, bool] = {}
+        self._statuses: dict[str, int] = {"": _Response.SERVING}
+        self._changed = asyncio.Event()
+        self._is_leaving = False
 
     def add_to(
         self, server: grpc.aio.Server, service_names: tuple[str, ...], *, reflects: bool = True
     ) -> None:
-        health_pb2_grpc.add_HealthServicer_to_server(self._servicer, server)
+        health_pb2_grpc.add_HealthServicer_to_server(self, server)
         if not reflects:
             return
         names = (*service_names, health.SERVICE_NAME, reflection.SERVICE_NAME)
@@ -31,33 +35,13 @@ class HealthBoard:
 
     def note(self, service: str, is_serving: bool) -> None:
         """Takes effect at once; who watches is told within a turn of the loop."""
-        if self._known.get(service) == is_serving:
-            return
-        self._known[service] = is_serving
-        self._servicer.set(service, _Response.SERVING if is_serving else _Response.NOT_SERVING)
-
-    def is_serving(self, service: str) -> bool:
-        return self._known.get(service, False)
-
-    def leave(self) -> None:
-        """Everything stops serving, for good."""
-        self._servicer.leave()
-
-
-class _Servicer(health_pb2_grpc.HealthServicer):  # type: ignore[misc]
-    """The library's own for asyncio tells nobody any more once one of a service's watchers has left."""
-
-    def __init__(self) -> None:
-        self._statuses: dict[str, int] = {"": _Response.SERVING}
-        self._changed = asyncio.Event()
-        self._is_leaving = False
-
-    def set(self, service: str, status: int) -> None:
-        if not self._is_leaving:
+        status = _Response.SERVING if is_serving else _Response.NOT_SERVING
+        if not self._is_leaving and self._statuses.get(service) != status:
             self._statuses[service] = status
             self._tell()
 
     def leave(self) -> None:
+        """Everything stops serving, for good."""
         self._is_leaving = True
         self._statuses = dict.fromkeys(self._statuses, _Response.NOT_SERVING)
         self._tell()

@@ -31,7 +31,7 @@ class BoundedProtocol(PatientProtocol):
         super().connection_made(transport)
         self._place = next((each for each in (self._crowd, self._extras) if each.enter()), None)
         if self._place is None:
-            self._crowd.num_refused += 1
+            self._crowd.refuse()
             self._refuse(_full(self._crowd))
         elif self._is_extra:
             self.app = _only_probes(self.app, self._crowd)
@@ -60,7 +60,7 @@ def _only_probes(app: ASGIApp, crowd: Crowd) -> ASGIApp:
         if scope["path"] in _PROBED:
             await app(scope, receive, send)
             return
-        crowd.num_refused += 1
+        crowd.refuse()
         await fault_response(_full(crowd))(scope, receive, send)
 
     return answer

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
-
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -11,6 +9,7 @@ from coordinator.access.hosts import HostNames
 from coordinator.errors import ServiceError
 from coordinator.openai.errors import Fault, fault_of
 from coordinator.openai.generation import fault_response
+from coordinator.openai.served import IsOpen
 
 # Of probes, which call by whatever name; they say nothing that is worth to be kept from anybody.
 _OPEN_PATHS = ("/health", "/ready")
@@ -20,7 +19,7 @@ _MAX_SHOWN_CHARS = 200
 class HostCheck:
     """Starlette's TrustedHostMiddleware knows fixed names only: no addresses, and no doors that get keys."""
 
-    def __init__(self, app: ASGIApp, names: HostNames, is_open: Callable[[], Awaitable[bool]]) -> None:
+    def __init__(self, app: ASGIApp, names: HostNames, is_open: IsOpen) -> None:
         self._app = app
         self._names = names
         self._is_open = is_open

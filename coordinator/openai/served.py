@@ -24,6 +24,9 @@ class Visit:
 # there to ask.
 Enter = Callable[[str | None, str], Awaitable[Visit]]
 
+# Whether callers without a key are let in. Raises UnavailableError where nobody is there to ask.
+IsOpen = Callable[[], Awaitable[bool]]
+
 
 @dataclass(frozen=True, slots=True)
 class Served:
@@ -31,8 +34,6 @@ class Served:
 
     enter: Enter
     is_ready: Callable[[], bool]
-    is_open: Callable[
-        [], Awaitable[bool]
-    ]  # to callers without a key; raises as `enter` where nobody is there
+    is_open: IsOpen
     version: str
     stalled_s: float  # a client that neither sends nor reads for so long is dropped

@@ -8,6 +8,7 @@ import pytest
 
 from benchmarks.ablation import actors, figures, make_stage, make_trace, with_popular
 from cli.load.outcomes import Outcome
+from cli.load.workload import Kind
 from core.profile_file import load_profile
 from simulator.scenario import CaseSpec, Scenario, SetSpec, read_scenario
 
@@ -25,11 +26,8 @@ def set_of(scenario: Scenario, name: str) -> SetSpec:
 CASE = case_of(SCENARIO, "sharegpt-4o, repeats")
 
 
-def answers(kind: str, *ttfts_s: float) -> Sequence[Outcome]:
-    return [
-        Outcome(at, kind, 0.0, 2.0, ttft_s=ttft_s, tpot_s=0.01)  # type: ignore[arg-type]
-        for at, ttft_s in enumerate(ttfts_s)
-    ]
+def answers(kind: Kind, *ttfts_s: float) -> Sequence[Outcome]:
+    return [Outcome(at, kind, 0.0, 2.0, ttft_s=ttft_s, tpot_s=0.01) for at, ttft_s in enumerate(ttfts_s)]
 
 
 @pytest.mark.parametrize(

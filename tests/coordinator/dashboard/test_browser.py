@@ -21,6 +21,14 @@ pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium")
 
 
 @asynccontextmanager
+async def signed_in(door: HttpBench) -> AsyncIterator[Page]:
+    async with opened(door) as page:
+        await page.fill("#key", TOKEN)
+        await page.press("#key", "Enter")
+        yield page
+
+
+@asynccontextmanager
 async def opened(door: HttpBench) -> AsyncIterator[Page]:
     """Nothing that it asks for may fail, and no script of it."""
     async with async_playwright() as playwright:
@@ -53,9 +61,7 @@ async def test_it_asks_for_a_key_and_shows_the_cluster(door: HttpBench) -> None:
 
 async def test_it_shows_the_arms_of_a_trial(make_http: MakeHttp) -> None:
     door = await in_trial(make_http)
-    async with opened(door) as page:
-        await page.fill("#key", TOKEN)
-        await page.press("#key", "Enter")
+    async with signed_in(door) as page:
         await expect(page.locator("#trial")).to_be_visible(timeout=WAIT_MS)
         await expect(page.locator("#arms i")).to_have_text(["a", "b"])
         await expect(page.locator("#instances i.arm-a")).to_have_count(2)
@@ -66,9 +72,7 @@ async def test_it_shows_the_arms_of_a_trial(make_http: MakeHttp) -> None:
 
 async def test_it_shows_the_shadow_and_hides_it_when_it_ends(make_http: MakeHttp) -> None:
     door = await in_shadow(make_http)
-    async with opened(door) as page:
-        await page.fill("#key", TOKEN)
-        await page.press("#key", "Enter")
+    async with signed_in(door) as page:
         await expect(page.locator("#shadow")).to_be_visible(timeout=WAIT_MS)
         await expect(page.locator("#shadow-tiles li")).to_have_count(6)
         await expect(page.locator("#shadow-decisions")).to_contain_text("would let it wait")

@@ -13,16 +13,21 @@ from prometheus_client import CollectorRegistry
 
 from coordinator.access.keys import digest_of
 from coordinator.errors import UnavailableError
-from coordinator.front.caller import Metadata
 from coordinator.front.channels import STREAMS_PER_CHANNEL
 from coordinator.front.door import RemoteDoor
 from coordinator.front.metrics import FrontMetrics
 from coordinator.front.reach import Reach, ReachTls
-from coordinator.state import ServedDescription
 from coordinator.tracing.parent import TraceParent
 from core.clock import ManualClock
 from tests.coordinator.conftest import Bench, MakeBench, until
-from tests.coordinator.openai.conftest import CHAT, HttpBench, error_of, events_of, stand_before
+from tests.coordinator.openai.conftest import (
+    CHAT,
+    HttpBench,
+    error_of,
+    events_of,
+    note_descriptions,
+    stand_before,
+)
 from tests.coordinator.openai.scripted import MESSAGES
 
 BODY = {"messages": MESSAGES, "max_tokens": 4, "seed": 1}
@@ -46,14 +51,7 @@ async def stand() -> AsyncIterator[Stand]:
 async def test_the_coordinator_is_asked_once_for_many_calls(make_bench: MakeBench, stand: Stand) -> None:
     bench = await make_bench("epd")
     door = await stand(bench)
-    link, asked = door.front.door._link, []
-    describe = link.describe
-
-    async def count(proof: Metadata) -> ServedDescription:
-        asked.append(proof)
-        return await describe(proof)
-
-    link.describe = count
+    asked = note_descriptions(door)
     for _ in range(3):
         assert (await door.chat()).status_code == 200
     assert asked == [()]

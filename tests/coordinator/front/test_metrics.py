@@ -71,6 +71,15 @@ async def test_requests_by_path_and_status(door: HttpBench, value: Value) -> Non
     }
 
 
+async def test_who_finds_it_full_is_counted_beside_the_pages(door: HttpBench, value: Value) -> None:
+    assert door.front is not None
+    door.front.crowd.most = 0
+    assert (await door.chat()).status_code == 503
+    assert (await door.http.get("/health")).status_code == 200
+    assert value("http_refused_total") == door.front.crowd.num_refused == 1
+    assert value("http_requests_total", path=CHAT, code="503") == 0
+
+
 async def test_the_first_byte_is_timed_once_and_a_stream_is_in_flight_to_its_end(
     door: HttpBench, value: Value
 ) -> None:

@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 import grpc
+from grpc_health.v1 import health_pb2
 from PIL import Image
 
 from coordinator.access.keys import digest_of
@@ -156,7 +157,8 @@ async def test_stopping_leaves_no_segment() -> None:
         CoordinatorConfig(model_path=CHECKPOINT, cluster_token=TOKEN, shutdown_grace_s=0.05)
     )
     await coordinator.start()
-    assert coordinator.health.is_serving(MEDIA)
+    health = await coordinator.health.Check(health_pb2.HealthCheckRequest(service=MEDIA), None)
+    assert health.status == health_pb2.HealthCheckResponse.SERVING
     pid = coordinator.gateway.pid
     await coordinator.media.resolve("r", "default", ImageSource(data=picture()), "image")
     assert segments_of(pid)

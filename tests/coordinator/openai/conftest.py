@@ -9,9 +9,11 @@ from typing import Any
 import httpx
 import pytest
 
+from coordinator.front.caller import Metadata
 from coordinator.front.reach import Reach, ReachTls
 from coordinator.front.settings import FrontSettings
 from coordinator.front.worker import Worker
+from coordinator.state import ServedDescription
 from tests.coordinator.conftest import Bench, MakeBench, until
 
 CHAT, COMPLETE = "/v1/chat/completions", "/v1/completions"
@@ -102,6 +104,20 @@ async def stand_before(bench: Bench, **settings: Any) -> HttpBench:
     port = front.start()
     await until(lambda: front.door.is_ready == bench.coordinator.cluster.is_ready)
     return HttpBench(bench, f"{'http' if tls is None else 'https'}://127.0.0.1:{port}", front)
+
+
+def note_descriptions(door: HttpBench) -> list[Metadata]:
+    """What proofs a door in front describes the model for from now on, as it asks the coordinator."""
+    assert door.front is not None
+    link, asked = door.front.door._link, list[Metadata]()
+    describe = link.describe
+
+    async def note(proof: Metadata) -> ServedDescription:
+        asked.append(proof)
+        return await describe(proof)
+
+    link.describe = note  # type: ignore[method-assign]
+    return asked
 
 
 @pytest.fixture

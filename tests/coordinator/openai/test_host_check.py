@@ -9,13 +9,18 @@ import pytest
 
 from coordinator.access.hosts import HostNames
 from coordinator.access.keys import digest_of
-from coordinator.front.caller import Metadata
-from coordinator.state import ServedDescription
 from core.access import token_metadata
 from core.tls import TlsFiles
 from tests.certificates import Authority
 from tests.coordinator.conftest import TOKEN, MakeBench
-from tests.coordinator.openai.conftest import CHAT, HttpBench, MakeHttp, error_of, stand_before
+from tests.coordinator.openai.conftest import (
+    CHAT,
+    HttpBench,
+    MakeHttp,
+    error_of,
+    note_descriptions,
+    stand_before,
+)
 from tests.coordinator.openai.scripted import MESSAGES, Script
 from tests.coordinator.openai.test_access import bearer, context_of
 
@@ -62,15 +67,7 @@ async def test_a_front_without_its_coordinator_says_so(make_bench: MakeBench) ->
 async def test_a_front_asks_once_whether_keys_are_wanted(make_bench: MakeBench, tmp_path: Path) -> None:
     (tmp_path / "tenants.toml").write_text(FILE)
     door = await stand_before(await make_bench("epd", tenants=tmp_path / "tenants.toml"))
-    asked = []
-    link = door.front.door._link
-    describe = link.describe
-
-    async def count(proof: Metadata) -> ServedDescription:
-        asked.append(proof)
-        return await describe(proof)
-
-    link.describe = count
+    asked = note_descriptions(door)
     for _ in range(3):
         assert (await door.http.get("/v1/models", headers=EVIL | bearer("secret"))).status_code == 200
     assert asked.count(()) == 1
