@@ -12,8 +12,10 @@ from typing import Any
 
 from cli.cores import assign_cores
 from cli.targets import parse_slo
-from coordinator.access.hosts import check_host_names
+from coordinator.config import CoordinatorConfig
+from coordinator.policy.trials.shares import parse_wish
 from coordinator.tenants.settings import load_tenants
+from core.families import ModelError, check_model
 from core.profile_file import load_profile
 from core.stages import Roles, roles_name
 from core.topology import Topology, parse_topology
@@ -75,22 +77,40 @@ class LaunchPlan:
     tenants: Path | None = None  # of the coordinator, as the next
     audit_log: Path | None = None
     allow_hosts: tuple[str, ...] = ()  # of its HTTP door
-    max_connections: int | None = None  # of its listeners, as the next; None: its default
+    max_connections: int | None = None  # of its listeners; None here and below: its default
     max_calls: int | None = None
+    max_waiting: int | None = None  # requests
+    heartbeat_timeout: float | None = None  # s, of stage servers
+    resume_ttl: float | None = None  # s, of answers; 0: none is kept
 
     def __post_init__(self) -> None:
         if self.slo is not None:
             parse_slo(self.slo)
         if not 0 <= self.port <= 65535:
             raise ValueError(f"port: {self.port} is not between 0 and 65535")
-        if not (self.model / "config.json").is_file():
-            raise ValueError(f"model: {self.model} is no model folder (config.json is missing)")
-        check_host_names("allow_hosts", self.allow_hosts)
+        try:
+            check_model(self.model)
+        except ModelError as error:
+            raise ValueError(f"model: {error}") from None
+        self._check_coordinator()
         self.stage_configs("checked:0", "checked")
         load_tenants(self.tenants)
         for name in (*self._emulated_profiles, self.cost_profile):
             if name is not None:
                 load_profile(name)
+
+    def _check_coordinator(self) -> None:
+        given = {
+            "policy": self.policy,
+            "shadow": self.shadow,
+            "trial": None if self.ab is None else parse_wish(self.ab),
+            "max_waiting": self.max_waiting,
+            "heartbeat_timeout_s": self.heartbeat_timeout,
+            "max_connections": self.max_connections,
+            "max_calls": self.max_calls,
+        }
+        settings: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
+        CoordinatorConfig(self.model, "checked", allow_hosts=self.allow_hosts, **settings)
 
     @property
     def wanted(self) -> Topology:
@@ -192,7 +212,7 @@ class LaunchPlan:
 
     @property
     def door_words(self) -> list[str]:
-        """The coordinator's options about who may call, and how."""
+        """The coordinator's options about who may call and how, and about how long it waits."""
         given = {
             "--tenants": self.tenants,
             "--audit-log": self.audit_log,
@@ -202,6 +222,9 @@ class LaunchPlan:
             "--tls-name": self.tls_name,
             "--max-connections": self.max_connections,
             "--max-calls": self.max_calls,
+            "--max-waiting": self.max_waiting,
+            "--heartbeat-timeout": self.heartbeat_timeout,
+            "--resume-ttl": self.resume_ttl,
         }
         words = [
             word for option, value in given.items() if value is not None for word in (option, str(value))

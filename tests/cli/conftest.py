@@ -1,3 +1,4 @@
+import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -35,5 +36,10 @@ def model(tmp_path: Path) -> Path:
     """A folder that passes for a model where none is loaded."""
     folder = tmp_path / "model"
     folder.mkdir()
-    (folder / "config.json").write_text("{}")
+    architecture = "Qwen3VLForConditionalGeneration"
+    (folder / "config.json").write_text(json.dumps({"architectures": [architecture]}))
+    for name in ("tokenizer.json", "preprocessor_config.json"):
+        (folder / name).write_text("{}")
+    for name in ("model.safetensors", "chat_template.jinja"):
+        (folder / name).touch()
     return folder
