@@ -23,6 +23,18 @@ def test_the_coordinator_is_told_by_up(run_cli: RunCli, model: Path, monkeypatch
     assert [(config.max_connections, config.max_calls) for config in served] == [(7, 8), (4096, 4096)]
 
 
+def test_how_long_it_waits_is_told_by_up_as_well(
+    run_cli: RunCli, model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    served: list[CoordinatorConfig] = []
+    monkeypatch.setattr(cli.coordinator, "serve", lambda config, _tell: served.append(config))
+    plan = LaunchPlan("c", model, max_waiting=5, heartbeat_timeout=2.5, resume_ttl=0)
+    assert LaunchPlan.from_json(plan.to_json()) == plan
+    assert run_cli("coordinator", "--model", model, *plan.door_words).exit_code == 0
+    (config,) = served
+    assert (config.max_waiting, config.heartbeat_timeout_s, config.resume.ttl_s) == (5, 2.5, 0)
+
+
 def test_up_takes_several(model: Path) -> None:
     from cli.up import make_plan
 
