@@ -10,9 +10,18 @@ from core.families.family import Family
 from core.families.folder import ModelError, check_folder, check_is_folder, read_json
 from core.families.media import MediaLayout, PatchLayout
 
-__all__ = ["Family", "MediaLayout", "ModelError", "PatchLayout", "check_model", "load_family"]
+__all__ = [
+    "ARCHITECTURES",
+    "Family",
+    "MediaLayout",
+    "ModelError",
+    "PatchLayout",
+    "check_model",
+    "load_family",
+]
 
 _LOADERS: dict[str, Callable[[Path], Family]] = dict.fromkeys(qwen_vl.ARCHITECTURES, qwen_vl.load)
+ARCHITECTURES = tuple(_LOADERS)  # that are served
 
 
 def load_family(path: Path) -> Family:
@@ -34,7 +43,7 @@ def check_model(path: Path) -> str:
     architecture = named[0] if isinstance(named, list) and named else None
     if not isinstance(architecture, str) or architecture not in _LOADERS:
         raise ModelError(
-            f"{path / 'config.json'}: unknown architecture {architecture} (served: {', '.join(_LOADERS)})"
+            f"{path / 'config.json'}: unknown architecture {architecture} (served: {', '.join(ARCHITECTURES)})"
         )
     if config.get("quantization_config"):
         raise ModelError(f"{path / 'config.json'}: quantization_config: quantised weights are not served")
