@@ -42,9 +42,8 @@ def check_model(path: Path) -> str:
     named = config.get("architectures")
     architecture = named[0] if isinstance(named, list) and named else None
     if not isinstance(architecture, str) or architecture not in _LOADERS:
-        raise ModelError(
-            f"{path / 'config.json'}: unknown architecture {architecture} (served: {', '.join(ARCHITECTURES)})"
-        )
+        served = ", ".join(ARCHITECTURES)
+        raise ModelError(f"{path / 'config.json'}: unknown architecture {architecture} (served: {served})")
     if config.get("quantization_config"):
         raise ModelError(f"{path / 'config.json'}: quantization_config: quantised weights are not served")
     check_folder(path)
