@@ -12,7 +12,7 @@ import typer
 from cli.connection import endpoint_of
 from cli.exits import FAILED, INTERRUPTED, USAGE, fail, failures, print_json
 from cli.load import DoorName
-from cli.options import AddressOption, JsonOption, ModelOption, NameOption, StateDirOption
+from cli.options import AddressOption, JsonOption, NameOption, StateDirOption
 from cli.state import DEFAULT_NAME
 
 if TYPE_CHECKING:
@@ -28,23 +28,36 @@ def run(
         float | None, typer.Option(metavar="X", help="Requests per second, at random moments (Poisson).")
     ] = None,
     concurrency: Annotated[
-        int | None, typer.Option(min=1, help="Requests at a time, where there is no --rate. Default: 8.")
+        int | None,
+        typer.Option(metavar="N", min=1, help="Requests at a time, where there is no --rate. Default: 8."),
     ] = None,
-    requests: Annotated[int, typer.Option(min=1, help="How many.")] = 64,
-    prompt_tokens: Annotated[int, typer.Option(min=1, help="Of each text.")] = 128,
-    max_tokens: Annotated[int, typer.Option(min=1, help="Of each answer, which is as long.")] = 64,
-    pictures: Annotated[int, typer.Option(min=0, help="Per request.")] = 0,
+    requests: Annotated[int, typer.Option(metavar="N", min=1, help="How many.")] = 64,
+    prompt_tokens: Annotated[int, typer.Option(metavar="N", min=1, help="Of each text.")] = 128,
+    max_tokens: Annotated[
+        int, typer.Option(metavar="N", min=1, help="Of each answer, which is as long.")
+    ] = 64,
+    pictures: Annotated[int, typer.Option(metavar="N", min=0, help="Per request.")] = 0,
     picture_size: Annotated[str, typer.Option(metavar="WxH", help="Pixels.")] = "448x448",
     door: Annotated[DoorName, typer.Option(help="Which API is asked.")] = "grpc",
     url: Annotated[
         str | None,
-        typer.Option(metavar="URL", help="Of the HTTP door. Default: port 8000 of the coordinator's host."),
+        typer.Option(
+            metavar="URL", help="Of the HTTP door. Default: of the cluster that 'up' started, else port 8000."
+        ),
     ] = None,
-    seed: Annotated[int, typer.Option(help="Of texts, pictures and moments.")] = 0,
+    seed: Annotated[int, typer.Option(metavar="N", help="Of texts, pictures and moments.")] = 0,
     slo_ttft_ms: Annotated[float | None, typer.Option(metavar="MS", help="Goodput: first token by.")] = None,
     slo_tpot_ms: Annotated[float | None, typer.Option(metavar="MS", help="Goodput: later tokens.")] = None,
-    timeout: Annotated[float, typer.Option(metavar="S", help="Seconds that one request may take.")] = 600.0,
-    model: ModelOption = None,
+    timeout: Annotated[
+        float, typer.Option(metavar="SECONDS", help="Seconds that one request may take.")
+    ] = 600.0,
+    model: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            help="Its tokenizer counts the tokens of texts. Default: that of the cluster that 'up' started.",
+        ),
+    ] = None,
     address: AddressOption = None,
     as_json: JsonOption = False,
     name: NameOption = DEFAULT_NAME,
@@ -52,7 +65,7 @@ def run(
 ) -> None:
     """Sends requests and prints latencies, throughput, goodput, cached tokens and errors.
 
-    The tokenizer of --model counts the tokens of texts. Ctrl-C prints what there is by then.
+    Ctrl-C prints what there is by then.
     """
     from cli.load.outcomes import Targets, summarize
     from cli.load.workload import WorkloadSpec, plan_requests
@@ -60,6 +73,7 @@ def run(
     if rate is not None and concurrency is not None:
         fail("--rate and --concurrency exclude each other", USAGE)
     places = concurrency or 8
+    endpoint = endpoint_of(name, state_dir, address)
     try:
         spec = WorkloadSpec(
             num_requests=requests,
@@ -71,10 +85,9 @@ def run(
             rate=rate,
             concurrency=places,
         )
-        planned = plan_requests(spec, _text_maker(model), seed)
+        planned = plan_requests(spec, _text_maker(model or endpoint.model), seed)
     except ValueError as error:
         fail(str(error), USAGE)
-    endpoint = endpoint_of(name, state_dir, address)
     outcomes: list[Outcome] = []
     is_whole = False
     try:

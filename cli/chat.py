@@ -17,14 +17,16 @@ if TYPE_CHECKING:
 
 def run(
     *,
-    system: Annotated[str | None, typer.Option(help="System message.")] = None,
+    system: Annotated[str | None, typer.Option(metavar="TEXT", help="System message.")] = None,
     image: Annotated[
         list[str] | None, typer.Option("--image", metavar="FILE", help="Of the first turn; repeatable.")
     ] = None,
-    max_tokens: Annotated[int | None, typer.Option(help="Most tokens of an answer.")] = None,
-    temperature: Annotated[float | None, typer.Option(help="0 (default) takes the best token.")] = None,
-    seed: Annotated[int | None, typer.Option(help="Makes draws repeatable.")] = None,
-    tenant: Annotated[str | None, typer.Option(help="Whose requests these are.")] = None,
+    max_tokens: Annotated[int | None, typer.Option(metavar="N", help="Most tokens of an answer.")] = None,
+    temperature: Annotated[
+        float | None, typer.Option(metavar="X", help="0 (default) takes the best token.")
+    ] = None,
+    seed: Annotated[int | None, typer.Option(metavar="N", help="Makes draws repeatable.")] = None,
+    tenant: Annotated[str | None, typer.Option(metavar="NAME", help="Whose requests these are.")] = None,
     address: AddressOption = None,
     as_json: JsonOption = False,
     name: NameOption = DEFAULT_NAME,

@@ -7,17 +7,29 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from cli.endpoint import Endpoint, find_endpoint
-from cli.exits import USAGE, fail, failures
-from cli.state import find_state_dir
+from cli.exits import UNREACHABLE, USAGE, fail, failures
+from cli.state import DEFAULT_NAME, find_state_dir
 from elasticmm_client import AdminClient, Client
 
 
 def endpoint_of(
-    name: str, state_dir: Path | None, address: str | None, token_file: Path | None = None
+    name: str,
+    state_dir: Path | None,
+    address: str | None,
+    token_file: Path | None = None,
+    *,
+    has_to_be_up: bool = True,
 ) -> Endpoint:
-    """The cluster that the options name; exits 2 where a token cannot be read."""
+    """The cluster that the options name; exits 2 where a token cannot be read, 3 where none is up.
+
+    Who names a cluster means no other, so only without a name the usual port here is taken for it.
+    """
+    state = find_state_dir(state_dir, name)
+    is_named = address is None and (state_dir is not None or name != DEFAULT_NAME)
     try:
-        return find_endpoint(find_state_dir(state_dir, name), address, token_file)
+        if has_to_be_up and is_named and state.read_record() is None:
+            fail(f"no cluster is up on {state.path}", UNREACHABLE)
+        return find_endpoint(state, address, token_file)
     except ValueError as error:
         fail(str(error), USAGE)
 

@@ -29,6 +29,7 @@ from cli.options import (
     AuditLogOption,
     CacheAwareOption,
     DashboardOption,
+    HeartbeatTimeoutOption,
     HostOption,
     HttpPortOption,
     LogFormatOption,
@@ -48,7 +49,6 @@ from cli.options import (
     TlsClientCertOption,
     TlsKeyOption,
     TlsNameOption,
-    TokenFileOption,
 )
 from cli.settings_file import ConfigOption
 from cli.state import DEFAULT_NAME, find_state_dir
@@ -71,13 +71,25 @@ def run(
     model: ModelOption = None,
     topology: Annotated[
         str | None,
-        typer.Option(help="Instances to expect: auto, coupled, e1p1d1, … Default: whoever registers."),
+        typer.Option(
+            metavar="TOPOLOGY",
+            help="Instances to expect: auto, coupled, e1p1d1, … Default: whoever registers.",
+        ),
     ] = None,
-    instances: Annotated[int | None, typer.Option(min=1, help="Number of stage servers to expect.")] = None,
+    instances: Annotated[
+        int | None, typer.Option(metavar="N", min=1, help="Number of stage servers to expect.")
+    ] = None,
     host: HostOption = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = 50051,
+    port: Annotated[int, typer.Option(metavar="PORT", min=0, max=65535, help="0 takes a free one.")] = 50051,
     advertise: AdvertiseOption = None,
-    token_file: TokenFileOption = None,
+    token_file: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Cluster token; made and written there where there is none. "
+            "Default: $ELASTICMM_TOKEN, or the default cluster's.",
+        ),
+    ] = None,
     model_name: ModelNameOption = "",
     policy: PolicyOption = None,
     shadow: ShadowOption = None,
@@ -88,12 +100,7 @@ def run(
     allow_private_urls: AllowPrivateOption = False,
     tenants: TenantsOption = None,
     audit_log: AuditLogOption = None,
-    heartbeat_timeout: Annotated[
-        float | None,
-        typer.Option(
-            metavar="SECONDS", help="Instances that are silent for longer are given up. Default: 10."
-        ),
-    ] = None,
+    heartbeat_timeout: HeartbeatTimeoutOption = None,
     metrics_port: MetricsPortOption = 0,
     tls_cert: TlsCertOption = None,
     tls_key: TlsKeyOption = None,
@@ -170,6 +177,7 @@ def make_config(
     from coordinator.config import CoordinatorConfig, ResumeLimits
     from coordinator.policy.trials.shares import parse_wish
     from coordinator.tenants.settings import load_tenants
+    from core.families import check_model
     from core.profile_file import load_profile
 
     limits = Limits.taken_from(settings)
@@ -182,8 +190,10 @@ def make_config(
     if slo is not None:
         names = ("slo_ttft_s", "slo_tpot_s", "slo_multimodal_ttft_s")
         settings |= zip(names, parse_slo(slo), strict=True)
+    folder = model_folder(model)
+    check_model(folder)
     return CoordinatorConfig(
-        model_path=model_folder(model),
+        model_path=folder,
         cluster_token=read_or_make_token(token_file),
         model_name=served_name(model, model_name),
         trial=None if ab is None else parse_wish(ab),
@@ -212,19 +222,29 @@ def serve(config: CoordinatorConfig, tell: Any) -> None:
 def read_or_make_token(token_file: Path | None) -> str:
     """The token given or of the default cluster; a new one is written there where none is.
 
-    Raises ValueError if a given file cannot be read.
+    Raises ValueError if a given file can be neither read nor made.
     """
     from cli.endpoint import find_token
-    from core.access import new_token, write_token
+    from core.access import new_token
 
     state = find_state_dir(None, DEFAULT_NAME)
-    token = find_token(token_file, state)
+    is_to_be_made = token_file is not None and not token_file.exists()
+    token = None if is_to_be_made else find_token(token_file, state)
     if token is None:
         token = new_token()
-        state.path.mkdir(mode=0o700, parents=True, exist_ok=True)
-        write_token(state.token_path, token)
-        typer.echo(f"cluster token written to {state.token_path}", err=True)
+        _keep_token(token_file or state.token_path, token)
     return token
+
+
+def _keep_token(path: Path, token: str) -> None:
+    from core.access import write_token
+
+    try:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        write_token(path, token)
+    except OSError as error:
+        raise ValueError(f"token-file: cannot write {path}: {error.strerror}") from error
+    typer.echo(f"cluster token written to {path}", err=True)
 
 
 def _tell_user(event: str, message: str, http_url: str = "") -> None:

@@ -56,7 +56,7 @@ def examine(
     from cli.checkup.versions import check_versions
     from cli.connection import endpoint_of
 
-    endpoint = endpoint_of(name, state_dir, address, token_file)
+    endpoint = endpoint_of(name, state_dir, address, token_file, has_to_be_up=False)
     yield from check_versions()
     yield from check_devices()
     yield from check_shared_memory()

@@ -19,12 +19,15 @@ def run(
 ) -> None:
     """Ends the cluster: running requests fail, every process ends, shared memory is freed."""
     state = find_state_dir(state_dir, name)
-    record = state.read_record()
+    try:
+        record = state.read_record()
+    except ValueError as error:
+        fail(str(error), as_json=as_json)
     if record is None:
-        fail(f"no cluster is up on {state.path}", UNREACHABLE)
+        fail(f"no cluster is up on {state.path}", UNREACHABLE, as_json=as_json)
     from cli.endpoint import find_token
 
-    forced = end_cluster(record, find_token(None, state))
+    forced = end_cluster(record, find_token(None, state), as_json=as_json)
     state.clear()
     if as_json:
         print_json({"address": record.address, "ended": True, "forced": forced})
@@ -32,7 +35,7 @@ def run(
         print("\n".join([*forced, f"the cluster at {record.address} is down"]))
 
 
-def end_cluster(record: ClusterRecord, token: str | None) -> list[str]:
+def end_cluster(record: ClusterRecord, token: str | None, *, as_json: bool = False) -> list[str]:
     """Asks, waits, then forces; returns what had to be forced. Exits 1 if a process survives."""
     from cli.launch.remains import find_segments, remove_segments, signal_all, wait_gone, with_descendants
 
@@ -42,7 +45,8 @@ def end_cluster(record: ClusterRecord, token: str | None) -> list[str]:
     signal_all(stubborn, signal.SIGKILL)
     survivors = wait_gone(stubborn, _GRACE_S)
     if survivors:
-        fail(f"still running: {', '.join(f'{each.name} (pid {each.pid})' for each in survivors)}", FAILED)
+        names = ", ".join(f"{each.name} (pid {each.pid})" for each in survivors)
+        fail(f"still running: {names}", FAILED, as_json=as_json)
     segments = find_segments(record.cluster, (*record.processes, *processes))
     remove_segments(segments)
     return [f"{each.name} (pid {each.pid}) was killed" for each in stubborn] + [

@@ -17,7 +17,9 @@ def run(
     *,
     timeout_s: Annotated[
         float | None,
-        typer.Option("--timeout", metavar="SECONDS", min=0, help="It stays drained."),
+        typer.Option(
+            "--timeout", metavar="SECONDS", min=0, help="Give up waiting after so long; it stays drained."
+        ),
     ] = None,
     address: AddressOption = None,
     as_json: JsonOption = False,

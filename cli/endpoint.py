@@ -25,6 +25,8 @@ class Endpoint:
     token: str | None = field(repr=False)
     api_key: str | None = field(default=None, repr=False)
     tls: Tls | None = None  # None: plain text
+    http: str = ""  # URL of its HTTP door, where known
+    model: Path | None = None  # folder of what it serves, where known
 
 
 def find_endpoint(state: StateDir, address: str | None, token_file: Path | None = None) -> Endpoint:
@@ -32,12 +34,28 @@ def find_endpoint(state: StateDir, address: str | None, token_file: Path | None 
 
     Raises ValueError naming a file that cannot be read.
     """
+    if address is not None:
+        check_address("address", address)
     record = state.read_record()
     found = address or (record.address if record else f"127.0.0.1:{DEFAULT_PORT}")
-    is_ours = record is not None and record.address == found
-    token = find_token(token_file, state if is_ours else None)
-    tls = find_tls(record.tls if record is not None and is_ours else None)
-    return Endpoint(found, token, os.environ.get(KEY_VARIABLE) or None, tls)
+    ours = record if record is not None and record.address == found else None
+    return Endpoint(
+        found,
+        find_token(token_file, None if ours is None else state),
+        os.environ.get(KEY_VARIABLE) or None,
+        find_tls(None if ours is None else ours.tls),
+        http="" if ours is None else ours.http,
+        model=None if ours is None else Path(ours.model),
+    )
+
+
+def check_address(option: str, address: str) -> None:
+    """HOST:PORT, [IPv6]:PORT or a name of gRPC's with a scheme, such as unix:PATH. Raises ValueError."""
+    host, _, port = address.rpartition(":")
+    if address.startswith(("unix:", "dns:", "ipv4:", "ipv6:")):
+        return
+    if not host or "/" in host or not port.isascii() or not port.isdigit() or not 0 < int(port) <= 65535:
+        raise ValueError(f"{option}: {address!r} is not HOST:PORT (of the coordinator's gRPC port)")
 
 
 def find_tls(written: Mapping[str, str] | None) -> Tls | None:

@@ -41,7 +41,10 @@ def describe(error: ElasticMMError) -> dict[str, object]:
     return described
 
 
-def fail(message: str, code: int = FAILED) -> NoReturn:
+def fail(message: str, code: int = FAILED, *, as_json: bool = False) -> NoReturn:
+    """Said by the command itself, so without a code of gRPC's."""
+    if as_json:
+        print_json({"error": {"code": None, "message": message}})
     print(f"elasticmm: {message}", file=sys.stderr)
     raise typer.Exit(code)
 

@@ -21,25 +21,38 @@ if TYPE_CHECKING:
 
 
 def run(
-    prompt: Annotated[str, typer.Argument(help="The question. '-' reads it from the input.")],
+    prompt: Annotated[
+        str, typer.Argument(metavar="PROMPT", help="The question. '-' reads it from the input.")
+    ],
     *,
     image: Annotated[
         list[str] | None, typer.Option("--image", metavar="FILE", help="Picture file or URL; repeatable.")
     ] = None,
-    system: Annotated[str | None, typer.Option(help="System message.")] = None,
-    max_tokens: Annotated[int | None, typer.Option(help="Most tokens of the answer.")] = None,
-    temperature: Annotated[float | None, typer.Option(help="0 (default) takes the best token.")] = None,
-    top_p: Annotated[float | None, typer.Option(help="Share of probability to draw from.")] = None,
-    top_k: Annotated[int | None, typer.Option(help="Tokens to draw from; 0 all.")] = None,
-    min_p: Annotated[float | None, typer.Option(help="Least share of the best token's probability.")] = None,
-    presence_penalty: Annotated[float | None, typer.Option(help="-2 to 2.")] = None,
-    frequency_penalty: Annotated[float | None, typer.Option(help="-2 to 2.")] = None,
-    repetition_penalty: Annotated[float | None, typer.Option(help="Above 0 to 10; 1 none.")] = None,
-    seed: Annotated[int | None, typer.Option(help="Makes draws repeatable.")] = None,
-    logprobs: Annotated[
-        int | None, typer.Option(help="With --json: log probabilities with so many alternatives.")
+    system: Annotated[str | None, typer.Option(metavar="TEXT", help="System message.")] = None,
+    max_tokens: Annotated[int | None, typer.Option(metavar="N", help="Most tokens of the answer.")] = None,
+    temperature: Annotated[
+        float | None, typer.Option(metavar="X", help="0 (default) takes the best token.")
     ] = None,
-    stop: Annotated[list[str] | None, typer.Option(help="Ends the answer; repeatable.")] = None,
+    top_p: Annotated[
+        float | None, typer.Option(metavar="X", help="Share of probability to draw from.")
+    ] = None,
+    top_k: Annotated[int | None, typer.Option(metavar="N", help="Tokens to draw from; 0 all.")] = None,
+    min_p: Annotated[
+        float | None, typer.Option(metavar="X", help="Least share of the best token's probability.")
+    ] = None,
+    presence_penalty: Annotated[float | None, typer.Option(metavar="X", help="-2 to 2.")] = None,
+    frequency_penalty: Annotated[float | None, typer.Option(metavar="X", help="-2 to 2.")] = None,
+    repetition_penalty: Annotated[
+        float | None, typer.Option(metavar="X", help="Above 0 to 10; 1 none.")
+    ] = None,
+    seed: Annotated[int | None, typer.Option(metavar="N", help="Makes draws repeatable.")] = None,
+    logprobs: Annotated[
+        int | None,
+        typer.Option(metavar="N", help="With --json: log probabilities with so many alternatives."),
+    ] = None,
+    stop: Annotated[
+        list[str] | None, typer.Option(metavar="TEXT", help="Ends the answer; repeatable.")
+    ] = None,
     stop_token_id: Annotated[
         list[int] | None, typer.Option(metavar="ID", help="Ends the answer with this token; repeatable.")
     ] = None,
@@ -54,7 +67,9 @@ def run(
     json_schema: Annotated[
         Path | None, typer.Option(metavar="FILE", help="The answer is to fit this JSON schema.")
     ] = None,
-    regex: Annotated[str | None, typer.Option(help="All of the answer is to match this.")] = None,
+    regex: Annotated[
+        str | None, typer.Option(metavar="REGEX", help="All of the answer is to match this.")
+    ] = None,
     grammar: Annotated[
         Path | None, typer.Option(metavar="FILE", help="The answer is to follow this grammar (Lark).")
     ] = None,
@@ -65,19 +80,24 @@ def run(
     raw: Annotated[
         bool, typer.Option("--raw", help="PROMPT goes to the model as it is, without chat template.")
     ] = False,
-    model: Annotated[str | None, typer.Option(help="Served name. Default: what is served.")] = None,
-    request_id: Annotated[str | None, typer.Option(help="Idempotency key.")] = None,
-    tenant: Annotated[str | None, typer.Option(help="Whose request this is.")] = None,
+    model: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Served name. Default: what is served.")
+    ] = None,
+    request_id: Annotated[str | None, typer.Option(metavar="ID", help="Idempotency key.")] = None,
+    tenant: Annotated[str | None, typer.Option(metavar="NAME", help="Whose request this is.")] = None,
     cache_scope: Annotated[
         CacheScope | None, typer.Option(help="Who shares its cache entries. Default: as set for the tenant.")
     ] = None,
     cache_salt: Annotated[
-        str | None, typer.Option(help="Only requests with the same one share cache entries.")
+        str | None, typer.Option(metavar="TEXT", help="Only requests with the same one share cache entries.")
     ] = None,
-    priority: Annotated[int | None, typer.Option(help="-10 to 10, higher first.")] = None,
-    deadline: Annotated[float | None, typer.Option(metavar="S", help="Seconds until the last token.")] = None,
+    priority: Annotated[int | None, typer.Option(metavar="N", help="-10 to 10, higher first.")] = None,
+    deadline: Annotated[
+        float | None, typer.Option(metavar="SECONDS", help="Seconds until the last token.")
+    ] = None,
     resumable: Annotated[
-        float | None, typer.Option(metavar="S", help="Go on after a lost connection, for so many seconds.")
+        float | None,
+        typer.Option(metavar="SECONDS", help="Go on after a lost connection, for so many seconds."),
     ] = None,
     address: AddressOption = None,
     as_json: JsonOption = False,

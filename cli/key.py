@@ -14,7 +14,7 @@ from coordinator.access.principal import Right
 def run(
     action: Annotated[Literal["new"], typer.Argument(help="new: makes a key.")],  # noqa: ARG001  (checked by typer)
     *,
-    tenant: Annotated[str, typer.Option(help="Whose key it is to be.")] = "NAME",
+    tenant: Annotated[str, typer.Option(metavar="NAME", help="Whose key it is to be.")] = "NAME",
     right: Annotated[
         list[Right] | None, typer.Option(help="What it allows; repeatable. Default: infer.")
     ] = None,

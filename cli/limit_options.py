@@ -7,33 +7,43 @@ from typing import Annotated
 import typer
 
 MaxWaitingOption = Annotated[
-    int | None, typer.Option("--max-waiting", min=1, help="Requests that may wait. Default: 256.")
+    int | None,
+    typer.Option("--max-waiting", metavar="N", min=1, help="Requests that may wait. Default: 256."),
 ]
 MaxConnectionsOption = Annotated[
     int | None,
-    typer.Option("--max-connections", min=1, help="Of clients, to each listener. Default: 4096."),
+    typer.Option(
+        "--max-connections", metavar="N", min=1, help="Of clients, to each listener. Default: 4096."
+    ),
 ]
 MaxCallsOption = Annotated[
-    int | None, typer.Option("--max-calls", min=1, help="gRPC calls under way. Default: 4096.")
+    int | None, typer.Option("--max-calls", metavar="N", min=1, help="gRPC calls under way. Default: 4096.")
 ]
 MaxMessageOption = Annotated[
     float | None,
     typer.Option(
-        "--max-message-mib", min=0.001, help="A request with the pictures that are in it. Default: 32."
+        "--max-message-mib",
+        metavar="MIB",
+        min=0.001,
+        help="A request with the pictures that are in it. Default: 32.",
     ),
 ]
 MaxMediaOption = Annotated[
-    int | None, typer.Option("--max-media", min=0, help="Pictures of one request. Default: 16.")
+    int | None, typer.Option("--max-media", metavar="N", min=0, help="Pictures of one request. Default: 16.")
 ]
 MaxMediaMibOption = Annotated[
-    float | None, typer.Option("--max-media-mib", min=0.001, help="File of one picture. Default: 20.")
+    float | None,
+    typer.Option("--max-media-mib", metavar="MIB", min=0.001, help="File of one picture. Default: 20."),
 ]
 MaxMediaMegapixelsOption = Annotated[
-    float | None, typer.Option("--max-media-megapixels", min=0.001, help="One picture. Default: 40.")
+    float | None,
+    typer.Option("--max-media-megapixels", metavar="MPX", min=0.001, help="One picture. Default: 40."),
 ]
 MediaStoreOption = Annotated[
     float | None,
-    typer.Option("--media-store-mib", min=0.001, help="All pictures that are kept. Default: 2048."),
+    typer.Option(
+        "--media-store-mib", metavar="MIB", min=0.001, help="All pictures that are kept. Default: 2048."
+    ),
 ]
 UrlTimeoutOption = Annotated[
     float | None,

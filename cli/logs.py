@@ -28,7 +28,9 @@ def run(
     instance: Annotated[
         str | None, typer.Option("--instance", metavar="NAME", help="Only what it wrote, or what names it.")
     ] = None,
-    limit: Annotated[int, typer.Option("--limit", "-n", min=1, help="Begin with the newest so many.")] = 200,
+    limit: Annotated[
+        int, typer.Option("--limit", "-n", metavar="N", min=1, help="Begin with the newest so many.")
+    ] = 200,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object per entry.")] = False,
     name: NameOption = DEFAULT_NAME,
     state_dir: StateDirOption = None,
@@ -39,7 +41,7 @@ def run(
     state = find_state_dir(state_dir, name)
     files = log_files(state.path)
     if not files:
-        fail(f"no logs are in {state.path}: 'elasticmm up' on this host writes them")
+        fail(f"no logs are in {state.path}: 'elasticmm up' on this host writes them", as_json=as_json)
     show(_of(instance, read_all(files))[-limit:], as_json=as_json)
     with contextlib.suppress(KeyboardInterrupt):
         while follow:

@@ -14,7 +14,9 @@ from cli.state import DEFAULT_NAME
 
 
 def run(
-    request_id: Annotated[str, typer.Argument(help="As the client gave it, or was told it.")],
+    request_id: Annotated[
+        str, typer.Argument(metavar="REQUEST", help="As the client gave it, or was told it.")
+    ],
     *,
     to: Annotated[
         str | None, typer.Option("--to", metavar="INSTANCE", help="Default: the least loaded with room.")

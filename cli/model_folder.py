@@ -26,4 +26,6 @@ def _demo_model() -> Path:
     for path in (source, installed):
         if (path / "config.json").is_file():
             return path
-    raise ValueError(f"model: no demo model at {source} or {installed}; name one with --model")
+    raise ValueError(
+        f"model: name a folder with --model (the demo model is in neither {source} nor {installed})"
+    )

@@ -11,11 +11,14 @@ from core.cache.eviction import POLICY_NAMES
 from core.encode_order import ENCODE_ORDERS
 from core.prompt_order import ENCODINGS, PROMPT_ORDERS
 from kv_transfer.transports import NAMES
+from stage_servers.config import ATTENTIONS
 
 StateDirOption = Annotated[
     Path | None, typer.Option("--state-dir", metavar="DIR", help="Folder that remembers the cluster.")
 ]
-NameOption = Annotated[str, typer.Option("--name", help="Name of the cluster, if you run several.")]
+NameOption = Annotated[
+    str, typer.Option("--name", metavar="NAME", help="Name of the cluster, if you run several.")
+]
 AddressOption = Annotated[
     str | None,
     typer.Option("--address", metavar="HOST:PORT", help="Coordinator. Default: the one started by 'up'."),
@@ -31,19 +34,23 @@ ModelOption = Annotated[
     Path | None, typer.Option("--model", metavar="DIR", help="Hugging Face folder. Default: the demo model.")
 ]
 ModelNameOption = Annotated[
-    str, typer.Option("--model-name", help="Served name. Default: the folder's name.")
+    str, typer.Option("--model-name", metavar="NAME", help="Served name. Default: the folder's name.")
 ]
-HostOption = Annotated[str, typer.Option("--host", help="Address to listen on.")]
+HostOption = Annotated[str, typer.Option("--host", metavar="HOST", help="Address to listen on.")]
 AdvertiseOption = Annotated[
     str | None, typer.Option("--advertise", metavar="HOST", help="Name that others reach this host by.")
 ]
 AllowPrivateOption = Annotated[
     bool, typer.Option("--allow-private-urls", help="Fetch picture URLs of private and loopback addresses.")
 ]
-DtypeOption = Annotated[str, typer.Option("--dtype", help="auto, float32, bfloat16 or float16.")]
+DtypeOption = Annotated[
+    str, typer.Option("--dtype", metavar="DTYPE", help="auto, float32, bfloat16 or float16.")
+]
 DeviceOption = Annotated[
     str,
-    typer.Option("--device", help="auto (GPUs where there are), cpu, cuda, cuda:N, emulated:PROFILE."),
+    typer.Option(
+        "--device", metavar="DEVICE", help="auto (GPUs where there are), cpu, cuda, cuda:N, emulated:PROFILE."
+    ),
 ]
 DevicesOption = Annotated[
     str,
@@ -111,9 +118,16 @@ AuditLogOption = Annotated[
         help="Who emptied caches, who shares them: JSON lines. Default: among the coordinator's log.",
     ),
 ]
-AttentionOption = Annotated[str, typer.Option("--attention", help="Attention backend; auto takes the best.")]
+AttentionOption = Annotated[
+    str,
+    typer.Option(
+        "--attention",
+        metavar="BACKEND",
+        help=f"Attention backend: {', '.join(ATTENTIONS)}; auto takes the best.",
+    ),
+]
 TransportOption = Annotated[
-    str, typer.Option("--transport", help=f"auto, {', '.join(NAMES[:-1])} or {NAMES[-1]}.")
+    str, typer.Option("--transport", metavar="NAME", help=f"auto, {', '.join(NAMES[:-1])} or {NAMES[-1]}.")
 ]
 ChecksumsOption = Annotated[
     bool, typer.Option("--checksums/--no-checksums", help="Compare a checksum of each block received.")
@@ -122,27 +136,36 @@ CoresOption = Annotated[
     str | None, typer.Option("--cores", metavar="LIST", help="CPU cores to use, such as 0-3,6. Default: all.")
 ]
 ThreadsOption = Annotated[
-    int | None, typer.Option("--threads", min=1, help="Compute threads per instance. Default: one per core.")
+    int | None,
+    typer.Option(
+        "--threads", metavar="N", min=1, help="Compute threads per instance. Default: one per core."
+    ),
 ]
 KvBlocksOption = Annotated[
-    int | None, typer.Option("--kv-blocks", min=1, help="KV blocks per instance. Default: by free memory.")
+    int | None,
+    typer.Option("--kv-blocks", metavar="N", min=1, help="KV blocks per instance. Default: by free memory."),
 ]
 EmbeddingBlocksOption = Annotated[
-    int | None, typer.Option("--embedding-blocks", min=1, help="Embedding blocks per instance.")
+    int | None, typer.Option("--embedding-blocks", metavar="N", min=1, help="Embedding blocks per instance.")
 ]
 ChunkTokensOption = Annotated[
-    int | None, typer.Option("--chunk-tokens", min=1, help="Most tokens of one engine step.")
+    int | None, typer.Option("--chunk-tokens", metavar="N", min=1, help="Most tokens of one engine step.")
 ]
 PromptOrderOption = Annotated[
-    str, typer.Option("--prompt-order", help=f"In engine steps: {' or '.join(PROMPT_ORDERS)}.")
+    str,
+    typer.Option("--prompt-order", metavar="ORDER", help=f"In engine steps: {' or '.join(PROMPT_ORDERS)}."),
 ]
 EncodeOrderOption = Annotated[
-    str, typer.Option("--encode-order", help=f"Of pictures on the device: {' or '.join(ENCODE_ORDERS)}.")
+    str,
+    typer.Option(
+        "--encode-order", metavar="ORDER", help=f"Of pictures on the device: {' or '.join(ENCODE_ORDERS)}."
+    ),
 ]
 EncodingOption = Annotated[
     str,
     typer.Option(
         "--encoding",
+        metavar="HOW",
         help=f"{' or '.join(ENCODINGS)}: a prompt waits until all its pictures are encoded.",
     ),
 ]
@@ -151,17 +174,25 @@ PrefixCacheOption = Annotated[
     typer.Option("--prefix-cache/--no-prefix-cache", help="Keep KV and embeddings for those who ask again."),
 ]
 CachePolicyOption = Annotated[
-    str, typer.Option("--cache-policy", help=f"What goes first: {' or '.join(POLICY_NAMES)}.")
+    str,
+    typer.Option("--cache-policy", metavar="POLICY", help=f"What goes first: {' or '.join(POLICY_NAMES)}."),
 ]
 CacheHostOption = Annotated[
     int | None,
     typer.Option(
-        "--cache-host-mib", min=0, help="RAM under a GPU's caches. Default: a tenth of it, 8 GiB at most."
+        "--cache-host-mib",
+        metavar="MIB",
+        min=0,
+        help="RAM under a GPU's caches. Default: a tenth of it, 8 GiB at most.",
     ),
 ]
 CacheTtlOption = Annotated[
     float | None,
-    typer.Option("--cache-ttl-s", help="Seconds that an entry may go unused. Default: while there is room."),
+    typer.Option(
+        "--cache-ttl-s",
+        metavar="SECONDS",
+        help="Seconds that an entry may go unused. Default: while there is room.",
+    ),
 ]
 TlsCertOption = Annotated[
     Path | None,
@@ -189,15 +220,32 @@ TlsNameOption = Annotated[
 ]
 HttpPortOption = Annotated[
     int | None,
-    typer.Option("--http-port", min=0, max=65535, help="Of the OpenAI-compatible door; 0 takes a free one."),
+    typer.Option(
+        "--http-port",
+        metavar="PORT",
+        min=0,
+        max=65535,
+        help="Of the OpenAI-compatible door; 0 takes a free one.",
+    ),
 ]
-LogLevelOption = Annotated[str, typer.Option("--log-level", help="DEBUG, INFO, WARNING or ERROR.")]
+LogLevelOption = Annotated[
+    str, typer.Option("--log-level", metavar="LEVEL", help="DEBUG, INFO, WARNING or ERROR.")
+]
 MetricsPortOption = Annotated[
     int,
-    typer.Option("--metrics-port", min=0, max=65535, help="Of HOST:PORT/metrics for Prometheus; 0: off."),
+    typer.Option(
+        "--metrics-port",
+        metavar="PORT",
+        min=0,
+        max=65535,
+        help="Of HOST:PORT/metrics for Prometheus; 0: off.",
+    ),
 ]
 LogFormatOption = Annotated[
-    str, typer.Option("--log-format", help="text, or json: one object a line, with request ids.")
+    str,
+    typer.Option(
+        "--log-format", metavar="FORMAT", help="text, or json: one object a line, with request ids."
+    ),
 ]
 TlsClientCertOption = Annotated[
     bool,
@@ -224,5 +272,13 @@ OtlpEndpointOption = Annotated[
     str,
     typer.Option(
         "--otlp-endpoint", metavar="URL", help="Traces go there, such as http://HOST:4317. Default: nowhere."
+    ),
+]
+HeartbeatTimeoutOption = Annotated[
+    float | None,
+    typer.Option(
+        "--heartbeat-timeout",
+        metavar="SECONDS",
+        help="Instances that are silent for longer are given up. Default: 10.",
     ),
 ]

@@ -42,8 +42,10 @@ def run(
     name: NameOption = DEFAULT_NAME,
     state_dir: StateDirOption = None,
     host: HostOption = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = 8000,
-    workers: Annotated[int, typer.Option(min=1, max=256, help="Processes that share the port.")] = 1,
+    port: Annotated[int, typer.Option(metavar="PORT", min=0, max=65535, help="0 takes a free one.")] = 8000,
+    workers: Annotated[
+        int, typer.Option(metavar="N", min=1, max=256, help="Processes that share the port.")
+    ] = 1,
     drain: Annotated[
         float,
         typer.Option(min=0, metavar="SECONDS", help="On SIGTERM, answers under way have so long to end."),
@@ -56,13 +58,14 @@ def run(
     metrics_port: Annotated[
         int | None,
         typer.Option(
+            metavar="PORT",
             min=0,
             max=65535,
             help="Has metrics of all workers for Prometheus, at /metrics; 0 takes a free one. Default: none.",
         ),
     ] = None,
     metrics_host: Annotated[
-        str, typer.Option(help="They need no key: who can reach it may read.")
+        str, typer.Option(metavar="HOST", help="They need no key: who can reach it may read.")
     ] = "127.0.0.1",
     allow_host: AllowHostOption = None,
     max_connections: MaxConnectionsOption = None,

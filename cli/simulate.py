@@ -27,18 +27,23 @@ CaseOption = Annotated[list[str] | None, typer.Option("--case", metavar="NAME", 
 VariantOption = Annotated[
     list[str] | None, typer.Option("--variant", metavar="NAME", help="Only these variants.")
 ]
-SeedOption = Annotated[list[int] | None, typer.Option("--seed", min=0, help="These seeds instead.")]
+SeedOption = Annotated[
+    list[int] | None, typer.Option("--seed", metavar="N", min=0, help="These seeds instead.")
+]
 RateOption = Annotated[
-    list[float] | None, typer.Option("--rate", help="These rates (requests/s) instead, of all cases.")
+    list[float] | None,
+    typer.Option("--rate", metavar="X", help="These rates (requests/s) instead, of all cases."),
 ]
 ScaleOption = Annotated[
-    list[float] | None, typer.Option("--scale", help="Score at these scales of the targets instead.")
+    list[float] | None,
+    typer.Option("--scale", metavar="X", help="Score at these scales of the targets instead."),
 ]
 DataOption = Annotated[
     Path | None, typer.Option("--data", metavar="DIR", help="Folder of trace files. Default: the scenario's.")
 ]
 JobsOption = Annotated[
-    int | None, typer.Option("--jobs", min=1, help="Processes. Default: one per core of this process.")
+    int | None,
+    typer.Option("--jobs", metavar="N", min=1, help="Processes. Default: one per core of this process."),
 ]
 UnloadedOption = Annotated[
     str | None,

@@ -50,16 +50,20 @@ if TYPE_CHECKING:
 def run(
     *,
     coordinator: Annotated[str, typer.Option(metavar="HOST:PORT", help="The coordinator to attach to.")],
-    roles: Annotated[str, typer.Option(help="Stages to play: letters of 'epd'.")] = "epd",
+    roles: Annotated[str, typer.Option(metavar="ROLES", help="Stages to play: letters of 'epd'.")] = "epd",
     model: ModelOption = None,
     token_file: TokenFileOption = None,
     state_dir: StateDirOption = None,
     instance_id: Annotated[
-        str, typer.Option("--id", help="Wanted name. Default: the coordinator chooses.")
+        str, typer.Option("--id", metavar="NAME", help="Wanted name. Default: the coordinator chooses.")
     ] = "",
-    cluster: Annotated[str, typer.Option(help="Cluster name, for shared memory files.")] = DEFAULT_NAME,
+    cluster: Annotated[
+        str, typer.Option(metavar="NAME", help="Cluster name, for shared memory files.")
+    ] = DEFAULT_NAME,
     host: HostOption = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=0, max=65535, help="Of the transfer service; 0: any.")] = 0,
+    port: Annotated[
+        int, typer.Option(metavar="PORT", min=0, max=65535, help="Of the transfer service; 0: any.")
+    ] = 0,
     advertise: AdvertiseOption = None,
     device: DeviceOption = "auto",
     dtype: DtypeOption = "auto",
@@ -105,14 +109,19 @@ def make_config(
 ) -> StageConfig:
     """From the command's options by name; exits 2 where one is wrong. None leaves a setting its default."""
     from cli.devices import choose_cores, choose_device
+    from cli.endpoint import check_address
     from cli.model_folder import model_folder
+    from core.families import check_model
     from core.profile_file import load_profile
     from core.stages import parse_roles
     from stage_servers.config import StageConfig
 
     try:
+        check_address("coordinator", settings["coordinator"])
+        folder = model_folder(model)
+        check_model(folder)
         config = StageConfig(
-            model=model_folder(model),
+            model=folder,
             token=cluster_token(token_file, state_dir),
             roles=parse_roles(roles),
             device=choose_device(device),

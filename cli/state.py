@@ -44,6 +44,7 @@ class ClusterRecord:
     tls: dict[str, str] | None = (
         None  # files and name to reach it with: ca, cert, key, name; None: plain text
     )
+    http: str = ""  # URL of the HTTP door; empty: it is closed
 
     def to_json(self) -> dict[str, Any]:
         return dataclasses.asdict(self)
@@ -74,8 +75,11 @@ class StateDir:
 
     def acquire(self) -> None:
         """Makes the folder this process's. Raises AlreadyUpError; the kernel frees it at our end."""
-        self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self.path.chmod(0o700)
+        try:
+            self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self.path.chmod(0o700)
+        except OSError as error:
+            raise type(error)(f"state-dir: {self.path}: cannot be made ({error.strerror})") from None
         descriptor = os.open(self.path / "lock", os.O_RDWR | os.O_CREAT, 0o600)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -96,11 +100,17 @@ class StateDir:
         draft.replace(self.record_path)
 
     def read_record(self) -> ClusterRecord | None:
-        """None where no cluster is written down."""
+        """None where no cluster is written down. Raises ValueError where it is, and cannot be read."""
         try:
             return ClusterRecord.from_json(json.loads(self.record_path.read_text()))
         except (FileNotFoundError, NotADirectoryError):
             return None
+        except OSError as error:
+            raise ValueError(f"{self.record_path}: cannot be read ({error.strerror})") from None
+        except (ValueError, KeyError, TypeError) as error:
+            raise ValueError(
+                f"{self.record_path}: is no record of a cluster ({error}); end its processes, then remove it"
+            ) from None
 
     def clear(self) -> None:
         """Forgets the cluster; logs stay."""

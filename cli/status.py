@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import TYPE_CHECKING
 
-from cli.cache_summary import cache_summary
+from cli.cache_summary import cache_summary, totals
 from cli.connection import admin_of, endpoint_of
 from cli.console import make_console
 from cli.exits import print_json
@@ -32,9 +32,10 @@ def run(
     endpoint = endpoint_of(name, state_dir, address, token_file)
     with admin_of(endpoint, as_json=as_json) as admin:
         status = admin.status(timeout_s=10)
-        cache = None if as_json else admin.cache(timeout_s=10)
-    if cache is None:
-        print_json({"address": endpoint.address, **dataclasses.asdict(status)})
+        cache = admin.cache(timeout_s=10)
+    if as_json:
+        caches = [dataclasses.asdict(each) for each in totals(cache)]
+        print_json({"address": endpoint.address, **dataclasses.asdict(status), "caches": caches})
     else:
         show(endpoint.address, status, cache)
 
@@ -44,7 +45,8 @@ def show(address: str, status: ClusterStatus, cache: ClusterCache) -> None:
     their transfers if there were any.
     """
     console = make_console()
-    missing = f", {status.instances_missing} instances missing" if status.instances_missing else ""
+    count = status.instances_missing
+    missing = f", {count} {'instance' if count == 1 else 'instances'} missing" if count else ""
     console.print(
         f"{status.model} at {address}, topology {status.topology}{missing}, up {duration(status.uptime_s)}"
     )

@@ -15,13 +15,15 @@ from cli.options import AddressOption, JsonOption, NameOption, StateDirOption, T
 from cli.state import DEFAULT_NAME
 
 if TYPE_CHECKING:
+    from rich.console import RenderableType
+
     from elasticmm_client import AdminClient
 
 
 def run(
     *,
     interval_s: Annotated[
-        float, typer.Option("--interval", metavar="S", min=0.1, help="Seconds between two frames.")
+        float, typer.Option("--interval", metavar="SECONDS", min=0.1, help="Seconds between two frames.")
     ] = 1.0,
     once: Annotated[bool, typer.Option("--once", help="Print one frame and end.")] = False,
     address: AddressOption = None,
@@ -52,9 +54,15 @@ def _watch(address: str, admin: AdminClient, interval_s: float) -> None:
 
     from cli.board.drawing import draw
     from cli.board.frame import take_frame
+    from elasticmm_client.errors import Unavailable
 
     live = Live(console=make_console(), screen=True, auto_refresh=False)
     with contextlib.suppress(KeyboardInterrupt), live:
+        live.update(draw(take_frame(address, admin)), refresh=True)
         while True:
-            live.update(draw(take_frame(address, admin)), refresh=True)
             time.sleep(interval_s)
+            try:
+                shown: RenderableType = draw(take_frame(address, admin))
+            except Unavailable as error:  # it may come back
+                shown = f"{address} does not answer, asking again: {error}"
+            live.update(shown, refresh=True)

@@ -22,7 +22,9 @@ def run(
         str | None, typer.Argument(metavar="REQUEST", help="Its id. Default: lists those that are kept.")
     ] = None,
     *,
-    limit: Annotated[int, typer.Option("--limit", "-n", min=1, help="List the newest so many.")] = 20,
+    limit: Annotated[
+        int, typer.Option("--limit", "-n", metavar="N", min=1, help="List the newest so many.")
+    ] = 20,
     address: AddressOption = None,
     as_json: JsonOption = False,
     name: NameOption = DEFAULT_NAME,

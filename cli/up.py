@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cli.exits import FAILED, USAGE, fail, print_json
+from cli.exits import INTERRUPTED, USAGE, fail, print_json
 from cli.limit_options import (
     MaxCallsOption,
     MaxConnectionsOption,
@@ -42,6 +42,7 @@ from cli.options import (
     EmbeddingBlocksOption,
     EncodeOrderOption,
     EncodingOption,
+    HeartbeatTimeoutOption,
     HostOption,
     JsonOption,
     KvBlocksOption,
@@ -84,18 +85,27 @@ def run(
     *,
     model: ModelOption = None,
     model_name: ModelNameOption = "",
-    instances: Annotated[int | None, typer.Option(min=1, help="Number of stage servers.")] = None,
+    instances: Annotated[
+        int | None, typer.Option(metavar="N", min=1, help="Number of stage servers.")
+    ] = None,
     topology: Annotated[
-        str, typer.Option(help="auto, coupled, e1p1d1, e1p2d2, ep1d1, … : role letters and a count each.")
+        str,
+        typer.Option(
+            metavar="TOPOLOGY",
+            help="auto, coupled, e1p1d1, e1p2d2, ep1d1, … : role letters and a count each.",
+        ),
     ] = "auto",
     dtype: DtypeOption = "auto",
     port: Annotated[
-        int, typer.Option(min=0, max=65535, help="Of the coordinator; 0 takes a free one.")
+        int, typer.Option(metavar="PORT", min=0, max=65535, help="Of the coordinator; 0 takes a free one.")
     ] = 50051,
     http_port: Annotated[
         int | None,
         typer.Option(
-            min=0, max=65535, help="Of OpenAI's API. Default: 8000, or a free one where --port is 0."
+            metavar="PORT",
+            min=0,
+            max=65535,
+            help="Of OpenAI's API. Default: 8000, or a free one where --port is 0.",
         ),
     ] = None,
     http: Annotated[bool, typer.Option("--http/--no-http", help="Serve OpenAI's API as well.")] = True,
@@ -147,6 +157,7 @@ def run(
     media_store_mib: MediaStoreOption = None,
     url_timeout: UrlTimeoutOption = None,
     resume_ttl: ResumeTtlOption = None,
+    heartbeat_timeout: HeartbeatTimeoutOption = None,
     name: NameOption = DEFAULT_NAME,
     state_dir: StateDirOption = None,
     metrics_port: MetricsPortOption = 0,
@@ -226,9 +237,11 @@ def _run_here(plan: LaunchPlan, state: StateDir, *, as_json: bool) -> None:
         fail(str(error))
     _end_on_signals()
     supervisor = Supervisor(plan, state)
+    is_ready = False
     try:
         with show_progress(supervisor.parts) as report:
             cluster = supervisor.start(report)
+        is_ready = True
         _print_ready(cluster.to_json(), as_json=as_json, has_dashboard=plan.dashboard)
         ending = supervisor.wait(print_event)
         if not ending.is_orderly:
@@ -237,6 +250,8 @@ def _run_here(plan: LaunchPlan, state: StateDir, *, as_json: bool) -> None:
         fail(str(error))
     except KeyboardInterrupt:
         print("ending the cluster", file=sys.stderr)
+        if not is_ready:
+            raise typer.Exit(INTERRUPTED) from None
     finally:
         _ignore_signals()
         for line in supervisor.stop():
@@ -252,7 +267,7 @@ def _run_detached(plan: LaunchPlan, state: StateDir, *, as_json: bool) -> None:
     except (LaunchError, OSError) as error:
         fail(str(error))
     except KeyboardInterrupt:
-        raise typer.Exit(FAILED) from None
+        fail("interrupted: what had started is ended", INTERRUPTED)
     _print_ready(cluster, as_json=as_json, has_dashboard=plan.dashboard)
 
 

@@ -32,7 +32,9 @@ def run(
     shadow: Annotated[
         bool, typer.Option("--shadow", help="Of the policy set in the shadow, which are not acted on.")
     ] = False,
-    limit: Annotated[int, typer.Option("--limit", "-n", min=1, help="Show the newest so many.")] = 20,
+    limit: Annotated[
+        int, typer.Option("--limit", "-n", metavar="N", min=1, help="Show the newest so many.")
+    ] = 20,
     address: AddressOption = None,
     as_json: JsonOption = False,
     name: NameOption = DEFAULT_NAME,

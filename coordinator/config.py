@@ -110,7 +110,10 @@ class CoordinatorConfig:
         if not 0 <= self.metrics_port <= 65535:
             raise ValueError(f"metrics_port: {self.metrics_port} is not between 0 and 65535")
         if self.heartbeat_timeout_s <= self.heartbeat_interval_s:
-            raise ValueError("heartbeat_timeout_s: must be longer than heartbeat_interval_s")
+            raise ValueError(
+                f"heartbeat_timeout_s: {self.heartbeat_timeout_s:g} is not longer than "
+                f"heartbeat_interval_s, {self.heartbeat_interval_s:g}"
+            )
         _check_positive(
             self,
             "max_waiting",
@@ -127,13 +130,7 @@ class CoordinatorConfig:
             _check_positive(self, "slo_multimodal_ttft_s")
         check_log_format(self.log_format)
         check_host_names("allow_hosts", self.allow_hosts)
-        _check_policy("policy", self.policy)
-        if self.shadow:
-            _check_policy("shadow", self.shadow)
-        if self.trial is not None:
-            _check_policy("ab", self.trial.policy)
-            if self.shadow:
-                raise ValueError("ab, shadow: there is one at a time")
+        _check_policies(self.policy, self.shadow, self.trial)
         _ = self.wanted
 
     @property
@@ -151,9 +148,13 @@ class CoordinatorConfig:
         return socket.gethostname()
 
 
-def _check_policy(setting: str, name: str) -> None:
-    if name not in POLICY_SETS:
-        raise ValueError(f"{setting}: {name!r} is not one of {', '.join(POLICY_SETS)}")
+def _check_policies(policy: str, shadow: str, trial: TrialWish | None) -> None:
+    named = {"policy": policy, "shadow": shadow, "ab": trial.policy if trial is not None else None}
+    for setting, name in named.items():
+        if name and name not in POLICY_SETS:
+            raise ValueError(f"{setting}: {name!r} is not one of {', '.join(POLICY_SETS)}")
+    if shadow and trial is not None:
+        raise ValueError("ab, shadow: there is one at a time")
 
 
 def _check_positive(record: object, *names: str) -> None:

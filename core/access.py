@@ -24,9 +24,9 @@ def write_token(path: Path, token: str) -> None:
 
 
 def read_token(path: Path) -> str:
-    """Raises FileNotFoundError, or ValueError if the file holds no token."""
-    token = path.read_text().strip()
-    if not token:
+    """Raises OSError, or ValueError if the file holds no token."""
+    token = path.read_bytes().decode(errors="replace").strip()
+    if not token.isascii() or len(token.split()) != 1:
         raise ValueError(f"{path}: holds no cluster token")
     return token
 

@@ -7,6 +7,7 @@ import logging
 from datetime import UTC, datetime
 
 LOG_FORMATS = ("text", "json")
+LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
 
 # Facts that a line may carry in `extra`; a request's id is the same in every process.
 _FACTS = ("request_id", "tenant", "instance_id")
@@ -18,12 +19,19 @@ def check_log_format(name: str) -> None:
         raise ValueError(f"log_format: {name!r} is neither of {', '.join(LOG_FORMATS)}")
 
 
+def check_log_level(name: str) -> None:
+    """Raises ValueError."""
+    if name not in LOG_LEVELS:
+        raise ValueError(f"log_level: {name!r} is not one of {', '.join(LOG_LEVELS)}")
+
+
 def start_log(level: str, log_format: str, instance_id: str = "") -> None:
     """Lines go to stderr from now on; JSON ones name the instance, if the process is one.
 
     Called once a process, by its main function. Raises ValueError.
     """
     check_log_format(log_format)
+    check_log_level(level)
     handler = logging.StreamHandler()
     handler.setFormatter(JsonLines(instance_id) if log_format == "json" else _plain(instance_id))
     logging.basicConfig(level=level, handlers=[handler])

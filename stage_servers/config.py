@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 import socket
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from core.encode_order import ENCODE_ORDERS, EncodeOrder
-from core.log_lines import check_log_format
+from core.log_lines import check_log_format, check_log_level
 from core.prompt_order import ENCODINGS, PROMPT_ORDERS, Encoding, PromptOrder
 from core.stages import COUPLED, ModalityGroup, Roles, parse_roles, roles_name
 from kv_transfer.tls import TlsFiles
@@ -21,6 +22,16 @@ TRANSPORTS = ("auto", *NAMES)
 _ANY_HOST = ("0.0.0.0", "::")
 TLS_FILES = ("tls_cert", "tls_key", "tls_ca")
 DTYPES = ("auto", "float32", "bfloat16", "float16")
+ATTENTIONS = ("auto", "flash_attn", "triton", "native", "sdpa")
+_CHOICES = {
+    "transport": TRANSPORTS,
+    "dtype": DTYPES,
+    "attention": ATTENTIONS,
+    "prompt_order": PROMPT_ORDERS,
+    "encode_order": ENCODE_ORDERS,
+    "encoding": ENCODINGS,
+}
+_DEVICES = re.compile(r"cpu|cuda(:\d+)?|emulated:.+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,11 +83,14 @@ class StageConfig:
     reflection: bool = True  # whether the transfer service's port describes its services
 
     def __post_init__(self) -> None:
-        _require(self.transport in TRANSPORTS, "transport", f"is one of {', '.join(TRANSPORTS)}")
-        _require(self.dtype in DTYPES, "dtype", f"is one of {', '.join(DTYPES)}")
-        _require(self.prompt_order in PROMPT_ORDERS, "prompt_order", f"is one of {', '.join(PROMPT_ORDERS)}")
-        _require(self.encode_order in ENCODE_ORDERS, "encode_order", f"is one of {', '.join(ENCODE_ORDERS)}")
-        _require(self.encoding in ENCODINGS, "encoding", f"is one of {', '.join(ENCODINGS)}")
+        for name, known in _CHOICES.items():
+            value = getattr(self, name)
+            _require(value in known, name, f"{value!r} is not one of {', '.join(known)}")
+        _require(
+            _DEVICES.fullmatch(self.device) is not None,
+            "device",
+            f"{self.device!r} is not one of auto, cpu, cuda, cuda:N, emulated:PROFILE",
+        )
         _require(bool(self.roles), "roles", "names at least one stage")
         _require(bool(self.token), "token", "is the cluster's token")
         _require(0 <= self.port <= 65535, "port", "is between 0 and 65535")
@@ -88,6 +102,7 @@ class StageConfig:
         _require(self.pull_timeout_s >= 0, "pull_timeout_s", "is 0 or above")
         _require(self.cache_host_mib is None or self.cache_host_mib >= 0, "cache_host_mib", "is at least 0")
         check_log_format(self.log_format)
+        check_log_level(self.log_level)
         check_policy(self.cache_policy)
         check_ttl(self.cache_ttl_s)
         _require(self.time_scale > 0, "time_scale", "is above 0")

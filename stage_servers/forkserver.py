@@ -2,7 +2,7 @@
 
     python -m stage_servers.forkserver   < JSON lines   > JSON lines
 
-The first line read is {"model": DIR, "dtype": …, "preload": true|false};
+The first line read is {"model": DIR, "dtype": …, "attention": …, "preload": true|false};
 every further one is a StageConfig as JSON and starts one process. Written are
 {"event": "preloaded"}, and per process {"event": "started" | "ready" |
 "failed" | "exited", "index": N, "pid": P, "message": …, "code": …}. The end of
@@ -192,7 +192,10 @@ def _preload(values: dict[str, Any]) -> ServedModel | None:
     if not values.get("preload", True):
         return None
     return load_model(
-        Path(values["model"]), dtype=values.get("dtype", "auto"), device="cpu", attention="auto"
+        Path(values["model"]),
+        dtype=values.get("dtype", "auto"),
+        device="cpu",
+        attention=values.get("attention", "auto"),
     )
 
 

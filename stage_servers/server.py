@@ -66,7 +66,7 @@ def run(config: StageConfig, *, model: ServedModel | None = None, on_ready: OnRe
     pace = None
     if config.emulated is not None:
         config, model, pace = emulate(config, config.emulated)
-    elif model is None or not _fits(model, config):
+    elif model is None or not model_fits(model, config):
         model = load_model(config.model, dtype=config.dtype, device=config.device, attention=config.attention)
     uvloop.run(_serve(config, model, pace, on_ready))
 
@@ -77,10 +77,15 @@ def _take_cores(config: StageConfig) -> None:
     torch.set_num_threads(config.threads or len(available_cores()))
 
 
-def _fits(model: ServedModel, config: StageConfig) -> bool:
+def model_fits(model: ServedModel, config: StageConfig) -> bool:
     """Whether a model loaded before the fork is what this config asks for."""
     dtype = str(model.dtype).removeprefix("torch.")
-    return config.device == "cpu" and config.dtype in ("auto", dtype) and model.path == config.model
+    return (
+        config.device == "cpu"
+        and config.dtype in ("auto", dtype)
+        and config.attention in ("auto", model.attention_backend)
+        and model.path == config.model
+    )
 
 
 @dataclass(frozen=True, slots=True)

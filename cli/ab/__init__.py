@@ -7,6 +7,6 @@ import typer
 from cli.ab import start, status, stop
 
 app = typer.Typer(no_args_is_help=True, help="Compares two policy sets on shares of the instances.")
-app.command("start")(start.run)
-app.command("status")(status.run)
-app.command("stop")(stop.run)
+app.command("start", short_help="Have a second set act on a share of the instances.")(start.run)
+app.command("status", short_help="Show how both arms meet the targets.")(status.run)
+app.command("stop", short_help="Give all instances back to the first set.")(stop.run)

@@ -15,9 +15,14 @@ from cli.state import DEFAULT_NAME
 def run(
     policy: Annotated[str, typer.Argument(metavar="SET", help="As of 'elasticmm up --policy'.")],
     *,
-    share: Annotated[float, typer.Option(help="Of the instances and of the requests.")] = 0.5,
+    share: Annotated[float, typer.Option(metavar="X", help="Of the instances and of the requests.")] = 0.5,
     experiment: Annotated[
-        str, typer.Option("--id", help="The same one divides conversations the same way. Default: a new one.")
+        str,
+        typer.Option(
+            "--id",
+            metavar="NAME",
+            help="The same one divides conversations the same way. Default: a new one.",
+        ),
     ] = "",
     address: AddressOption = None,
     as_json: JsonOption = False,

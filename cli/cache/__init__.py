@@ -7,6 +7,6 @@ import typer
 from cli.cache import explain, flush, stats
 
 app = typer.Typer(no_args_is_help=True, help="Shows, empties and explains caches of KV and embeddings.")
-app.command("stats")(stats.run)
-app.command("flush")(flush.run)
-app.command("explain")(explain.run)
+app.command("stats", short_help="Show sizes, hits, evictions and seconds saved.")(stats.run)
+app.command("flush", short_help="Empty them.")(flush.run)
+app.command("explain", short_help="Say what a request found in them, and why not more.")(explain.run)

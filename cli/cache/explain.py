@@ -18,7 +18,9 @@ if TYPE_CHECKING:
 
 
 def run(
-    request_id: Annotated[str, typer.Argument(help="As the client gave it, or was told it.")],
+    request_id: Annotated[
+        str, typer.Argument(metavar="REQUEST", help="As the client gave it, or was told it.")
+    ],
     *,
     address: AddressOption = None,
     as_json: JsonOption = False,

@@ -20,12 +20,14 @@ class Pool(Enum):
 
 def run(
     *,
-    tenant: Annotated[str | None, typer.Option(help="Only what this tenant left. Default: all.")] = None,
+    tenant: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Only what this tenant left. Default: all.")
+    ] = None,
     pool: Annotated[Pool | None, typer.Option(help="Default: both.")] = None,
     instance: Annotated[
         str | None, typer.Option(metavar="INSTANCE", help="As 'elasticmm status' names it. Default: all.")
     ] = None,
-    reason: Annotated[str, typer.Option(help="For the audit log.")] = "",
+    reason: Annotated[str, typer.Option(metavar="TEXT", help="For the audit log.")] = "",
     address: AddressOption = None,
     as_json: JsonOption = False,
     name: NameOption = DEFAULT_NAME,

@@ -6,9 +6,10 @@ import socket
 from collections.abc import Iterator
 
 from cli.checkup.finding import Finding, fine, note, problem
+from cli.connection import admin_client
 from cli.endpoint import DEFAULT_PORT, Endpoint
 from cli.state import StateDir
-from elasticmm_client import AdminClient, ElasticMMError
+from elasticmm_client import ElasticMMError
 from elasticmm_client.errors import NotRunning
 from elasticmm_client.status import ClusterStatus
 
@@ -27,7 +28,7 @@ def check_answer(endpoint: Endpoint, state: StateDir) -> Finding:
     """Asks for the cluster's status."""
     subject = f"cluster at {endpoint.address}"
     try:
-        with AdminClient(endpoint.address, endpoint.token) as admin:
+        with admin_client(endpoint) as admin:
             return describe(subject, admin.status(timeout_s=_TIMEOUT_S))
     except NotRunning as error:
         return problem(

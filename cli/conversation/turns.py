@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
 from cli.conversation.talk import Talk
@@ -14,7 +14,10 @@ from elasticmm_client.errors import ElasticMMError, InvalidRequest, NotRunning
 if TYPE_CHECKING:
     from elasticmm_client import Client, GenerateOptions, GenerateResult, Stream
 
-HELP = "/image PATH_OR_URL adds a picture to your next message, /reset forgets what was said, /quit ends"
+HELP = (
+    "/image PATH_OR_URL adds a picture to your next message, /reset forgets what was said, /quit ends; "
+    "a line that ends with \\ goes on in the next"
+)
 
 
 def converse(
@@ -26,7 +29,7 @@ def converse(
     """
     if is_terminal:
         _say(HELP)
-    for line in _lines(is_terminal):
+    for line in whole_messages(_lines(is_terminal)):
         if line == "/quit":
             return
         if line.startswith("/"):
@@ -42,7 +45,7 @@ def obey(talk: Talk, line: str) -> None:
     command, _, rest = line.partition(" ")
     if command == "/image":
         talk.add_picture(rest.strip())
-        _say(f"{talk.num_pictures} pictures go with your next message")
+        _say(f"pictures with your next message: {talk.num_pictures}")
     elif command == "/reset":
         talk.reset()
         _say("all is forgotten")
@@ -90,16 +93,28 @@ def _stream(stream: Stream) -> None:
     print(flush=True)
 
 
+def whole_messages(lines: Iterable[str]) -> Iterator[str]:
+    """Lines that a backslash ends are one with the next, without the white space around them."""
+    begun: list[str] = []
+    for line in lines:
+        begun.append(line.removesuffix("\\"))
+        if not line.endswith("\\"):
+            yield "\n".join(begun).strip()
+            begun.clear()
+    if begun:
+        yield "\n".join(begun).strip()
+
+
 def _lines(is_terminal: bool) -> Iterator[str]:
-    """Without the white space around them; lines of a terminal may be edited."""
+    """Lines of a terminal may be edited."""
     if not is_terminal:
-        yield from (line.strip() for line in sys.stdin)
+        yield from (line.rstrip("\r\n") for line in sys.stdin)
         return
     import readline  # noqa: F401  (input() takes it up)
 
     with contextlib.suppress(EOFError, KeyboardInterrupt):
         while True:
-            yield input("> ").strip()
+            yield input("> ")
 
 
 @contextlib.contextmanager

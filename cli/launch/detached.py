@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import logging
 import os
 import signal
 import subprocess
@@ -19,9 +20,12 @@ from typing import Any
 
 from cli.launch.events import LaunchError, LaunchEvent, PartState, Reporter
 from cli.launch.plan import LaunchPlan
-from cli.launch.progress import print_event, show_progress
+from cli.launch.progress import line_of, show_progress
 from cli.launch.supervisor import Supervisor
 from cli.state import AlreadyUpError, StateDir
+from core.log_lines import start_log
+
+_log = logging.getLogger("elasticmm.up")
 
 
 def start_detached(plan: LaunchPlan, state: StateDir) -> dict[str, Any]:
@@ -30,7 +34,7 @@ def start_detached(plan: LaunchPlan, state: StateDir) -> dict[str, Any]:
     Raises LaunchError. Interrupted, it ends what it started.
     """
     state.path.mkdir(mode=0o700, parents=True, exist_ok=True)
-    with state.log_path("up").open("wb") as log:
+    with state.log_path("up").open("ab") as log:  # it may be that of a cluster that is up
         state.log_path("up").chmod(0o600)
         process = subprocess.Popen(
             [sys.executable, "-m", "cli.launch.detached"],
@@ -74,16 +78,20 @@ def main() -> int:
     except (AlreadyUpError, OSError) as error:
         _say({"error": str(error)})
         return 1
-    return _supervise(Supervisor(LaunchPlan.from_json(order["plan"]), state))
+    os.ftruncate(sys.stderr.fileno(), 0)
+    plan = LaunchPlan.from_json(order["plan"])
+    start_log(plan.log_level, plan.log_format)
+    return _supervise(Supervisor(plan, state))
 
 
 def _supervise(supervisor: Supervisor) -> int:
     try:
         _say({"ready": supervisor.start(_pass_on).to_json()})
         _close_output()
-        print(supervisor.wait(print_event).reason, file=sys.stderr)
+        _log.info(supervisor.wait(_write_down).reason)
     except LaunchError as error:
         supervisor.stop()
+        _log.error(error)
         _say({"error": str(error)})
         return 1
     except (KeyboardInterrupt, BrokenPipeError):
@@ -92,11 +100,17 @@ def _supervise(supervisor: Supervisor) -> int:
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             signal.signal(number, signal.SIG_IGN)
         for line in supervisor.stop():
-            print(line, file=sys.stderr, flush=True)
+            _log.warning(line)
     return 0
 
 
+def _write_down(event: LaunchEvent) -> None:
+    failed = event.state in (PartState.FAILED, PartState.EXITED)
+    _log.log(logging.WARNING if failed else logging.INFO, line_of(event))
+
+
 def _pass_on(event: LaunchEvent) -> None:
+    _write_down(event)
     _say(dataclasses.asdict(event) | {"state": event.state.value})
 
 

@@ -13,8 +13,10 @@ from typing import Any
 from cli.cores import assign_cores
 from cli.limits import Limits
 from cli.targets import parse_slo
-from coordinator.access.hosts import check_host_names
+from coordinator.config import CoordinatorConfig
+from coordinator.policy.trials.shares import parse_wish
 from coordinator.tenants.settings import load_tenants
+from core.families import ModelError, check_model
 from core.profile_file import load_profile
 from core.stages import Roles, roles_name
 from core.topology import Topology, parse_topology
@@ -77,20 +79,35 @@ class LaunchPlan:
     audit_log: Path | None = None
     allow_hosts: tuple[str, ...] = ()  # of its HTTP door
     limits: Limits = field(default_factory=Limits)  # of all its doors
+    heartbeat_timeout: float | None = None  # s, of stage servers; None: the coordinator's default
 
     def __post_init__(self) -> None:
         if self.slo is not None:
             parse_slo(self.slo)
         if not 0 <= self.port <= 65535:
             raise ValueError(f"port: {self.port} is not between 0 and 65535")
-        if not (self.model / "config.json").is_file():
-            raise ValueError(f"model: {self.model} is no model folder (config.json is missing)")
-        check_host_names("allow_hosts", self.allow_hosts)
+        try:
+            check_model(self.model)
+        except ModelError as error:
+            raise ValueError(f"model: {error}") from None
+        self._check_coordinator()
         self.stage_configs("checked:0", "checked")
         load_tenants(self.tenants)
         for name in (*self._emulated_profiles, self.cost_profile):
             if name is not None:
                 load_profile(name)
+
+    def _check_coordinator(self) -> None:
+        given = {
+            "policy": self.policy,
+            "shadow": self.shadow,
+            "trial": None if self.ab is None else parse_wish(self.ab),
+            "heartbeat_timeout_s": self.heartbeat_timeout,
+            **self.limits.settings(),
+        }
+        settings: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
+        media = self.limits.media(allow_private_urls=self.allow_private_urls)
+        CoordinatorConfig(self.model, "checked", allow_hosts=self.allow_hosts, media=media, **settings)
 
     @property
     def wanted(self) -> Topology:
@@ -192,7 +209,7 @@ class LaunchPlan:
 
     @property
     def door_words(self) -> list[str]:
-        """The coordinator's options about who may call, and how."""
+        """The coordinator's options about who may call and how, and about how long it waits."""
         given = {
             "--tenants": self.tenants,
             "--audit-log": self.audit_log,
@@ -200,6 +217,7 @@ class LaunchPlan:
             "--tls-key": self.tls_key,
             "--tls-ca": self.tls_ca,
             "--tls-name": self.tls_name,
+            "--heartbeat-timeout": self.heartbeat_timeout,
         }
         words = [
             word for option, value in given.items() if value is not None for word in (option, str(value))

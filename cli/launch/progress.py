@@ -28,9 +28,14 @@ def show_progress(parts: tuple[str, ...], *, quiet: bool = False) -> Iterator[Re
 
 def print_event(event: LaunchEvent) -> None:
     """One line."""
+    print(line_of(event), file=sys.stderr, flush=True)
+
+
+def line_of(event: LaunchEvent) -> str:
+    """ "p-0 (pid 7) failed: its reason"."""
     pid = f" (pid {event.pid})" if event.pid is not None else ""
     message = f": {event.message}" if event.message else ""
-    print(f"{event.part}{pid} {event.state.value}{message}", file=sys.stderr, flush=True)
+    return f"{event.part}{pid} {event.state.value}{message}"
 
 
 @contextmanager

@@ -175,6 +175,7 @@ class Supervisor:
                 {
                     "model": str(self._plan.model),
                     "dtype": self._plan.dtype,
+                    "attention": self._plan.attention,
                     "preload": "cpu" in self._plan.devices,
                 }
             ]
@@ -282,6 +283,7 @@ class Supervisor:
             topology=self._plan.wanted.name,
             processes=(supervisor, *self._seen.values()),
             tls=self._plan.client_tls,
+            http=self._http,
         )
         self._state.write_record(record)
         instances = tuple(RunningInstance(each, self._pids[each]) for each in self._plan.instance_ids)

@@ -34,6 +34,9 @@ async def open_door(
 
 
 def default_url(endpoint: Endpoint) -> str:
+    """As `up` wrote it down, else at its usual port."""
+    if endpoint.http:
+        return endpoint.http
     host = endpoint.address.rpartition(":")[0]
     return f"{'http' if endpoint.tls is None else 'https'}://{host}:{_HTTP_PORT}"
 

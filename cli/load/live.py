@@ -16,7 +16,9 @@ from cli.load.sending import OnOutcome
 def progress_bar(console: Console, label: str, total: int) -> Iterator[OnOutcome]:
     """Requests done, tokens so far and failures; to be told of each outcome."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, TextColumn("{task.fields[note]}"), console=console) as progress:
+    with Progress(
+        *columns, TextColumn("{task.fields[note]}"), console=console, disable=not console.is_terminal
+    ) as progress:
         task = progress.add_task(label, total=total, note="")
         num_tokens, num_failed = 0, 0
 

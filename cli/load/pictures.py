@@ -12,7 +12,7 @@ def parse_size(text: str) -> tuple[int, int]:
     """(448, 336) from "448x336", pixels. Raises ValueError naming the text."""
     width, _, height = text.lower().partition("x")
     if not (width.isdigit() and height.isdigit() and int(width) and int(height)):
-        raise ValueError(f"image-size: {text!r} is no size such as 448x448")
+        raise ValueError(f"picture-size: {text!r} is no size such as 448x448")
     return int(width), int(height)
 
 

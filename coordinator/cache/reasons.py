@@ -33,7 +33,9 @@ def _reasons(facts: Explanation, dispatched: Decision | None) -> Iterator[str]:
 
 def _unknown(facts: Explanation) -> Iterator[str]:
     """What no instance had when it was dispatched."""
-    if not facts.known_tokens:
+    if facts.prompt_tokens <= GRANULE_TOKENS:
+        yield f"it is no longer than {GRANULE_TOKENS} tokens, the least that is kept"
+    elif not facts.known_tokens:
         yield (
             "no instance had its first block: it begins otherwise than all that is kept in its scope, "
             "or that was evicted"

@@ -7,12 +7,21 @@ from pathlib import Path
 
 from core.families import qwen_vl
 from core.families.family import Family
-from core.families.folder import ModelError, check_folder, read_json
+from core.families.folder import ModelError, check_folder, check_is_folder, read_json
 from core.families.media import MediaLayout, PatchLayout
 
-__all__ = ["Family", "MediaLayout", "ModelError", "PatchLayout", "load_family"]
+__all__ = [
+    "ARCHITECTURES",
+    "Family",
+    "MediaLayout",
+    "ModelError",
+    "PatchLayout",
+    "check_model",
+    "load_family",
+]
 
 _LOADERS: dict[str, Callable[[Path], Family]] = dict.fromkeys(qwen_vl.ARCHITECTURES, qwen_vl.load)
+ARCHITECTURES = tuple(_LOADERS)  # that are served
 
 
 def load_family(path: Path) -> Family:
@@ -20,10 +29,22 @@ def load_family(path: Path) -> Family:
 
     Raises ModelError (a ValueError) naming a missing file or an unknown architecture.
     """
+    return _LOADERS[check_model(path)](path)
+
+
+def check_model(path: Path) -> str:
+    """The architecture of a folder that can be served, as far as configs and names of files tell.
+
+    Raises ModelError as `load_family` does.
+    """
+    check_is_folder(path)
+    config = read_json(path, "config.json")
+    named = config.get("architectures")
+    architecture = named[0] if isinstance(named, list) and named else None
+    if not isinstance(architecture, str) or architecture not in _LOADERS:
+        served = ", ".join(ARCHITECTURES)
+        raise ModelError(f"{path / 'config.json'}: unknown architecture {architecture} (served: {served})")
+    if config.get("quantization_config"):
+        raise ModelError(f"{path / 'config.json'}: quantization_config: quantised weights are not served")
     check_folder(path)
-    names = read_json(path, "config.json").get("architectures") or [None]
-    if names[0] not in _LOADERS:
-        raise ModelError(
-            f"{path / 'config.json'}: unknown architecture {names[0]} (known: {', '.join(_LOADERS)})"
-        )
-    return _LOADERS[names[0]](path)
+    return architecture

@@ -56,10 +56,19 @@ def weight_files(folder: Path) -> tuple[Path, ...]:
     return tuple(folder / shard for shard in shards)
 
 
+def check_is_folder(folder: Path) -> None:
+    """Raises ModelError, with what to do about a name of the model hub."""
+    if folder.is_dir():
+        return
+    if folder.exists():
+        raise ModelError(f"{folder}: is no folder")
+    raise ModelError(
+        f"{folder}: there is no such folder (of a model on the hub: hf download ORG/NAME --local-dir DIR)"
+    )
+
+
 def check_folder(folder: Path) -> None:
     """Raises ModelError naming the first file that serving needs and that is not there."""
-    if not folder.is_dir():
-        raise ModelError(f"{folder}: is no folder")
     read_json(folder, "config.json")
     read_json(folder, "tokenizer.json")
     read_processor(folder)

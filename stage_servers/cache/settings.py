@@ -26,7 +26,7 @@ class CacheSettings:
 
 def check_policy(policy: str) -> None:
     if policy not in POLICY_NAMES:
-        raise ValueError(f"cache_policy: is one of {', '.join(POLICY_NAMES)}")
+        raise ValueError(f"cache_policy: {policy!r} is not one of {', '.join(POLICY_NAMES)}")
 
 
 def check_ttl(ttl_s: float | None) -> None:

@@ -1,3 +1,4 @@
+import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -6,6 +7,7 @@ from click.testing import Result
 from typer.testing import CliRunner
 
 from cli.main import build_app
+from core.families import ARCHITECTURES
 from tests.clients.fake_cluster import FakeCluster
 
 RunCli = Callable[..., Result]
@@ -35,5 +37,9 @@ def model(tmp_path: Path) -> Path:
     """A folder that passes for a model where none is loaded."""
     folder = tmp_path / "model"
     folder.mkdir()
-    (folder / "config.json").write_text("{}")
+    (folder / "config.json").write_text(json.dumps({"architectures": [ARCHITECTURES[0]]}))
+    for name in ("tokenizer.json", "preprocessor_config.json"):
+        (folder / name).write_text("{}")
+    for name in ("model.safetensors", "chat_template.jinja"):
+        (folder / name).touch()
     return folder

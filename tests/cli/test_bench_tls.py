@@ -108,6 +108,7 @@ def served(files: TlsFiles) -> Iterator[str]:
 
 def test_the_scheme_follows_from_how_the_coordinator_is_reached(files: TlsFiles) -> None:
     assert default_url(Endpoint("h:1", None)) == "http://h:8000"
+    assert default_url(Endpoint("h:1", None, http="http://h:7")) == "http://h:7"
     assert default_url(Endpoint("h:1", None, tls=trusting(files))) == "https://h:8000"
 
 

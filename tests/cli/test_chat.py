@@ -50,6 +50,12 @@ def test_pictures_go_with_the_next_turn_and_stay_in_it(cluster: FakeCluster, tmp
     assert cluster.uploads == [b"picture"]
 
 
+def test_a_backslash_goes_on_in_the_next_line(cluster: FakeCluster) -> None:
+    chat(cluster, "first\\\n  second\\\n\nnext\nlast\\\n")
+    asked = [texts(cluster, number)[-1][1] for number in range(len(cluster.requests))]
+    assert asked == ["first\n  second", "next", "last"]
+
+
 def test_reset_forgets_all_but_the_system_message(cluster: FakeCluster) -> None:
     chat(cluster, "hello\n/reset\nagain\n", "--system", "be brief")
     assert texts(cluster, 1) == [("system", "be brief"), ("user", "again")]

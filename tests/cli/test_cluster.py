@@ -75,8 +75,11 @@ def test_a_detached_cluster_from_up_to_down(checkpoint: Path, state_dir: Path, t
     assert [each["id"] for each in cluster["instances"]] == ["e-0", "p-0", "d-0"]
     assert (state_dir / "token").stat().st_mode & 0o777 == 0o600
 
+    log = (state_dir / "up.log").read_text()
+    assert "d-0 (pid " in log
     again = call("up", "--model", checkpoint, "--detach", *SMALL, *where)
     assert (again.returncode, str(state_dir) in again.stderr) == (1, True)
+    assert (state_dir / "up.log").read_text() == log
 
     answer = call("generate", "what is it?", "--image", picture(tmp_path / "a.png"), "--max-tokens", 9,
                   "--ignore-eos", "--json", *where)  # fmt: skip
@@ -98,6 +101,7 @@ def test_a_detached_cluster_from_up_to_down(checkpoint: Path, state_dir: Path, t
     assert (down.returncode, "killed" in down.stdout + down.stderr) == (0, False)
     assert not alive(cluster["pids"])
     assert not [path for path in segments if path.exists()]
+    assert " ended: " in call("logs", "-n", 3, *where).stdout
     assert call("status", *where).returncode == 3
     assert call("down", *where).returncode == 3
 
@@ -166,11 +170,12 @@ def test_a_broken_model_is_named_and_nothing_stays(checkpoint: Path, state_dir: 
     broken = tmp_path / "broken"
     broken.mkdir()
     for path in checkpoint.iterdir():
-        if path.name != "tokenizer.json":
+        if path.name != "model.safetensors":
             (broken / path.name).symlink_to(path)
+    (broken / "model.safetensors").write_bytes(b"no weights")
     up = call("up", "--model", broken, "--detach", *SMALL, "--state-dir", state_dir)
     assert up.returncode == 1
-    assert "tokenizer.json" in up.stderr
+    assert "model.safetensors: is no safetensors file" in up.stderr
     assert not (state_dir / "cluster.json").exists()
     assert StateDir(state_dir).read_record() is None
 

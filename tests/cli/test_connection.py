@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+import cli.endpoint
 from cli.state import ClusterRecord, StateDir
 from tests.cli.conftest import RunCli
 from tests.clients.fake_cluster import FakeCluster
@@ -36,6 +37,22 @@ def test_an_empty_token_written_down_is_told(
     result = run_cli(*words, "--state-dir", state.path)
     assert result.exit_code == 2
     assert str(state.token_path) in result.stderr
+
+
+@pytest.mark.parametrize("named", [("--name", "other"), ("--state-dir", "other")])
+@pytest.mark.parametrize("words", [*COMMANDS, ("drain", "d-0"), ("chat",), ("bench", "--requests", "1")])
+def test_who_names_a_cluster_never_reaches_another(
+    run_cli: RunCli,
+    cluster: FakeCluster,
+    monkeypatch: pytest.MonkeyPatch,
+    words: tuple[str, ...],
+    named: tuple[str, str],
+) -> None:
+    monkeypatch.setattr(cli.endpoint, "DEFAULT_PORT", int(cluster.address.rpartition(":")[2]))
+    result = run_cli(*words, *named)
+    assert result.exit_code == 3
+    assert "no cluster is up on " in result.stderr
+    assert not cluster.requests
 
 
 @pytest.mark.parametrize("words", COMMANDS)

@@ -45,14 +45,14 @@ def test_every_limit_reaches_the_coordinator(
         resume_ttl=8,
     )
     assert None not in asdict(limits).values()
-    plan = LaunchPlan("c", model, limits=limits)
-    assert LaunchPlan.from_json(json.loads(json.dumps(plan.to_json()))).limits == limits
+    plan = LaunchPlan("c", model, limits=limits, heartbeat_timeout=2.5)
+    assert LaunchPlan.from_json(json.loads(json.dumps(plan.to_json()))) == plan
     assert run_cli("coordinator", "--model", model, *plan.door_words).exit_code == 0
     (config,) = served
     assert (config.max_waiting, config.max_connections, config.max_calls) == (1, 2, 3)
     assert (config.message_bytes, config.media_per_request) == (4 * 2**20, 0)
     assert config.media == MediaLimits(2**19, 1_500_000, 6 * 2**20, url_timeout_s=7)
-    assert config.resume.ttl_s == 8
+    assert (config.resume.ttl_s, config.heartbeat_timeout_s) == (8, 2.5)
 
 
 def test_up_takes_several(model: Path) -> None:

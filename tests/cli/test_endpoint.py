@@ -11,17 +11,31 @@ from core.access import write_token
 def state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> StateDir:
     monkeypatch.delenv("ELASTICMM_TOKEN", raising=False)
     state = StateDir(tmp_path)
-    state.write_record(ClusterRecord("c", "127.0.0.1:7", "/m", "coupled", ()))
+    state.write_record(ClusterRecord("c", "127.0.0.1:7", "/m", "coupled", (), http="http://127.0.0.1:8"))
     write_token(state.token_path, "ours")
     return state
 
 
 def test_takes_the_cluster_written_down(state: StateDir) -> None:
-    assert find_endpoint(state, None) == Endpoint("127.0.0.1:7", "ours")
+    written = Endpoint("127.0.0.1:7", "ours", http="http://127.0.0.1:8", model=Path("/m"))
+    assert find_endpoint(state, None) == written
 
 
 def test_keeps_the_token_from_other_addresses(state: StateDir) -> None:
     assert find_endpoint(state, "elsewhere:1") == Endpoint("elsewhere:1", None)
+
+
+@pytest.mark.parametrize(
+    "address", ["", "host", "host:", ":1", "host:0", "host:99999", "http://host:1", "host:grpc"]
+)
+def test_what_is_no_address_is_named(state: StateDir, address: str) -> None:
+    with pytest.raises(ValueError, match=f"address: '{address}' is not HOST:PORT"):
+        find_endpoint(state, address)
+
+
+@pytest.mark.parametrize("address", ["h:1", "127.0.0.1:65535", "[::1]:1", "unix:/run/x", "dns:///h:1"])
+def test_what_is_an_address(state: StateDir, address: str) -> None:
+    assert find_endpoint(state, address).address == address
 
 
 def test_falls_back_to_the_default_port(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ import cli.up
 from cli.launch.plan import LaunchPlan
 from coordinator.config import CoordinatorConfig, ResumeLimits
 from coordinator.policy.trials.shares import TrialWish
+from core.access import read_token
 from core.stages import Stage
 from stage_servers.config import StageConfig
 from stage_servers.devices import available_cores
@@ -143,6 +144,35 @@ def test_all_of_up(run_cli: RunCli, model: Path, planned: list[LaunchPlan]) -> N
         **SHARED,  # type: ignore[arg-type]
         **CACHE,  # type: ignore[arg-type]
     )
+
+
+def test_the_coordinator_makes_the_token_that_is_not_there(
+    run_cli: RunCli, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    served: list[CoordinatorConfig] = []
+    monkeypatch.setattr(cli.coordinator, "serve", lambda config, _tell: served.append(config))
+    words = ("coordinator", "--model", model, "--token-file", tmp_path / "new" / "token")
+    assert f"cluster token written to {tmp_path / 'new' / 'token'}\n" in run_cli(*words).stderr
+    assert "written" not in run_cli(*words).stderr
+    assert {each.cluster_token for each in served} == {read_token(tmp_path / "new" / "token")}
+    (tmp_path / "file").touch()
+    refused = run_cli(*words[:3], "--token-file", tmp_path / "file" / "token")
+    assert (refused.exit_code, "token-file: cannot write" in refused.stderr) == (2, True)
+
+
+def test_a_model_that_is_not_there_leaves_no_token(run_cli: RunCli, tmp_path: Path) -> None:
+    refused = run_cli("coordinator", "--model", tmp_path / "no", "--token-file", tmp_path / "token")
+    assert (refused.exit_code, (tmp_path / "token").exists()) == (2, False)
+    assert "there is no such folder" in refused.stderr
+
+
+def test_a_stage_server_needs_an_address_and_a_model(run_cli: RunCli, model: Path, tmp_path: Path) -> None:
+    for words, said in (
+        (("--coordinator", "host", "--model", model), "coordinator: 'host' is not HOST:PORT"),
+        (("--coordinator", "h:1", "--model", tmp_path / "no"), "there is no such folder"),
+    ):
+        refused = run_cli("stage", *words)
+        assert (refused.exit_code, said in refused.stderr) == (2, True)
 
 
 def test_tenants_of_coordinator(

@@ -1,3 +1,4 @@
+import json
 from pathlib import Path
 
 import pytest
@@ -33,6 +34,29 @@ def test_record_round_trip(tmp_path: Path) -> None:
     assert state.read_record() == record()
     state.clear()
     assert state.read_record() is None
+
+
+@pytest.mark.parametrize("content", ["garbage", "{}", "[]", '{"processes": [], "colour": "red"}', '"text"'])
+def test_what_is_no_record_is_named(tmp_path: Path, content: str) -> None:
+    state = StateDir(tmp_path)
+    state.record_path.write_text(content)
+    with pytest.raises(ValueError, match=r"cluster\.json: is no record of a cluster"):
+        state.read_record()
+
+
+def test_a_record_of_an_earlier_version_is_read(tmp_path: Path) -> None:
+    state = StateDir(tmp_path)
+    earlier = record().to_json()
+    del earlier["http"], earlier["tls"]
+    state.record_path.write_text(json.dumps(earlier))
+    assert state.read_record() == record()
+
+
+def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    for path in (tmp_path / "file", tmp_path / "file" / "below"):
+        with pytest.raises(OSError, match=f"^state-dir: {path}: "):
+            StateDir(path).acquire()
 
 
 def test_folder_given_named_or_default(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -54,6 +54,9 @@ def test_json_is_one_object(run_cli: RunCli, cluster: FakeCluster, token_file: P
     status = json.loads(result.stdout)
     assert [instance["id"] for instance in status["instances"]] == ["e-0", "pd-0"]
     assert status["instances"][0]["attention_backend"] == "sdpa"
+    kv, embedding = status["caches"]
+    assert (kv["pool"], kv["entries"], kv["size_bytes"], kv["hits"]) == ("kv", 40, 4 << 20, 75)
+    assert (embedding["pool"], embedding["saved_s"]) == ("embedding", 0)
 
 
 def test_transfers_are_a_table_of_their_own(run_cli: RunCli, cluster: FakeCluster, token_file: Path) -> None:

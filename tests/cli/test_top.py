@@ -5,10 +5,13 @@ from pathlib import Path
 import pytest
 
 from cli import top
+from cli.board import frame
 from cli.board.drawing import bar
+from cli.board.frame import Frame, take_frame
 from cli.percentiles import nearest_rank, percentiles_of
 from core.access import write_token
 from elasticmm_client import AdminClient
+from elasticmm_client.errors import NotRunning
 from tests.cli.conftest import RunCli
 from tests.clients.fake_cluster import TOKEN, FakeCluster
 from tests.clients.fake_records import sent, tried
@@ -36,11 +39,11 @@ def test_one_frame_has_all_parts(run_cli: RunCli, where: tuple[object, ...]) -> 
 
 
 def test_json_is_one_object(run_cli: RunCli, where: tuple[object, ...]) -> None:
-    frame = json.loads(run_cli("top", "--json", *where).stdout)
-    assert [each["id"] for each in frame["status"]["instances"]] == ["e-0", "pd-0"]
-    ttft, tpot = frame["percentiles"]
+    shown = json.loads(run_cli("top", "--json", *where).stdout)
+    assert [each["id"] for each in shown["status"]["instances"]] == ["e-0", "pd-0"]
+    ttft, tpot = shown["percentiles"]
     assert (ttft["values_ms"], ttft["attained"], tpot["attained"]) == ([100, 100, 100], 1, 0)
-    assert {"plan", "cache", "decisions", "window_s"} <= set(frame)
+    assert {"plan", "cache", "decisions", "window_s"} <= set(shown)
 
 
 def test_arms_of_a_trial_are_shown_with_their_instances(
@@ -52,8 +55,8 @@ def test_arms_of_a_trial_are_shown_with_their_instances(
     assert ["b:", "coupled", "on", "no", "instance"] in rows
     assert ["attainment", "0.9", "1", "+0.1", "+0.01", "to", "+0.17"] in rows
     assert ["targets:", "first", "token", "in", "2", "s,", "0.1", "s", "per", "further", "token"] in rows
-    frame = json.loads(run_cli("top", "--json", *where).stdout)
-    assert [arm["good"] for arm in frame["trial"]["arms"]] == [90, 40]
+    shown = json.loads(run_cli("top", "--json", *where).stdout)
+    assert [arm["good"] for arm in shown["trial"]["arms"]] == [90, 40]
 
 
 def test_what_the_shadow_decides_is_shown(run_cli: RunCli, where: tuple[object, ...]) -> None:
@@ -62,9 +65,9 @@ def test_what_the_shadow_decides_is_shown(run_cli: RunCli, where: tuple[object, 
     assert "e-0: shared:encode, the shadow wants multimodal:encode+prefill" in output
     assert "shadow: search  cluster  splits" in output
     assert "experiment" not in output
-    frame = json.loads(run_cli("top", "--json", *where).stdout)
-    assert frame["trial"] is None
-    assert all(each["is_shadow"] for each in frame["shadow"]["decisions"])
+    shown = json.loads(run_cli("top", "--json", *where).stdout)
+    assert shown["trial"] is None
+    assert all(each["is_shadow"] for each in shown["shadow"]["decisions"])
 
 
 def test_nothing_is_shown_of_a_shadow_that_is_not_there(
@@ -87,6 +90,27 @@ def test_watches_until_interrupted(cluster: FakeCluster, monkeypatch: pytest.Mon
     with AdminClient(cluster.address, TOKEN) as admin:
         top._watch(cluster.address, admin, 0.5)
     assert slept == [0.5] * 3
+
+
+def test_goes_on_when_the_coordinator_is_away_for_a_while(
+    cluster: FakeCluster, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked: list[str] = []
+
+    def take(address: str, admin: AdminClient) -> Frame:
+        asked.append(address)
+        if len(asked) == 2:
+            raise NotRunning("gone", code="UNAVAILABLE")
+        if len(asked) == 4:
+            raise KeyboardInterrupt
+        return take_frame(address, admin)
+
+    monkeypatch.setattr(frame, "take_frame", take)
+    monkeypatch.setattr(time, "sleep", lambda _: None)
+    with AdminClient(cluster.address, TOKEN) as admin:
+        top._watch(cluster.address, admin, 0.5)
+    assert len(asked) == 4
+    assert f"{cluster.address} does not answer, asking again: gone" in capsys.readouterr().out
 
 
 def test_what_ended_before_the_window_does_not_count(cluster: FakeCluster) -> None:

@@ -227,8 +227,9 @@ def test_reads_error_details(client: Client, cluster: FakeCluster) -> None:
     assert overloaded.value.retry_after_s == 3
 
 
-def test_nobody_listening_is_not_running() -> None:
-    with Client("127.0.0.1:1") as client, pytest.raises(NotRunning):
+@pytest.mark.parametrize("address", ["127.0.0.1:1", "nobody.invalid:1"])
+def test_nobody_listening_is_not_running(address: str) -> None:
+    with Client(address) as client, pytest.raises(NotRunning):
         client.generate("x").text()
 
 

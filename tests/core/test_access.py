@@ -20,9 +20,10 @@ def test_token_file_is_private_even_where_it_existed_openly(tmp_path: Path) -> N
     assert read_token(path) == token
 
 
-def test_empty_token_file_is_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize("content", [b"\n", b"two words", b"two\nlines\n", b"\xff\xfe"])
+def test_what_holds_no_token_is_refused(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "token"
-    path.write_text("\n")
+    path.write_bytes(content)
     with pytest.raises(ValueError, match="holds no cluster token"):
         read_token(path)
 

@@ -152,6 +152,10 @@ _BY_CODE: dict[grpc.StatusCode, type[ElasticMMError]] = {
 }
 
 
+# How gRPC says that there is no connection: nobody listens, or the name is of no host.
+_NOBODY_THERE = ("failed to connect", "errors resolving", "resolution failed")
+
+
 def make_error(
     code: grpc.StatusCode, message: str, details: ErrorDetails, *, is_lost_call: bool = False
 ) -> ElasticMMError:
@@ -169,6 +173,6 @@ def _error_of(code: grpc.StatusCode, message: str, details: ErrorDetails) -> Ela
         return Overloaded(message, retry_after_s=details.retry_after_s, quota=details.quota)
     if code in _REQUEST_FAULTS:
         return InvalidRequest(message, field=details.field, code=code.name)
-    if code is grpc.StatusCode.UNAVAILABLE and "failed to connect" in message.lower():
+    if code is grpc.StatusCode.UNAVAILABLE and any(each in message.lower() for each in _NOBODY_THERE):
         return NotRunning(message, code=code.name)
     return _BY_CODE.get(code, ServerError)(message, code=code.name)

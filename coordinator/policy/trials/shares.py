@@ -28,14 +28,14 @@ class TrialWish:
 
 
 def parse_wish(words: str) -> TrialWish:
-    """ "coupled:0.5", or the set alone for a half. Raises ValueError."""
+    """ "coupled:0.5", or the set alone for a half. Raises ValueError naming the option."""
     policy, _, share = words.rpartition(":")
     try:
         return TrialWish(policy, float(share)) if policy else TrialWish(words)
-    except ValueError:
+    except ValueError as error:
         if not share.replace(".", "").isdigit():  # the set's own colon, as in static:equal
             return TrialWish(words)
-        raise
+        raise ValueError(f"ab: {error}") from None
 
 
 def chosen_for_b(instances: Iterable[InstanceBook], share: float) -> set[str]:

@@ -188,7 +188,9 @@ class Trial:
             own = [book for book in books if arms[book.instance_id] is arm]
             lacking = lacking_stages(Assignment(book.roles, book.group) for book in own)
             if lacking and side.policy == "fixed":
-                names = ", ".join(sorted(stage.name for stages in lacking.values() for stage in stages))
+                names = ", ".join(
+                    sorted({stage.name.lower() for stages in lacking.values() for stage in stages})
+                )
                 raise TrialError(f"{arm.value} ({side.policy}) would have nobody to play {names}")
 
     def _keep_up(self, now_s: float) -> None:

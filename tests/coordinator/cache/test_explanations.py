@@ -59,6 +59,11 @@ def test_a_prompt_that_nobody_knows() -> None:
     assert "no instance had its first block" in said(facts)
 
 
+def test_a_prompt_of_one_block_is_too_short_to_be_kept() -> None:
+    assert "no longer than 16 tokens" in said(explained(asked(16)))
+    assert "no longer than" not in said(explained(asked(17)))
+
+
 def test_scope_none_says_only_that() -> None:
     assert len(reasons(explained(asked(num_media=1, scope=CacheScope.NONE)))) == 1
     assert "scope is none" in said(explained(asked(scope=CacheScope.NONE)))

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from core.families import MediaLayout, ModelError, load_family
+from core.families import MediaLayout, ModelError, check_model, load_family
 from core.families.folder import fingerprint
 from tests.checkpoints import build_checkpoint
 
@@ -69,8 +69,11 @@ def test_a_shard_outside_the_folder_is_refused(copy: Path) -> None:
 
 
 def test_no_folder(tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match="is no folder"):
+    with pytest.raises(ModelError, match="there is no such folder .*hf download"):
         load_family(tmp_path / "nowhere")
+    (tmp_path / "file").touch()
+    with pytest.raises(ModelError, match="is no folder"):
+        load_family(tmp_path / "file")
 
 
 @pytest.mark.parametrize("architectures", [["SomeOtherModel"], [], None])
@@ -78,6 +81,19 @@ def test_an_unknown_architecture_is_named(copy: Path, architectures: list[str] |
     edit(copy / "config.json", architectures=architectures)
     with pytest.raises(ModelError, match="unknown architecture"):
         load_family(copy)
+
+
+def test_an_unknown_architecture_is_named_before_a_file_that_other_families_lack(copy: Path) -> None:
+    edit(copy / "config.json", architectures=["LlamaForCausalLM"])
+    (copy / "preprocessor_config.json").unlink()
+    with pytest.raises(ModelError, match="unknown architecture LlamaForCausalLM"):
+        check_model(copy)
+
+
+def test_quantised_weights_are_refused(copy: Path) -> None:
+    edit(copy / "config.json", quantization_config={"quant_method": "fp8"})
+    with pytest.raises(ModelError, match="quantization_config: quantised weights are not served"):
+        check_model(copy)
 
 
 def test_a_truncated_config(copy: Path) -> None:

@@ -14,8 +14,11 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from core.families import load_family
+from stage_servers.config import ATTENTIONS, StageConfig
 from stage_servers.engine import converted
+from stage_servers.engine.attention.registry import backend_names
 from stage_servers.engine.loader import ModelError, load_model
+from stage_servers.server import model_fits
 from tests.exactness import make_question, make_spec
 from tests.stage_servers.engine.conftest import Pair
 from tests.stage_servers.engine.harness import Bench, answer_all
@@ -186,3 +189,15 @@ def test_no_room_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.Monke
     with pytest.raises(OSError, match="no space"):
         converted.share_converted("test", {"a": torch.ones(3)}, torch.bfloat16, tmp_path)
     assert not list(tmp_path.iterdir())
+
+
+def test_a_model_loaded_before_the_fork_is_not_taken_for_another_backend(pair: Pair) -> None:
+    def fits(attention: str) -> bool:
+        return model_fits(pair.plain_model, StageConfig(pair.path, "host:1", "t", attention=attention))
+
+    assert pair.plain_model.attention_backend == "sdpa"
+    assert (fits("auto"), fits("sdpa"), fits("native")) == (True, True, False)
+
+
+def test_settings_name_every_attention_backend() -> None:
+    assert ("auto", *backend_names()) == ATTENTIONS
