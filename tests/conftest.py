@@ -25,3 +25,10 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> object:
     from tests.workers import ByFile
 
     return ByFile(config, log)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        from tests.workers import longest_first
+
+        longest_first(items)
