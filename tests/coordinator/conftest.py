@@ -118,7 +118,7 @@ class Bench:
 
 async def until(condition: Callable[[], object]) -> None:
     """Returns once it holds; raises TimeoutError where it never does."""
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while not condition():
             await asyncio.sleep(0.005)
 
