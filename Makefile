@@ -3,6 +3,9 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
+# Processes that share the tests.
+TEST_WORKERS ?= 2
+
 # The fuzz tests of all doors with new examples, FUZZ_FACTOR times as many as in `make test`.
 FUZZ_FACTOR ?= 20
 
@@ -20,7 +23,7 @@ demo: $(VENV)/.installed
 	$(BIN)/python examples/demo.py
 
 test: $(VENV)/.installed clients/typescript/node_modules
-	$(BIN)/python -m pytest -q
+	$(BIN)/python -m pytest -q -n $(TEST_WORKERS)
 
 fuzz: $(VENV)/.installed
 	HYPOTHESIS_PROFILE=explore FUZZ_FACTOR=$(FUZZ_FACTOR) $(BIN)/python -m pytest -q --timeout 3600 tests/coordinator/fuzz

@@ -1,5 +1,6 @@
 """Launching, with small programs in place of coordinator and stage servers."""
 
+import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +13,7 @@ from cli.launch.remains import living, record_process
 from cli.launch.supervisor import Ending, Programs, Supervisor
 from cli.state import StateDir
 
+CLUSTER = f"supervised_{os.getpid()}"
 SAY = "import json, sys, time\ndef say(**values): print(json.dumps(values), flush=True)\n"
 READY = SAY + "say(event='ready', message='127.0.0.1:7')\ntime.sleep(60)"
 FORKS = (
@@ -63,7 +65,7 @@ def launch(tmp_path: Path, model: Path) -> Iterator[object]:
     def launch(stages: str = FORKS, coordinator: str = READY) -> Supervisor:
         state = StateDir(tmp_path / "state")
         state.acquire()
-        plan = LaunchPlan("test_cluster", model, "e1p1d1")
+        plan = LaunchPlan(CLUSTER, model, "e1p1d1")
         made.append(Supervisor(plan, state, Programs(program(stages), program(coordinator))))
         return made[-1]
 
@@ -81,8 +83,8 @@ def test_starts_reports_and_ends_everything(launch, events, tmp_path) -> None:
     assert {event.part for event in events} == set(supervisor.parts)
     assert len(living(cluster.record.processes)) == 6
 
-    Path("/dev/shm/elasticmm-test_cluster-left-1").touch()
-    assert any("elasticmm-test_cluster-left-1 was removed" in line for line in supervisor.stop())
+    Path(f"/dev/shm/elasticmm-{CLUSTER}-left-1").touch()
+    assert any(f"elasticmm-{CLUSTER}-left-1 was removed" in line for line in supervisor.stop())
     assert [process.name for process in living(cluster.record.processes)] == ["up"]
     assert StateDir(tmp_path / "state").read_record() is None
     assert not (tmp_path / "state" / "token").exists()

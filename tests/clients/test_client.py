@@ -242,14 +242,14 @@ def test_cancel_ends_the_stream_and_the_call(client: Client, cluster: FakeCluste
     assert stream.text() == "x"
     with pytest.raises(Cancelled):
         stream.result()
-    assert cluster.ended.wait(10)
+    assert cluster.ended.wait(60)
 
 
 def test_leaving_the_context_cancels(client: Client, cluster: FakeCluster) -> None:
     cluster.answer = fake_answers.endless
     with client.generate("x") as stream:
         next(stream)
-    assert cluster.ended.wait(10)
+    assert cluster.ended.wait(60)
 
 
 def test_call_timeout(client: Client, cluster: FakeCluster) -> None:

@@ -77,7 +77,7 @@ def num_passed(out: str) -> int:
     return -1 if found is None else int(found[1])
 
 
-def wait_until(is_so: Callable[[], bool], timeout_s: float = 10) -> bool:
+def wait_until(is_so: Callable[[], bool], timeout_s: float = 60) -> bool:
     end_s = time.monotonic() + timeout_s
     while not is_so() and time.monotonic() < end_s:
         time.sleep(0.02)

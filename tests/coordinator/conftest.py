@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import io
-import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
@@ -119,7 +118,7 @@ class Bench:
 
 async def until(condition: Callable[[], object]) -> None:
     """Returns once it holds; raises TimeoutError where it never does."""
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while not condition():
             await asyncio.sleep(0.005)
 
@@ -178,13 +177,6 @@ def picture(kind: str = "PNG", size: tuple[int, int] = (112, 84), **options: obj
     buffer = io.BytesIO()
     Image.linear_gradient("L").convert("RGB").resize(size).save(buffer, kind, **options)
     return buffer.getvalue()
-
-
-def free_port() -> int:
-    """Of loopback, for a listener that is named its port."""
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        return int(taken.getsockname()[1])
 
 
 MakeBench = Callable[..., object]

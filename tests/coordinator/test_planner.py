@@ -51,7 +51,7 @@ class Admin:
         return list((await self._stub.Why(request, metadata=token_metadata(TOKEN))).decisions)
 
     async def until_state(self, name: str, state: str) -> admin_pb2.PlannedInstance:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while True:
                 planned = (await self.plan())[name]
                 if planned.state.startswith(state):

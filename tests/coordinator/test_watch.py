@@ -8,7 +8,8 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from coordinator.server import Coordinator
 from elasticmm.v1 import inference_pb2 as pb
-from tests.coordinator.conftest import MakeBench, ask_for, free_port, picture
+from tests.coordinator.conftest import MakeBench, ask_for, picture
+from tests.ports import free_port
 
 
 def counted(coordinator: Coordinator, name: str) -> dict[tuple[str, ...], float]:

@@ -45,7 +45,7 @@ async def server() -> AsyncIterator[Server]:
 async def status_of(channel: grpc.aio.Channel) -> grpc.StatusCode:
     async with channel:
         try:
-            await health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=10)
+            await health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=60)
         except grpc.aio.AioRpcError as error:
             return error.code()
         return grpc.StatusCode.OK

@@ -16,7 +16,7 @@ import httpx
 import pytest
 import yaml
 
-from tests.coordinator.conftest import free_port
+from tests.ports import free_port
 
 FOLDER = Path("deploy/prometheus")
 PACE = "1s"  # of scrapes and rules

@@ -34,7 +34,7 @@ class Running:
     def status(self) -> ClusterStatus:
         return self.client.status()
 
-    def wait_until(self, holds: Callable[[ClusterStatus], bool], timeout_s: float = 20.0) -> ClusterStatus:
+    def wait_until(self, holds: Callable[[ClusterStatus], bool], timeout_s: float = 60.0) -> ClusterStatus:
         """Polls the status until it is as wanted; raises AssertionError with the last one."""
         end_s = time.monotonic() + timeout_s
         while True:

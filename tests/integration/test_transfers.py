@@ -105,6 +105,6 @@ def health(channel: grpc.Channel, service: str) -> object:
     """The status of the service, or of the call."""
     request = health_pb2.HealthCheckRequest(service=f"elasticmm.v1.{service}")
     try:
-        return health_pb2_grpc.HealthStub(channel).Check(request, timeout=10).status
+        return health_pb2_grpc.HealthStub(channel).Check(request, timeout=60).status
     except grpc.RpcError as error:
         return error.code()

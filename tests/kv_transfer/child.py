@@ -1,4 +1,4 @@
-"""One end of a transfer in a process of its own: `python -m tests.kv_transfer.child ROLE WHERE OPTIONS`.
+"""One end of a transfer in a process of its own, in one of ROLES, as tests.kv_transfer.children starts it.
 
 Speaks JSON, one object per line; hears one word per line, an empty line ends it. A receiver (WHERE: its
 cluster) says where it is, then what it was handed (SHA-256 over all planes). A sender (WHERE: the receiver's
@@ -221,6 +221,4 @@ async def commit_rest(outgoing: Outgoing) -> str:
     return ""
 
 
-if __name__ == "__main__":
-    role, where, options = sys.argv[1:]
-    asyncio.run({"receive": receive, "send": send, "hold": hold}[role](where, **json.loads(options)))
+ROLES = {"receive": receive, "send": send, "hold": hold}

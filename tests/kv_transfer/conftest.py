@@ -117,8 +117,7 @@ async def start() -> AsyncIterator[Start]:
 
     yield run
     for child in children:
-        if child.process.returncode is None:
-            await child.kill()
+        await child.kill()
     reap_segments(CLUSTER)
 
 

@@ -36,17 +36,17 @@ class Raw:
 
     async def open(self, **fields: object) -> transfer_pb2.OpenResponse:
         request = transfer_pb2.OpenRequest(**(GOOD | fields))
-        return await self.stub.Open(request, metadata=self.metadata, timeout=5)
+        return await self.stub.Open(request, metadata=self.metadata, timeout=30)
 
     async def write(self, *requests: transfer_pb2.WriteRequest) -> transfer_pb2.WriteResponse:
-        return await self.stub.Write(iter(requests), metadata=self.metadata, timeout=5)
+        return await self.stub.Write(iter(requests), metadata=self.metadata, timeout=30)
 
     async def commit(
         self, lease_id: int, num_tokens: int, outputs: tuple[int, ...] = (), **fields: object
     ) -> transfer_pb2.CommitResponse:
         good = {"written_bytes": num_tokens * KV.num_planes * KV.token_bytes, "output_token_ids": outputs}
         request = transfer_pb2.CommitRequest(lease_id=lease_id, num_tokens=num_tokens, **(good | fields))
-        return await self.stub.Commit(request, metadata=self.metadata, timeout=5)
+        return await self.stub.Commit(request, metadata=self.metadata, timeout=30)
 
     async def leave(self, **fields: object) -> transfer_pb2.AbortResponse:
         """Gives up what was asked for by an `open` with the same fields."""

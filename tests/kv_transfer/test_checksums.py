@@ -145,7 +145,7 @@ def slowly(monkeypatch: pytest.MonkeyPatch) -> threading.Event:
     go_on, right = threading.Event(), Arrivals._checksums
 
     def wait(self: Arrivals, lease: Lease, num_tokens: int) -> tuple[int, ...]:
-        assert go_on.wait(10)
+        assert go_on.wait(60)
         return right(self, lease, num_tokens)
 
     monkeypatch.setattr(Arrivals, "_checksums", wait)

@@ -154,7 +154,7 @@ async def test_the_end_of_a_lease_waits_for_the_slice_that_is_written(
 
     def slowly(*arguments: Any) -> None:
         writing.set()
-        assert may_write.wait(10)
+        assert may_write.wait(60)
         assert not is_ended.is_set()
         scatter(*arguments)
 
@@ -243,7 +243,7 @@ async def test_a_peer_that_takes_no_payload_is_given_up(
 ) -> None:
     may_go_on = threading.Event()
     monkeypatch.setattr(sender._transports["collective"], "_timeout_s", 0.3)
-    monkeypatch.setattr(receiving.Inbox, "_receive", lambda *_: may_go_on.wait(10) and None)
+    monkeypatch.setattr(receiving.Inbox, "_receive", lambda *_: may_go_on.wait(60) and None)
     peer = await receive()
     outgoing = await open_to(sender, peer, source)
     outgoing.push(0, 20, range(6), BLOCKS)
@@ -302,7 +302,7 @@ async def test_a_caller_that_leaves_while_the_pair_is_made(
     join = groups.GlooLane.__init__
 
     def slowly(*arguments: Any) -> None:
-        may_go_on.wait(10)
+        may_go_on.wait(60)
         join(*arguments)
 
     monkeypatch.setattr(groups.GlooLane, "__init__", slowly)

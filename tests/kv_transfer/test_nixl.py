@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import signal
-
 import pytest
 import torch
 
@@ -228,10 +226,10 @@ async def test_a_receiver_that_was_frozen_goes_on(
     child, address = peer
     sender = sender_with("nixl")
     outgoing = await sender.open(address, ("frozen", 0), PayloadKind.KV, 0, 20, source)
-    child.process.send_signal(signal.SIGSTOP)
+    await child.stop()
     outgoing.push(0, 20, range(6), range(4))
     await outgoing.abort("cancelled")
-    child.process.send_signal(signal.SIGCONT)
+    child.go_on()
     for attempt in range(3):
         again = await sender.open(address, KEY, PayloadKind.KV, 0, 20, source)
         again.push(0, 20, range(6), range(attempt, attempt + 4))

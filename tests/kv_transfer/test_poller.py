@@ -35,7 +35,7 @@ def test_turns_go_round() -> None:
     for each in work:
         poller.submit(each)
     poller.start()
-    assert all(each.ended.wait(10) for each in work)
+    assert all(each.ended.wait(60) for each in work)
     poller.close()
     assert log == ["a", "b", "c", "a", "b", "a"]
 
@@ -47,7 +47,7 @@ def test_new_work_ends_a_pause() -> None:
     late = Work(log, "late")
     early = Work(log, "early", *[Turn.WAITS] * 3, then=lambda: poller.submit(late))
     poller.submit(early)
-    assert late.ended.wait(10)
+    assert late.ended.wait(60)
     poller.close()
     assert log == ["early"] * 4 + ["late"]
 

@@ -220,7 +220,7 @@ async def test_a_small_picture_that_comes_during_a_large_one_is_done_before_it(s
         """Once, while the large picture is encoded."""
         slicing.model.on_encode = lambda: None
         asked = asyncio.run_coroutine_threadsafe(start_small(), loop)
-        asked.result(timeout=20)
+        asked.result(timeout=60)
 
     async def start_small() -> None:
         small.append(asyncio.create_task(encode(2, 5)))

@@ -145,7 +145,7 @@ async def test_cancelled_while_it_stands_still(two: Two, monkeypatch: pytest.Mon
     await two.decoding()
     two.target.instance.decode(two.moved_spec)
     two.migrate()
-    await asyncio.wait_for(frozen.wait(), 10)
+    await asyncio.wait_for(frozen.wait(), 60)
     await two.source.instance.cancel(two.spec.key)
     await two.target.instance.cancel(two.moved_spec.key)
     await until(lambda: two.source.is_free and two.target.is_free)

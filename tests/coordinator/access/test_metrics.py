@@ -12,7 +12,8 @@ import pytest
 from coordinator.access.keys import digest_of
 from core.tls import TlsFiles
 from tests.certificates import Authority
-from tests.coordinator.conftest import TOKEN, MakeBench, free_port
+from tests.coordinator.conftest import TOKEN, MakeBench
+from tests.ports import free_port
 
 FILE = f"""
 [[tenants.acme.keys]]

@@ -54,7 +54,7 @@ async def becomes(holds: Callable[[], Any]) -> None:
 async def get(port: int, path: str) -> int:
     """On a connection of its own; 0 where that is lost."""
     try:
-        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=20) as http:
+        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=60) as http:
             return (await http.get(path)).status_code
     except httpx.TransportError:
         return 0

@@ -26,7 +26,7 @@ class HttpBench:
         self.bench = bench
         self.url = url
         self.front = front
-        self.http = httpx.AsyncClient(base_url=url, timeout=20)
+        self.http = httpx.AsyncClient(base_url=url, timeout=60)
 
     async def close(self) -> None:
         await self.http.aclose()

@@ -12,11 +12,11 @@ import httpx
 import pytest
 
 from elasticmm_client import InvalidRequest
-from tests.coordinator.conftest import free_port
 from tests.deploy.prometheus import Prometheus, prometheus
 from tests.integration.fronts import serve_http, wait_ready
 from tests.integration.running import CLI, Running, cluster
 from tests.otlp import Collector, collecting
+from tests.ports import free_port
 
 MODEL = Path("models/demo/checkpoint")
 # Per call of `bench`, its door first; the last one finds in caches what the first one left there.

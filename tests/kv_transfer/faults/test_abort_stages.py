@@ -151,7 +151,7 @@ def may_compare(monkeypatch: pytest.MonkeyPatch) -> threading.Event:
     may.set()
 
     def wait(self: Arrivals, lease: Lease, num_tokens: int) -> tuple[int, ...]:
-        assert may.wait(10)
+        assert may.wait(60)
         return right(self, lease, num_tokens)
 
     monkeypatch.setattr(Arrivals, "_checksums", wait)

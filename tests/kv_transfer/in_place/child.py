@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import json
-import sys
 
 import grpc
 import torch
@@ -68,6 +66,4 @@ async def read(_: str) -> None:
     say(done=True)
 
 
-if __name__ == "__main__":
-    role, where, options = sys.argv[1:]
-    asyncio.run({"produce": produce, "read": read}[role](where, **json.loads(options)))
+ROLES = {"produce": produce, "read": read}

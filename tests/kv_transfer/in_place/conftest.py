@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from kv_transfer.segment import reap_segments
-from tests.kv_transfer.children import Child, Start, start_child
+from tests.kv_transfer.children import MODULE_IN_PLACE, Child, Start, start_child
 from tests.kv_transfer.in_place.lending import Producer
 from tests.kv_transfer.loopback import CLUSTER, MakeSender
 
@@ -25,11 +25,10 @@ async def begin() -> AsyncIterator[Start]:
     children: list[Child] = []
 
     async def run(role: str, where: str, **options: object) -> Child:
-        children.append(await start_child(role, where, options, "tests.kv_transfer.in_place.child"))
+        children.append(await start_child(role, where, options, MODULE_IN_PLACE))
         return children[-1]
 
     yield run
     for child in children:
-        if child.process.returncode is None:
-            await child.kill()
+        await child.kill()
     reap_segments(CLUSTER)

@@ -102,6 +102,6 @@ async def test_a_reader_cannot_write(producer: Producer, begin: Start) -> None:
     await producer.lend(peer, made)
     await child.hear()
     child.tell("write")
-    assert await child.process.wait() == -signal.SIGSEGV
+    assert await child.wait() == -signal.SIGSEGV
     assert torch.equal(producer.pool.read_tokens(made.blocks, 40), embedding())
     await until(lambda: producer.num_free == 8)

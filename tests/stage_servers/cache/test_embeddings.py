@@ -88,7 +88,7 @@ async def test_a_short_pool_gets_what_nobody_uses_and_nothing_else() -> None:
         keeping.keep(str(number), number)
     held = keeping.cache.find(keeping.key("0"), 20)
     assert held is not None
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         blocks = await Room(keeping.pool.blocks).take(6)
     assert keeping.cache.keys == [keeping.key("0")]
     keeping.pool.write_tokens(0, blocks, 0, torch.full((96, 6), 7.0))
@@ -109,7 +109,7 @@ async def test_who_waits_for_room_gets_it_when_an_entry_is_released() -> None:
     for each in held:
         assert each is not None
         each.release()
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         keeping.pool.blocks.release(await taking)
     assert len(keeping.cache.keys) == 2
     keeping.check()
@@ -174,7 +174,7 @@ def test_what_leaves_the_pool_lies_in_ram_and_comes_back_equal() -> None:
 async def test_what_lies_in_ram_is_missed_where_the_pool_has_no_room() -> None:
     keeping = Keeping(host_bytes=8 * BLOCK_BYTES)
     keeping.keep("a", 1)
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         blocks = await Room(keeping.pool.blocks).take(8)
     assert keeping.has("a")
     assert keeping.cache.find(keeping.key("a"), 20) is None

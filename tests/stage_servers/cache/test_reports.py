@@ -18,7 +18,7 @@ def key(name: object) -> bytes:
 
 
 async def told(reports: Reports) -> tuple[set[bytes], set[bytes]]:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         report = (await reports.next()).cache
     return keys_of(report.stored), keys_of(report.evicted)
 

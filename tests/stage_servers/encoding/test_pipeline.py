@@ -54,7 +54,7 @@ class Stops:
     def _stop(self, phase: str) -> None:
         self.reached.append(phase)
         if self.at == phase:
-            assert self.go_on.wait(20)
+            assert self.go_on.wait(60)
 
 
 class Line:

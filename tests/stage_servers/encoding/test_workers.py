@@ -32,7 +32,7 @@ class Work:
     def _of(self, item: MediaItem):  # type: ignore[no-untyped-def]
         def work() -> int:
             self.begun.append(item.num_tokens)
-            assert self.go_on.wait(20)
+            assert self.go_on.wait(60)
             return item.num_tokens
 
         return work
