@@ -40,6 +40,7 @@ from cli.options import (
     TokenFileOption,
     TransportOption,
 )
+from cli.settings_file import ConfigOption
 from cli.state import DEFAULT_NAME, find_state_dir
 
 if TYPE_CHECKING:
@@ -85,9 +86,10 @@ def run(
     reflection: ReflectionOption = True,
     log_level: LogLevelOption = "INFO",
     log_format: LogFormatOption = "text",
+    config_file: ConfigOption = None,
 ) -> None:
     """Loads the model and serves its stages for one coordinator. Needs the cluster token."""
-    serve(make_config(**locals()))
+    serve(make_config(**{name: value for name, value in locals().items() if name != "config_file"}))
 
 
 def make_config(
