@@ -27,7 +27,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.elasticity.options import slowed
+from benchmarks.elasticity.emulated import with_emulated
 from benchmarks.elasticity.playing import Actors, Played, Stage, WarmUp, play
 from benchmarks.elasticity.simulating import as_sent, outcome_of
 from benchmarks.load.report import describe_machine, medians
@@ -35,7 +35,7 @@ from cli.launch.events import LaunchError
 from cli.launch.plan import LaunchPlan
 from cli.limits import Limits
 from cli.load.outcomes import Outcome, Targets, summarize
-from core.profile_file import load_profile, write_profile
+from core.profile_file import load_profile
 from simulator.scenario import CaseSpec, Scenario, ScenarioError, SetSpec, aims, read_scenario
 from simulator.sweep import simulate
 from simulator.workload.errors import WorkloadError
@@ -140,23 +140,18 @@ def _sum(outcomes: Sequence[Outcome], name: str) -> int:
 
 
 def make_stage(scenario: Scenario, case: CaseSpec, model: Path, time_scale: float, folder: Path) -> Stage:
-    """Devices of the case's profile with the clock of the trace; policies reckon in real seconds, by a slowed
-    one in `folder`. Slices of encoding are as long as the device's clock says.
-    """
-    path, aim = folder / "profile.json", aims(case)
-    write_profile(slowed(load_profile(case.profile), time_scale), path)
+    """Devices of the case's profile with the clock of the trace; `folder` is for a slowed profile."""
+    aim = aims(case)
     targets = (aim.ttft_s, aim.tpot_s, aim.multimodal_ttft_s or aim.ttft_s)
     plan = LaunchPlan(
         cluster="benchmark",
         model=model,
-        devices=(f"emulated:{case.profile}",),
-        profile=str(path),
-        time_scale=time_scale,
         slo=",".join(f"{each * time_scale:g}" for each in targets),
         limits=Limits(max_media=_MOST_PICTURES),
         log_level="WARNING",
     )
-    return Stage(plan, "coupled", scenario.cluster.instances, time_scale)
+    plan = with_emulated(plan, case.profile, time_scale, folder)
+    return Stage(plan, "coupled", scenario.cluster.instances, case.profile, time_scale)
 
 
 def measure(args: argparse.Namespace, console: Console) -> dict[str, list[dict[str, Any]]]:

@@ -78,7 +78,7 @@ def difference(live: float, simulated: float) -> float:
 
 def compare(args: argparse.Namespace, stage: Stage, policy: str) -> dict[str, Any]:
     """One policy set on both sides. Raises LaunchError."""
-    if stage.plan.profile is None:
+    if stage.profile is None:
         raise ValueError("profile: name the one that was measured here")
     ttft_s, tpot_s, _ = parse_slo(args.slo)
     targets, trace = Targets(ttft_s * 1e3, tpot_s * 1e3), make_trace(trace_spec(args), args.seed)

@@ -144,7 +144,7 @@ class Dispatcher:
             self._take_run(instance, run)
 
     def take_stage(self, instance: Instance, report: StageReport) -> None:
-        request = self._spoken_of(instance, report)
+        request = self._spoken_of(report)
         if request is None or not request.has_stage(report.stage, instance.instance_id):
             return
         request.note_stage(report, instance.instance_id)
@@ -158,7 +158,7 @@ class Dispatcher:
         self.tick()
 
     def take_failure(self, instance: Instance, failure: FailureReport) -> None:
-        request = self._spoken_of(instance, failure)
+        request = self._spoken_of(failure)
         if request is None or not request.is_running:
             return
         cause = f"{instance.instance_id}: {failure.message}"
@@ -176,13 +176,16 @@ class Dispatcher:
         self.tick()
 
     def take_need(self, instance: Instance, report: NeedReport) -> None:
-        """An instance lacks what a cached prefix should have held: that is encoded after all."""
-        request = self._spoken_of(instance, report)
-        if request is None or not request.has_stage(Stage.PREFILL, instance.instance_id):
+        """An instance lacks what a cached prefix should have held, or KV that it gave up: the media in it are
+        encoded after all, or again.
+        """
+        request = self._spoken_of(report)
+        if request is None or not request.is_running or not request.may_make_tokens(instance.instance_id):
             return
-        needed = request.note_need(report.item_indices, {each.instance_id for each in self._registry})
+        attached = {each.instance_id for each in self._registry}
+        needed = request.note_need(instance.instance_id, report, attached)
         self._live.note(request)
-        self._orders.send_encodes(request, needed)
+        self._orders.send_encodes(request, needed, instance.peer, report.attempt)
 
     def add_instance(self, instance: Instance) -> None:
         """It takes work from now on."""
@@ -296,13 +299,10 @@ class Dispatcher:
         self._paces.note_encode(instance.instance_id, num_tokens, seconds)
         self._scheduler.note_encode(instance.instance_id, num_tokens, seconds)
 
-    def _spoken_of(
-        self, instance: Instance, said: StageReport | TokenRun | FailureReport | NeedReport
-    ) -> Request | None:
-        """The request that the instance may speak of under this dispatch number."""
+    def _spoken_of(self, said: StageReport | TokenRun | FailureReport | NeedReport) -> Request | None:
+        """The request that may be spoken of under this dispatch number."""
         request = self._requests.get(said.request_id)
-        is_heard = request is not None and request.listens_to(instance.instance_id, said.attempt)
-        return request if is_heard else None
+        return request if request is not None and request.listens_to(said.attempt) else None
 
     def _repeat(self, request: Request, cause: str) -> None:
         self._repeats.repeat(request, cause)
@@ -356,7 +356,7 @@ class Dispatcher:
         return next(self._dispatch_numbers) % 2**32
 
     def _take_run(self, instance: Instance, run: TokenRun) -> None:
-        request = self._spoken_of(instance, run)
+        request = self._spoken_of(run)
         if request is None or request.is_final or not request.may_make_tokens(instance.instance_id):
             return
         self._migrations.note_run(request, run)

@@ -28,22 +28,22 @@ class Orders:
         prefill.send(
             PrefillCommand(sequence, decode.peer, self._prefix_peer(request), placement.prefix_tokens)
         )
-        self.send_encodes(request, (i for i in range(len(request.media)) if i not in placement.skipped))
+        items = (index for index in range(len(request.media)) if index not in placement.skipped)
+        self.send_encodes(request, items, prefill.peer, request.attempt)
 
-    def send_encodes(self, request: Request, item_indices: Iterable[int]) -> None:
-        """Of these items, each to the instance that has its embedding or makes it, whatever it plays."""
+    def send_encodes(self, request: Request, item_indices: Iterable[int], to: Peer, attempt: int) -> None:
+        """Of these items, each to the instance that has its embedding or makes it, whatever it plays; they go
+        to the peer that knows the request under this dispatch number.
+        """
         placement = request.placement
         assert placement is not None
-        prefill = self._instance(placement.prefill)
         for index in item_indices:
             name, media = placement.encode[index], request.media[index]
             key = request.embedding_key(index)
             if key is not None:
                 self._under_way.begin(request.request_id, index, key, name)
             self._instance(name).send(
-                EncodeCommand(
-                    request.request_id, request.attempt, media.item, media.span, prefill.peer, request.cache
-                )
+                EncodeCommand(request.request_id, attempt, media.item, media.span, to, request.cache)
             )
 
     def _prefix_peer(self, request: Request) -> Peer | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable
+from collections.abc import Container
 from dataclasses import dataclass, field, replace
 
 from coordinator.cache.request_keys import RequestKeys
@@ -11,7 +11,7 @@ from coordinator.fanout import RequestOutput
 from coordinator.migration import Migration
 from coordinator.policy.seat import Seat
 from coordinator.policy.view import Placement
-from coordinator.stage_messages import MediaItem, StageReport
+from coordinator.stage_messages import MediaItem, NeedReport, StageReport
 from coordinator.tracing.parent import TraceParent
 from core.cache.scope import CacheScope
 from core.lifecycle import RequestState, is_final, move
@@ -146,24 +146,24 @@ class Request:
         is_encoding = len(self.encoded) < len(self.media)
         self.advance(RequestState.ENCODING if is_encoding else RequestState.PREFILLING)
 
-    def note_need(self, item_indices: Iterable[int], attached: Container[str]) -> tuple[int, ...]:
-        """The cached prefix was not there: the items of these that have to be encoded after all, by the
-        prefill instance itself where the one that was to do it is not attached any more.
+    def note_need(self, asker: str, report: NeedReport, attached: Container[str]) -> tuple[int, ...]:
+        """The items that the asker has to be sent after all, encoded by itself where the one that was to do
+        it is not attached any more.
 
-        So it is, too, where the prefill instance decodes, gave the sequence's blocks to others, and its cache
-        has not kept the prefix.
+        To prefill, it lacks what the cached prefix should have held. To decode, it gave the sequence's blocks
+        to others and its cache has not kept them: then it lacks all that its own prefill was not sent.
         """
-        needed = self._may_need() & set(item_indices)
+        needed = self._may_need(asker, report.attempt) & set(report.item_indices)
         placement = self.placement
         if placement is None or not needed:
             return ()
         self.placement = placement = replace(
             placement,
-            encode=tuple(name if name in attached else placement.prefill for name in placement.encode),
+            encode=tuple(name if name in attached else asker for name in placement.encode),
             skipped=placement.skipped - needed,
         )
         self.encoded -= needed
-        if self.state is RequestState.DECODING:
+        if self.state is RequestState.DECODING or self._was_sent_kv(asker, report.attempt):
             self.recalled |= needed
             return tuple(sorted(needed))
         before = placement.prefix_tokens
@@ -175,18 +175,28 @@ class Request:
             self.advance(RequestState.ENCODING)
         return tuple(sorted(needed))
 
-    def _may_need(self) -> frozenset[int]:
-        """Items that were skipped, while their embeddings could be of use."""
+    def _may_need(self, asker: str, attempt: int) -> frozenset[int]:
+        """Items that the asker was not sent, while their embeddings could be of use."""
         placement = self.placement
         if placement is None:
             return frozenset()
+        if self._was_sent_kv(asker, attempt):
+            return frozenset(range(len(self.media))) - self.recalled
         is_local = placement.prefill == placement.decode
         is_of_use = self.state in _BEFORE_TOKENS or (is_local and self.state is RequestState.DECODING)
         return placement.skipped if is_of_use else frozenset()
 
+    def _was_sent_kv(self, instance_id: str, attempt: int) -> bool:
+        """Whether it decodes there, or is about to, what another instance has computed."""
+        assert self.placement is not None
+        if attempt != self.attempt:
+            return self.is_moving_to(instance_id)
+        has_come = self.moved_s is not None or self.placement.prefill != instance_id
+        return has_come and self.placement.decode == instance_id
+
     def note_tokens(self) -> None:
-        """It has shown more: what was asked for anew has come, or the cache had it again."""
-        if self.recalled:
+        """It has shown more: what the decoder asked for anew has come, or its cache had it again."""
+        if self.recalled and self.is_handed_over:
             self.encoded |= self.recalled
             self.recalled.clear()
 
@@ -229,12 +239,13 @@ class Request:
             return True
         return self.is_moving_to(instance_id)
 
-    def listens_to(self, instance_id: str, attempt: int) -> bool:
-        """Whether what the instance says under this dispatch number counts."""
-        if attempt == self.attempt:
-            return True
-        migration = self.migration
-        return migration is not None and (instance_id, attempt) == (migration.target, migration.new_attempt)
+    def listens_to(self, attempt: int) -> bool:
+        """Whether what is said under this dispatch number counts: nobody but the target of a move, and who
+        encodes for it, knows that of the move.
+        """
+        return attempt == self.attempt or (
+            self.migration is not None and attempt == self.migration.new_attempt
+        )
 
     def is_moving_to(self, instance_id: str) -> bool:
         return self.migration is not None and self.migration.target == instance_id
@@ -307,17 +318,18 @@ class Request:
         """Takes a stage's time, and what a cache spared it, into the story of the request.
 
         Counted as cached is what the dispatch that made the first token found: later ones go on from tokens
-        that were shown, and earlier ones came to nothing. What it said before its instance was lost counts.
+        that were shown, and earlier ones came to nothing. So does what is found by one that was preempted,
+        its own KV for the most part. What it said before its instance was lost counts.
         """
         is_counted = not self.outputs_at_dispatch
         if report.stage is Stage.ENCODE:
             self.encoded.add(report.item_index)
-            if report.cached_tokens and is_counted:
+            if report.cached_tokens and is_counted and report.item_index not in self.recalled:
                 self.cached_media.add(report.item_index)
         if report.stage is Stage.PREFILL:
-            self.is_prefilled = True
-            if is_counted:
+            if is_counted and not self.is_prefilled:
                 self.cached_tokens = report.cached_tokens
+            self.is_prefilled = True
         self.stages.append(
             StageSpan(
                 stage=report.stage,

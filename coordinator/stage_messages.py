@@ -63,7 +63,9 @@ class TransferCounters:
 
 @dataclass(frozen=True, slots=True)
 class NeedReport:
-    """A prefill needs embeddings that it was not to be sent: their prefix was not in the cache after all."""
+    """An instance needs embeddings that it was not to be sent: their prefix was not in the cache after all,
+    or KV that it decoded on had to go.
+    """
 
     request_id: str
     attempt: int

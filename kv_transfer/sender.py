@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import math
 import os
-from collections.abc import Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from typing import TYPE_CHECKING, Any
 
 from core.clock import Clock, MonotonicClock
@@ -23,7 +23,7 @@ from kv_transfer.outgoing import Outgoing
 from kv_transfer.pace import PacedLink
 from kv_transfer.pool import Pool, embedding_layout
 from kv_transfer.prefixes import PrefixRequest, PushedPrefix
-from kv_transfer.source import PlaneSource, TensorSource
+from kv_transfer.source import LateSource, PlaneSource, TensorSource
 from kv_transfer.stats import PairCounters, StatsTable
 from kv_transfer.tls import TlsFiles
 from kv_transfer.transports.backlog import Backlog
@@ -122,15 +122,22 @@ class Sender:
         return pushed_from(await self._channels.answer(peer, call, "pull refused"))
 
     async def send_embedding(
-        self, peer: PeerAddress, key: Key, item_index: int, embedding: torch.Tensor
+        self,
+        peer: PeerAddress,
+        key: Key,
+        item_index: int,
+        embedding: torch.Tensor,
+        *,
+        latest: Callable[[], torch.Tensor] | None = None,
     ) -> str:
         """Sends one media item's embedding [num_tokens, width]; returns the transport's name.
 
-        Raises TransferError.
+        `latest` is called once the peer has room, and gives the tensor to read, the same in content; None:
+        it stays where it is. Raises TransferError.
         """
         num_tokens, width = embedding.shape
         layout = embedding_layout(self._model_fingerprint, embedding.dtype, width=width)
-        source = TensorSource.of_tokens(embedding, layout)
+        source = LateSource(layout, num_tokens, latest or (lambda: embedding))
         request = self._open_request(peer, key, item_index, num_tokens, layout)
         outgoing = await self._open(peer, request, source)
         try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Protocol
 
@@ -134,3 +135,43 @@ def packing(end: End, table: BlockTable, tokens: range) -> tuple[End, list[Copy]
     packed = End.packed(count, end.num_heads, end.head_bytes)
     whole = iter((Run(tokens.start, 0, count),))
     return packed, list(copies(end, table.runs(tokens.start, count), packed, whole))
+
+
+class LateSource:
+    """One tensor [num_tokens, width] that may lie elsewhere by the time it is read: it is asked for once."""
+
+    def __init__(self, layout: PoolLayout, num_tokens: int, tensor: Callable[[], torch.Tensor]) -> None:
+        self.layout = replace(layout, block_tokens=max(1, num_tokens))
+        self._tensor = tensor
+        self._source: TensorSource | None = None
+
+    @property
+    def _found(self) -> TensorSource:
+        if self._source is None:
+            self._source = TensorSource.of_tokens(self._tensor(), self.layout)
+        return self._source
+
+    @property
+    def is_lasting(self) -> bool:
+        return self._found.is_lasting
+
+    @property
+    def is_on_device(self) -> bool:
+        return self._found.is_on_device
+
+    @property
+    def elements(self) -> torch.Tensor:
+        return self._found.elements
+
+    @property
+    def host_bytes(self) -> Bytes:
+        return self._found.host_bytes
+
+    def fence(self) -> Fence | None:
+        return self._found.fence()
+
+    def end(self, heads: range) -> End:
+        return self._found.end(heads)
+
+    def read(self, end: End, planes: range, part: Part) -> Bytes:
+        return self._found.read(end, planes, part)

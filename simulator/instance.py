@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from bisect import insort
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from coordinator.policy.work import Work
 from core.costs import StepShape
@@ -60,7 +60,7 @@ class Instance:
         self._prompt_order: PromptOrder = prompt_order
         self._encodes = EncodeQueue(profile.encode, encode_order)
         self._joining: deque[tuple[Job, int]] = deque()  # with KV here, for the batch of the next turn
-        self._leaving: deque[Job] = deque()
+        self._calls: deque[Callable[[], None]] = deque()
         self._leases = Leases()
         self._run = DecodeRun(profile.step)
         self._phase = _IDLE
@@ -110,9 +110,9 @@ class Instance:
         if self.prefills and self._phase != _BUSY:
             self.wake()
 
-    def ask_to_leave(self, job: Job) -> None:
-        """Takes a decoding sequence out before the next step and tells the listener."""
-        self._leaving.append(job)
+    def call(self, function: Callable[[], None]) -> None:
+        """Before the next turn, at once where there is none at hand."""
+        self._calls.append(function)
         self.wake()
 
     def wake(self) -> None:
@@ -158,7 +158,7 @@ class Instance:
     def check_idle(self) -> None:
         """Raises AssertionError if anything is left here."""
         assert self._phase == _IDLE
-        waiting = self.prefills, self._joining, self._leaving, self._encodes.has_work, self._leases.waiting
+        waiting = self.prefills, self._joining, self._calls, self._encodes.has_work, self._leases.waiting
         assert not any(waiting), f"{self.instance_id}: {waiting}"
         assert not self.batch.jobs
         assert self.free_blocks == self.total_blocks, f"{self.instance_id}: {self.free_blocks} are free"
@@ -167,8 +167,8 @@ class Instance:
 
     def _turn(self) -> None:
         self._phase = _BUSY
-        while self._leaving:
-            self._let_leave(self._leaving.popleft())
+        while self._calls:
+            self._calls.popleft()()
         while self._joining and self._can_join():
             self.batch.add(*self._joining.popleft())
         part = self._encodes.next() if self._encodes.has_work and self._is_encode_next() else None
@@ -193,10 +193,10 @@ class Instance:
     def _can_join(self) -> bool:
         return self.batch.size < self.profile.max_sequences
 
-    def _let_leave(self, job: Job) -> None:
+    def let_leave(self, job: Job) -> None:
+        """Takes a decoding sequence out and tells the listener; for `call`."""
         kv_tokens = self.batch.remove(job) if job in self.batch.jobs else None
-        if kv_tokens is not None:
-            self.release(self._blocks(kv_tokens))
+        self.release(self._blocks(kv_tokens or 0))
         self._listener.left(self, job, kv_tokens)
 
     def _encoded(self, items: tuple[Item, ...]) -> None:
@@ -323,7 +323,7 @@ class Instance:
 
     def _is_awaited(self) -> bool:
         """Whether something is to be done after the next step already."""
-        return bool(self._encodes.has_work or self._leaving or (self._joining and self._can_join()))
+        return bool(self._encodes.has_work or self._calls or (self._joining and self._can_join()))
 
     def _cut_run(self) -> None:
         """Lets the step at hand be the last of the run."""

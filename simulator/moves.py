@@ -102,7 +102,8 @@ class Moves:
             self._call_off(move)
             return
         self._leaving[move.job] = move
-        self._instances[placement.decode].ask_to_leave(move.job)
+        source = self._instances[placement.decode]
+        source.call(lambda: source.let_leave(move.job))
 
     def _arrived(self, arrival: tuple[_Move, int]) -> None:
         move, kv_tokens = arrival

@@ -11,10 +11,12 @@ from simulator.job import Job
 from simulator.links import Links
 from simulator.unified import UnifiedCache
 
+_Pull = tuple[Job, int, int, int]  # job, attempt, tokens that its instance has, and will have
+
 
 class Prefixes:
     """The instance looks into its own cache first; where the named one has more, that is pulled, and the
-    prompt waits for it without holding up others.
+    prompt waits for it without holding up others. Each of the two goes to its cache between two turns.
     """
 
     def __init__(
@@ -43,16 +45,28 @@ class Prefixes:
         if source is not None and there > own:
             self._caches.counts.pulled_bytes += (there - own) * self._kv_bytes_per_token
             job.is_pulling = True
-            from_, to = self._instances[source], self._instances[placement.prefill]
-            there_s = self._links.kv_s(from_, to, self._events.time_s, there - own)
-            self._events.at(there_s, self._pulled, (job, job.attempt, there))
+            pull = job, job.attempt, own, there
+            self._instances[placement.prefill].call(lambda: self._ask(pull))
         else:
             self._go_on(job)
 
-    def _pulled(self, ticket: tuple[Job, int, int]) -> None:
-        job, attempt, num_tokens = ticket
-        placement = job.work.placement
-        if job.is_outdated(attempt) or placement is None:
+    def _ask(self, pull: _Pull) -> None:
+        placement = _placement(pull)
+        if placement is not None and placement.prefix is not None:
+            self._instances[placement.prefix].call(lambda: self._push(pull))
+
+    def _push(self, pull: _Pull) -> None:
+        _, _, own, there = pull
+        placement = _placement(pull)
+        if placement is not None and placement.prefix is not None:
+            from_, to = self._instances[placement.prefix], self._instances[placement.prefill]
+            there_s = self._links.kv_s(from_, to, self._events.time_s, there - own)
+            self._events.at(there_s, self._pulled, pull)
+
+    def _pulled(self, pull: _Pull) -> None:
+        job, _, _, num_tokens = pull
+        placement = _placement(pull)
+        if placement is None:
             return
         self._caches.put_pulled(placement.prefill, job, num_tokens)
         job.is_pulling = False
@@ -62,3 +76,9 @@ class Prefixes:
     def _go_on(self, job: Job) -> None:
         """After what is there."""
         job.computed = job.unsent_tokens = max(job.computed, job.prefix_tokens)
+
+
+def _placement(pull: _Pull) -> Placement | None:
+    """None where it is dispatched no more, or again."""
+    job, attempt, *_ = pull
+    return None if job.is_outdated(attempt) else job.work.placement

@@ -5,6 +5,7 @@ What the cache holds, or another job is making, is only pushed on.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
 from collections.abc import Callable
@@ -25,6 +26,7 @@ from stage_servers.encode_once import EncodeOnce
 from stage_servers.encoding.pipeline import EncodePipeline
 from stage_servers.engine.media import MediaError
 from stage_servers.media_pull import MediaGoneError, MediaSource
+from stage_servers.parcel import Parcel
 from stage_servers.reports import Key, Reports
 
 if TYPE_CHECKING:
@@ -93,10 +95,11 @@ class EncodeStage:
     async def _serve(self, job: EncodeJob, *, is_local: bool) -> None:
         start_ns = time.time_ns()
         obtained = await self._once.obtain(job)
+        parcel = Parcel(obtained.held)
         try:
-            transport = await self._deliver(job, obtained.held, is_local=is_local)
+            transport = await self._deliver(job, parcel, is_local=is_local)
         finally:
-            obtained.held.release()
+            parcel.release()
         self._reports.stage_done(
             job.key,
             Stage.ENCODE,
@@ -111,15 +114,22 @@ class EncodeStage:
     async def _encode(self, job: EncodeJob) -> Encoded:
         return await self._pipeline.run(job.source, job.span)
 
-    async def _deliver(self, job: EncodeJob, held: HeldEmbedding, *, is_local: bool) -> str:
+    async def _deliver(self, job: EncodeJob, parcel: Parcel, *, is_local: bool) -> str:
         """Returns the transport's name."""
-        item_index = job.span.item_index
+        held, item_index = parcel.held, job.span.item_index
         if is_local:
             self._deliver_locally(job.key, item_index, held)
             return "local"
         if await self._lender.lend(job.prefill, job.key, item_index, len(held.embedding), held):
             return IN_PLACE
-        return await self._sender.send_embedding(job.prefill, job.key, item_index, held.embedding)
+        waiting = asyncio.create_task(parcel.leave_blocks())
+        try:
+            return await self._sender.send_embedding(
+                job.prefill, job.key, item_index, held.embedding, latest=parcel.take
+            )
+        finally:
+            waiting.cancel()
+            await asyncio.wait([waiting])
 
     def _fail(self, job: EncodeJob, code: grpc.StatusCode, message: str, field: str = "") -> None:
         self._reports.failed(

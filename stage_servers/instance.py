@@ -46,6 +46,7 @@ from stage_servers.encoding.pipeline import EncodePipeline
 from stage_servers.engine_thread import EngineThread
 from stage_servers.expectations import Expectations
 from stage_servers.held import HeldCalls
+from stage_servers.load import load_of
 from stage_servers.media_pull import MediaPuller
 from stage_servers.migration import MigrationStage
 from stage_servers.prefill_stage import PrefillStage
@@ -158,7 +159,7 @@ class Instance:
             self.reports,
             self._prefill,
             load=self.load,
-            is_prefilling=self._to_prefill.__contains__,
+            is_prefilling=lambda key: key in self._to_prefill and key not in self._to_decode,
             on_end=self._forget,
         )
         self._migration = MigrationStage(
@@ -282,11 +283,18 @@ class Instance:
 
     def on_items_needed(self, key: Key, item_indices: tuple[int, ...]) -> None:
         """In the engine thread: embeddings are needed that nobody sends."""
-        self._loop.call_soon_threadsafe(self._supply.needed, key, item_indices)
+        self._loop.call_soon_threadsafe(self._ask_for, key, item_indices)
 
     def _on_step(self, output: StepOutput) -> None:
         """In the engine thread."""
         self._loop.call_soon_threadsafe(self._tell_of, output, time.time_ns())
+
+    def _ask_for(self, key: Key, item_indices: tuple[int, ...]) -> None:
+        """One that came to be decoded here, and is computed again, is sent what its prefill was sent."""
+        if key in self._to_decode:
+            self._to_prefill.add(key)
+            self._shelf.expect(self._decoding[key])
+        self._supply.needed(key, item_indices)
 
     def _tell_of(self, output: StepOutput, end_ns: int) -> None:
         """Requests whose tokens are not told wait for ever, so that this instance is no use any more."""
@@ -354,18 +362,7 @@ class Instance:
         self._thread.post(lambda: self._loop.call_soon_threadsafe(self._shelf.release, key))
 
     def load(self) -> stage_control_pb2.Load:
-        engine = self._engine.load
-        return stage_control_pb2.Load(
-            encode_waiting=self._encode.num_waiting,
-            encode_running=self._thread.num_encoding,
-            prefill_waiting_tokens=engine.prefill_waiting_tokens,
-            sequences_prefilling=engine.num_prefilling,
-            sequences_decoding=engine.num_decoding,
-            free_kv_blocks=self._engine.num_free_blocks,
-            free_embedding_blocks=self._shelf.num_free_blocks,
-            leases=self._receiver.leases.num_open,
-            quarantined_blocks=self._receiver.leases.num_quarantined_blocks,
-        )
+        return load_of(self._engine, self._thread, self._encode, self._shelf, self._receiver.leases)
 
     async def check_idle(self) -> None:
         """Raises AssertionError if anything of a request is held; for when none is here."""

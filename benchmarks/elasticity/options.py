@@ -6,16 +6,13 @@ import argparse
 from dataclasses import replace
 from pathlib import Path
 
-from benchmarks.elasticity.pace import Pace
+from benchmarks.elasticity.emulated import with_emulated
 from benchmarks.elasticity.playing import Stage
 from benchmarks.elasticity.trace import TraceSpec
 from cli.devices import choose_cores
 from cli.launch.plan import LaunchPlan
 from cli.model_folder import model_folder
 from cli.targets import parse_slo
-from core.costs import MoveCosts
-from core.profile import Profile
-from core.profile_file import load_profile, write_profile
 
 EMULATED, COMPUTED = "emulated", "computed"
 POLICIES = ("coupled", "replicas", "static:equal", "emp")
@@ -89,32 +86,17 @@ def make_stage(args: argparse.Namespace, folder: Path) -> Stage:
     is_emulated = args.case == EMULATED
     if not is_emulated and args.time_scale != 1:
         raise ValueError("time-scale: only emulated devices have one")
-    profile = args.profile or (_PROFILE if is_emulated else None)
     targets = [each * args.time_scale for each in parse_slo(args.slo) if each is not None]
-    if profile is not None and args.time_scale != 1:
-        slow = slowed(load_profile(profile), args.time_scale)
-        profile = str(folder / "slowed.json")
-        write_profile(slow, Path(profile))
     plan = LaunchPlan(
         cluster="benchmark",
         model=model_folder(args.model),
-        devices=(f"emulated:{profile}",) if is_emulated else ("cpu",),
         cores=choose_cores(args.cores),
-        profile=profile,
+        profile=args.profile,
         slo=",".join(map(str, targets)),
         log_level="WARNING",
     )
-    return Stage(plan, "coupled", args.instances or (8 if is_emulated else 2), args.time_scale)
-
-
-def slowed(profile: Profile, by: float) -> Profile:
-    """A device on which everything takes `by` times as long: the control plane has less to keep up with."""
-    return replace(
-        Pace(by, by, by).of(profile),
-        kv_move=_slowed_move(profile.kv_move, by),
-        embedding_move=_slowed_move(profile.embedding_move, by),
-    )
-
-
-def _slowed_move(costs: MoveCosts, by: float) -> MoveCosts:
-    return MoveCosts(costs.setup_s * by, costs.bytes_per_s / by)
+    if not is_emulated:
+        return Stage(plan, "coupled", args.instances or 2, args.profile)
+    profile = args.profile or _PROFILE
+    plan = with_emulated(plan, profile, args.time_scale, folder)
+    return Stage(plan, "coupled", args.instances or 8, profile, args.time_scale)

@@ -87,6 +87,7 @@ class Stage:
     plan: LaunchPlan
     topology: str
     num_instances: int
+    profile: str | None = None  # of the devices at their own speed, a name or a file; None: none was measured
     time_scale: float = 1.0  # the trace and the devices are so many times slower
 
 

@@ -47,15 +47,15 @@ class HostCosts:
 
 def host_costs(stage: Stage, warm_up: Sequence[Outcome], pace: Pace = AS_PROFILED) -> HostCosts:
     """Medians over requests that met an idle cluster, but for the first one: connections open with it."""
-    profile, by = pace.of(_profile(stage)), stage.time_scale
+    profile = pace.of(_profile(stage))
     steps = [
-        each.tpot_s - profile.step.decode_step_s(1, each.prompt_tokens + each.output_tokens // 2) / by
+        each.tpot_s - profile.step.decode_step_s(1, each.prompt_tokens + each.output_tokens // 2)
         for each in warm_up
         if each.tpot_s is not None
     ]
     step_s = max(0.0, median(steps)) if steps else 0.0
     firsts = [
-        each.ttft_s - profile.prefill_s(each.prompt_tokens) / by - step_s
+        each.ttft_s - profile.prefill_s(each.prompt_tokens) - step_s
         for each in warm_up
         if each.kind == "text" and each.ttft_s is not None
     ]
@@ -65,33 +65,39 @@ def host_costs(stage: Stage, warm_up: Sequence[Outcome], pace: Pace = AS_PROFILE
 def simulate(
     stage: Stage, policy: str, trace: Sequence[Request], host: HostCosts, pace: Pace = AS_PROFILED
 ) -> Simulated:
-    """To the end of the last request, with the devices and targets of the stage. Needs a profile there.
+    """To the end of the last request, with the devices of the stage at their own speed and its targets there.
+    Needs a profile.
 
     Devices are as fast as `pace` says; policies reckon with the profile as it is, as the live ones do.
     A request reaches its instance `host.request_s` after the decision; a step takes `host.step_s` longer.
     """
-    assert stage.plan.slo is not None
-    profile, by = _profile(stage), stage.time_scale
+    profile = _profile(stage)
     paced = pace.of(profile)
-    paced = replace(paced, step=replace(paced.step, fixed_s=paced.step.fixed_s + host.step_s * by))
+    paced = replace(paced, step=replace(paced.step, fixed_s=paced.step.fixed_s + host.step_s))
     config = ClusterConfig(
         stage.num_instances,
         paced,
         discipline="chunked" if actors_of(policy).prompt_order == "arrival" else "text-first",
-        control_s=host.request_s * by,
+        control_s=host.request_s,
     )
-    slow = [replace(each, arrival_s=each.arrival_s * by) for each in trace]
-    cluster = Cluster(config, build_scheduler(policy, (), profile, Slo(*parse_slo(stage.plan.slo))), slow)
+    cluster = Cluster(config, build_scheduler(policy, (), profile, _slo(stage)), trace)
     result = cluster.run()
     cluster.check_idle()
     indices = {each.request_id: index for index, each in enumerate(trace)}
-    outcomes = (outcome_of(each, indices).sped_up(by) for each in result.records)
+    outcomes = (outcome_of(each, indices) for each in result.records)
     return Simulated(tuple(outcomes), result.num_switches)
 
 
 def _profile(stage: Stage) -> Profile:
-    assert stage.plan.profile is not None
-    return load_profile(stage.plan.profile)
+    assert stage.profile is not None
+    return load_profile(stage.profile)
+
+
+def _slo(stage: Stage) -> Slo:
+    assert stage.plan.slo is not None
+    ttft_s, tpot_s, media_ttft_s = parse_slo(stage.plan.slo)
+    by = stage.time_scale
+    return Slo(ttft_s / by, tpot_s / by, None if media_ttft_s is None else media_ttft_s / by)
 
 
 def outcome_of(record: RequestRecord, indices: Mapping[str, int]) -> Outcome:

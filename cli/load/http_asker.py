@@ -88,7 +88,7 @@ class _Reading:
             self._first_at_s, self._num_first = now_s, tokens
 
     def answered(self) -> Answered:
-        tokens = self._usage.get("completion_tokens", 0)
+        tokens, cached = self._usage.get("completion_tokens", 0), self._usage.get("prompt_tokens_details", {})
         first_at_s, later = self._first_at_s, tokens - self._num_first
         is_long = first_at_s is not None and later > 0
         return Answered(
@@ -96,7 +96,8 @@ class _Reading:
             tpot_s=(self._last_at_s - (first_at_s or 0.0)) / later if is_long else None,
             prompt_tokens=self._usage.get("prompt_tokens", 0),
             media_tokens=0,  # this API does not say
-            cached_tokens=self._usage.get("prompt_tokens_details", {}).get("cached_tokens", 0),
+            cached_tokens=cached.get("cached_tokens", 0),
+            cached_media=cached.get("cached_media", 0),
             output_tokens=tokens,
         )
 

@@ -21,7 +21,9 @@ class Resolver:
         self._flights = Flights(store, intake, fetcher.open)
 
     async def resolve(self, request_id: str, tenant: str, source: ImageSource) -> StoredItem:
-        """The item, leased to the request. Raises a FieldError naming "digest", "data" or "url"."""
+        """The item, leased to the request. Raises a FieldError naming "digest", "data" or "url", or
+        OverloadedError.
+        """
         try:
             return await self._make_ready(request_id, tenant, source)
         except asyncio.CancelledError:
@@ -46,6 +48,8 @@ class Resolver:
             item = await self._intake.take(in_pieces(source.data), "data", tenant)
         elif source.digest is not None:
             item = self._store.get(tenant, source.digest)
+            if not item.leases:
+                self._store.check_use(tenant, item.size_bytes)
         else:
             raise InvalidFieldError("source", "is not set")
         self._store.lease(item, request_id)

@@ -13,6 +13,9 @@ from core.cache.shares import Shares
 from core.clock import Clock
 
 _RETRY_AFTER_S = 1.0
+# What those who use more than their share leave: of what others have not filled of their named shares, for
+# these; of what no tenant is named for, for those who have nothing yet.
+_LEFT_TO_NAMED, _LEFT_TO_NEW = 1 / 2, 1 / 8
 
 
 @dataclass(slots=True, eq=False)
@@ -31,7 +34,8 @@ class MediaStore:
 
     What two tenants bring is kept twice, even where it is the same: so neither finds out what the other has
     brought, by a digest or by how long an item stays. A tenant's items within its share stay whatever others
-    bring.
+    bring. What is leased or on its way cannot be taken back: so who is over its share with that leaves some
+    room to others.
     """
 
     def __init__(self, max_bytes: int, ttl_s: float, clock: Clock) -> None:
@@ -40,6 +44,8 @@ class MediaStore:
         self._clock = clock
         self._items: dict[tuple[str, bytes], StoredItem] = {}
         self._idle: dict[str, dict[bytes, StoredItem]] = {}  # without lease; least recently used first
+        self._idle_bytes: Counter[str] = Counter()
+        self._leased: dict[str, list[StoredItem]] = {}  # by request
         self._tenants: dict[bytes, list[str]] = {}  # who has brought it, by digest
         self._incoming: Counter[str] = Counter()  # bytes, by tenant
         self._bytes_of: Counter[str] = Counter()  # of items and on their way; tenants that have some
@@ -68,8 +74,10 @@ class MediaStore:
         """Makes room for bytes that the tenant brings.
 
         Items without lease go, each time the least recently used one of whoever is most over its share then.
-        Raises OverloadedError where only others' within their shares are left, and leased ones.
+        Raises OverloadedError where only others' within their shares are left, and leased ones, and where the
+        tenant would use what is kept for others.
         """
+        self.check_use(tenant, num_bytes)
         while self.num_bytes + num_bytes > self._shares.capacity_bytes:
             giver = self._giver(tenant, num_bytes)
             if giver is None:
@@ -81,6 +89,19 @@ class MediaStore:
             self._drop(next(iter(self._idle[giver].values())))
         self._incoming[tenant] += num_bytes
         self._bytes_of[tenant] += num_bytes
+
+    def check_use(self, tenant: str, num_bytes: int) -> None:
+        """Raises OverloadedError where the tenant may not use so many bytes more for what it asks for now."""
+        present = {*self._bytes_of, tenant, ""}  # as if somebody came
+        if self._used_bytes(tenant) + num_bytes <= self._shares.own_bytes(tenant, present):
+            return
+        used_bytes = self.num_bytes - self._idle_bytes.total()
+        if used_bytes + num_bytes + self._owed_bytes(tenant) > self._shares.capacity_bytes:
+            raise OverloadedError(
+                f"tenant {tenant!r} uses more than its share of the media store, what is left is for others",
+                _RETRY_AFTER_S,
+                "media.store_bytes",
+            )
 
     def unreserve(self, tenant: str, num_bytes: int) -> None:
         """The bytes are an item now, or did not come."""
@@ -118,14 +139,16 @@ class MediaStore:
         return self._items[tenants[0], digest]
 
     def lease(self, item: StoredItem, request_id: str) -> None:
-        item.leases.add(request_id)
+        if request_id not in item.leases:
+            item.leases.add(request_id)
+            self._leased.setdefault(request_id, []).append(item)
         self._note_use(item)
 
     def release(self, request_id: str) -> None:
-        for item in self._items.values():
-            if request_id in item.leases:
-                item.leases.remove(request_id)
-                self._note_use(item)
+        """Unknown ones are no error."""
+        for item in self._leased.pop(request_id, ()):
+            item.leases.remove(request_id)
+            self._note_use(item)
 
     def sweep(self) -> None:
         """Drops items without lease that nobody used for the time to live."""
@@ -143,6 +166,12 @@ class MediaStore:
             is_idle = item.digest in self._idle.get(item.tenant, ())
             assert is_idle is not bool(item.leases), f"{item.digest.hex()}: is idle and leased, or neither"
         assert +owned == self._bytes_of, f"{self._bytes_of} are booked, {owned} are here"
+        idle = {
+            tenant: sum(each.size_bytes for each in items.values()) for tenant, items in self._idle.items()
+        }
+        assert idle == self._idle_bytes, f"{self._idle_bytes} are idle in the books, {idle} are"
+        num_leased = sum(map(len, self._leased.values()))
+        assert num_leased == self.num_leases, f"{num_leased} leases by request, {self.num_leases} by item"
         assert sum(map(len, self._idle.values())) <= len(self._items), "idle: holds what is gone"
         assert self.num_bytes <= self._shares.capacity_bytes, "more is kept than may be"
 
@@ -165,12 +194,25 @@ class MediaStore:
         self._not_idle(item)
         if not item.leases:
             self._idle.setdefault(item.tenant, {})[item.digest] = item
+            self._idle_bytes[item.tenant] += item.size_bytes
 
     def _not_idle(self, item: StoredItem) -> None:
         idle = self._idle.get(item.tenant, {})
-        idle.pop(item.digest, None)
+        if idle.pop(item.digest, None) is not None:
+            _subtract(self._idle_bytes, item.tenant, item.size_bytes)
         if not idle:
             self._idle.pop(item.tenant, None)
+
+    def _used_bytes(self, tenant: str) -> int:
+        """Leased, or on their way."""
+        return self._bytes_of[tenant] - self._idle_bytes[tenant]
+
+    def _owed_bytes(self, tenant: str) -> int:
+        """That stay free of use by a tenant which is over its share."""
+        named = self._shares.named_bytes
+        unused = [max(0, own - self._used_bytes(each)) for each, own in named.items() if each != tenant]
+        unnamed_bytes = self._shares.capacity_bytes - sum(named.values())
+        return int(_LEFT_TO_NAMED * sum(unused)) + int(_LEFT_TO_NEW * unnamed_bytes)
 
     def _drop(self, item: StoredItem) -> None:
         self._not_idle(item)

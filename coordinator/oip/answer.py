@@ -84,6 +84,7 @@ def _last_values(accepted: AcceptedEvent, finished: FinishedEvent) -> dict[str, 
         "num_input_tokens": (finished.usage.prompt_tokens,),
         "num_output_tokens": (finished.usage.completion_tokens,),
         "num_cached_tokens": (finished.usage.cached_tokens,),
+        "num_cached_media": (finished.usage.cached_media,),
         "seed": (accepted.seed,),
     }
 

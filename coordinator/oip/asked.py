@@ -18,6 +18,7 @@ OUTPUTS = {
     "num_input_tokens": "UINT32",
     "num_output_tokens": "UINT32",
     "num_cached_tokens": "UINT32",
+    "num_cached_media": "UINT32",
     "seed": "UINT64",
 }
 

@@ -14,6 +14,7 @@ class UsageCount:
         self._num_per_prompt = num_per_prompt
         self._prompt_tokens = 0
         self._cached_tokens = 0
+        self._cached_media = 0
         self._completion_tokens = 0
 
     def push(self, index: int, event: AcceptedEvent | TokensEvent | FinishedEvent) -> None:
@@ -25,11 +26,15 @@ class UsageCount:
                 self._completion_tokens += len(event.token_ids)
             case FinishedEvent():
                 self._cached_tokens += event.usage.cached_tokens if is_first else 0
+                self._cached_media += event.usage.cached_media if is_first else 0
 
     def to_json(self) -> dict[str, Any]:
         return {
             "prompt_tokens": self._prompt_tokens,
             "completion_tokens": self._completion_tokens,
             "total_tokens": self._prompt_tokens + self._completion_tokens,
-            "prompt_tokens_details": {"cached_tokens": self._cached_tokens},
+            "prompt_tokens_details": {
+                "cached_tokens": self._cached_tokens,
+                "cached_media": self._cached_media,  # OpenAI has no such field
+            },
         }

@@ -27,8 +27,11 @@ class Shares:
         """`present`: all tenants that have something or ask for something, this one included."""
         if tenant in self.named_bytes:
             return self.named_bytes[tenant]
-        left = self.capacity_bytes - sum(self.named_bytes.values())
-        return left // sum(each not in self.named_bytes for each in present)
+        return self.equal_bytes(sum(each not in self.named_bytes for each in present))
+
+    def equal_bytes(self, num_unnamed: int) -> int:
+        """Of each of so many tenants that are not named."""
+        return (self.capacity_bytes - sum(self.named_bytes.values())) // num_unnamed
 
     def all_own_bytes(self, present: Collection[str]) -> dict[str, int]:
         """`own_bytes` of each of them."""

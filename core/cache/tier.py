@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 from core.cache.entry import Entry
 from core.cache.eviction import EvictionOrder
+from core.cache.fullest import Fullest
 from core.cache.shares import Shares
 
 
@@ -21,6 +22,8 @@ class TierMemory:
         self._shares = shares
         self._make_order = make_order
         self._orders: dict[str, EvictionOrder] = {}
+        self._num_unnamed = 0  # tenants without a share of their own that have something
+        self._fullest = Fullest(self.bytes_of, self._is_unnamed_giver)
 
     @property
     def num_evictable(self) -> int:
@@ -30,6 +33,8 @@ class TierMemory:
         """Tenants' own parts of the tier, 0 to 1. Raises ValueError if they are more than there is."""
         named = {tenant: int(part * self.capacity_bytes) for tenant, part in parts.items()}
         self._shares = Shares(self.capacity_bytes, named)
+        self._num_unnamed = sum(tenant not in named for tenant in self.bytes_of)
+        self._fullest.note_all()
 
     @property
     def unused_bytes(self) -> int:
@@ -39,15 +44,20 @@ class TierMemory:
     def hold(self, entry: Entry) -> None:
         self.used_bytes += entry.size_bytes
         self._held_bytes += entry.size_bytes if entry.refs else 0
+        if entry.tenant not in self.bytes_of and entry.tenant not in self._shares.named_bytes:
+            self._num_unnamed += 1
         self.bytes_of[entry.tenant] += entry.size_bytes
+        self._fullest.note(entry.tenant)
 
     def let_go(self, entry: Entry) -> None:
         self.discard(entry)
         self.used_bytes -= entry.size_bytes
         self._held_bytes -= entry.size_bytes if entry.refs else 0
         self.bytes_of[entry.tenant] -= entry.size_bytes
+        self._fullest.note(entry.tenant)
         if not self.bytes_of[entry.tenant]:
             del self.bytes_of[entry.tenant]
+            self._num_unnamed -= entry.tenant not in self._shares.named_bytes
             self._orders.pop(entry.tenant, None)
 
     def begin_use(self, entry: Entry) -> None:
@@ -62,7 +72,10 @@ class TierMemory:
     def may_go(self, entry: Entry, now_s: float) -> None:
         if entry.tenant not in self._orders:
             self._orders[entry.tenant] = self._make_order()
-        self._orders[entry.tenant].add(entry, now_s)
+        order = self._orders[entry.tenant]
+        if not len(order):
+            self._fullest.note(entry.tenant)
+        order.add(entry, now_s)
 
     def discard(self, entry: Entry) -> None:
         if entry.tenant in self._orders:
@@ -75,21 +88,36 @@ class TierMemory:
         """
         if tenant in self._orders and len(self.bytes_of) == 1:
             return self._orders[tenant].least(now_s)  # who is alone has no share to keep
-        over = self._over_bytes(tenant, wanted_bytes)
-        if over.get(tenant, 0) > 0:
+        own_over = self._over_bytes(tenant, tenant) + wanted_bytes
+        if self._is_giver(tenant) and own_over > 0:
             return self._orders[tenant].least(now_s)
-        most = max(over, key=lambda each: over[each], default=None)
+        over = {each: self._over_bytes(each, tenant) for each in self._givers()}
+        if self._is_giver(tenant):
+            over[tenant] = own_over
+        most = max(over, key=over.__getitem__, default=None)
         if most is not None and over[most] <= 0 and not is_urgent:
             most = tenant if tenant in over else None
         return None if most is None else self._orders[most].least(now_s)
 
-    def _over_bytes(self, tenant: str, wanted_bytes: int) -> dict[str, int]:
-        """By tenant that has something to give: bytes it has over its share, under it if negative."""
-        present = self.bytes_of.keys() | {tenant}
-        return {
-            each: self.bytes_of[each]
-            + (wanted_bytes if each == tenant else 0)
-            - self._shares.own_bytes(each, present)
-            for each, order in self._orders.items()
-            if len(order)
-        }
+    def _givers(self) -> Iterator[str]:
+        """Tenants that have something to give: those with a share of their own, and of the others, whose
+        shares are equal, the one that has most.
+        """
+        yield from filter(self._is_giver, self._shares.named_bytes)
+        fullest = self._fullest.tenant()
+        if fullest is not None:
+            yield fullest
+
+    def _is_giver(self, tenant: str) -> bool:
+        return bool(self._orders.get(tenant))
+
+    def _is_unnamed_giver(self, tenant: str) -> bool:
+        return tenant not in self._shares.named_bytes and self._is_giver(tenant)
+
+    def _over_bytes(self, tenant: str, asker: str) -> int:
+        """That it has over its share, under it if negative, where the asker counts as present."""
+        own = self._shares.named_bytes.get(tenant)
+        if own is None:
+            is_new = asker not in self.bytes_of and asker not in self._shares.named_bytes
+            own = self._shares.equal_bytes(self._num_unnamed + is_new)
+        return self.bytes_of[tenant] - own

@@ -45,7 +45,7 @@ class _Pull:
 class PrefixPulls:
     """Used on the event loop; the cache is the engine thread's. `address` is where peers reach this instance.
 
-    A sequence waits `timeout_s` at most, and no longer than computing is predicted to take; 0: not at all.
+    A sequence waits `timeout_s` at most, and no longer than that is worth; 0: not at all.
     """
 
     def __init__(
@@ -122,7 +122,7 @@ class PrefixPulls:
         wanted = await self._look(spec, num_tokens)
         if wanted is None:
             return
-        bound_s = self._timeout_s if wanted.compute_s is None else min(self._timeout_s, wanted.compute_s)
+        bound_s = self._timeout_s if wanted.patience_s is None else min(self._timeout_s, wanted.patience_s)
         try:
             async with asyncio.timeout(bound_s) as deadline:
                 while wanted is not None and await self._wait(wanted, holder):

@@ -1,4 +1,7 @@
-"""The holder's side of a pull: blocks of the cache are pinned, pushed to whoever asked, and unpinned."""
+"""The holder's side of a pull: blocks of the cache are pinned, pushed to whoever asked, and unpinned.
+
+A step at hand may be long, and whoever asked waits: what is done in the engine thread is done in one call.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,7 @@ import logging
 from typing import Generic
 
 from kv_transfer.layout import PayloadKind
+from kv_transfer.outgoing import Outgoing
 from kv_transfer.pool import Pool
 from kv_transfer.prefixes import PrefixRequest, PushedPrefix
 from kv_transfer.sender import Sender
@@ -54,30 +58,27 @@ class PrefixPushes(Generic[Pinned]):
 
     async def _push(self, request: PrefixRequest) -> PushedPrefix:
         number = next(self._numbers)
-        try:
-            pinned = await self._thread.call(lambda: self._pin(number, request))
-            num_tokens = 0 if pinned is None else _whole_tokens(request, pinned)
-            if pinned is None or num_tokens == 0:
-                return PushedPrefix(0)
-            return await self._push_pinned(request, pinned, num_tokens)
-        finally:
-            # Pinned in the engine thread, even if this end left meanwhile; this comes after it there.
-            self._thread.post(lambda: self._unpin(number))
-
-    async def _push_pinned(self, request: PrefixRequest, pinned: Pinned, num_tokens: int) -> PushedPrefix:
         outgoing = await self._sender.open(
             request.asker,
             request.key,
             PayloadKind.KV,
             0,
-            num_tokens,
+            len(request.block_keys) * request.block_tokens,
             self._kv,
             is_prefix=True,
             skip_tokens=request.first_token,
         )
         try:
-            planes = range(self._kv.layout.num_planes)
-            await self._thread.call(lambda: outgoing.push(0, num_tokens, planes, pinned.blocks))
+            return await self._push_to(outgoing, number, request)
+        finally:
+            # Pinned in the engine thread, even if this end left meanwhile; this comes after it there.
+            self._thread.post(lambda: self._unpin(number))
+
+    async def _push_to(self, outgoing: Outgoing, number: int, request: PrefixRequest) -> PushedPrefix:
+        try:
+            num_tokens = await self._thread.call(lambda: self._begin(number, request, outgoing))
+            if num_tokens == 0:
+                return PushedPrefix(0)
             await outgoing.commit(num_tokens)
         finally:
             await outgoing.abort("the push of a prefix ended early")
@@ -85,11 +86,16 @@ class PrefixPushes(Generic[Pinned]):
         logger.info("pushed %d tokens of a prefix to %s over %s", num_tokens, asker, outgoing.transport)
         return PushedPrefix(num_tokens, outgoing.transport)
 
-    def _pin(self, number: int, request: PrefixRequest) -> Pinned | None:
+    def _begin(self, number: int, request: PrefixRequest, outgoing: Outgoing) -> int:
+        """Pins what is here and has it leave; how many of the wanted tokens, in whole blocks of the asker."""
         pinned = self._store.pin(_own_keys(request, self._kv.layout.block_tokens))
-        if pinned is not None:
-            self._pinned[number] = pinned
-        return pinned
+        if pinned is None:
+            return 0
+        self._pinned[number] = pinned
+        num_tokens = _whole_tokens(request, pinned)
+        if num_tokens:
+            outgoing.push(0, num_tokens, range(self._kv.layout.num_planes), pinned.blocks)
+        return num_tokens
 
     def _unpin(self, number: int) -> None:
         pinned = self._pinned.pop(number, None)

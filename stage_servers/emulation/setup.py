@@ -14,7 +14,7 @@ from stage_servers.emulation.model import EmulatedModel
 
 
 def emulate(config: StageConfig, profile_name: str) -> tuple[StageConfig, EmulatedModel, PacedLink]:
-    """The config with the profile's limits, and the model and link of its pace.
+    """The config with the profile's limits and time scale, and the model and link of its pace.
 
     Pools given in the config stay as they are. Raises ProfileError, ModelError.
     """
@@ -28,6 +28,7 @@ def emulate(config: StageConfig, profile_name: str) -> tuple[StageConfig, Emulat
         embedding_blocks=config.embedding_blocks
         or max(1, profile.embedding_tokens // EMBEDDING_BLOCK_TOKENS),
         threads=1,
+        pull_timeout_s=config.pull_timeout_s * config.time_scale,
     )
     return (
         sized,

@@ -90,6 +90,7 @@ class Engine:
 
     def add_decode(self, spec: SequenceSpec, block_ids: list[int], num_cached_tokens: int) -> None:
         """Goes on with a sequence whose KV lies in `block_ids`; they belong to the engine unless this raises.
+        Should it be preempted, its media are asked for.
 
         Raises ValueError if the blocks do not hold exactly all tokens but the newest.
         """
@@ -99,6 +100,7 @@ class Engine:
         if len(block_ids) < blocks_for(num_cached_tokens, self._config.block_tokens):
             raise ValueError(f"block_ids: {len(block_ids)} blocks do not hold {num_cached_tokens} tokens")
         sequence = self._add(spec, hand_over=False)
+        sequence.promised_tokens = len(spec.prompt)
         sequence.blocks = list(block_ids)
         sequence.num_computed = num_cached_tokens
         self._held.arrived(sequence)

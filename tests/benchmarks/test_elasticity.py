@@ -166,15 +166,30 @@ def test_a_shorter_trace_keeps_its_burst() -> None:
     assert (spec.burst_start_s, spec.burst_s, spec.image_rate) == (6.0, 6.0, 3.0)
 
 
-def test_only_emulated_devices_can_be_slower(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="time-scale"):
-        make_stage(options("computed", "--time-scale", "2"), tmp_path)
+def test_the_clock_of_the_devices_is_slowed_and_policies_know(tmp_path: Path) -> None:
+    """By the time scale, not by a slowed profile: slices of encoding last as long as on the true device."""
     stage = make_stage(options("emulated", "--time-scale", "2"), tmp_path)
+    assert (stage.plan.devices, stage.plan.time_scale) == (("emulated:a800-qwen2.5-vl-7b",), 2.0)
     assert (stage.num_instances, stage.plan.slo) == (8, "2.0,0.1")
     slow, usual = load_profile(stage.plan.profile or ""), load_profile("a800-qwen2.5-vl-7b")
     assert slow.prefill_s(900, 700) == pytest.approx(2 * usual.prefill_s(900, 700))
     assert slow.encode.encode_s(700) == pytest.approx(2 * usual.encode.encode_s(700))
     assert slow.kv_move.move_s(10**9) == pytest.approx(2 * usual.kv_move.move_s(10**9))
+
+
+def test_the_simulator_is_not_slowed(tmp_path: Path) -> None:
+    """What it says of a trace does not depend on how slowly the live cluster plays it."""
+    trace, host = make_trace(SPEC, seed=1)[:60], HostCosts(0.001, 0.0002)
+    found = [
+        simulate(make_stage(options("emulated", "--time-scale", scale), tmp_path), "emp", trace, host)
+        for scale in ("1", "4")
+    ]
+    assert found[0] == found[1]
+
+
+def test_only_emulated_devices_can_be_slower(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="time-scale"):
+        make_stage(options("computed", "--time-scale", "2"), tmp_path)
 
 
 def test_differences_are_relative_to_the_live_side() -> None:

@@ -178,6 +178,7 @@ class Play:
                     self.specs[work.sequence.key] = work.sequence
                 case DecodeCommand() as work:
                     self._decode(player, work.sequence)
+                    self._preempt(player, work.sequence)
                 case MigrateCommand() as work:
                     self._move(player, work)
                 case CancelCommand() as work:
@@ -218,6 +219,7 @@ class Play:
             spec = self.specs.pop(new)
             for each in leaving:
                 target.reports.append(_token(spec, each.runs[0].first_index))
+            self._preempt(target, spec)
             report = MigrationReport(*old, work.new_attempt, True)
         player.reports.append(report)
 
@@ -268,8 +270,8 @@ class Play:
             player.reports.append(_token(sequence, index))
 
     def _preempt(self, player: Player, sequence: SequenceSpec) -> None:
-        """Some lose their blocks before their last token, and ask for what prefixes have spared them."""
-        if self.hints is None or self.hints.random() < 0.5:
+        """Some lose their blocks before their last token, and ask for what they were not sent."""
+        if self.hints is None or not player.reports or self.hints.random() < 0.5:
             return
         indices = tuple(span.item_index for span in sequence.media)
         report = NeedReport(sequence.request_id, sequence.attempt, indices)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 
 import pytest
@@ -75,6 +76,21 @@ async def test_the_same_picture_after_another_text(make_bench: MakeBench, roles:
     assert usage.cached_media == 1
     assert usage.cached_tokens < usage.prompt_tokens - usage.media_tokens
     assert holder.kinds().count("encode") == encodes(bench) == 2  # it sends what it has
+    await bench.assert_idle()
+
+
+async def test_twenty_at_once_are_encoded_on_one_of_several_encoders(make_bench: MakeBench) -> None:
+    """Who is about to have it is asked again, and makes it once."""
+    bench = await make_bench("e", "e", "e", "p", "p", "d", gateway=True)
+    encoders = bench.stages[:3]
+    for stage in encoders:
+        stage.hold_encode.clear()
+    asks = [asyncio.create_task(ask(bench)) for _ in range(20)]
+    await bench.until(lambda: encodes(bench) > 1)
+    for stage in encoders:
+        stage.hold_encode.set()
+    await asyncio.gather(*asks)
+    assert sum("encode" in stage.kinds() for stage in encoders) == 1
     await bench.assert_idle()
 
 

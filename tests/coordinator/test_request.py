@@ -84,12 +84,12 @@ async def test_while_it_moves_both_ends_count() -> None:
     request.migration = Migration("d", "x", 9, asyncio.get_running_loop().create_future())
     assert request.has_stage(Stage.DECODE, "x")
     assert not request.needs("x")
-    assert request.listens_to("x", 9)
-    assert not request.listens_to("d", 9)
+    assert request.listens_to(9)
+    assert not request.listens_to(10)
     request.migration = None
     request.move_to("x", 9, now_s=1.0)
-    assert request.listens_to("x", 9)
-    assert not request.listens_to("d", 0)
+    assert request.listens_to(9)
+    assert not request.listens_to(0)
 
 
 def test_stage_times_count_from_arrival() -> None:
@@ -98,4 +98,7 @@ def test_stage_times_count_from_arrival() -> None:
     (span,) = request.stages
     assert (span.start_ms, span.end_ms, span.transport) == (2.0, 5.0, "shm")
     assert request.cached_tokens == 4
+    request.note_stage(StageReport("r", 0, Stage.PREFILL, 0, 1_008_000_000, 1_009_000_000, "shm", 32), "p")
+    assert len(request.stages) == 2
+    assert request.cached_tokens == 4  # what the second one found was its own
     assert request.has_all_reports

@@ -45,6 +45,22 @@ def test_a_prefix_is_pulled_from_another_instance_and_kept() -> None:
     assert [each.ttft_s for each in result.records] == [about(0.026), about(pull_s + 0.011), about(0.011)]
 
 
+@pytest.mark.parametrize(
+    ("busy", "begins_s"),
+    [
+        ("i0", 1.01 + 0.0266 + 0.0022),  # the holder is at a step of 256 tokens, and sends after it
+        ("i1", 1.01 + 0.0266 + 0.0154),  # who asks asks after its step, and so it has it after the next one
+    ],
+)
+def test_a_pull_waits_for_the_step_at_hand_on_either_side(busy: str, begins_s: float) -> None:
+    asked = [text("a", tokens=250, **KNOWN), text("busy", 1.01, tokens=400)]
+    asked.append(text("b", 1.02, tokens=250, **KNOWN))
+    said = {"a": to("i0"), "busy": to(busy), "b": to("i1", prefix="i0", prefix_tokens=200)}
+    result = run(asked, instances=2, unified=True, said=said)
+    found = {each.request_id: each.ttft_s for each in result.records}
+    assert found["b"] == about(begins_s + 0.011 - 1.02)
+
+
 def test_others_pass_a_prompt_that_waits_for_its_prefix() -> None:
     slow = replace(ROUND, kv_move=MoveCosts(0.5, 1e9))
     said = {"a": to("i0"), "b": to("i1", prefix="i0", prefix_tokens=200), "c": to("i1")}

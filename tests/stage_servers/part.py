@@ -44,7 +44,6 @@ class Part:
     steps: list[StepOutput] = field(default_factory=list)
     tokens: dict[tuple[str, int], list[tuple[int, int]]] = field(default_factory=dict)
     migrations: list[pb.MigrationReport] = field(default_factory=list)
-    needs: list[pb.NeedReport] = field(default_factory=list)
     stages: list[pb.StageReport] = field(default_factory=list)
     failures: list[pb.FailureReport] = field(default_factory=list)
     needs: list[pb.NeedReport] = field(default_factory=list)
@@ -71,18 +70,6 @@ class Part:
             for run in message.step.sequences:
                 tokens = self.tokens.setdefault((run.request_id, run.attempt), [])
                 tokens += enumerate(run.token_ids, run.first_index)
-
-    def _note(self, kind: str, message: pb.StageMessage) -> None:
-        if kind == "migration":
-            self.migrations.append(message.migration)
-        elif kind == "stage":
-            self.stages.append(message.stage)
-        elif kind == "failure":
-            self.failures.append(message.failure)
-        elif kind == "need":
-            self.needs.append(message.need)
-        elif kind == "cache":
-            self.kept = (self.kept | _keys(message.cache.stored)) - _keys(message.cache.evicted)
 
     def num_tokens(self, spec: SequenceSpec) -> int:
         return len(self.tokens.get(spec.key, ()))

@@ -11,9 +11,11 @@ import pytest
 import torch
 
 from core.sequence import CacheUse
+from kv_transfer.layout import PayloadKind
 from stage_servers.cache.held import HeldEmbedding
 from stage_servers.engine.model import Model
 from stage_servers.media_pull import MediaGoneError
+from stage_servers.parcel import Parcel
 from tests.exactness import Question
 from tests.stage_servers.pair import USE, Pair, paired
 from tests.stage_servers.part import Part, until
@@ -71,6 +73,25 @@ async def test_what_arrives_is_kept_where_it_is_prefilled(pair: Pair) -> None:
         assert each is not None
         each.release()
     await until(lambda: pair.prefill.kept == pair.encoder.kept == {key})
+    await pair.idle()
+
+
+async def test_what_waits_for_room_at_a_peer_holds_none_here_for_long(
+    pair: Pair, answer: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two that encode for each other would wait for each other."""
+    monkeypatch.setattr(Parcel.leave_blocks, "__defaults__", (0.01,))
+    mine, theirs = (part.instance._shelf._pool for part in pair.parts)
+    taken = theirs.blocks.allocate(theirs.num_blocks)
+    spec = pair.ask("first", at=pair.prefill)
+    cache = pair.encoder.instance.embedding_cache
+    await until(lambda: cache.num_blocks and cache.num_idle_blocks == cache.num_blocks)
+    room = pair.encoder.receiver.rooms[PayloadKind.EMBEDDING]
+    overwritten = await room.take(mine.num_blocks)
+    mine.memory.fill_(1e3)
+    mine.blocks.release(overwritten)
+    theirs.blocks.release(taken)
+    assert await pair.answered(spec) == [answer]
     await pair.idle()
 
 

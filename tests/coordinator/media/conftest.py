@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 
@@ -23,17 +24,14 @@ class WebServer:
         return f"http://{host}:{self.port}{path}"
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        head = (await reader.readuntil(b"\r\n\r\n")).decode()
-        path = head.split()[1]
-        host = next(line for line in head.splitlines() if line.lower().startswith("host:")).split()[1]
-        self.requests.append(f"{host} {path}")
-        try:
+        """Who leaves before the end, or without a word, is no error."""
+        with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError):
+            head = (await reader.readuntil(b"\r\n\r\n")).decode()
+            path = head.split()[1]
+            host = next(line for line in head.splitlines() if line.lower().startswith("host:")).split()[1]
+            self.requests.append(f"{host} {path}")
             await self.pages[path](writer)
             await writer.drain()
-        except ConnectionError:
-            pass
-        finally:
-            writer.close()
 
 
 def page(body: bytes = b"", *headers: str, status: str = "200 OK", length: int | None = None) -> Page:
@@ -90,6 +88,7 @@ async def web() -> AsyncIterator[WebServer]:
     def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.create_task(site.serve(reader, writer))
         tasks.add(task)
+        task.add_done_callback(lambda _: writer.close())  # also of one that is cancelled before it begins
         task.add_done_callback(tasks.discard)
 
     server = await asyncio.start_server(handle, "127.0.0.1", 0)

@@ -128,6 +128,47 @@ def test_who_is_over_makes_room_for_itself_and_takes_nobodys_share(kept: Fixture
     kept.store.check_integrity()
 
 
+def test_what_one_uses_leaves_room_for_newcomers_and_named_shares(kept: Fixture) -> None:
+    kept.store.set_shares({"named": 0.36})
+    kept.store.lease(kept.add("a", 74, tenant="loud"), "r1")  # but half of 36 and an eighth of 64
+    with pytest.raises(OverloadedError, match="'loud' uses more than its share") as caught:
+        kept.store.reserve("loud", 1)
+    assert caught.value.quota == "media.store_bytes"
+    kept.store.lease(kept.add("b", 8, tenant="late"), "r2")
+    kept.store.lease(kept.add("c", 18, tenant="named"), "r3")
+    with pytest.raises(OverloadedError):
+        kept.store.reserve("later", 1)  # there is nothing left to give
+    kept.store.release("r1")
+    kept.store.lease(kept.add("d", 20, tenant="late"), "r2")
+    kept.store.check_integrity()
+
+
+def test_where_all_is_named_others_use_half_of_what_is_not_filled(kept: Fixture) -> None:
+    kept.store.set_shares({"a": 0.5, "b": 0.5})
+    kept.store.reserve("other", 50)
+    with pytest.raises(OverloadedError):
+        kept.store.reserve("other", 1)
+    kept.store.reserve("a", 50)
+
+
+def test_what_is_asked_for_again_is_used_like_what_comes(kept: Fixture) -> None:
+    for name in "ab":
+        kept.add(name, 50, tenant="loud")
+    kept.store.check_use("loud", 50)
+    kept.store.lease(kept.store.get("loud", b"a"), "r")
+    with pytest.raises(OverloadedError):
+        kept.store.check_use("loud", 50)
+    kept.add("c", 30, tenant="late")
+    assert kept.names == ["a", "c"]
+
+
+def test_who_is_alone_is_over_its_share_from_the_half_on_and_uses_seven_eighths(kept: Fixture) -> None:
+    kept.store.reserve("loud", 88)
+    with pytest.raises(OverloadedError):
+        kept.store.reserve("loud", 1)
+    kept.store.reserve("late", 12)
+
+
 def test_bytes_on_their_way_are_their_tenants(kept: Fixture) -> None:
     kept.add("a", 50, tenant="quiet")
     kept.store.reserve("loud", 50)
@@ -138,10 +179,10 @@ def test_bytes_on_their_way_are_their_tenants(kept: Fixture) -> None:
 
 
 def test_bytes_on_their_way_count(kept: Fixture) -> None:
-    kept.store.reserve("t", 90)
+    kept.store.reserve("t", 80)
     with pytest.raises(OverloadedError):
         kept.store.reserve("t", 20)
-    kept.store.unreserve("t", 90)
+    kept.store.unreserve("t", 80)
     kept.store.reserve("t", 20)
     kept.store.check_integrity()
 

@@ -21,6 +21,7 @@ from tests.coordinator.oip.conftest import (
     stream_infer,
     stub_of,
 )
+from tests.coordinator.test_cached import settle
 
 CODES = grpc.StatusCode
 ALL = ("text_output", "output_ids", "finish_reason", "num_input_tokens", "num_output_tokens", "seed")
@@ -51,6 +52,18 @@ async def test_pictures(make_bench: MakeBench) -> None:
     assert one == same
     assert one["output_ids"] == [fake_token(2, index) for index in range(4)]
     await bench.assert_idle()
+
+
+async def test_what_came_from_caches(make_bench: MakeBench) -> None:
+    bench = await make_bench("epd", gateway=True)
+    outputs = ("num_input_tokens", "num_cached_tokens", "num_cached_media")
+    asked = {"text": "a question of more than a block", "images": [picture()], "outputs": outputs}
+    first = await infer(bench, **asked)
+    assert (first["num_cached_tokens"], first["num_cached_media"]) == ([0], [0])
+    await settle(bench)
+    again = await infer(bench, **asked)
+    assert again["num_input_tokens"][0] > again["num_cached_tokens"][0] > 0
+    assert again["num_cached_media"] == [1]
 
 
 async def test_response(bench: Bench) -> None:

@@ -23,7 +23,7 @@ async def test_answer(door: HttpBench) -> None:
     assert answer["object"] == "chat.completion"
     assert answer["model"] == "checkpoint"
     assert answer["usage"]["completion_tokens"] == 20
-    assert answer["usage"]["prompt_tokens_details"] == {"cached_tokens": 0}
+    assert answer["usage"]["prompt_tokens_details"] == {"cached_tokens": 0, "cached_media": 0}
     assert answer["id"] == f"chatcmpl-{response.headers['x-request-id']}"
     await door.bench.assert_idle()
 

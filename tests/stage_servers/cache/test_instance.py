@@ -11,6 +11,7 @@ import pytest
 from core.sequence import SequenceSpec
 from core.stages import Stage
 from elasticmm.v1 import stage_control_pb2 as pb
+from kv_transfer.errors import TransferError
 from stage_servers.cache.settings import CacheSettings
 from stage_servers.engine.records import StepOutput
 from stage_servers.wire import stage_number
@@ -63,8 +64,13 @@ class Two:
         await until(lambda: len(made()) == NUM_TOKENS or self.source.failures or self.target.failures)
         assert not [*self.source.failures, *self.target.failures]
         assert [index for index, _ in made()] == list(range(NUM_TOKENS))
+        self.compare(question, spec)
+
+    def compare(self, question: Question, spec: SequenceSpec) -> None:
+        """The tokens that both have made of it with those that are right."""
+        made = [*self.source.tokens.get(spec.key, []), *self.target.tokens.get(spec.key, [])]
         tally = Tally()
-        self.pair.oracle.compare(question, [token for _, token in made()], tally)
+        self.pair.oracle.compare(question, [token for _, token in made], tally)
         tally.check()
 
     def cached_tokens(self, spec: SequenceSpec) -> int:
@@ -87,6 +93,20 @@ class Two:
         for part in (self.source, self.target):
             await until(lambda part=part: part.engine.num_free_blocks == part.kv.num_blocks)  # type: ignore[misc]
             await part.instance.check_idle()
+
+
+def flush_when_preempted(part: Part) -> None:
+    """The first time, so that its cache has nothing of who was preempted."""
+    step, flushed = part.engine.step, list[bool]()
+
+    def flushed_step() -> StepOutput:
+        output = step()
+        if output.preempted and not flushed:
+            part.engine.flush_cache()
+            flushed.append(True)
+        return output
+
+    part.engine.step = flushed_step  # type: ignore[method-assign]
 
 
 @asynccontextmanager
@@ -178,17 +198,8 @@ async def test_one_that_was_spared_its_picture_is_preempted_and_asks_for_it(firs
     question, other = pictured(first), first.question(9, num_text=60)
     async with two_of(first, kv_blocks=14) as two:
         await two.ask_here(question, "a")
-        source, flushed = two.source, list[bool]()
-        step = source.engine.step
-
-        def flushed_when_preempted() -> StepOutput:
-            output = step()
-            if output.preempted and not flushed:
-                source.engine.flush_cache()
-                flushed.append(True)
-            return output
-
-        source.engine.step = flushed_when_preempted  # type: ignore[method-assign]
+        source = two.source
+        flush_when_preempted(source)
         texts = ask(first, other, "texts", max_tokens=100)
         source.instance.prefill(texts, source.address)
         spared = two.spec(question, "b")
@@ -199,9 +210,50 @@ async def test_one_that_was_spared_its_picture_is_preempted_and_asks_for_it(firs
         await two.provide(spared, question)
         await two.answered(spared, question)
         await source.has_ended(texts)
-        tally = Tally()
-        first.oracle.compare(other, [token for _, token in source.tokens[texts.key]], tally)
-        tally.check()
+        two.compare(other, texts)
+
+
+async def test_one_that_decodes_elsewhere_is_preempted_and_asks_for_its_picture(first: Pair) -> None:
+    question, other = pictured(first), first.question(9, num_text=60)
+    async with two_of(first, kv_blocks=14) as two:
+        source, target = two.source, two.target
+        flush_when_preempted(target)
+        texts, spec = ask(first, other, "texts", max_tokens=100), two.spec(question, "a")
+        target.instance.prefill(texts, target.address)
+        await until(lambda: target.num_tokens(texts))
+        target.instance.decode(spec)
+        source.instance.prefill(spec, target.address)
+        await two.provide(spec, question)
+        await until(lambda: target.needs)
+        assert [(need.request_id, list(need.item_indices)) for need in target.needs] == [("a", [0])]
+        assert target.num_tokens(spec) > 0
+        (embedding,) = Bench(first.model).embed(spec, question)
+        await source.instance._sender.send_embedding(target.address, spec.key, 0, embedding)
+        await two.answered(spec, question)
+        await target.has_ended(texts)
+        two.compare(other, texts)
+        stages = [(each.request_id, each.stage) for each in target.stages]
+        assert ("a", stage_number(Stage.PREFILL)) not in stages
+        assert ("a", stage_number(Stage.DECODE)) in stages
+
+
+async def test_one_that_asked_for_its_picture_may_be_cancelled(first: Pair) -> None:
+    question, other = pictured(first), first.question(9, num_text=60)
+    async with two_of(first, kv_blocks=14) as two:
+        source, target = two.source, two.target
+        flush_when_preempted(target)
+        texts, spec = ask(first, other, "texts", max_tokens=100), two.spec(question, "a")
+        target.instance.prefill(texts, target.address)
+        await until(lambda: target.num_tokens(texts))
+        target.instance.decode(spec)
+        source.instance.prefill(spec, target.address)
+        await two.provide(spec, question)
+        await until(lambda: target.needs)
+        await target.instance.cancel(spec.key)
+        (embedding,) = Bench(first.model).embed(spec, question)
+        with pytest.raises(TransferError, match="has ended here"):
+            await source.instance._sender.send_embedding(target.address, spec.key, 0, embedding)
+        await target.has_ended(texts)
 
 
 async def test_a_coordinator_is_told_of_what_is_kept_and_of_what_goes(two: Two) -> None:

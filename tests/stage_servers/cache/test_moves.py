@@ -46,6 +46,7 @@ class World:
         self.tokens: dict[Key, list[int]] = {}
         self.handed_over: list[tuple[Bench, Key]] = []
         self.leases: list[tuple[Bench, list[int]]] = []
+        self.num_needed = 0
 
     def run(self, num_moves: int) -> None:
         moves = [self.arrive, self.arrive, self.move, self.lease, self.abort, self.wait, self.flush]
@@ -71,7 +72,17 @@ class World:
                     self.compare(token.key)
             assert not bench.steps[-1].failed
         self.handed_over = [each for each in self.handed_over if not self.hand_over(*each)]
+        self.send_for_needed()
         self.check()
+
+    def send_for_needed(self) -> None:
+        """What was preempted where it was not prefilled is asked for; others were given all at once."""
+        for bench in self.ends:
+            for key, items in bench.needed:
+                if key in self.asked:
+                    bench.provide(*self.asked[key], items)
+                    self.num_needed += 1
+            bench.needed.clear()
 
     def check(self) -> None:
         for bench in self.ends:
@@ -120,9 +131,8 @@ class World:
         except OutOfBlocks:
             return False
         target.pool[:, mine] = source.pool[:, theirs[:num_blocks]]
-        spec, question = self.asked[key]
+        spec, _ = self.asked[key]
         target.engine.add_decode(replace(spec, outputs=tuple(self.tokens[key])), mine, num_tokens)
-        target.provide(spec, question)  # so that it can be computed again here, too
         assert source.engine.release(key)
         return True
 

@@ -172,7 +172,7 @@ async def test_an_answer_that_is_lost_loses_nothing_that_came(asker: Asker) -> N
     asker.check_idle()
 
 
-@pytest.mark.parametrize("bounds", [{"timeout_s": 0.01}, {"compute_s": 0.01}], ids=str)
+@pytest.mark.parametrize("bounds", [{"timeout_s": 0.01}, {"patience_s": 0.01}], ids=str)
 async def test_nobody_waits_longer_than_it_is_worth(
     bounds: dict[str, float], caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -98,7 +98,7 @@ async def test_what_is_here_is_pushed(
     assert opened == {
         "peer": HERE,
         "key": ("r prefix 1", 0),
-        "num_tokens": num_tokens,
+        "num_tokens": len(ends) * 4,  # all that was asked for
         "is_prefix": True,
         "skip_tokens": skip_tokens,
     }
@@ -111,7 +111,7 @@ async def test_what_is_here_is_pushed(
 async def test_nothing_is_here(block_tokens: int, ends: tuple[int, ...]) -> None:
     holder = Holder(block_tokens)
     assert await holder.pushing(*ends) == PushedPrefix(0)
-    assert holder.outgoing.opened == []
+    assert (holder.outgoing.pushed, holder.outgoing.committed) == ([], [])
     holder.assert_nothing_is_held()
 
 
@@ -157,6 +157,40 @@ async def test_an_asker_that_leaves_while_its_blocks_are_pinned() -> None:
     pushing.cancel()
     await asyncio.wait([pushing])
     holder.assert_nothing_is_held()
+
+
+async def test_a_step_at_hand_is_waited_for_once() -> None:
+    num_calls = 0
+
+    class Counting(Thread):
+        async def call(self, function: Callable[[], Any]) -> Any:
+            nonlocal num_calls
+            num_calls += 1
+            return await super().call(function)
+
+    holder = Holder(thread=Counting())
+    holder.outgoing.may_commit.set()
+    assert await holder.pushing(4, 8) == PushedPrefix(8, "shm")
+    assert num_calls == 1
+
+
+async def test_blocks_stay_pinned_until_nothing_is_written_any_more() -> None:
+    holder = Holder()
+    order: list[str] = []
+    abort, unpin = holder.outgoing.abort, holder.store.unpin
+
+    async def aborted(reason: str) -> None:
+        await asyncio.sleep(0)
+        await abort(reason)
+        order.append("aborted")
+
+    holder.outgoing.abort = aborted  # type: ignore[method-assign]
+    holder.store.unpin = lambda pinned: (order.append("unpinned"), unpin(pinned))[1]  # type: ignore[method-assign]
+    pushing = holder.pushing(4, 8)
+    await until(lambda: holder.outgoing.pushed)
+    pushing.cancel()
+    await asyncio.wait([pushing])
+    assert order == ["aborted", "unpinned"]
 
 
 async def test_stopping_ends_all() -> None:

@@ -65,9 +65,11 @@ class Bench:
         self.engine.add_prefill(spec, hand_over=hand_over)
         self.provide(spec, question)
 
-    def provide(self, spec: SequenceSpec, question: Question) -> None:
+    def provide(self, spec: SequenceSpec, question: Question, items: Sequence[int] | None = None) -> None:
+        """These items' embeddings, None: all."""
         for span, embedding in zip(spec.media, self.embed(spec, question), strict=True):
-            assert self.engine.provide_embedding(spec.key, span.item_index, embedding)
+            if items is None or span.item_index in items:
+                assert self.engine.provide_embedding(spec.key, span.item_index, embedding)
 
     def embed(self, spec: SequenceSpec, question: Question) -> list[torch.Tensor]:
         if not spec.media:

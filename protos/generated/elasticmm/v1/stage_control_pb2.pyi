@@ -1090,7 +1090,9 @@ Global___MigrateCommand: _TypeAlias = MigrateCommand  # noqa: Y015
 @_typing.final
 class NeedReport(_message.Message):
     """A prefill needs embeddings that it was not to be sent: the prefix that holds
-    these items was not in any cache. Answered by their EncodeCommands.
+    these items was not in any cache. Or who decodes gave up KV that another
+    instance had computed, and computes it again. Answered by their
+    EncodeCommands.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
