@@ -59,6 +59,11 @@ def make_server(coordinator: Coordinator) -> grpc.aio.Server:
     """With all its services; not bound yet."""
     config = coordinator.config
     calls = coordinator.watch.crowds.watch(Crowd("grpc", config.max_calls, "max_calls"))
+    ports = {
+        "grpc_connections": lambda: coordinator.port,
+        "media_connections": lambda: coordinator.media_port,
+    }
+    coordinator.watch.watch_ports(ports, config.max_connections, "max_connections")
     server = grpc.aio.server(
         interceptors=(
             TokenInterceptor(config.cluster_token, {STAGE_CONTROL}),
