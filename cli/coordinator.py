@@ -18,6 +18,7 @@ from cli.options import (
     DashboardOption,
     HostOption,
     HttpPortOption,
+    JsonOption,
     LogFormatOption,
     LogLevelOption,
     MaxCallsOption,
@@ -98,12 +99,16 @@ def run(
     otlp_endpoint: OtlpEndpointOption = "",
     log_level: LogLevelOption = "INFO",
     log_format: LogFormatOption = "text",
+    as_json: JsonOption = False,
     supervised: Annotated[bool, typer.Option("--supervised", hidden=True)] = False,
 ) -> None:
-    """Serves clients and directs stage servers, which attach with 'elasticmm stage'."""
+    """Serves clients and directs stage servers, which attach with 'elasticmm stage'.
+
+    With --json it prints where it serves as one object.
+    """
     from core.log_lines import start_log
 
-    tell = _tell_supervisor if supervised else _tell_user
+    tell = _tell_supervisor if supervised else _tell_program if as_json else _tell_user
     if supervised:
         from stage_servers.forkserver import die_with_parent
 
@@ -233,6 +238,16 @@ def _tell_user(event: str, message: str, http_url: str = "") -> None:
         return
     http = f", OpenAI's API at {http_url}/v1" if http_url else ""
     typer.echo(f"coordinator ready at {message}{http}")
+
+
+def _tell_program(event: str, message: str, http_url: str = "") -> None:
+    from cli.exits import print_json
+
+    if event == "failed":
+        print_json({"error": {"message": message}})
+        _tell_user(event, message)
+        return
+    print_json({"address": message, "http": http_url or None})
 
 
 def _tell_supervisor(event: str, message: str, http_url: str = "") -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cli.exits import FAILED, USAGE, fail
+from cli.exits import FAILED, USAGE, fail, print_json
 from cli.options import (
     AdvertiseOption,
     AttentionOption,
@@ -23,6 +23,7 @@ from cli.options import (
     EncodeOrderOption,
     EncodingOption,
     HostOption,
+    JsonOption,
     KvBlocksOption,
     LogFormatOption,
     LogLevelOption,
@@ -85,9 +86,15 @@ def run(
     reflection: ReflectionOption = True,
     log_level: LogLevelOption = "INFO",
     log_format: LogFormatOption = "text",
+    as_json: JsonOption = False,
 ) -> None:
-    """Loads the model and serves its stages for one coordinator. Needs the cluster token."""
-    serve(make_config(**locals()))
+    """Loads the model and serves its stages for one coordinator. Needs the cluster token.
+
+    With --json it prints its id as one object, once the coordinator knows it.
+    """
+    settings = locals()
+    del settings["as_json"]
+    serve(make_config(**settings), as_json=as_json)
 
 
 def make_config(
@@ -135,7 +142,7 @@ def cluster_token(token_file: Path | None, state_dir: Path | None) -> str:
     return token
 
 
-def serve(config: StageConfig) -> None:
+def serve(config: StageConfig, *, as_json: bool = False) -> None:
     """Until a signal or the coordinator's stop; exits 1 with the reason if it cannot start."""
     import os
 
@@ -145,6 +152,16 @@ def serve(config: StageConfig) -> None:
     from stage_servers import server
 
     try:
-        server.run(config, model=None, on_ready=lambda name: typer.echo(f"stage server {name} ready"))
+        server.run(config, model=None, on_ready=tell_program if as_json else tell_user)
     except (ValueError, OSError, RuntimeError) as error:
+        if as_json:
+            print_json({"error": {"message": str(error)}})
         fail(str(error), FAILED)
+
+
+def tell_user(instance_id: str) -> None:
+    typer.echo(f"stage server {instance_id} ready")
+
+
+def tell_program(instance_id: str) -> None:
+    print_json({"instance_id": instance_id})
