@@ -33,6 +33,7 @@ from benchmarks.elasticity.simulating import as_sent, outcome_of
 from benchmarks.load.report import describe_machine, medians
 from cli.launch.events import LaunchError
 from cli.launch.plan import LaunchPlan
+from cli.limits import Limits
 from cli.load.outcomes import Outcome, Targets, summarize
 from core.profile_file import load_profile, write_profile
 from simulator.scenario import CaseSpec, Scenario, ScenarioError, SetSpec, aims, read_scenario
@@ -44,6 +45,7 @@ from simulator.workload.spec import Workload
 _T = TypeVar("_T", CaseSpec, SetSpec)
 _SCENARIO = Path(__file__).parents[1] / "scenarios" / "cache.toml"
 _SETS = ("own pictures first", "own pictures first, cache", "non-blocking", "both")
+_MOST_PICTURES = 256  # of one recorded request
 _WARM_UP = WarmUp(per_kind=2, gap_s=0.25)
 _ROWS = (
     ("text TTFT p50 ms", "text.ttft_ms.p50"),
@@ -151,6 +153,7 @@ def make_stage(scenario: Scenario, case: CaseSpec, model: Path, time_scale: floa
         profile=str(path),
         time_scale=time_scale,
         slo=",".join(f"{each * time_scale:g}" for each in targets),
+        limits=Limits(max_media=_MOST_PICTURES),
         log_level="WARNING",
     )
     return Stage(plan, "coupled", scenario.cluster.instances, time_scale)

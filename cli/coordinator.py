@@ -8,6 +8,19 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from cli.exits import FAILED, USAGE
+from cli.limit_options import (
+    MaxCallsOption,
+    MaxConnectionsOption,
+    MaxMediaMegapixelsOption,
+    MaxMediaMibOption,
+    MaxMediaOption,
+    MaxMessageOption,
+    MaxWaitingOption,
+    MediaStoreOption,
+    ResumeTtlOption,
+    UrlTimeoutOption,
+)
+from cli.limits import Limits
 from cli.options import (
     AbOption,
     AdvertiseOption,
@@ -21,8 +34,6 @@ from cli.options import (
     JsonOption,
     LogFormatOption,
     LogLevelOption,
-    MaxCallsOption,
-    MaxConnectionsOption,
     MetricsPortOption,
     ModelNameOption,
     ModelOption,
@@ -40,11 +51,20 @@ from cli.options import (
     TlsNameOption,
     TokenFileOption,
 )
+from cli.settings_file import ConfigOption
 from cli.state import DEFAULT_NAME, find_state_dir
 
 if TYPE_CHECKING:
     from coordinator.config import CoordinatorConfig
     from core.tls import TlsFiles
+
+
+_NOT_CONFIGURED = frozenset({"supervised", "config_file", "as_json", "log_level"})
+_CONFIGURED_AS = {
+    "advertise": "advertise_host",
+    "instances": "num_instances",
+    "heartbeat_timeout": "heartbeat_timeout_s",
+}
 
 
 def run(
@@ -60,7 +80,6 @@ def run(
     advertise: AdvertiseOption = None,
     token_file: TokenFileOption = None,
     model_name: ModelNameOption = "",
-    max_waiting: Annotated[int | None, typer.Option(min=1, help="Requests that may wait.")] = None,
     policy: PolicyOption = None,
     shadow: ShadowOption = None,
     ab: AbOption = None,
@@ -85,20 +104,21 @@ def run(
     reflection: ReflectionOption = True,
     dashboard: DashboardOption = True,
     http_port: HttpPortOption = None,
-    resume_ttl: Annotated[
-        float | None,
-        typer.Option(
-            min=0,
-            metavar="SECONDS",
-            help="Longest that an answer is kept for Resume; 0: never. Default: 300.",
-        ),
-    ] = None,
     allow_host: AllowHostOption = None,
+    max_waiting: MaxWaitingOption = None,
     max_connections: MaxConnectionsOption = None,
     max_calls: MaxCallsOption = None,
+    max_message_mib: MaxMessageOption = None,
+    max_media: MaxMediaOption = None,
+    max_media_mib: MaxMediaMibOption = None,
+    max_media_megapixels: MaxMediaMegapixelsOption = None,
+    media_store_mib: MediaStoreOption = None,
+    url_timeout: UrlTimeoutOption = None,
+    resume_ttl: ResumeTtlOption = None,
     otlp_endpoint: OtlpEndpointOption = "",
     log_level: LogLevelOption = "INFO",
     log_format: LogFormatOption = "text",
+    config_file: ConfigOption = None,
     as_json: JsonOption = False,
     supervised: Annotated[bool, typer.Option("--supervised", hidden=True)] = False,
 ) -> None:
@@ -106,6 +126,7 @@ def run(
 
     With --json it prints where it serves as one object.
     """
+    options = {name: value for name, value in locals().items() if name not in _NOT_CONFIGURED}
     from core.log_lines import start_log
 
     tell = _tell_supervisor if supervised else _tell_program if as_json else _tell_user
@@ -115,39 +136,7 @@ def run(
         die_with_parent()
     try:
         start_log(log_level.upper(), log_format)
-        config = make_config(
-            model=model,
-            model_name=model_name,
-            token_file=token_file,
-            allow_private_urls=allow_private_urls,
-            slo=slo,
-            host=host,
-            port=port,
-            advertise_host=advertise,
-            topology=topology,
-            num_instances=instances,
-            max_waiting=max_waiting,
-            heartbeat_timeout_s=heartbeat_timeout,
-            policy=policy,
-            shadow=shadow,
-            ab=ab,
-            profile=profile,
-            cache_aware=cache_aware,
-            tenants=tenants,
-            audit_log=audit_log,
-            metrics_port=metrics_port,
-            otlp_endpoint=otlp_endpoint,
-            log_format=log_format,
-            tls=make_tls(tls_cert, tls_key, tls_ca, tls_name),
-            tls_client_cert=tls_client_cert,
-            reflection=reflection,
-            dashboard=dashboard,
-            http_port=http_port,
-            resume_ttl_s=resume_ttl,
-            allow_hosts=tuple(allow_host or ()),
-            max_connections=max_connections,
-            max_calls=max_calls,
-        )
+        config = make_config(**options)
     except ValueError as error:
         tell("failed", str(error))
         raise typer.Exit(USAGE) from error
@@ -172,18 +161,26 @@ def make_config(
     token_file: Path | None,
     allow_private_urls: bool,
     slo: str | None,
-    ab: str | None = None,
-    resume_ttl_s: float | None = None,
+    ab: str | None,
+    tls_cert: Path | None,
+    tls_key: Path | None,
+    tls_ca: Path | None,
+    tls_name: str | None,
+    allow_host: list[str] | None,
     **settings: Any,
 ) -> CoordinatorConfig:
-    """From the command's options; None leaves a setting its default. Raises ValueError."""
+    """From the command's options by name; None leaves a setting its default. Raises ValueError."""
     from cli.model_folder import model_folder, served_name
     from cli.targets import parse_slo
-    from coordinator.config import CoordinatorConfig, MediaLimits, ResumeLimits
+    from coordinator.config import CoordinatorConfig, ResumeLimits
     from coordinator.policy.trials.shares import parse_wish
     from coordinator.tenants.settings import load_tenants
     from core.profile_file import load_profile
 
+    limits = Limits.taken_from(settings)
+    settings = {
+        _CONFIGURED_AS.get(name, name): value for name, value in settings.items() if value is not None
+    }
     load_tenants(settings.get("tenants"))
     if settings.get("profile"):
         load_profile(settings["profile"])
@@ -195,20 +192,23 @@ def make_config(
         cluster_token=read_or_make_token(token_file),
         model_name=served_name(model, model_name),
         trial=None if ab is None else parse_wish(ab),
-        media=MediaLimits(allow_private_urls=allow_private_urls),
-        resume=ResumeLimits() if resume_ttl_s is None else ResumeLimits(ttl_s=resume_ttl_s),
-        **{name: value for name, value in settings.items() if value is not None},
+        tls=make_tls(tls_cert, tls_key, tls_ca, tls_name),
+        allow_hosts=tuple(allow_host or ()),
+        media=limits.media(allow_private_urls=allow_private_urls),
+        resume=ResumeLimits() if limits.resume_ttl is None else ResumeLimits(ttl_s=limits.resume_ttl),
+        **limits.settings(),
+        **settings,
     )
 
 
 def serve(config: CoordinatorConfig, tell: Any) -> None:
     """Until a signal or Admin.Shutdown; exits 1 with the reason if it cannot start."""
-    from coordinator import server
+    from coordinator import process
     from core.open_files import allow_connections
 
     allow_connections(2 * config.max_connections)  # of gRPC, and of HTTP
     try:
-        server.run(config, on_ready=lambda ready: tell("ready", ready.endpoint, ready.http_url))
+        process.run(config, on_ready=lambda ready: tell("ready", ready.endpoint, ready.http_url))
     except (ValueError, OSError, RuntimeError) as error:
         tell("failed", str(error))
         raise typer.Exit(FAILED) from error

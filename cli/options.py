@@ -211,13 +211,6 @@ ReflectionOption = Annotated[
 DashboardOption = Annotated[
     bool, typer.Option("--dashboard/--no-dashboard", help="The HTTP door has the dashboard at /.")
 ]
-MaxConnectionsOption = Annotated[
-    int | None,
-    typer.Option("--max-connections", min=1, help="Of clients, to each listener. Default: 4096."),
-]
-MaxCallsOption = Annotated[
-    int | None, typer.Option("--max-calls", min=1, help="gRPC calls under way. Default: 4096.")
-]
 AllowHostOption = Annotated[
     list[str] | None,
     typer.Option(

@@ -10,6 +10,7 @@ import typer
 
 from cli.connection import endpoint_of
 from cli.exits import USAGE, fail, print_json
+from cli.limit_options import MaxConnectionsOption
 from cli.options import (
     AddressOption,
     AllowHostOption,
@@ -17,10 +18,10 @@ from cli.options import (
     JsonOption,
     LogFormatOption,
     LogLevelOption,
-    MaxConnectionsOption,
     NameOption,
     StateDirOption,
 )
+from cli.settings_file import ConfigOption
 from cli.state import DEFAULT_NAME
 
 if TYPE_CHECKING:
@@ -68,6 +69,7 @@ def run(
     log_level: LogLevelOption = "INFO",
     log_format: LogFormatOption = "text",
     as_json: JsonOption = False,
+    config_file: ConfigOption = None,  # noqa: ARG001
 ) -> None:
     """Serves OpenAI's API in front of a coordinator, until Ctrl-C or SIGTERM. Once more ends it at once.
 

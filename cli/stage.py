@@ -41,10 +41,13 @@ from cli.options import (
     TokenFileOption,
     TransportOption,
 )
+from cli.settings_file import ConfigOption
 from cli.state import DEFAULT_NAME, find_state_dir
 
 if TYPE_CHECKING:
     from stage_servers.config import StageConfig
+
+_NOT_CONFIGURED = frozenset({"config_file", "as_json"})
 
 
 def run(
@@ -86,14 +89,14 @@ def run(
     reflection: ReflectionOption = True,
     log_level: LogLevelOption = "INFO",
     log_format: LogFormatOption = "text",
+    config_file: ConfigOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Loads the model and serves its stages for one coordinator. Needs the cluster token.
 
     With --json it prints its id as one object, once the coordinator knows it.
     """
-    settings = locals()
-    del settings["as_json"]
+    settings = {name: value for name, value in locals().items() if name not in _NOT_CONFIGURED}
     serve(make_config(**settings), as_json=as_json)
 
 

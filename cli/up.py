@@ -10,6 +10,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from cli.exits import FAILED, USAGE, fail, print_json
+from cli.limit_options import (
+    MaxCallsOption,
+    MaxConnectionsOption,
+    MaxMediaMegapixelsOption,
+    MaxMediaMibOption,
+    MaxMediaOption,
+    MaxMessageOption,
+    MaxWaitingOption,
+    MediaStoreOption,
+    ResumeTtlOption,
+    UrlTimeoutOption,
+)
 from cli.options import (
     AbOption,
     AdvertiseOption,
@@ -35,8 +47,6 @@ from cli.options import (
     KvBlocksOption,
     LogFormatOption,
     LogLevelOption,
-    MaxCallsOption,
-    MaxConnectionsOption,
     MetricsPortOption,
     ModelNameOption,
     ModelOption,
@@ -60,13 +70,14 @@ from cli.options import (
     TlsNameOption,
     TransportOption,
 )
+from cli.settings_file import ConfigOption
 from cli.state import DEFAULT_NAME, AlreadyUpError, StateDir, find_state_dir
 
 if TYPE_CHECKING:
     from cli.launch.plan import LaunchPlan
 
 _HTTP_PORT = 8000
-_NOT_PLANNED = frozenset({"detach", "as_json", "state_dir"})
+_NOT_PLANNED = frozenset({"detach", "as_json", "state_dir", "config_file"})
 
 
 def run(
@@ -126,14 +137,23 @@ def run(
     audit_log: AuditLogOption = None,
     allow_private_urls: AllowPrivateOption = False,
     allow_host: AllowHostOption = None,
+    max_waiting: MaxWaitingOption = None,
     max_connections: MaxConnectionsOption = None,
     max_calls: MaxCallsOption = None,
+    max_message_mib: MaxMessageOption = None,
+    max_media: MaxMediaOption = None,
+    max_media_mib: MaxMediaMibOption = None,
+    max_media_megapixels: MaxMediaMegapixelsOption = None,
+    media_store_mib: MediaStoreOption = None,
+    url_timeout: UrlTimeoutOption = None,
+    resume_ttl: ResumeTtlOption = None,
     name: NameOption = DEFAULT_NAME,
     state_dir: StateDirOption = None,
     metrics_port: MetricsPortOption = 0,
     otlp_endpoint: OtlpEndpointOption = "",
     log_level: LogLevelOption = "INFO",
     log_format: LogFormatOption = "text",
+    config_file: ConfigOption = None,
 ) -> None:
     """Starts a coordinator and stage servers here. Ctrl-C (or 'elasticmm down') ends them all."""
     plan = make_plan(**{option: value for option, value in locals().items() if option not in _NOT_PLANNED})
@@ -160,6 +180,7 @@ def make_plan(
     """From the command's options by name; exits 2 where one is wrong."""
     from cli.devices import choose_cores, choose_devices
     from cli.launch.plan import LaunchPlan, new_cluster_id
+    from cli.limits import Limits
     from cli.model_folder import model_folder, served_name
 
     try:
@@ -174,6 +195,7 @@ def make_plan(
             port=port,
             http_port=_choose_http_port(port, http_port) if http else None,
             allow_hosts=tuple(allow_host or ()),
+            limits=Limits.taken_from(settings),
             **settings,
         )
     except ValueError as error:

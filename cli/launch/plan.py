@@ -6,11 +6,12 @@ import dataclasses
 import secrets
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from cli.cores import assign_cores
+from cli.limits import Limits
 from cli.targets import parse_slo
 from coordinator.access.hosts import check_host_names
 from coordinator.tenants.settings import load_tenants
@@ -75,8 +76,7 @@ class LaunchPlan:
     tenants: Path | None = None  # of the coordinator, as the next
     audit_log: Path | None = None
     allow_hosts: tuple[str, ...] = ()  # of its HTTP door
-    max_connections: int | None = None  # of its listeners, as the next; None: its default
-    max_calls: int | None = None
+    limits: Limits = field(default_factory=Limits)  # of all its doors
 
     def __post_init__(self) -> None:
         if self.slo is not None:
@@ -200,12 +200,11 @@ class LaunchPlan:
             "--tls-key": self.tls_key,
             "--tls-ca": self.tls_ca,
             "--tls-name": self.tls_name,
-            "--max-connections": self.max_connections,
-            "--max-calls": self.max_calls,
         }
         words = [
             word for option, value in given.items() if value is not None for word in (option, str(value))
         ]
+        words += self.limits.words
         words += [word for name in self.allow_hosts for word in ("--allow-host", name)]
         words += [] if self.tls_client_cert else ["--no-tls-client-cert"]
         words += [] if self.dashboard else ["--no-dashboard"]
@@ -228,6 +227,7 @@ class LaunchPlan:
         made = dict(values) | {"model": Path(values["model"])}
         for name in ("devices", "cores", "allow_hosts"):
             made[name] = tuple(made[name])
+        made["limits"] = Limits(**made["limits"])
         made |= {name: Path(made[name]) for name in _FILES if made[name] is not None}
         return cls(**made)
 

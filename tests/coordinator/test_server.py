@@ -19,7 +19,7 @@ SCRIPT = """
 import json, os, signal, sys
 from pathlib import Path
 from coordinator.config import CoordinatorConfig
-from coordinator.server import run
+from coordinator.process import run
 
 def ready(where):
     heavy = [name for name in ("torch", "transformers", "httpx", "PIL") if name in sys.modules]
@@ -50,7 +50,7 @@ TENANTS_SCRIPT = """
 import os, signal, sys
 from pathlib import Path
 from coordinator.config import CoordinatorConfig
-from coordinator.server import run
+from coordinator.process import run
 
 folder = Path(sys.argv[2])
 file, log = folder / "tenants.toml", folder / "audit"
