@@ -3,8 +3,9 @@
     python -m benchmarks.front [--json FILE] [--only grpc --only http ...]
 
 The coordinator has one core to itself; played instances (benchmarks/doors/instances.py) and one client
-process share the others. An instance's step gives one token to each of its streams. Rates rise until the
-coordinator cannot follow: then tokens of a stream that is behind share a message.
+process share the others, and so do the workers of the HTTP door by itself ("front"). An instance's step gives
+one token to each of its streams. Rates rise until the coordinator, or the front, cannot follow: then tokens
+of a stream that is behind share a message.
 """
 
 from __future__ import annotations
@@ -27,12 +28,12 @@ from benchmarks.doors.client import StreamSpec
 from benchmarks.doors.figures import added_ms, admission_figures, stream_figures
 from benchmarks.doors.openings import AdmitSpec, IdleSpec
 from benchmarks.doors.pinning import split_cores
-from benchmarks.doors.rig import Rig, bare_server, rig
+from benchmarks.doors.rig import Front, Rig, bare_server, front_of, rig
 from benchmarks.load.report import describe_machine
 from cli.load.texts import TextMaker
 from cli.model_folder import model_folder
 
-PARTS = ("bare", "grpc", "http", "added", "idle", "admission")
+PARTS = ("bare", "grpc", "http", "added", "idle", "admission", "front")
 # A rate counts as one token per message while no more than this share of its tokens shared one.
 _MOST_PER_MESSAGE = 1.05
 _SETTLE_S = 1.0
@@ -54,6 +55,8 @@ def parse_args(words: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--token-rate", type=int, default=26_000, help="tokens/s, several to a message; by HTTP half of it"
     )
+    parser.add_argument("--front-rates", default="1000,2000,3000,4000,5000", help="as --rates, by the front")
+    parser.add_argument("--workers", type=int, default=1, help="processes of the front")
     parser.add_argument("--window", type=float, default=5.0, help="seconds measured of each rate")
     parser.add_argument("--idle-streams", type=int, default=2000)
     parser.add_argument("--requests", type=int, default=2000, help="of admission")
@@ -63,21 +66,21 @@ def parse_args(words: list[str] | None = None) -> argparse.Namespace:
     return parser.parse_args(words)
 
 
-class Front:
-    """The measurements of one run, on one set of processes."""
+class Measurements:
+    """Of one run, on one set of processes."""
 
     def __init__(self, args: argparse.Namespace, running: Rig) -> None:
         self._args = args
         self._rig = running
         self._num_runs = 0
 
-    def streams(self, door: str, rate: float) -> dict[str, Any]:
-        """So many tokens a second offered to all streams together."""
-        args, server = self._args, self._rig.coordinator
+    def streams(self, door: str, rate: float, front: Front | None = None) -> dict[str, Any]:
+        """So many tokens a second offered to all streams together; through the front, if there is one."""
+        args, server, pids = self._args, self._rig.coordinator, () if front is None else front.pids
         self._num_runs += 1
         request_ids = tuple(client.names(f"run{self._num_runs}", args.streams))
-        port = server.port if door == "grpc" else server.http_port
-        spec = StreamSpec(door, port, server.pid, request_ids, 1.0, args.window, 3500)
+        port = server.port if door == "grpc" else server.http_port if front is None else front.http_port
+        spec = StreamSpec(door, port, server.pid, request_ids, 1.0, args.window, 3500, pids)
         before_s, cpu_s = time.monotonic(), self._rig.pace(args.streams / rate)[0].cpu_s
         window = self._rig.run_client(client.run, spec)
         times, took_s = self._rig.pace(None), time.monotonic() - before_s
@@ -97,6 +100,11 @@ class Front:
 
     def rising(self, door: str) -> list[dict[str, Any]]:
         return [self.streams(door, float(rate)) for rate in self._args.rates.split(",")]
+
+    def in_front(self) -> list[dict[str, Any]]:
+        """The HTTP door by itself."""
+        with front_of(self._rig.coordinator, self._args.workers, self._rig.client_cores) as front:
+            return [self.streams("http", float(rate), front) for rate in self._args.front_rates.split(",")]
 
     def idle(self) -> dict[str, Any]:
         server = self._rig.coordinator
@@ -129,7 +137,7 @@ def measure(args: argparse.Namespace, console: Console) -> dict[str, Any]:
     wanted = args.only or list(PARTS)
     result: dict[str, Any] = {}
     with rig(model, args.instances, cores) as running:
-        front = Front(args, running)
+        run = Measurements(args, running)
 
         def take(name: str, how: Callable[[], Any]) -> None:
             if name in wanted:
@@ -138,20 +146,21 @@ def measure(args: argparse.Namespace, console: Console) -> dict[str, Any]:
 
         def take_bare() -> dict[str, Any]:
             with bare_server(cores[0]) as server:
-                return front.bare(server.port, server.pid)
+                return run.bare(server.port, server.pid)
 
-        take("idle", front.idle)
+        take("idle", run.idle)
         take("bare", take_bare)
-        take("grpc", lambda: front.rising("grpc"))
-        take("http", lambda: front.rising("http"))
+        take("grpc", lambda: run.rising("grpc"))
+        take("http", lambda: run.rising("http"))
         if "grpc" in wanted:
-            result["grpc_tokens"] = front.streams("grpc", args.token_rate)
+            result["grpc_tokens"] = run.streams("grpc", args.token_rate)
         if "http" in wanted:
-            result["http_tokens"] = front.streams("http", args.token_rate / 2)
+            result["http_tokens"] = run.streams("http", args.token_rate / 2)
         if "added" in wanted:
             half = best_single(result["grpc"])["messages_per_s"] / 2 if "grpc" in result else 3000.0
-            result["added"] = front.streams("grpc", half)
-        take("admission", lambda: front.admission(model))
+            result["added"] = run.streams("grpc", half)
+        take("admission", lambda: run.admission(model))
+        take("front", run.in_front)
     return result
 
 
@@ -167,10 +176,11 @@ def build_table(result: dict[str, Any]) -> Table:
         "CPU",
         "client's",
         "instances'",
+        "front's",
     ):
         table.add_column(name, justify="left" if name == "what" else "right")
     rows = [("bare grpc.aio", result[name]) for name in ("bare",) if name in result]
-    rows += [(door, each) for door in ("grpc", "http") for each in result.get(door, [])]
+    rows += [(door, each) for door in ("grpc", "http", "front") for each in result.get(door, [])]
     rows += [(name, result[name]) for name in ("grpc_tokens", "http_tokens", "added") if name in result]
     for name, each in rows:
         table.add_row(name, *_cells(each))
@@ -188,6 +198,7 @@ def _cells(each: dict[str, Any]) -> tuple[str, ...]:
         f"{each['server_cpu_share']:.0%}",
         f"{each['client_cpu_share']:.0%}",
         f"{each['instances_cpu_share']:.0%}" if "instances_cpu_share" in each else "",
+        f"{each['front_cpu_share']:.0%}" if each["front_cpu_share"] else "",
     )
 
 
@@ -207,6 +218,16 @@ def verdicts(result: dict[str, Any]) -> list[tuple[str, str, str]]:
                     "25000" if door == "grpc" else "12500",
                 )
             )
+    if "front" in result:
+        best = best_single(result["front"])
+        front_us = best["front_cpu_share"] / best["messages_per_s"] * 1e6
+        found.append(
+            (
+                f"front: messages/s with one token each ({front_us:.0f} us of its processes each)",
+                f"{best['messages_per_s']:.0f}",
+                "",
+            )
+        )
     if "grpc" in result and "bare" in result:
         share = best_single(result["grpc"])["messages_per_s"] / result["bare"]["messages_per_s"]
         found.append(("share of bare grpc.aio", f"{share:.0%}", "35%"))

@@ -32,6 +32,7 @@ from cli.options import (
     HeartbeatTimeoutOption,
     HostOption,
     HttpPortOption,
+    JsonOption,
     LogFormatOption,
     LogLevelOption,
     MetricsPortOption,
@@ -58,7 +59,7 @@ if TYPE_CHECKING:
     from core.tls import TlsFiles
 
 
-_NOT_CONFIGURED = frozenset({"supervised", "config_file", "log_level"})
+_NOT_CONFIGURED = frozenset({"supervised", "config_file", "as_json", "log_level"})
 _CONFIGURED_AS = {
     "advertise": "advertise_host",
     "instances": "num_instances",
@@ -125,13 +126,17 @@ def run(
     log_level: LogLevelOption = "INFO",
     log_format: LogFormatOption = "text",
     config_file: ConfigOption = None,
+    as_json: JsonOption = False,
     supervised: Annotated[bool, typer.Option("--supervised", hidden=True)] = False,
 ) -> None:
-    """Serves clients and directs stage servers, which attach with 'elasticmm stage'."""
+    """Serves clients and directs stage servers, which attach with 'elasticmm stage'.
+
+    With --json it prints where it serves as one object.
+    """
     options = {name: value for name, value in locals().items() if name not in _NOT_CONFIGURED}
     from core.log_lines import start_log
 
-    tell = _tell_supervisor if supervised else _tell_user
+    tell = _tell_supervisor if supervised else _tell_program if as_json else _tell_user
     if supervised:
         from stage_servers.forkserver import die_with_parent
 
@@ -253,6 +258,16 @@ def _tell_user(event: str, message: str, http_url: str = "") -> None:
         return
     http = f", OpenAI's API at {http_url}/v1" if http_url else ""
     typer.echo(f"coordinator ready at {message}{http}")
+
+
+def _tell_program(event: str, message: str, http_url: str = "") -> None:
+    from cli.exits import print_json
+
+    if event == "failed":
+        print_json({"error": {"message": message}})
+        _tell_user(event, message)
+        return
+    print_json({"address": message, "http": http_url or None})
 
 
 def _tell_supervisor(event: str, message: str, http_url: str = "") -> None:

@@ -264,8 +264,8 @@ AllowHostOption = Annotated[
     typer.Option(
         "--allow-host",
         metavar="NAME",
-        help="A name that the HTTP door is reached by where there are no API keys (*.NAME: all below it, "
-        "*: any). May be said again. Always: addresses, localhost, and the names listened at.",
+        help="A name that HTTP door and metrics are reached by where there are no API keys (*.NAME: all "
+        "below it, *: any). May be said again. Always: addresses, localhost, and the names listened at.",
     ),
 ]
 OtlpEndpointOption = Annotated[

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cli.exits import FAILED, USAGE, fail
+from cli.exits import FAILED, USAGE, fail, print_json
 from cli.options import (
     AdvertiseOption,
     AttentionOption,
@@ -23,6 +23,7 @@ from cli.options import (
     EncodeOrderOption,
     EncodingOption,
     HostOption,
+    JsonOption,
     KvBlocksOption,
     LogFormatOption,
     LogLevelOption,
@@ -45,6 +46,8 @@ from cli.state import DEFAULT_NAME, find_state_dir
 
 if TYPE_CHECKING:
     from stage_servers.config import StageConfig
+
+_NOT_CONFIGURED = frozenset({"config_file", "as_json"})
 
 
 def run(
@@ -91,9 +94,14 @@ def run(
     log_level: LogLevelOption = "INFO",
     log_format: LogFormatOption = "text",
     config_file: ConfigOption = None,
+    as_json: JsonOption = False,
 ) -> None:
-    """Loads the model and serves its stages for one coordinator. Needs the cluster token."""
-    serve(make_config(**{name: value for name, value in locals().items() if name != "config_file"}))
+    """Loads the model and serves its stages for one coordinator. Needs the cluster token.
+
+    With --json it prints its id as one object, once the coordinator knows it.
+    """
+    settings = {name: value for name, value in locals().items() if name not in _NOT_CONFIGURED}
+    serve(make_config(**settings), as_json=as_json)
 
 
 def make_config(
@@ -146,7 +154,7 @@ def cluster_token(token_file: Path | None, state_dir: Path | None) -> str:
     return token
 
 
-def serve(config: StageConfig) -> None:
+def serve(config: StageConfig, *, as_json: bool = False) -> None:
     """Until a signal or the coordinator's stop; exits 1 with the reason if it cannot start."""
     import os
 
@@ -156,6 +164,16 @@ def serve(config: StageConfig) -> None:
     from stage_servers import server
 
     try:
-        server.run(config, model=None, on_ready=lambda name: typer.echo(f"stage server {name} ready"))
+        server.run(config, model=None, on_ready=tell_program if as_json else tell_user)
     except (ValueError, OSError, RuntimeError) as error:
+        if as_json:
+            print_json({"error": {"message": str(error)}})
         fail(str(error), FAILED)
+
+
+def tell_user(instance_id: str) -> None:
+    typer.echo(f"stage server {instance_id} ready")
+
+
+def tell_program(instance_id: str) -> None:
+    print_json({"instance_id": instance_id})

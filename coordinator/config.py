@@ -98,7 +98,7 @@ class CoordinatorConfig:
     otlp_endpoint: str = ""  # URL that traces go to; empty: there are none
     max_connections: int = DEFAULT_MOST  # of each listener, the media gateway's as well
     max_calls: int = DEFAULT_MOST  # gRPC calls of clients under way
-    allow_hosts: tuple[str, ...] = ()  # further names that the HTTP door is reached by; see HostNames
+    allow_hosts: tuple[str, ...] = ()  # further names of HTTP door and metrics; see HostNames
 
     def __post_init__(self) -> None:
         if not self.cluster_token:

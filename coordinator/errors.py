@@ -108,6 +108,10 @@ class UnauthenticatedError(ServiceError):
     """The call does not carry the cluster token."""
 
 
+class MisdirectedError(ServiceError):
+    """Came by a name that the door does not have."""
+
+
 class UnreadableError(ServiceError):
     """A message's bytes are not of the message's type."""
 

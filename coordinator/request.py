@@ -125,6 +125,7 @@ class Request:
             stop_token_ids=self.stop_token_ids,
             cache=self.cache,
             format=self.format,
+            tenant=self.tenant,
         )
 
     @property

@@ -99,7 +99,7 @@ class Coordinator:
         self.stopping = asyncio.Event()
         self._started_s = self.clock.now_s()
         self._version = metadata.version("elasticmm")
-        self._media_port: int | None = None
+        self.media_port: int | None = None
         self.registry = Registry(self.model.family.fingerprint, config.heartbeat_timeout_s)
         if not config.profile and config.policy != "fixed":
             log.warning("no profile was named: %s reckons with %s", config.policy, DEFAULT_PROFILE)
@@ -207,7 +207,7 @@ class Coordinator:
 
     @property
     def media_endpoint(self) -> str:
-        return "" if self._media_port is None else endpoint(self.config.public_host, self._media_port)
+        return "" if self.media_port is None else endpoint(self.config.public_host, self.media_port)
 
     def describe(self) -> ServedDescription:
         return ServedDescription(
@@ -348,7 +348,7 @@ class Coordinator:
         self.gateway.tell(self.gateway_settings())
 
     def note_gateway(self, port: int | None) -> None:
-        self._media_port = port
+        self.media_port = port
         self.health.note(MEDIA, port is not None)
         if port is None:
             self.media.disconnect()

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import Callable, Container
+from collections.abc import Callable, Container, Mapping
 from importlib import metadata
 from typing import TYPE_CHECKING
 
 from prometheus_client.registry import Collector
 
+from coordinator.listening.connections import GrpcConnections, Port
+from coordinator.listening.crowd import Crowd
 from coordinator.metrics.crowds import CrowdCollector
 from coordinator.metrics.exposition import Metrics
 from coordinator.metrics.listener import Admit, MetricsListener
@@ -49,6 +51,7 @@ class Watch:
         self.observer: RequestObserver = Observers(
             counted, self.slo, self.arms, *([traces] if traces else [])
         )
+        self._connections = GrpcConnections({})
         self._listener: MetricsListener | None = None
 
     def add(self, *collectors: Collector) -> None:
@@ -59,8 +62,15 @@ class Watch:
         self._listener = MetricsListener(self.metrics.render, admit)
         await self._listener.start(host, port, tls)
 
+    def watch_ports(self, ports: Mapping[str, Port], most: int, setting: str) -> None:
+        """Of gRPC's listeners, by door; before `sample_forever`."""
+        doors = {Crowd(door, most, setting, knows_refused=False): port for door, port in ports.items()}
+        for crowd in doors:
+            self.crowds.watch(crowd)
+        self._connections = GrpcConnections(doors)
+
     async def sample_forever(self, registry: Registry) -> None:
-        await self.slo.sample_forever(registry)
+        await asyncio.gather(self.slo.sample_forever(registry), self._connections.watch_forever())
 
     async def stop(self) -> None:
         """The last traces leave, which takes a few seconds where nobody takes them."""

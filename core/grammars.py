@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from collections import OrderedDict
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ import numpy as np
 from llguidance import LLMatcher, LLParserLimits, LLTokenizer
 
 from core.format_size import written_out
+from core.kept_formats import KeptFormats
 from core.output_format import FormatKind, OutputFormat
 
 Mask = np.ndarray[Any, np.dtype[np.bool_]]
@@ -61,10 +61,24 @@ class Matcher:
         return mask
 
 
-class Grammars:
-    """Compiles formats for one model, and keeps those that were used last. Any thread may call.
+class CompiledFormat:
+    """What answers of one format begin with. Any thread may call."""
 
-    `folder` has the model's tokenizer.json, which is read when it is first needed.
+    def __init__(self, matcher: LLMatcher, vocab_size: int) -> None:
+        self._matcher = matcher
+        self._vocab_size = vocab_size
+        self._lock = threading.Lock()
+
+    def begin(self) -> Matcher:
+        """Of one more answer."""
+        with self._lock:
+            return Matcher(self._matcher.deep_copy(), self._vocab_size)
+
+
+class Grammars:
+    """Compiles formats for one model, and keeps those that were used last (KeptFormats). Any thread may call.
+
+    `folder` has the model's tokenizer.json, which is read when it is first needed. `tenant`: who uses it.
     """
 
     def __init__(self, folder: Path, vocab_size: int, eos_token_ids: frozenset[int]) -> None:
@@ -72,30 +86,27 @@ class Grammars:
         self._vocab_size = vocab_size
         self._eos_token_ids = sorted(eos_token_ids)
         self._tokenizer: LLTokenizer | None = None
-        self._kept: OrderedDict[OutputFormat, LLMatcher] = OrderedDict()
+        self._kept: KeptFormats[CompiledFormat] = KeptFormats(_NUM_KEPT)
         self._lock = threading.Lock()  # of what is kept, never for long
         self._loading = threading.Lock()
 
-    def recall(self, form: OutputFormat) -> bool:
-        """Whether it is compiled already; then it is kept as if it was used."""
+    def recall(self, form: OutputFormat, tenant: str = "") -> CompiledFormat | None:
+        """None where it is not compiled already."""
         with self._lock:
-            if form not in self._kept:
-                return False
-            self._kept.move_to_end(form)
-            return True
+            return self._kept.find(tenant, form)
 
-    def matcher(self, form: OutputFormat) -> Matcher:
-        """At the beginning of an answer. Raises FormatError where the format cannot be compiled."""
-        with self._lock:
-            kept = self._kept.get(form)
+    def compile(self, form: OutputFormat, tenant: str = "") -> CompiledFormat:
+        """In this thread, where it is not compiled already. Raises FormatError where it cannot be."""
+        kept = self.recall(form, tenant)
         if kept is None:
-            kept = self._compile(form)
-        with self._lock:
-            kept = self._kept.setdefault(form, kept)
-            self._kept.move_to_end(form)
-            if len(self._kept) > _NUM_KEPT:
-                self._kept.popitem(last=False)
-            return Matcher(kept.deep_copy(), self._vocab_size)
+            kept = CompiledFormat(self._compile(form), self._vocab_size)
+            with self._lock:
+                self._kept.keep(tenant, form, kept)
+        return kept
+
+    def matcher(self, form: OutputFormat, tenant: str = "") -> Matcher:
+        """As `compile`, at the beginning of an answer."""
+        return self.compile(form, tenant).begin()
 
     def _compile(self, form: OutputFormat) -> LLMatcher:
         with self._loading:

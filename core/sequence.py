@@ -51,6 +51,7 @@ class SequenceSpec:
     stop_token_ids: frozenset[int] = frozenset()
     cache: CacheUse | None = None  # None: nothing is looked up or kept
     format: OutputFormat | None = None  # None: any text
+    tenant: str = ""  # who asked; among tenants formats are compiled in turn
 
     @property
     def key(self) -> tuple[str, int]:

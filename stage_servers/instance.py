@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING
 import grpc
 
 from core.encode_order import SLICE_S, EncodeOrder
+from core.grammars import Matcher
 from core.ids import host_id
 from core.sequence import SequenceSpec
 from core.stages import ModalityGroup, Roles, Stage
@@ -46,6 +47,7 @@ from stage_servers.encoding.pipeline import EncodePipeline
 from stage_servers.engine_thread import EngineThread
 from stage_servers.expectations import Expectations
 from stage_servers.held import HeldCalls
+from stage_servers.landing import Landing
 from stage_servers.load import load_of
 from stage_servers.media_pull import MediaPuller
 from stage_servers.migration import MigrationStage
@@ -152,6 +154,7 @@ class Instance:
             receiver.serve_prefixes(self._prefixes)
             self.caches.add_counters(partial(kv_counters, engine.cache))
         self._preparation = Preparation(engine.grammars, self._prefixes)
+        self._landing = Landing(engine, self._kv.blocks, self._preparation, self._tasks, self._admit)
         self._prefill = PrefillStage(
             engine, self._thread, self._kv, self._sender, self.reports, on_added=self._held.release
         )
@@ -211,16 +214,16 @@ class Instance:
         if decode.instance_id == self.instance_id:
             self._decoding[spec.key] = spec
         self._held.hold(spec.key)  # until the engine has the sequence: what is cached may be here before
+        begin = partial(self._begin_prefill, spec, decode, prefix_tokens)
         if self._preparation.is_needed(spec, holder):
-            self._tasks.spawn(spec.key, self._prepare_prefill(spec, decode, holder, prefix_tokens))
+            self._tasks.spawn(spec.key, self._preparation.run(spec, holder, prefix_tokens, begin))
         else:
-            self._begin_prefill(spec, decode, prefix_tokens)
+            begin(None)
 
     def decode(self, spec: SequenceSpec) -> None:
         self._decoding[spec.key] = spec
         self._to_decode.add(spec.key)
-        if spec.format is not None:  # its KV takes longer to come
-            self._tasks.spawn(spec.key, self._preparation.compile(spec.format))
+        self._landing.expect(spec)
 
     def migrate(self, key: Key, new_attempt: int, target: PeerAddress) -> None:
         self._tasks.spawn(key, self._migration.run(key, new_attempt, target))
@@ -261,10 +264,7 @@ class Instance:
         if spec is None:
             raise UnknownRequest(f"request {key[0]} has ended here")
         self._steps.decode_began(key)
-        going_on = replace(spec, outputs=outputs)
-        self._admit(
-            key, Stage.DECODE, lambda: self._engine.add_decode(going_on, block_ids, num_tokens), block_ids
-        )
+        self._landing.add(replace(spec, outputs=outputs), block_ids, num_tokens)
 
     def on_embedding(self, key: Key, item_index: int, block_ids: list[int], num_tokens: int) -> None:
         self._supply.arrived(key, item_index, block_ids, num_tokens)
@@ -330,23 +330,21 @@ class Instance:
 
     # Book-keeping
 
-    async def _prepare_prefill(
-        self, spec: SequenceSpec, decode: PeerAddress, holder: PeerAddress | None, count: int
+    def _begin_prefill(
+        self, spec: SequenceSpec, decode: PeerAddress, prefix_tokens: int, matcher: Matcher | None
     ) -> None:
-        await self._preparation.run(spec, holder, count)
-        self._begin_prefill(spec, decode, prefix_tokens=count)
-
-    def _begin_prefill(self, spec: SequenceSpec, decode: PeerAddress, prefix_tokens: int) -> None:
         if decode.instance_id != self.instance_id:
-            self._tasks.spawn(spec.key, self._prefill_away(spec, decode, prefix_tokens))
+            self._tasks.spawn(spec.key, self._prefill_away(spec, decode, prefix_tokens, matcher))
             return
-        add = partial(self._engine.add_prefill, spec, hand_over=False, promised_tokens=prefix_tokens)
-        self._admit(spec.key, Stage.PREFILL, add)
+        add = partial(self._engine.add_prefill, spec, promised_tokens=prefix_tokens, matcher=matcher)
+        self._admit(spec.key, Stage.PREFILL, partial(add, hand_over=False))
         self._held.release(spec.key)
 
-    async def _prefill_away(self, spec: SequenceSpec, decode: PeerAddress, prefix_tokens: int) -> None:
+    async def _prefill_away(
+        self, spec: SequenceSpec, decode: PeerAddress, prefix_tokens: int, matcher: Matcher | None
+    ) -> None:
         try:
-            await self._prefill.run(spec, decode, prefix_tokens)
+            await self._prefill.run(spec, decode, prefix_tokens, matcher)
         finally:
             self._held.drop(spec.key)
             self._to_prefill.end(spec.key)
@@ -355,6 +353,7 @@ class Instance:
     def _forget(self, key: Key) -> None:
         """The sequence has ended here; its embeddings go once the engine has let go of them."""
         self._decoding.pop(key, None)
+        self._landing.drop(key)
         self._held.drop(key)
         self._steps.forget(key)
         self._to_prefill.end(key)
@@ -381,6 +380,7 @@ class Instance:
             "to decode": len(self._to_decode),
             "decoding": self._decoding,
             "held": list(self._held),
+            "landed": len(self._landing),
             "times": self._steps.times,
             "leases": list(map(str, self._receiver.leases)),
             "kv": self._kv.num_blocks - self._engine.num_free_blocks,

@@ -7,10 +7,12 @@ import logging
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import CancelledError as ThreadCancelled
+from functools import partial
 from typing import TYPE_CHECKING
 
 import grpc
 
+from core.grammars import Matcher
 from core.sequence import SequenceSpec
 from core.stages import Stage
 from kv_transfer.layout import PayloadKind
@@ -75,15 +77,24 @@ class PrefillStage:
             hand_over.first_token.set_exception(RuntimeError(reason))
         return True
 
-    async def run(self, spec: SequenceSpec, decode: PeerAddress, promised_tokens: int = 0) -> None:
+    async def run(
+        self,
+        spec: SequenceSpec,
+        decode: PeerAddress,
+        promised_tokens: int = 0,
+        matcher: Matcher | None = None,
+    ) -> None:
         """One prefill with hand-over; failures are reported. Cancelling frees all it holds.
 
-        `promised_tokens`: see Engine.add_prefill.
+        `promised_tokens`, `matcher`: see Engine.add_prefill.
         """
+        add = partial(
+            self._engine.add_prefill, spec, hand_over=True, promised_tokens=promised_tokens, matcher=matcher
+        )
         hand_over = HandOver(spec, self._kv.layout.num_planes)
         self._hand_overs[spec.key] = hand_over
         try:
-            await self._hand_over(hand_over, decode, promised_tokens)
+            await self._hand_over(hand_over, decode, add)
         except (asyncio.CancelledError, ThreadCancelled):
             raise
         except Exception as error:
@@ -96,14 +107,10 @@ class PrefillStage:
             self.started.pop(spec.key, None)
             self._thread.post(lambda: self._drop(spec.key))
 
-    async def _hand_over(self, hand_over: HandOver, decode: PeerAddress, promised_tokens: int) -> None:
+    async def _hand_over(self, hand_over: HandOver, decode: PeerAddress, add: Callable[[], None]) -> None:
         spec = hand_over.spec
         num_tokens = len(spec.prompt) + len(spec.outputs)
-        adding = asyncio.ensure_future(
-            self._thread.call(
-                lambda: self._engine.add_prefill(spec, hand_over=True, promised_tokens=promised_tokens)
-            )
-        )
+        adding = asyncio.ensure_future(self._thread.call(add))
         adding.add_done_callback(lambda _: self._on_added(spec.key))
         outgoing = await self._sender.open(decode, spec.key, PayloadKind.KV, 0, num_tokens, self._kv)
         try:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
+from collections.abc import Callable
 
-from core.grammars import FormatError, Grammars
-from core.output_format import OutputFormat
+from core.format_turns import FormatTurns
+from core.grammars import FormatError, Grammars, Matcher
 from core.sequence import SequenceSpec
 from kv_transfer.sender import PeerAddress
 from stage_servers.cache.prefix_service import PrefixService
@@ -16,20 +15,34 @@ class Preparation:
     """`prefixes` None: no KV is kept here, so none is fetched."""
 
     def __init__(self, grammars: Grammars, prefixes: PrefixService | None) -> None:
-        self._grammars = grammars
+        self._formats = FormatTurns(grammars)
         self._prefixes = prefixes
 
     def is_needed(self, spec: SequenceSpec, holder: PeerAddress | None) -> bool:
         return spec.format is not None or (holder is not None and self._prefixes is not None)
 
-    async def run(self, spec: SequenceSpec, holder: PeerAddress | None, prefix_tokens: int) -> None:
-        """Its format, and so many tokens of its prefix from who has them."""
-        if spec.format is not None:
-            await self.compile(spec.format)
+    async def run(
+        self,
+        spec: SequenceSpec,
+        holder: PeerAddress | None,
+        prefix_tokens: int,
+        begin: Callable[[Matcher | None], None],
+    ) -> None:
+        """Its format, and so many tokens of its prefix from who has them; then it begins."""
+        matcher = await self.matcher(spec)
         if holder is not None and self._prefixes is not None:
             await self._prefixes.fetch(spec, holder, num_tokens=prefix_tokens)
+        begin(matcher)
 
-    async def compile(self, form: OutputFormat) -> None:
-        """So that the engine finds it compiled; one that is refused, it refuses itself."""
-        with contextlib.suppress(FormatError):
-            await asyncio.to_thread(self._grammars.matcher, form)
+    async def matcher(self, spec: SequenceSpec) -> Matcher | None:
+        """So that the engine need not compile; None: no format, or one that the engine will refuse itself."""
+        if spec.format is None:
+            return None
+        try:
+            return (await self._formats.compile(spec.tenant, spec.format)).begin()
+        except FormatError:
+            return None
+
+    async def compile(self, spec: SequenceSpec) -> None:
+        """Its format only, for when it is wanted."""
+        await self.matcher(spec)

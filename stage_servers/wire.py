@@ -127,6 +127,7 @@ def sequence_from(message: stage_control_pb2.Sequence) -> SequenceSpec:
         stop_token_ids=frozenset(message.stop_token_ids),
         cache=cache_from(message.cache) if message.HasField("cache") else None,
         format=format_from(message.format) if message.HasField("format") else None,
+        tenant=message.tenant,
     )
 
 

@@ -23,7 +23,7 @@ _CONNECTIONS = 8
 
 @dataclass(frozen=True, slots=True)
 class StreamSpec:
-    """`door` is "grpc" or "http"; `server_pid` is whose processor time is read with ours."""
+    """`door` is "grpc" or "http"; the processor time of `server_pid` and `front_pids` is read with ours."""
 
     door: str
     port: int
@@ -32,6 +32,7 @@ class StreamSpec:
     warm_s: float
     window_s: float
     max_tokens: int
+    front_pids: tuple[int, ...] = ()
 
 
 @dataclass(slots=True)
@@ -41,6 +42,7 @@ class Window:
     seconds: float = 0.0
     client_cpu_s: float = 0.0
     server_cpu_s: float = 0.0
+    front_cpu_s: float = 0.0
     streams: array[int] = field(default_factory=lambda: array("i"))  # index into request_ids
     first_index: array[int] = field(default_factory=lambda: array("i"))
     num_tokens: array[int] = field(default_factory=lambda: array("i"))
@@ -163,6 +165,7 @@ def _await_all(streams: Streams, num_streams: int) -> None:
 def _measure(streams: Streams, spec: StreamSpec) -> Window:
     window = Window()
     start_s, ours_s, servers_s = time.monotonic(), time.process_time(), cpu_s(spec.server_pid)
+    front_s = sum(map(cpu_s, spec.front_pids))
     while (now_s := time.monotonic()) < start_s + spec.window_s:
         found = streams.read()
         now_s = time.monotonic()
@@ -174,6 +177,7 @@ def _measure(streams: Streams, spec: StreamSpec) -> Window:
     window.seconds = now_s - start_s
     window.client_cpu_s = time.process_time() - ours_s
     window.server_cpu_s = cpu_s(spec.server_pid) - servers_s
+    window.front_cpu_s = sum(map(cpu_s, spec.front_pids)) - front_s
     return window
 
 

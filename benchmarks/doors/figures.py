@@ -24,6 +24,7 @@ def stream_figures(window: Window) -> dict[str, Any]:
         "tokens_in_messages_of_8_at_most": sum(n * c for n, c in sizes.items() if n <= 8) / max(1, tokens),
         "server_cpu_share": window.server_cpu_s / window.seconds,
         "client_cpu_share": window.client_cpu_s / window.seconds,
+        "front_cpu_share": window.front_cpu_s / window.seconds,
     }
 
 

@@ -32,6 +32,14 @@ class Server:
 
 
 @dataclass(frozen=True, slots=True)
+class Front:
+    """The HTTP door by itself: its port, and its worker processes."""
+
+    http_port: int
+    pids: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Rig:
     coordinator: Server
     instances: Connection
@@ -59,6 +67,32 @@ def rig(model: Path, num_instances: int, cores: tuple[Set[int], Set[int]]) -> It
             with started_on(cores[1]), process(instances.run, spec) as pipe:
                 receive(pipe)
                 yield Rig(server, pipe, cores[1])
+
+
+@contextmanager
+def front_of(coordinator: Server, num_workers: int, cores: Set[int]) -> Iterator[Front]:
+    """`elasticmm serve-http` on these cores, before the coordinator."""
+    command = [sys.executable, "-m", "cli.main", "serve-http", "--address", f"127.0.0.1:{coordinator.port}"]
+    command += [
+        "--port",
+        "0",
+        "--workers",
+        str(num_workers),
+        "--drain",
+        "0",
+        "--log-level",
+        "ERROR",
+        "--json",
+    ]
+    with started_on(cores):
+        started = subprocess.Popen(command, stdout=subprocess.PIPE)
+    with started as child:
+        try:
+            assert child.stdout is not None
+            ready = json.loads(child.stdout.readline())
+            yield Front(int(ready["http"].rsplit(":", 1)[1]), tuple(ready["workers"]))
+        finally:
+            child.terminate()
 
 
 @contextmanager

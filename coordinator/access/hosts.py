@@ -12,10 +12,13 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from ipaddress import ip_address
 
+from coordinator.errors import MisdirectedError
+
 ANY = "*"
 _LOCAL = "localhost"
 _ANY_ADDRESS = ("0.0.0.0", "::")
 _NAME = re.compile(r"(\*\.)?[a-z0-9_-]+(\.[a-z0-9_-]+)*")
+_MAX_SHOWN_CHARS = 200
 _HEADER = re.compile(r"(?:\[(?P<address>[^\]]*)\]|(?P<name>[^:\[\]]*))(?::\d*)?")
 
 
@@ -36,6 +39,15 @@ class HostNames:
             return False
         name = (found["address"] or found["name"] or "").removesuffix(".")
         return name == _LOCAL or name.endswith(f".{_LOCAL}") or _is_address(name) or self._has(name)
+
+    def check(self, said: Iterable[str]) -> None:
+        """All Host headers of a request; none is no browser's. Raises MisdirectedError."""
+        odd = next((host for host in said if not self.allow(host)), None)
+        if odd is not None:
+            raise MisdirectedError(
+                f"this door is not known as {odd[:_MAX_SHOWN_CHARS]!r}: ask it by its address, or start it "
+                "with that name allowed (--allow-host) or with API keys"
+            )
 
     def _has(self, name: str) -> bool:
         if name in self.names:

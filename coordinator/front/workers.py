@@ -9,10 +9,12 @@ import socket
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 
+from coordinator.access.hosts import HostNames, host_names
 from coordinator.front.settings import FrontSettings
 from coordinator.front.shared_values import SharedValues
-from coordinator.metrics.listener import Headers, MetricsListener
+from coordinator.metrics.listener import Headers, MetricsListener, check_hosts
 from coordinator.openai.listener import bind_socket
 
 log = logging.getLogger(__name__)
@@ -92,7 +94,8 @@ class Workers:
         self._settings = replace(settings, metrics_folder=self._values.folder)
         tls = settings.tls
         context = None if tls is None else tls.server_context(wants_client_cert=settings.tls_client_cert)
-        self._metrics = MetricsListener(self._values.render, _admit_all)
+        names = host_names(settings.metrics_host, "", settings.allow_hosts) if tls is None else None
+        self._metrics = MetricsListener(self._values.render, partial(_admit, names))
         self.metrics_port = await self._metrics.start(settings.metrics_host, settings.metrics_port, context)
 
     def _forget(self, worker: _Worker) -> None:
@@ -169,8 +172,11 @@ class _Worker:
         self.process = None
 
 
-def _admit_all(_headers: Headers, _peer: str) -> None:
-    """They tell of nobody's requests, and keys are the coordinator's: who can reach the address may read."""
+def _admit(names: HostNames | None, headers: Headers, _peer: str) -> None:
+    """They tell of nobody's requests, and keys are the coordinator's: who can reach the address may read,
+    but for pages of web sites.
+    """
+    check_hosts(names, headers)
 
 
 def hold_port(host: str, port: int) -> socket.socket:

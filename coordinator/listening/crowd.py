@@ -15,13 +15,21 @@ class Crowd:
     """Up to `most` connections or calls; `name` is what metrics call it, `setting` what sets the bound."""
 
     def __init__(
-        self, name: str, most: int, setting: str, on_refusal: Callable[[], None] = lambda: None
+        self,
+        name: str,
+        most: int,
+        setting: str,
+        on_refusal: Callable[[], None] = lambda: None,
+        *,
+        knows_refused: bool = True,
     ) -> None:
+        """`knows_refused` False: somebody else turns away, and does not say how many."""
         self.name = name
         self.most = most
         self.setting = setting
         self.num_inside = 0
         self.num_refused = 0
+        self.knows_refused = knows_refused
         self._on_refusal = on_refusal
 
     def enter(self) -> bool:

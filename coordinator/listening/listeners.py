@@ -21,7 +21,7 @@ from coordinator.listening.crowding import CrowdInterceptor
 from coordinator.listening.interceptors import GuardInterceptor, StatusInterceptor, TokenInterceptor
 from coordinator.listening.options import endpoint, server_options
 from coordinator.listening.unreadable import ReadingInterceptor
-from coordinator.metrics.listener import Headers
+from coordinator.metrics.listener import Headers, check_hosts
 from coordinator.metrics.page import metrics_route
 from coordinator.oip.servicer import OpenInferenceServicer
 from coordinator.openai.app import make_app
@@ -59,6 +59,11 @@ def make_server(coordinator: Coordinator) -> grpc.aio.Server:
     """With all its services; not bound yet."""
     config = coordinator.config
     calls = coordinator.watch.crowds.watch(Crowd("grpc", config.max_calls, "max_calls"))
+    ports = {
+        "grpc_connections": lambda: coordinator.port,
+        "media_connections": lambda: coordinator.media_port,
+    }
+    coordinator.watch.watch_ports(ports, config.max_connections, "max_connections")
     server = grpc.aio.server(
         interceptors=(
             TokenInterceptor(config.cluster_token, {STAGE_CONTROL}),
@@ -123,8 +128,14 @@ def open_http(coordinator: Coordinator) -> tuple[HttpListener | None, str]:
 async def open_metrics(coordinator: Coordinator) -> None:
     """The listener of metrics, at the port that the settings name. Raises OSError."""
     config = coordinator.config
-    admit = partial(_admit_to_metrics, coordinator.guard)
+    admit = partial(_admit_scraper, _hosts(config), coordinator.guard)
     await coordinator.watch.listen(config.host, config.metrics_port, admit, _tls_context(config))
+
+
+def _admit_scraper(names: HostNames | None, guard: Guard, headers: Headers, peer: str) -> None:
+    if guard.is_open:
+        check_hosts(names, headers)
+    _admit_to_metrics(guard, headers, peer)
 
 
 def _admit_to_metrics(guard: Guard, headers: Headers, peer: str) -> None:

@@ -24,12 +24,12 @@ class CrowdCollector(Collector):
     def collect(self) -> Iterator[Metric]:
         inside = GaugeMetricFamily(
             named("door_inside"),
-            "HTTP connections, or gRPC calls of clients, at the moment.",
+            "HTTP connections, gRPC connections, or gRPC calls of clients, at the moment.",
             labels=["door"],
         )
         most = GaugeMetricFamily(
             named("door_limit"),
-            "As many HTTP connections, or gRPC calls of clients, as there may be.",
+            "As many HTTP connections, gRPC connections, or gRPC calls of clients, as there may be.",
             labels=["door"],
         )
         refused = CounterMetricFamily(
@@ -40,5 +40,6 @@ class CrowdCollector(Collector):
         for crowd in self._crowds:
             inside.add_metric([crowd.name], crowd.num_inside)
             most.add_metric([crowd.name], crowd.most)
-            refused.add_metric([crowd.name], crowd.num_refused)
+            if crowd.knows_refused:
+                refused.add_metric([crowd.name], crowd.num_refused)
         yield from (inside, most, refused)

@@ -12,7 +12,8 @@ import ssl
 from collections.abc import Callable
 from typing import Any
 
-from coordinator.errors import NotAllowedError, ServiceError
+from coordinator.access.hosts import HostNames
+from coordinator.errors import MisdirectedError, NotAllowedError, ServiceError
 
 log = logging.getLogger(__name__)
 
@@ -94,6 +95,12 @@ class MetricsListener:
         return _message("200 OK", content_type, body, has_body=method == "GET")
 
 
+def check_hosts(names: HostNames | None, headers: Headers) -> None:
+    """Raises MisdirectedError where they name another door than these; None: it may be called anything."""
+    if names is not None:
+        names.check(value for name, value in headers if name == "host")
+
+
 def _peer_of(writer: asyncio.StreamWriter) -> str:
     host, port, *_ = writer.get_extra_info("peername") or ("", 0)
     return f"{host}:{port}"
@@ -108,6 +115,8 @@ def _refusal(error: ServiceError) -> bytes:
     body = f"{error}\n".encode()
     if isinstance(error, NotAllowedError):
         return _message("403 Forbidden", _PLAIN, body)
+    if isinstance(error, MisdirectedError):
+        return _message("421 Misdirected Request", _PLAIN, body)
     return _message("401 Unauthorized", _PLAIN, body, more="WWW-Authenticate: Bearer\r\n")
 
 

@@ -54,6 +54,7 @@ _FAULTS: tuple[tuple[type[errors.ServiceError], int, str, str | None], ...] = (
     (errors.TooLargeError, 413, "invalid_request_error", "too_large"),
     (errors.NotAllowedError, 403, "permission_error", "not_allowed"),
     (errors.AlreadyRunningError, 409, "invalid_request_error", "already_running"),
+    (errors.MisdirectedError, 421, "invalid_request_error", "host_not_allowed"),
     (errors.UnauthenticatedError, 401, "authentication_error", "unauthenticated"),
     (errors.OverloadedError, 429, "rate_limit_error", "overloaded"),
     (errors.UnavailableError, 503, "service_unavailable_error", "unavailable"),

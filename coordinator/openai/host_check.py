@@ -6,14 +6,13 @@ from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from coordinator.access.hosts import HostNames
-from coordinator.errors import ServiceError
-from coordinator.openai.errors import Fault, fault_of
+from coordinator.errors import MisdirectedError, ServiceError
+from coordinator.openai.errors import fault_of
 from coordinator.openai.generation import fault_response
 from coordinator.openai.served import IsOpen
 
 # Of probes, which call by whatever name; they say nothing that is worth to be kept from anybody.
 _OPEN_PATHS = ("/health", "/ready")
-_MAX_SHOWN_CHARS = 200
 
 
 class HostCheck:
@@ -25,27 +24,19 @@ class HostCheck:
         self._is_open = is_open
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        odd = self._odd_name(scope)
-        if odd is None:
-            await self._app(scope, receive, send)
-            return
-        try:
-            fault = _misdirected(odd) if await self._is_open() else None
-        except ServiceError as error:
-            fault = fault_of(error, str)
-        await (self._app if fault is None else fault_response(fault))(scope, receive, send)
+        error = await self._refusal(scope)
+        app = self._app if error is None else fault_response(fault_of(error, str))
+        await app(scope, receive, send)
 
-    def _odd_name(self, scope: Scope) -> str | None:
-        """Browsers always say one name; who says none, or is no HTTP, is no web page."""
+    async def _refusal(self, scope: Scope) -> ServiceError | None:
+        """Who says no name, or is no HTTP, is no web page."""
         if scope["type"] != "http" or scope["path"] in _OPEN_PATHS:
             return None
-        said = Headers(scope=scope).getlist("host")
-        return next((host for host in said if not self._names.allow(host)), None)
-
-
-def _misdirected(host: str) -> Fault:
-    message = (
-        f"this door is not known as {host[:_MAX_SHOWN_CHARS]!r}: ask it by its address, or start it with "
-        "that name allowed (--allow-host) or with API keys"
-    )
-    return Fault(421, message, "invalid_request_error", None, "host_not_allowed")
+        try:
+            self._names.check(Headers(scope=scope).getlist("host"))
+        except MisdirectedError as odd:
+            try:
+                return odd if await self._is_open() else None
+            except ServiceError as error:
+                return error
+        return None

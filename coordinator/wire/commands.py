@@ -74,6 +74,7 @@ def from_sequence(sequence: SequenceSpec) -> pb.Sequence:
         stop_token_ids=sorted(sequence.stop_token_ids),
         cache=_from_cache(sequence.cache),
         format=None if sequence.format is None else from_format(sequence.format),
+        tenant=sequence.tenant,
     )
 
 

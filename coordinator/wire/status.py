@@ -22,6 +22,7 @@ _CODES: tuple[tuple[type[errors.ServiceError], grpc.StatusCode], ...] = (
     (errors.CannotMigrateError, grpc.StatusCode.FAILED_PRECONDITION),
     (errors.CannotPlanError, grpc.StatusCode.FAILED_PRECONDITION),
     (errors.CannotTryError, grpc.StatusCode.FAILED_PRECONDITION),
+    (errors.MisdirectedError, grpc.StatusCode.FAILED_PRECONDITION),
     (errors.OverloadedError, grpc.StatusCode.RESOURCE_EXHAUSTED),
     (errors.UnavailableError, grpc.StatusCode.UNAVAILABLE),
     (errors.DeadlinePassedError, grpc.StatusCode.DEADLINE_EXCEEDED),

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 
 import torch
 
-from core.grammars import FormatError, Grammars
+from core.grammars import FormatError, Grammars, Matcher
 from core.sequence import SequenceSpec
 from kv_transfer.blocks import BlockAllocator, blocks_for
 from stage_servers.cache.kv_cache import KvCache
@@ -75,23 +75,33 @@ class Engine:
     # -- what comes in
 
     def add_prefill(
-        self, spec: SequenceSpec, *, hand_over: bool, promised_tokens: int = 0, prefix: Prefix | None = None
+        self,
+        spec: SequenceSpec,
+        *,
+        hand_over: bool,
+        promised_tokens: int = 0,
+        prefix: Prefix | None = None,
+        matcher: Matcher | None = None,
     ) -> None:
         """Starts a sequence; with `hand_over` it stops after one token and keeps its blocks until `release`.
 
         Media items within the first `promised_tokens` are taken to be cached: no embedding of theirs comes
-        unless it is asked for. `prefix`: of the cache's `begin`, where the caller has it already. Raises
-        ValueError naming the field if it could never run here.
+        unless it is asked for. `prefix`: of the cache's `begin`, where the caller has it already; `matcher`:
+        of its format likewise, else that is compiled here and now. Raises ValueError naming the field if it
+        could never run here.
         """
         self._check(spec)
-        sequence = self._add(spec, hand_over=hand_over, prefix=prefix)
+        sequence = self._add(spec, matcher, hand_over=hand_over, prefix=prefix)
         sequence.promised_tokens = promised_tokens
         self._look([sequence])
 
-    def add_decode(self, spec: SequenceSpec, block_ids: list[int], num_cached_tokens: int) -> None:
+    def add_decode(
+        self, spec: SequenceSpec, block_ids: list[int], num_cached_tokens: int, matcher: Matcher | None = None
+    ) -> None:
         """Goes on with a sequence whose KV lies in `block_ids`; they belong to the engine unless this raises.
         Should it be preempted, its media are asked for.
 
+        `matcher`: as of `add_prefill`.
         Raises ValueError if the blocks do not hold exactly all tokens but the newest.
         """
         self._check(spec)
@@ -99,7 +109,7 @@ class Engine:
             raise ValueError(f"num_cached_tokens: {num_cached_tokens} is not all tokens but the newest")
         if len(block_ids) < blocks_for(num_cached_tokens, self._config.block_tokens):
             raise ValueError(f"block_ids: {len(block_ids)} blocks do not hold {num_cached_tokens} tokens")
-        sequence = self._add(spec, hand_over=False)
+        sequence = self._add(spec, matcher, hand_over=False)
         sequence.promised_tokens = len(spec.prompt)
         sequence.blocks = list(block_ids)
         sequence.num_computed = num_cached_tokens
@@ -345,12 +355,14 @@ class Engine:
         ):
             raise ValueError("prompt: holds a token id outside the vocabulary")
 
-    def _add(self, spec: SequenceSpec, *, hand_over: bool, prefix: Prefix | None = None) -> Sequence:
+    def _add(
+        self, spec: SequenceSpec, matcher: Matcher | None, *, hand_over: bool, prefix: Prefix | None = None
+    ) -> Sequence:
         positions, delta = self._model.positions(len(spec.prompt), spec.media)
         waits_for_all = self._config.encoding == "blocking"
         sequence = Sequence(spec, self._num_arrived, positions, delta, hand_over, waits_for_all)
         if spec.format is not None:
-            sequence.matcher = self.grammars.matcher(spec.format)
+            sequence.matcher = matcher or self.grammars.matcher(spec.format, spec.tenant)
             self._masks.prepare(sequence)
         if self.cache is not None:
             sequence.prefix = prefix or self.cache.begin(spec)

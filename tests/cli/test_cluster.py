@@ -183,14 +183,17 @@ def test_a_broken_model_is_named_and_nothing_stays(checkpoint: Path, state_dir: 
 def test_the_parts_by_hand(checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ELASTICMM_TOKEN", "by-hand")
     with contextlib.ExitStack() as stack:
-        coordinator = stack.enter_context(start("coordinator", "--model", checkpoint, "--port", 0))
+        words = ("--model", checkpoint)
+        coordinator = stack.enter_context(start("coordinator", *words, "--port", 0, "--json"))
         stack.callback(coordinator.terminate)
-        address = coordinator.stdout.readline().split()[-1]
+        served = json.loads(coordinator.stdout.readline())
+        address = served["address"]
+        assert served == {"address": address, "http": None}
         stage = stack.enter_context(
-            start("stage", "--coordinator", address, "--model", checkpoint, "--kv-blocks", 64, "--id", "mine")
+            start("stage", "--coordinator", address, *words, "--kv-blocks", 64, "--id", "mine", "--json")
         )
         stack.callback(stage.terminate)
-        assert "mine" in stage.stdout.readline()
+        assert json.loads(stage.stdout.readline()) == {"instance_id": "mine"}
         answer = call("generate", "hello", "--max-tokens", 4, "--ignore-eos", "--json", "--address", address)
         assert json.loads(answer.stdout)["usage"]["completion_tokens"] == 4
         os.kill(stage.pid, signal.SIGINT)

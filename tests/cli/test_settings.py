@@ -1,5 +1,6 @@
 """Options of `stage` and `up` become the settings of the same name."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -42,7 +43,7 @@ CORE = available_cores()[0]
 def served(monkeypatch: pytest.MonkeyPatch) -> list[StageConfig]:
     monkeypatch.setenv("ELASTICMM_TOKEN", "t")
     served: list[StageConfig] = []
-    monkeypatch.setattr(cli.stage, "serve", served.append)
+    monkeypatch.setattr(cli.stage, "serve", lambda config, **_: served.append(config))
     return served
 
 
@@ -266,3 +267,10 @@ def test_what_cannot_be_tried_is_wrong_usage(
     monkeypatch.setenv("ELASTICMM_TOKEN", "t")
     result = run_cli("coordinator", "--model", model, *words)
     assert (result.exit_code, reason in result.output) == (2, True)
+
+
+def test_a_start_that_fails_is_json_where_that_is_wanted(run_cli: RunCli, tmp_path: Path) -> None:
+    result = run_cli("coordinator", "--model", tmp_path, "--json")
+    assert result.exit_code == 1
+    assert str(tmp_path) in json.loads(result.stdout)["error"]["message"]
+    assert str(tmp_path) in result.stderr

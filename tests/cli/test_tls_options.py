@@ -20,7 +20,7 @@ def test_stage_takes_them(
     run_cli: RunCli, stage_words: tuple[object, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     served: list[StageConfig] = []
-    monkeypatch.setattr(cli.stage, "serve", served.append)
+    monkeypatch.setattr(cli.stage, "serve", lambda config, **_: served.append(config))
     files = Authority(tmp_path / "tls").issue(expected="stage")
     options = ("--tls-cert", files.cert, "--tls-key", files.key, "--tls-ca", files.ca, "--tls-name", "stage")
     result = run_cli(*stage_words, *options)
@@ -32,7 +32,7 @@ def test_relative_files_are_found_whatever_the_folder_of_the_stage_server(
     run_cli: RunCli, stage_words: tuple[object, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     served: list[StageConfig] = []
-    monkeypatch.setattr(cli.stage, "serve", served.append)
+    monkeypatch.setattr(cli.stage, "serve", lambda config, **_: served.append(config))
     files = Authority(tmp_path).issue()
     monkeypatch.chdir(tmp_path)
     options = ("--tls-cert", files.cert.name, "--tls-key", files.key.name, "--tls-ca", files.ca.name)

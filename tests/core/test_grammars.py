@@ -136,4 +136,13 @@ def test_a_format_is_recalled_while_it_is_among_the_last_used() -> None:
         grammars.matcher(form("regex", f"b{number}"))
     assert grammars.recall(form("regex", "a"))
     grammars.matcher(form("regex", "c"))
-    assert [grammars.recall(form("regex", text)) for text in ("a", "b0", "b1")] == [True, False, True]
+    assert [bool(grammars.recall(form("regex", text))) for text in ("a", "b0", "b1")] == [True, False, True]
+
+
+def test_a_tenant_with_many_formats_takes_nobody_elses() -> None:
+    grammars = Grammars(CHECKPOINT, FAMILY.vocab_size, FAMILY.eos_token_ids)
+    mine = grammars.compile(form("regex", "a"), "few")
+    for number in range(20):
+        grammars.compile(form("regex", f"b{number}"), "many")
+    assert grammars.compile(form("regex", "a"), "few") is mine
+    assert grammars.recall(form("regex", "b0"), "many") is None

@@ -26,8 +26,10 @@ class Engine:
         self.added: list[SequenceSpec] = []
         self.aborted: list[tuple[str, int]] = []
 
-    def add_prefill(self, spec: SequenceSpec, *, hand_over: bool, promised_tokens: int) -> None:
-        assert (hand_over, promised_tokens) == (True, 0)
+    def add_prefill(
+        self, spec: SequenceSpec, *, hand_over: bool, promised_tokens: int, matcher: object
+    ) -> None:
+        assert (hand_over, promised_tokens, matcher) == (True, 0, None)
         self.added.append(spec)
 
     def abort(self, key: tuple[str, int]) -> bool:

@@ -15,6 +15,7 @@ WINDOW = Window(
     first_index=array("i", [0, 0, 1]),
     num_tokens=array("i", [1, 1, 2]),
     at_s=array("d", [10.5, 11.5, 13.0]),
+    front_cpu_s=1.0,
 )
 
 
@@ -23,6 +24,7 @@ def test_rates_and_tokens_per_message() -> None:
     assert (figures["messages_per_s"], figures["tokens_per_s"]) == (1.5, 2.0)
     assert figures["tokens_per_message"] == pytest.approx(4 / 3)
     assert figures["most_tokens_per_message"] == 2
+    assert figures["front_cpu_share"] == 0.5
 
 
 def test_added_time_counts_from_the_step_of_each_token() -> None:

@@ -7,6 +7,7 @@ import socket
 import pytest
 
 from coordinator.access.hosts import HostNames, check_host_names, host_names
+from coordinator.errors import MisdirectedError
 
 OURS = host_names("Door.Internal", "front.example", ["*.lab.example", "db1"])
 
@@ -67,3 +68,10 @@ def test_a_door_at_all_addresses_has_the_machines_name() -> None:
 def test_what_is_no_name_is_said(name: str) -> None:
     with pytest.raises(ValueError, match="^allow_hosts: "):
         check_host_names("allow_hosts", ("fine", "*.fine", "*", "::1", name))
+
+
+def test_every_host_of_a_request_has_to_be_ours() -> None:
+    OURS.check([])
+    OURS.check(["db1", "127.0.0.1"])
+    with pytest.raises(MisdirectedError, match=r"not known as 'evil.example:1'.*--allow-host"):
+        OURS.check(["db1", "evil.example:1"])

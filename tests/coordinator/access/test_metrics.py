@@ -29,9 +29,14 @@ rights = ["admin"]
 """
 
 
-async def scrape(port: int, key: str | None = None, context: ssl.SSLContext | None = None) -> httpx.Response:
+async def scrape(
+    port: int, key: str | None = None, context: ssl.SSLContext | None = None, *, host: str | None = None
+) -> httpx.Response:
+    """`host`: the name that it is asked by, whoever has it."""
     scheme = "http" if context is None else "https"
     headers = {} if key is None else {"Authorization": f"Bearer {key}"}
+    if host is not None:
+        headers["Host"] = host
     async with httpx.AsyncClient(verify=context or True, timeout=30) as client:
         return await client.get(f"{scheme}://127.0.0.1:{port}/metrics", headers=headers)
 
@@ -49,6 +54,7 @@ async def test_keys(make_bench: MakeBench, tmp_path: Path) -> None:
     assert (await scrape(port)).headers["www-authenticate"] == "Bearer"
     audit = (tmp_path / "audit.jsonl").read_text()
     assert "access_refused" in audit
+    assert (await scrape(port, "scraper", host="evil.example")).status_code == 200
     assert "wrong" not in audit
 
 
@@ -66,8 +72,18 @@ async def test_the_http_door_has_them_too(make_bench: MakeBench, tmp_path: Path)
 
 async def test_anyone_reads_them_while_there_are_no_keys(make_bench: MakeBench) -> None:
     port = free_port()
+    await make_bench(metrics_port=port, allow_hosts=("prom.example",))
+    for host in (None, "localhost:9400", "10.1.2.3", "prom.example:9400"):
+        assert (await scrape(port, host=host)).status_code == 200
+
+
+async def test_no_web_site_reads_them_by_its_own_name(make_bench: MakeBench) -> None:
+    port = free_port()
     await make_bench(metrics_port=port)
-    assert (await scrape(port)).status_code == 200
+    refused = await scrape(port, host="evil.example:9400")
+    assert (refused.status_code, "elasticmm:" in refused.text) == (421, False)
+    assert "'evil.example:9400'" in refused.text
+    assert "--allow-host" in refused.text
 
 
 def context_of(trusted: TlsFiles, own: TlsFiles | None) -> ssl.SSLContext:
@@ -92,7 +108,9 @@ async def test_renewed_certificates_are_taken_without_a_restart(
     files, later = Authority(tmp_path / "a").issue(), Authority(tmp_path / "b").issue()
     port = free_port()
     await make_bench(metrics_port=port, tls=files, tls_client_cert=False)
-    assert (await scrape(port, context=context_of(files, None))).status_code == 200
+    context = context_of(files, None)
+    for host in (None, "evil.example"):
+        assert (await scrape(port, context=context, host=host)).status_code == 200
     for old, new in ((files.cert, later.cert), (files.key, later.key), (files.ca, later.ca)):
         shutil.copy(new, old)
     assert (await scrape(port, context=context_of(later, None))).status_code == 200

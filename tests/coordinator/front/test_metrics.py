@@ -196,6 +196,15 @@ async def test_the_folder_of_values_goes_with_the_workers(start: Start) -> None:
     assert files_in(values) is None
 
 
+async def test_no_web_site_reads_them_by_its_own_name(start: Start) -> None:
+    settings = FrontSettings(Reach("127.0.0.1:1"), drain_s=0.1, metrics_port=0, allow_hosts=("prom.example",))
+    workers, _ = await start(settings, 1)
+    async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{workers.metrics_port}") as client:
+        for host, status in (("prom.example", 200), ("127.0.0.1", 200), ("evil.example", 421)):
+            answer = await client.get("/metrics", headers={"host": host})
+            assert (answer.status_code, "elasticmm:" in answer.text) == (status, status == 200)
+
+
 async def test_a_port_that_is_taken_is_said(start: Start) -> None:
     workers, _ = await start(FrontSettings(Reach("127.0.0.1:1"), drain_s=0.1, metrics_port=0), 1)
     with pytest.raises(OSError, match="address already in use"):

@@ -34,7 +34,7 @@ async def full(make_bench: MakeBench) -> tuple[Bench, Any, Crowd]:
     bench.stages[2].pause_at = 2
     call = bench.inference.Generate(ask_for(max_tokens=9))
     await call.read()
-    [crowd] = bench.coordinator.watch.crowds._crowds
+    crowd, *_ = bench.coordinator.watch.crowds._crowds
     assert (crowd.name, crowd.num_inside) == ("grpc", 1)
     return bench, call, crowd
 

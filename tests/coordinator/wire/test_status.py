@@ -21,6 +21,7 @@ CASES = [
     (errors.CannotMigrateError("no room"), CODES.FAILED_PRECONDITION, None, None),
     (errors.CannotPlanError("nobody"), CODES.FAILED_PRECONDITION, None, None),
     (errors.CannotTryError("one runs"), CODES.FAILED_PRECONDITION, None, None),
+    (errors.MisdirectedError("not known as x"), CODES.FAILED_PRECONDITION, None, None),
     (errors.OverloadedError("full", 1.5), CODES.RESOURCE_EXHAUSTED, None, 1.5),
     (errors.UnavailableError("gone"), CODES.UNAVAILABLE, None, None),
     (errors.UnavailableError("soon", 0.25), CODES.UNAVAILABLE, None, 0.25),
@@ -49,7 +50,7 @@ def test_statuses(
 
 
 # Their codes are those of errors that come first.
-SHADOWED = (errors.CannotPlanError, errors.CannotTryError, errors.TakenOverError)
+SHADOWED = (errors.CannotPlanError, errors.CannotTryError, errors.MisdirectedError, errors.TakenOverError)
 
 
 @pytest.mark.parametrize("error", [error for error, *_ in CASES if not isinstance(error, SHADOWED)])

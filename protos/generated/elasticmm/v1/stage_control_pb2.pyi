@@ -919,11 +919,14 @@ class Sequence(_message.Message):
     STOP_TOKEN_IDS_FIELD_NUMBER: _builtins.int
     CACHE_FIELD_NUMBER: _builtins.int
     FORMAT_FIELD_NUMBER: _builtins.int
+    TENANT_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     attempt: _builtins.int
     """Counts dispatches of the request; messages of older ones are dropped."""
     prompt_token_ids: _builtins.bytes
     """Little-endian uint32 each."""
+    tenant: _builtins.str
+    """Who asked: formats are compiled of each tenant in turn."""
     @_builtins.property
     def output_token_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
         """Tokens sent before this dispatch, to be continued."""
@@ -954,10 +957,11 @@ class Sequence(_message.Message):
         stop_token_ids: _abc.Iterable[_builtins.int] | None = ...,
         cache: Global___CacheUse | None = ...,
         format: _inference_pb2.OutputFormat | None = ...,
+        tenant: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["cache", b"cache", "format", b"format", "sampling", b"sampling"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "cache", b"cache", "format", b"format", "media", b"media", "output_token_ids", b"output_token_ids", "prompt_token_ids", b"prompt_token_ids", "request_id", b"request_id", "sampling", b"sampling", "stop_token_ids", b"stop_token_ids"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "cache", b"cache", "format", b"format", "media", b"media", "output_token_ids", b"output_token_ids", "prompt_token_ids", b"prompt_token_ids", "request_id", b"request_id", "sampling", b"sampling", "stop_token_ids", b"stop_token_ids", "tenant", b"tenant"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from coordinator.fair_queue import FairQueue
+from core.fair_queue import FairQueue
 
 
 def queue_of(*words: str) -> FairQueue[str]:
