@@ -21,7 +21,10 @@ def run(
     image: Annotated[
         list[str] | None, typer.Option("--image", metavar="FILE", help="Of the first turn; repeatable.")
     ] = None,
-    max_tokens: Annotated[int | None, typer.Option(metavar="N", help="Most tokens of an answer.")] = None,
+    max_tokens: Annotated[
+        int | None,
+        typer.Option(metavar="N", help="Most tokens of an answer. Default: up to the context length."),
+    ] = None,
     temperature: Annotated[
         float | None, typer.Option(metavar="X", help="0 (default) takes the best token.")
     ] = None,

@@ -29,7 +29,10 @@ def run(
         list[str] | None, typer.Option("--image", metavar="FILE", help="Picture file or URL; repeatable.")
     ] = None,
     system: Annotated[str | None, typer.Option(metavar="TEXT", help="System message.")] = None,
-    max_tokens: Annotated[int | None, typer.Option(metavar="N", help="Most tokens of the answer.")] = None,
+    max_tokens: Annotated[
+        int | None,
+        typer.Option(metavar="N", help="Most tokens of the answer. Default: up to the context length."),
+    ] = None,
     temperature: Annotated[
         float | None, typer.Option(metavar="X", help="0 (default) takes the best token.")
     ] = None,
