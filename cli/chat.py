@@ -41,9 +41,11 @@ def run(
     """
     from cli.conversation.talk import Talk
     from cli.conversation.turns import converse
+    from cli.generate import check_pictures
 
     given = {"max_tokens": max_tokens, "temperature": temperature, "seed": seed, "tenant": tenant}
     options: GenerateOptions = _given(given)
+    check_pictures(image or ())
     talk = Talk(system)
     with client_of(endpoint_of(name, state_dir, address), as_json=as_json) as client:
         for each in image or ():
