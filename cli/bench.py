@@ -31,13 +31,13 @@ def run(
         int | None,
         typer.Option(metavar="N", min=1, help="Requests at a time, where there is no --rate. Default: 8."),
     ] = None,
-    requests: Annotated[int, typer.Option(metavar="N", min=1, help="How many.")] = 64,
-    prompt_tokens: Annotated[int, typer.Option(metavar="N", min=1, help="Of each text.")] = 128,
+    requests: Annotated[int, typer.Option(metavar="N", min=1, help="How many are sent.")] = 64,
+    prompt_tokens: Annotated[int, typer.Option(metavar="N", min=1, help="Tokens of each text.")] = 128,
     max_tokens: Annotated[
-        int, typer.Option(metavar="N", min=1, help="Of each answer, which is as long.")
+        int, typer.Option(metavar="N", min=1, help="Tokens of each answer, no more and no less.")
     ] = 64,
-    pictures: Annotated[int, typer.Option(metavar="N", min=0, help="Per request.")] = 0,
-    picture_size: Annotated[str, typer.Option(metavar="WxH", help="Pixels.")] = "448x448",
+    pictures: Annotated[int, typer.Option(metavar="N", min=0, help="Pictures of each request.")] = 0,
+    picture_size: Annotated[str, typer.Option(metavar="WxH", help="Of each picture, in pixels.")] = "448x448",
     door: Annotated[DoorName, typer.Option(help="Which API is asked.")] = "grpc",
     url: Annotated[
         str | None,
@@ -46,8 +46,14 @@ def run(
         ),
     ] = None,
     seed: Annotated[int, typer.Option(metavar="N", help="Of texts, pictures and moments.")] = 0,
-    slo_ttft_ms: Annotated[float | None, typer.Option(metavar="MS", help="Goodput: first token by.")] = None,
-    slo_tpot_ms: Annotated[float | None, typer.Option(metavar="MS", help="Goodput: later tokens.")] = None,
+    slo_ttft_ms: Annotated[
+        float | None,
+        typer.Option(metavar="MS", help="Goodput counts requests whose first token came within."),
+    ] = None,
+    slo_tpot_ms: Annotated[
+        float | None,
+        typer.Option(metavar="MS", help="Goodput counts requests whose further tokens took, on average."),
+    ] = None,
     timeout: Annotated[
         float, typer.Option(metavar="SECONDS", help="Seconds that one request may take.")
     ] = 600.0,

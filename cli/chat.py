@@ -21,7 +21,10 @@ def run(
     image: Annotated[
         list[str] | None, typer.Option("--image", metavar="FILE", help="Of the first turn; repeatable.")
     ] = None,
-    max_tokens: Annotated[int | None, typer.Option(metavar="N", help="Most tokens of an answer.")] = None,
+    max_tokens: Annotated[
+        int | None,
+        typer.Option(metavar="N", help="Most tokens of an answer. Default: up to the context length."),
+    ] = None,
     temperature: Annotated[
         float | None, typer.Option(metavar="X", help="0 (default) takes the best token.")
     ] = None,
@@ -38,9 +41,11 @@ def run(
     """
     from cli.conversation.talk import Talk
     from cli.conversation.turns import converse
+    from cli.generate import check_pictures
 
     given = {"max_tokens": max_tokens, "temperature": temperature, "seed": seed, "tenant": tenant}
     options: GenerateOptions = _given(given)
+    check_pictures(image or ())
     talk = Talk(system)
     with client_of(endpoint_of(name, state_dir, address), as_json=as_json) as client:
         for each in image or ():

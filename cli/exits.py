@@ -26,9 +26,18 @@ def failures(*, as_json: bool = False) -> Iterator[None]:
     except ElasticMMError as error:
         if as_json:
             print_json({"error": describe(error)})
-        hint = " (is the cluster up? start one with: elasticmm up)" if isinstance(error, NotRunning) else ""
-        print(f"elasticmm: {error}{hint}", file=sys.stderr)
+        print(f"elasticmm: {error}{_hint(error)}", file=sys.stderr)
         raise typer.Exit(UNREACHABLE if isinstance(error, NotRunning) else FAILED) from error
+
+
+def _hint(error: ElasticMMError) -> str:
+    """What to do about it, where the error itself cannot know."""
+    if isinstance(error, NotRunning):
+        return " (is the cluster up? start one with: elasticmm up)"
+    if error.code != "UNAUTHENTICATED":
+        return ""
+    ways = "--token-file or ELASTICMM_TOKEN" if "cluster token" in error.message else "ELASTICMM_API_KEY"
+    return f" (give it with {ways})"
 
 
 def describe(error: ElasticMMError) -> dict[str, object]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -29,7 +30,10 @@ def run(
         list[str] | None, typer.Option("--image", metavar="FILE", help="Picture file or URL; repeatable.")
     ] = None,
     system: Annotated[str | None, typer.Option(metavar="TEXT", help="System message.")] = None,
-    max_tokens: Annotated[int | None, typer.Option(metavar="N", help="Most tokens of the answer.")] = None,
+    max_tokens: Annotated[
+        int | None,
+        typer.Option(metavar="N", help="Most tokens of the answer. Default: up to the context length."),
+    ] = None,
     temperature: Annotated[
         float | None, typer.Option(metavar="X", help="0 (default) takes the best token.")
     ] = None,
@@ -148,13 +152,19 @@ def run(
 def build_messages(prompt: str, images: list[str], system: str | None) -> list[dict[str, Any]]:
     """The chat; exits 2 where a picture file is missing."""
     from elasticmm_client import user_message
+
+    check_pictures(images)
+    first = [{"role": "system", "content": system}] if system is not None else []
+    return [*first, user_message(prompt, *images)]
+
+
+def check_pictures(images: Iterable[str]) -> None:
+    """Exits 2 where a file is missing."""
     from elasticmm_client.pictures import is_url
 
     for image in images:
         if not is_url(image) and not Path(image).is_file():
             fail(f"--image: no such file: {image}", USAGE)
-    first = [{"role": "system", "content": system}] if system is not None else []
-    return [*first, user_message(prompt, *images)]
 
 
 def answer(client: Any, messages: list[dict[str, Any]], options: GenerateOptions, *, as_json: bool) -> None:

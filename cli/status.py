@@ -110,10 +110,10 @@ def load(instance: InstanceStatus) -> str:
 
 
 def duration(seconds: float) -> str:
-    """ "42s", "3m05s", "2h10m", "5d03h"."""
+    """ "42s", "3m05s", "2h10m", "5d03h", "10m"."""
     whole = int(seconds)
     for unit, below, span in (("d", "h", 86400), ("h", "m", 3600), ("m", "s", 60)):
         if whole >= span:
             rest = (whole % span) // {"h": 3600, "m": 60, "s": 1}[below]
-            return f"{whole // span}{unit}{rest:02d}{below}"
+            return f"{whole // span}{unit}" + (f"{rest:02d}{below}" if rest else "")
     return f"{whole}s"

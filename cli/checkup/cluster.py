@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import socket
 from collections.abc import Iterator
 
 from cli.checkup.finding import Finding, fine, note, problem
 from cli.connection import admin_client
 from cli.endpoint import DEFAULT_PORT, Endpoint
+from cli.launch.ports import why_taken
 from cli.state import StateDir
 from elasticmm_client import ElasticMMError
 from elasticmm_client.errors import NotRunning
@@ -52,10 +52,6 @@ def describe(subject: str, status: ClusterStatus) -> Finding:
 def check_port(port: int) -> Finding:
     """Whether a coordinator could listen there."""
     subject = f"port {port}"
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind(("127.0.0.1", port))
-        except OSError as error:
-            return note(subject, f"is taken ({error.strerror})", "elasticmm up --port N with another")
+    if (reason := why_taken("127.0.0.1", port)) is not None:
+        return note(subject, f"is taken ({reason})", "elasticmm up --port N with another")
     return fine(subject, "free; no cluster is up")

@@ -21,6 +21,7 @@ from cli.compute_environment import compute_environment
 from cli.launch.child import Child
 from cli.launch.events import COORDINATOR, STAGES, LaunchError, LaunchEvent, PartState, Reporter
 from cli.launch.plan import LaunchPlan
+from cli.launch.ports import check_ports
 from cli.launch.progress import print_event
 from cli.launch.remains import (
     find_segments,
@@ -118,6 +119,7 @@ class Supervisor:
     def start(self, report: Reporter) -> RunningCluster:
         """Returns when every part is ready. Raises LaunchError; `stop` is still to be called."""
         self._report = report
+        check_ports(self._plan)
         write_token(self._state.token_path, self._token)
         self._stages = self._start_stages()
         self._coordinator = self._start_coordinator()

@@ -25,6 +25,8 @@ def read_json(folder: Path, name: str) -> dict[str, Any]:
         raise ModelError(f"{folder}: lacks the file {name}")
     try:
         content = json.loads(path.read_bytes())
+    except OSError as error:
+        raise ModelError(f"{path}: cannot be read ({error.strerror})") from None
     except ValueError as error:
         raise ModelError(f"{path}: is no JSON ({error})") from None
     if not isinstance(content, dict):

@@ -1,8 +1,10 @@
 import json
 
 import pytest
+import typer
 
-from cli.exits import print_json
+from cli.exits import failures, print_json
+from elasticmm_client.errors import AccessDenied
 
 
 def test_json_has_no_infinity(capsys: pytest.CaptureFixture[str]) -> None:
@@ -10,3 +12,19 @@ def test_json_has_no_infinity(capsys: pytest.CaptureFixture[str]) -> None:
     said = capsys.readouterr().out
     assert json.loads(said) == {"numbers": [{"tolerance": None, "score": 0.5}], "none": [None, "ä", 1]}
     assert "ä" in said
+
+
+@pytest.mark.parametrize(
+    ("message", "way"),
+    [
+        ("this service needs the cluster token", "--token-file"),
+        ("this call needs an API key", "ELASTICMM_API_KEY"),
+    ],
+)
+def test_who_is_not_let_in_hears_how(capsys: pytest.CaptureFixture[str], message: str, way: str) -> None:
+    with pytest.raises(typer.Exit), failures():
+        raise AccessDenied(message, code="UNAUTHENTICATED")
+    assert way in capsys.readouterr().err
+    with pytest.raises(typer.Exit), failures():
+        raise AccessDenied(message, code="PERMISSION_DENIED")
+    assert way not in capsys.readouterr().err

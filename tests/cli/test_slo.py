@@ -19,9 +19,9 @@ def test_shows_windows_and_classes(run_cli: RunCli, words: tuple[str, ...]) -> N
     assert result.exit_code == 0
     for part in (
         "targets: first token in 2 s, 0.1 s per further token",
-        "last 1m00s: 6 finished (watched for 30s), 90 instance-seconds, 15000 ($7.50) per thousand requests",
+        "last 1m: 6 finished (watched for 30s), 90 instance-seconds, 15000 ($7.50) per thousand requests",
         "25% of prompt tokens cached, caches saved 7.5 s ($0.00), 3 MiB",
-        "last 10m00s: 0 finished, 0 instance-seconds, caches saved",
+        "last 10m: 0 finished, 0 instance-seconds, caches saved",
     ):
         assert part in " ".join(result.output.split())
     cells = next(line.split() for line in result.output.splitlines() if "acme" in line)

@@ -91,7 +91,8 @@ def test_nobody_there(run_cli: RunCli) -> None:
 
 
 @pytest.mark.parametrize(
-    ("seconds", "text"), [(0, "0s"), (59.9, "59s"), (185, "3m05s"), (7800, "2h10m"), (443_000, "5d03h")]
+    ("seconds", "text"),
+    [(0, "0s"), (59.9, "59s"), (185, "3m05s"), (7800, "2h10m"), (600, "10m"), (443_000, "5d03h")],
 )
 def test_durations(seconds: float, text: str) -> None:
     assert duration(seconds) == text

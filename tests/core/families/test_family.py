@@ -102,6 +102,15 @@ def test_a_truncated_config(copy: Path) -> None:
         load_family(copy)
 
 
+def test_a_config_that_may_not_be_read(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(_: Path) -> bytes:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "read_bytes", refuse)
+    with pytest.raises(ModelError, match=r"config\.json: cannot be read \(Permission denied\)"):
+        check_model(copy)
+
+
 def test_weights_that_are_none(copy: Path) -> None:
     (copy / "model.safetensors").write_bytes(b"\xff" * 64)
     with pytest.raises(ModelError, match="is no safetensors file"):
