@@ -28,6 +28,7 @@ T = TypeVar("T")
 _STARVED_PAUSE_S = 0.001
 _ENCODE_TOKEN_S = 2.5e-4  # until some were encoded
 _FIRST_TOKENS = 64
+_KEPT = 0.995  # of the longest turn, with every turn
 
 
 class EngineThread:
@@ -60,6 +61,7 @@ class EngineThread:
         self._encode_order: EncodeOrder = encode_order
         self._turns = EncodeTurns(slice_s)
         self._stopping = False
+        self.longest_turn_s = 0.0  # that a call may have to wait; what was long ago counts less
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
 
     @property
@@ -149,14 +151,19 @@ class EngineThread:
         """Whether anything ran; not so where what is ready waits for blocks that peers' leases hold."""
         output = self._engine.step()
         self._turns.note_step(output.duration_s)
+        self._note_turn(output.duration_s)
         if output.tokens or output.failed or output.prefilled:
             self._on_step(output)
         return output.num_tokens > 0
 
     def _run_slice(self) -> None:
         seconds = self._encodes.run_slice()
+        self._note_turn(seconds)
         is_last = self._encode_order == "arrival" or not self._encodes.has_work
         self._turns.note_slice(seconds, is_last=is_last)
+
+    def _note_turn(self, seconds: float) -> None:
+        self.longest_turn_s = max(seconds, _KEPT * self.longest_turn_s)
 
 
 def _settle(done: Future[T], function: Callable[[], T]) -> None:

@@ -27,9 +27,8 @@ class KvPrefixStore:
         if not keys:
             return None
         seconds, num_missing = self._cache.seconds, len(keys) * self._cache.block_tokens
-        # What computing takes, and a step like those here, which the holder does not interrupt for it.
-        patience_s = seconds.of(num_missing, num_here) + seconds.longest_s if seconds.is_measured else None
-        return WantedPrefix(spec, tuple(keys), num_here, patience_s, prefix)
+        compute_s = seconds.of(num_missing, num_here) if seconds.is_measured else None
+        return WantedPrefix(spec, tuple(keys), num_here, compute_s, prefix)
 
     def adopt(self, wanted: WantedPrefix, blocks: Sequence[int]) -> None:
         assert wanted.prefix is not None

@@ -17,7 +17,7 @@ class WantedPrefix:
     spec: SequenceSpec
     keys: tuple[bytes, ...]  # in order, of the chain up to each block's end
     first_token: int  # of the first of these blocks; those before it are here
-    patience_s: float | None = None  # that waiting for them is worth; None: that is not known
+    compute_s: float | None = None  # that computing them is predicted to take; None: that is not known
     prefix: Prefix | None = None  # the cache's own record of the sequence, if it has use for it
 
 

@@ -45,7 +45,8 @@ class _Pull:
 class PrefixPulls:
     """Used on the event loop; the cache is the engine thread's. `address` is where peers reach this instance.
 
-    A sequence waits `timeout_s` at most, and no longer than that is worth; 0: not at all.
+    A sequence waits `timeout_s` at most, and no longer than computing is predicted to take and a turn of the
+    engine, as long as those here, which the holder does not interrupt for it; 0: not at all.
     """
 
     def __init__(
@@ -122,7 +123,9 @@ class PrefixPulls:
         wanted = await self._look(spec, num_tokens)
         if wanted is None:
             return
-        bound_s = self._timeout_s if wanted.patience_s is None else min(self._timeout_s, wanted.patience_s)
+        bound_s = self._timeout_s
+        if wanted.compute_s is not None:
+            bound_s = min(bound_s, wanted.compute_s + self._thread.longest_turn_s)
         try:
             async with asyncio.timeout(bound_s) as deadline:
                 while wanted is not None and await self._wait(wanted, holder):

@@ -16,7 +16,6 @@ class StepSeconds:
     def __init__(self) -> None:
         self._per_token_s, self._per_pair_s = _FIRST_S, 0.0
         self._tt = self._tp = self._pp = self._ty = self._py = 0.0  # moments of tokens, pairs, seconds
-        self.longest_s = 0.0  # of the last steps; what is long ago counts less
 
     @property
     def is_measured(self) -> bool:
@@ -25,7 +24,6 @@ class StepSeconds:
 
     def note(self, shape: StepShape, seconds: float) -> None:
         """Of one step. A fixed part of its time is small where it has many tokens, and those weigh most."""
-        self.longest_s = max(seconds, _KEPT * self.longest_s)
         tokens, pairs = float(shape.new_tokens), shape.attended
         self._tt = _KEPT * self._tt + tokens * tokens
         self._tp = _KEPT * self._tp + tokens * pairs

@@ -118,6 +118,31 @@ async def test_steps_run_in_the_engine_thread_until_the_work_is_done(thread: Any
     assert engine.threads == {"engine"}
 
 
+async def test_the_longest_turn_counts_less_in_time(thread: Any) -> None:
+    thread.start()
+    engine = thread._engine
+    step = engine.step
+    seconds = iter([3.0, 1.0, 2.0])
+
+    def timed() -> SimpleNamespace:
+        output = step()
+        output.duration_s = next(seconds)
+        return output
+
+    engine.step = timed
+
+    def begin() -> None:
+        engine.steps_left = 3
+
+    await thread.call(begin)
+    while engine.steps_left:
+        await asyncio.sleep(0.001)
+    await thread.call(lambda: None)
+    assert 2.9 < thread.longest_turn_s < 3.0
+    await thread.encode(pixels(1))
+    assert 2.9 < thread.longest_turn_s < 3.0
+
+
 async def test_waiting_items_are_encoded_together_within_the_token_bound(thread: Any) -> None:
     jobs = [asyncio.create_task(thread.encode(pixels(value))) for value in (1, 2, 3)]
     await asyncio.sleep(0)

@@ -43,7 +43,7 @@ class FakeStore:
 
     num_blocks: int = 0
     block_tokens: int = BLOCK
-    patience_s: float | None = None
+    compute_s: float | None = None
     adopted: list[tuple[tuple[bytes, ...], list[int]]] = field(default_factory=list)
     pinned: list[Pinned] = field(default_factory=list)
 
@@ -52,7 +52,7 @@ class FakeStore:
         if last <= self.num_blocks:
             return None
         keys = tuple(key_of(number * BLOCK) for number in range(self.num_blocks + 1, last + 1))
-        return WantedPrefix(spec, keys, self.num_blocks * BLOCK, self.patience_s)
+        return WantedPrefix(spec, keys, self.num_blocks * BLOCK, self.compute_s)
 
     def adopt(self, wanted: WantedPrefix, blocks: Sequence[int]) -> None:
         self.adopted.append((wanted.keys, list(blocks)))
@@ -75,6 +75,8 @@ class FakeStore:
 
 class Thread:
     """Runs calls at once."""
+
+    longest_turn_s = 0.0
 
     def post(self, call: Callable[[], object]) -> None:
         call()

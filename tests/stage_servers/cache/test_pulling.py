@@ -172,7 +172,7 @@ async def test_an_answer_that_is_lost_loses_nothing_that_came(asker: Asker) -> N
     asker.check_idle()
 
 
-@pytest.mark.parametrize("bounds", [{"timeout_s": 0.01}, {"patience_s": 0.01}], ids=str)
+@pytest.mark.parametrize("bounds", [{"timeout_s": 0.01}, {"compute_s": 0.01}], ids=str)
 async def test_nobody_waits_longer_than_it_is_worth(
     bounds: dict[str, float], caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -183,6 +183,20 @@ async def test_nobody_waits_longer_than_it_is_worth(
     await asker.fetching()
     assert "did not push it within 0.01 s" in caplog.text
     asker.pulls.check_idle()
+
+
+async def test_a_turn_that_the_holder_does_not_interrupt_is_waited_for() -> None:
+    """As long as the longest here."""
+    asker = Asker(compute_s=0.01)
+    asker.pulls._thread.longest_turn_s = 30.0
+    fetching = asker.fetching()
+    await asker.asked()
+    await asyncio.sleep(0.05)
+    assert not fetching.done()
+    asker.peer.may_answer.set()
+    await fetching
+    assert asker.store.num_blocks == 4
+    asker.check_idle()
 
 
 async def _never(*_: object) -> None:

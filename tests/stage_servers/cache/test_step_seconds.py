@@ -27,13 +27,3 @@ def test_noise_makes_nothing_cost_less_than_nothing() -> None:
     seconds.note(chunk_shape(100, 10_000), 0.01)
     seconds.note(chunk_shape(100, 0), 0.2)
     assert 0 < seconds.of(16, 100_000) < 1
-
-
-def test_the_longest_step_is_forgotten_in_time() -> None:
-    seconds = StepSeconds()
-    seconds.note(chunk_shape(100, 0), 0.2)
-    seconds.note(chunk_shape(10, 0), 0.1)
-    assert 0.19 < seconds.longest_s < 0.2
-    for _ in range(100):
-        seconds.note(chunk_shape(10, 0), 0.1)
-    assert seconds.longest_s == pytest.approx(0.1)
