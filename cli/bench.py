@@ -79,7 +79,7 @@ def run(
     if rate is not None and concurrency is not None:
         fail("--rate and --concurrency exclude each other", USAGE)
     places = concurrency or 8
-    endpoint = endpoint_of(name, state_dir, address)
+    endpoint = endpoint_of(name, state_dir, address, as_json=as_json)
     try:
         spec = WorkloadSpec(
             num_requests=requests,

@@ -47,7 +47,7 @@ def run(
     options: GenerateOptions = _given(given)
     check_pictures(image or ())
     talk = Talk(system)
-    with client_of(endpoint_of(name, state_dir, address), as_json=as_json) as client:
+    with client_of(endpoint_of(name, state_dir, address, as_json=as_json), as_json=as_json) as client:
         for each in image or ():
             talk.add_picture(each)
         converse(client, talk, options, is_terminal=sys.stdin.isatty(), as_json=as_json)

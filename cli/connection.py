@@ -19,6 +19,7 @@ def endpoint_of(
     token_file: Path | None = None,
     *,
     has_to_be_up: bool = True,
+    as_json: bool = False,
 ) -> Endpoint:
     """The cluster that the options name; exits 2 where a token cannot be read, 3 where none is up.
 
@@ -28,10 +29,10 @@ def endpoint_of(
     is_named = address is None and (state_dir is not None or name != DEFAULT_NAME)
     try:
         if has_to_be_up and is_named and state.read_record() is None:
-            fail(f"no cluster is up on {state.path}", UNREACHABLE)
+            fail(f"no cluster is up on {state.path}", UNREACHABLE, as_json=as_json)
         return find_endpoint(state, address, token_file)
     except ValueError as error:
-        fail(str(error), USAGE)
+        fail(str(error), USAGE, as_json=as_json)
 
 
 def admin_client(endpoint: Endpoint) -> AdminClient:

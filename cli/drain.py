@@ -28,7 +28,9 @@ def run(
     token_file: TokenFileOption = None,
 ) -> None:
     """Moves all work off INSTANCE and gives it no more; returns when it is empty."""
-    with admin_of(endpoint_of(name, state_dir, address, token_file), as_json=as_json) as admin:
+    with admin_of(
+        endpoint_of(name, state_dir, address, token_file, as_json=as_json), as_json=as_json
+    ) as admin:
         admin.drain(instance, timeout_s)
     if as_json:
         print_json({"instance": instance})

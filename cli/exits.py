@@ -18,6 +18,10 @@ UNREACHABLE = 3
 INTERRUPTED = 130
 
 
+# How gRPC's reasons read where only one end speaks TLS, or a certificate does not fit.
+_TLS_WORDS = ("Socket closed", "erification", "andshake", "SSL")
+
+
 @contextmanager
 def failures(*, as_json: bool = False) -> Iterator[None]:
     """Prints a failed call and exits 1, or 3 where nobody answers."""
@@ -33,6 +37,8 @@ def failures(*, as_json: bool = False) -> Iterator[None]:
 def _hint(error: ElasticMMError) -> str:
     """What to do about it, where the error itself cannot know."""
     if isinstance(error, NotRunning):
+        if any(word in error.message for word in _TLS_WORDS):
+            return " (does the cluster speak TLS, and do the certificates fit? see elasticmm --help)"
         return " (is the cluster up? start one with: elasticmm up)"
     if error.code != "UNAUTHENTICATED":
         return ""

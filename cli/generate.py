@@ -144,7 +144,7 @@ def run(
             fail("--raw: there is no place for --image or --system", USAGE)
         options["prompt"] = text
     messages = [] if raw else build_messages(text, image or [], system)
-    endpoint = endpoint_of(name, state_dir, address)
+    endpoint = endpoint_of(name, state_dir, address, as_json=as_json)
     with client_of(endpoint, as_json=as_json) as client:
         answer(client, messages, options, as_json=as_json)
 

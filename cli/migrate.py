@@ -28,7 +28,7 @@ def run(
     token_file: TokenFileOption = None,
 ) -> None:
     """Moves the decoding of REQUEST_ID to another instance; its stream goes on."""
-    endpoint = endpoint_of(name, state_dir, address, token_file)
+    endpoint = endpoint_of(name, state_dir, address, token_file, as_json=as_json)
     with admin_of(endpoint, as_json=as_json) as admin:
         moved = admin.migrate(request_id, to)
     if as_json:

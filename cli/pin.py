@@ -31,7 +31,9 @@ def run(
         roles, group = read_assignment(what)
     except ValueError as error:
         fail(str(error), USAGE)
-    with admin_of(endpoint_of(name, state_dir, address, token_file), as_json=as_json) as admin:
+    with admin_of(
+        endpoint_of(name, state_dir, address, token_file, as_json=as_json), as_json=as_json
+    ) as admin:
         admin.pin(instance, roles, group)
     if as_json:
         print_json({"instance": instance, "roles": roles or None, "group": group})

@@ -34,7 +34,9 @@ def run(
 
     Decodes, prefills and encodes: how many times the profile's time they took since the instance attached.
     """
-    with admin_of(endpoint_of(name, state_dir, address, token_file), as_json=as_json) as admin:
+    with admin_of(
+        endpoint_of(name, state_dir, address, token_file, as_json=as_json), as_json=as_json
+    ) as admin:
         plan = admin.plan()
     if as_json:
         print_json(dataclasses.asdict(plan))

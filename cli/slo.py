@@ -32,7 +32,9 @@ def run(
     Per tenant, modality and class of priority. late: first token too late; slow: further ones too slow;
     unserved: no whole answer, by the cluster's fault. Calls that clients gave up or spoilt do not count.
     """
-    with admin_of(endpoint_of(name, state_dir, address, token_file), as_json=as_json) as admin:
+    with admin_of(
+        endpoint_of(name, state_dir, address, token_file, as_json=as_json), as_json=as_json
+    ) as admin:
         report = admin.slo_report()
     if as_json:
         print_json(to_json(report))

@@ -29,7 +29,7 @@ def run(
     token_file: TokenFileOption = None,
 ) -> None:
     """Shows the cluster's instances (id, group, roles, device, load, free blocks) and their transfers."""
-    endpoint = endpoint_of(name, state_dir, address, token_file)
+    endpoint = endpoint_of(name, state_dir, address, token_file, as_json=as_json)
     with admin_of(endpoint, as_json=as_json) as admin:
         status = admin.status(timeout_s=10)
         cache = admin.cache(timeout_s=10)

@@ -39,7 +39,7 @@ def run(
     from cli.board.drawing import draw
     from cli.board.frame import take_frame
 
-    endpoint = endpoint_of(name, state_dir, address, token_file)
+    endpoint = endpoint_of(name, state_dir, address, token_file, as_json=as_json)
     with admin_of(endpoint, as_json=as_json) as admin:
         if as_json:
             print_json(take_frame(endpoint.address, admin).to_json())

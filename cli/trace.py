@@ -32,7 +32,9 @@ def run(
     token_file: TokenFileOption = None,
 ) -> None:
     """Shows a running or recently ended request from its arrival to its last token."""
-    with admin_of(endpoint_of(name, state_dir, address, token_file), as_json=as_json) as admin:
+    with admin_of(
+        endpoint_of(name, state_dir, address, token_file, as_json=as_json), as_json=as_json
+    ) as admin:
         found = admin.recent(limit).requests if request is None else (admin.trace(request),)
     if as_json:
         values = [to_json(each) for each in found]

@@ -22,7 +22,9 @@ def run(
     token_file: TokenFileOption = None,
 ) -> None:
     """Undoes pin: the policies decide again what INSTANCE plays."""
-    with admin_of(endpoint_of(name, state_dir, address, token_file), as_json=as_json) as admin:
+    with admin_of(
+        endpoint_of(name, state_dir, address, token_file, as_json=as_json), as_json=as_json
+    ) as admin:
         admin.unpin(instance)
     if as_json:
         print_json({"instance": instance})

@@ -42,7 +42,9 @@ def run(
     token_file: TokenFileOption = None,
 ) -> None:
     """Shows why the policies did what they did, oldest first, and the numbers they weighed."""
-    with admin_of(endpoint_of(name, state_dir, address, token_file), as_json=as_json) as admin:
+    with admin_of(
+        endpoint_of(name, state_dir, address, token_file, as_json=as_json), as_json=as_json
+    ) as admin:
         decisions = admin.why(subject, limit, dispatches=dispatches or subject is not None, of_shadow=shadow)
     if as_json:
         print_json({"decisions": [dataclasses.asdict(each) for each in decisions]})

@@ -31,7 +31,9 @@ def run(
     token_file: TokenFileOption = None,
 ) -> None:
     """Has SET plan and dispatch on a share of the instances, for a share of the requests, until 'ab stop'."""
-    with admin_of(endpoint_of(name, state_dir, address, token_file), as_json=as_json) as admin:
+    with admin_of(
+        endpoint_of(name, state_dir, address, token_file, as_json=as_json), as_json=as_json
+    ) as admin:
         experiment = admin.start_trial(policy, share, experiment)
     if as_json:
         print_json({"policy": policy, "share": share, "experiment": experiment})

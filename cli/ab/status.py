@@ -17,6 +17,8 @@ def run(
     token_file: TokenFileOption = None,
 ) -> None:
     """Shows how both arms met the targets, and what that took, since the start."""
-    with admin_of(endpoint_of(name, state_dir, address, token_file), as_json=as_json) as admin:
+    with admin_of(
+        endpoint_of(name, state_dir, address, token_file, as_json=as_json), as_json=as_json
+    ) as admin:
         report = admin.trial_report()
     show(report, as_json=as_json)

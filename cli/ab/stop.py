@@ -17,6 +17,8 @@ def run(
     token_file: TokenFileOption = None,
 ) -> None:
     """Gives all instances back, and shows the last report."""
-    with admin_of(endpoint_of(name, state_dir, address, token_file), as_json=as_json) as admin:
+    with admin_of(
+        endpoint_of(name, state_dir, address, token_file, as_json=as_json), as_json=as_json
+    ) as admin:
         report = admin.stop_trial()
     show(report, as_json=as_json)

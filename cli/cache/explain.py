@@ -29,7 +29,9 @@ def run(
     token_file: TokenFileOption = None,
 ) -> None:
     """Says what REQUEST_ID, one of the last that were dispatched, found in the caches, and why not more."""
-    with admin_of(endpoint_of(name, state_dir, address, token_file), as_json=as_json) as admin:
+    with admin_of(
+        endpoint_of(name, state_dir, address, token_file, as_json=as_json), as_json=as_json
+    ) as admin:
         found = admin.explain_cache(request_id)
     if as_json:
         print_json(dataclasses.asdict(found))

@@ -35,7 +35,9 @@ def run(
     token_file: TokenFileOption = None,
 ) -> None:
     """Has instances forget what they keep. What requests use goes when they end, and no other finds it."""
-    with admin_of(endpoint_of(name, state_dir, address, token_file), as_json=as_json) as admin:
+    with admin_of(
+        endpoint_of(name, state_dir, address, token_file, as_json=as_json), as_json=as_json
+    ) as admin:
         told = admin.flush_cache(
             tenant=tenant, pool=None if pool is None else pool.value, instance_id=instance, reason=reason
         )

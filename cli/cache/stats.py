@@ -20,7 +20,9 @@ def run(
     token_file: TokenFileOption = None,
 ) -> None:
     """Shows what every instance keeps of KV and embeddings, hits, evictions by cause and seconds saved."""
-    with admin_of(endpoint_of(name, state_dir, address, token_file), as_json=as_json) as admin:
+    with admin_of(
+        endpoint_of(name, state_dir, address, token_file, as_json=as_json), as_json=as_json
+    ) as admin:
         cache = admin.cache()
     if as_json:
         print_json(dataclasses.asdict(cache))

@@ -27,4 +27,5 @@ def check_ports(plan: LaunchPlan) -> None:
     for option, port in given.items():
         reason = why_taken(plan.host, port) if port else None  # 0 takes a free one, or none
         if reason is not None:
-            raise LaunchError(f"cannot listen on {plan.host}:{port}: {reason}; choose another with {option}")
+            where = f"{plan.host}:{port}"
+            raise LaunchError(f"cannot listen on {where}: {reason} (choose another with {option} or --host)")

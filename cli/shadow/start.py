@@ -22,7 +22,9 @@ def run(
     token_file: TokenFileOption = None,
 ) -> None:
     """Has SET see all that the acting policies see, and decide without acting, until 'shadow stop'."""
-    with admin_of(endpoint_of(name, state_dir, address, token_file), as_json=as_json) as admin:
+    with admin_of(
+        endpoint_of(name, state_dir, address, token_file, as_json=as_json), as_json=as_json
+    ) as admin:
         admin.start_shadow(policy)
     if as_json:
         print_json({"shadow": policy})

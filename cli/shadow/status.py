@@ -17,6 +17,8 @@ def run(
     token_file: TokenFileOption = None,
 ) -> None:
     """Shows how often the set in the shadow decides otherwise than the acting one, and in what."""
-    with admin_of(endpoint_of(name, state_dir, address, token_file), as_json=as_json) as admin:
+    with admin_of(
+        endpoint_of(name, state_dir, address, token_file, as_json=as_json), as_json=as_json
+    ) as admin:
         report = admin.shadow_report()
     show(report, as_json=as_json)

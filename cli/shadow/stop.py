@@ -17,6 +17,8 @@ def run(
     token_file: TokenFileOption = None,
 ) -> None:
     """Ends the shadow, and shows its last report."""
-    with admin_of(endpoint_of(name, state_dir, address, token_file), as_json=as_json) as admin:
+    with admin_of(
+        endpoint_of(name, state_dir, address, token_file, as_json=as_json), as_json=as_json
+    ) as admin:
         report = admin.stop_shadow()
     show(report, as_json=as_json)

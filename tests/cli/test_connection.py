@@ -1,5 +1,6 @@
 """What happens where a command cannot reach the cluster it is told."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -53,6 +54,8 @@ def test_who_names_a_cluster_never_reaches_another(
     assert result.exit_code == 3
     assert "no cluster is up on " in result.stderr
     assert not cluster.requests
+    told = json.loads(run_cli(*words, *named, "--json").stdout)
+    assert "no cluster is up on " in told["error"]["message"]
 
 
 @pytest.mark.parametrize("words", COMMANDS)

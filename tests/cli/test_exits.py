@@ -4,7 +4,7 @@ import pytest
 import typer
 
 from cli.exits import failures, print_json
-from elasticmm_client.errors import AccessDenied
+from elasticmm_client.errors import AccessDenied, NotRunning
 
 
 def test_json_has_no_infinity(capsys: pytest.CaptureFixture[str]) -> None:
@@ -28,3 +28,19 @@ def test_who_is_not_let_in_hears_how(capsys: pytest.CaptureFixture[str], message
     with pytest.raises(typer.Exit), failures():
         raise AccessDenied(message, code="PERMISSION_DENIED")
     assert way not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("reason", "hint"),
+    [
+        ("Connection refused", "start one with: elasticmm up"),
+        ("Socket closed", "does the cluster speak TLS"),
+        ("Hostname Verification Check failed.", "does the cluster speak TLS"),
+    ],
+)
+def test_what_tls_prevents_is_told_from_nobody(
+    capsys: pytest.CaptureFixture[str], reason: str, hint: str
+) -> None:
+    with pytest.raises(typer.Exit), failures():
+        raise NotRunning(f"failed to connect to all addresses; last error: {reason}", code="UNAVAILABLE")
+    assert hint in capsys.readouterr().err

@@ -93,3 +93,9 @@ def test_options_before_the_command_count_most(
     result = run_cli("--tls-ca", "/no/such", "status")
     assert result.exit_code == 2
     assert "tls_ca: /no/such cannot be read" in result.stderr
+
+
+def test_what_is_no_pem_is_named(tmp_path: Path) -> None:
+    (tmp_path / "ca").write_text("no certificate")
+    with pytest.raises(ValueError, match=f"tls_ca: {tmp_path / 'ca'} is no PEM file"):
+        Tls(ca=tmp_path / "ca")

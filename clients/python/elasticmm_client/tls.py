@@ -10,7 +10,7 @@ import grpc
 
 @dataclass(frozen=True, slots=True)
 class Tls:
-    """PEM files. Checked when built: ValueError names the one that is missing or unreadable."""
+    """PEM files. Checked when built: ValueError names the one that is missing, unreadable or no PEM."""
 
     ca: Path | None = None  # that the cluster's certificate comes from; None: the CAs that gRPC brings
     cert: Path | None = None  # this client's own, with its key, where the cluster wants one
@@ -22,9 +22,11 @@ class Tls:
             raise ValueError("tls_cert, tls_key: one is missing beside the other")
         for setting, path in (("tls_ca", self.ca), ("tls_cert", self.cert), ("tls_key", self.key)):
             try:
-                _read(path)
+                content = _read(path)
             except OSError as error:
                 raise ValueError(f"{setting}: {path} cannot be read: {error.strerror}") from None
+            if content is not None and b"-----BEGIN " not in content:
+                raise ValueError(f"{setting}: {path} is no PEM file")
 
     @property
     def options(self) -> list[tuple[str, str]]:
