@@ -83,18 +83,17 @@ async def web() -> AsyncIterator[WebServer]:
         "/declared": page(b"x", length=10**9),
         "/gzip": page(picture(), "Content-Encoding: gzip"),
     }
-    tasks: set[asyncio.Task[None]] = set()
+    opened: dict[asyncio.Task[None], asyncio.StreamWriter] = {}
 
     def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.create_task(site.serve(reader, writer))
-        tasks.add(task)
-        task.add_done_callback(lambda _: writer.close())  # also of one that is cancelled before it begins
-        task.add_done_callback(tasks.discard)
+        opened[asyncio.create_task(site.serve(reader, writer))] = writer
 
     server = await asyncio.start_server(handle, "127.0.0.1", 0)
     site.port = server.sockets[0].getsockname()[1]
     yield site
     server.close()
-    for task in list(tasks):
+    for task, writer in opened.items():
         task.cancel()
-    await asyncio.gather(*tasks, return_exceptions=True)
+        writer.transport.abort()  # a task that never began closes nothing, and not all that was sent is read
+    await asyncio.gather(*opened, return_exceptions=True)
+    await asyncio.gather(*(writer.wait_closed() for writer in opened.values()), return_exceptions=True)
