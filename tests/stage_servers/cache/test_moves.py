@@ -173,6 +173,7 @@ def test_random_moves_change_no_answer(pair: Pair, seed: int) -> None:
     assert not world.asked
     books = [bench.cache.book for bench in world.ends if bench.cache]
     assert all(book.stats.hits > 0 for book in books)
+    assert world.num_needed > 0 or seed not in (2, 3)  # there one with a picture is preempted where it came
     assert sum(book.stats.dropped_for_room + book.stats.demoted for book in books) > 0
     for bench in world.ends:
         assert bench.num_held == 0
