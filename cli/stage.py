@@ -161,6 +161,7 @@ def serve(config: StageConfig, *, as_json: bool = False) -> None:
     from cli.compute_environment import compute_environment
 
     os.environ.update(compute_environment())
+    typer.echo(f"loading {config.model} for the coordinator at {config.coordinator}", err=True)
     from stage_servers import server
 
     try:

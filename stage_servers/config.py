@@ -23,7 +23,7 @@ _ANY_HOST = ("0.0.0.0", "::")
 TLS_FILES = ("tls_cert", "tls_key", "tls_ca")
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 ATTENTIONS = ("auto", "flash_attn", "triton", "native", "sdpa")
-_CHOICES = {
+_CHOICES: dict[str, tuple[str, ...]] = {
     "transport": TRANSPORTS,
     "dtype": DTYPES,
     "attention": ATTENTIONS,

@@ -34,6 +34,8 @@ from stage_servers.wire import (
 logger = logging.getLogger(__name__)
 
 _RETRY_S = 0.5
+_SILENCE_S = 5.0  # without an answer, after which it is said
+_REMIND_S = 60.0
 _REFUSED = frozenset(
     {
         grpc.StatusCode.INVALID_ARGUMENT,
@@ -94,18 +96,34 @@ class CoordinatorLink:
         )
         call = stub.Attach(metadata=self._metadata, wait_for_ready=True)
         writing = asyncio.create_task(self._write(call))
+        telling = asyncio.create_task(self._tell_of_silence())
         try:
             async for message in call:
                 self._obey(message)
                 if self._stopped:
                     return
         finally:
+            telling.cancel()
             # Else it would take the next stream's first report, for a stream that is over.
             writing.cancel()
             (end,) = await asyncio.gather(writing, return_exceptions=True)
             if isinstance(end, Exception):
                 logger.warning("reports to the coordinator broke off: %r", end)
             call.cancel()
+
+    async def _tell_of_silence(self) -> None:
+        """A coordinator that cannot be reached is waited for, but not without a word."""
+        pause_s = _SILENCE_S
+        while not self.attached.is_set():
+            try:
+                await asyncio.wait_for(self.attached.wait(), pause_s)
+            except TimeoutError:
+                logger.warning(
+                    "waiting for the coordinator at %s: it does not answer (is it up, is that its address, "
+                    "do both speak TLS or neither?)",
+                    self._address,
+                )
+                pause_s = _REMIND_S
 
     async def _write(self, call: grpc.aio.StreamStreamCall[Any, Any]) -> None:
         """Until the stream breaks, which who reads it hears of."""

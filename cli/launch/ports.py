@@ -17,7 +17,7 @@ def why_taken(host: str, port: int) -> str | None:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             probe.bind(address)
     except OSError as error:
-        return error.strerror
+        return error.strerror or str(error)
     return None
 
 

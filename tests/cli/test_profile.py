@@ -61,4 +61,4 @@ def test_wrong_usage(run_cli: RunCli, model: Path, tmp_path: Path) -> None:
 def test_a_model_that_cannot_be_loaded(run_cli: RunCli, model: Path) -> None:
     done = run_cli("profile", "--model", model, "--device", "cpu")
     assert done.exit_code == 1
-    assert "lacks the file" in done.output
+    assert "model.safetensors: is no safetensors file" in done.output

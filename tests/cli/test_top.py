@@ -1,8 +1,10 @@
+import io
 import json
 import time
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 from cli import top
 from cli.board import frame
@@ -93,9 +95,10 @@ def test_watches_until_interrupted(cluster: FakeCluster, monkeypatch: pytest.Mon
 
 
 def test_goes_on_when_the_coordinator_is_away_for_a_while(
-    cluster: FakeCluster, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    cluster: FakeCluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[str] = []
+    terminal = Console(file=io.StringIO(), force_terminal=True, width=200, height=50)
 
     def take(address: str, admin: AdminClient) -> Frame:
         asked.append(address)
@@ -105,12 +108,13 @@ def test_goes_on_when_the_coordinator_is_away_for_a_while(
             raise KeyboardInterrupt
         return take_frame(address, admin)
 
+    monkeypatch.setattr(top, "make_console", lambda: terminal)
     monkeypatch.setattr(frame, "take_frame", take)
     monkeypatch.setattr(time, "sleep", lambda _: None)
     with AdminClient(cluster.address, TOKEN) as admin:
         top._watch(cluster.address, admin, 0.5)
     assert len(asked) == 4
-    assert f"{cluster.address} does not answer, asking again: gone" in capsys.readouterr().out
+    assert f"{cluster.address} does not answer, asking again: gone" in terminal.file.getvalue()
 
 
 def test_what_ended_before_the_window_does_not_count(cluster: FakeCluster) -> None:

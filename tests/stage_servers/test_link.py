@@ -226,3 +226,17 @@ async def test_heartbeats_carry_what_caches_counted_and_a_new_coordinator_hears_
     link = link_of(instance)
     assert list(link._heartbeat().heartbeat.caches) == [counters]
     assert (await instance.reports.next()).cache == pb.CacheReport(stored=bytes(32))
+
+
+async def test_a_coordinator_that_does_not_answer_is_waited_for_with_a_word(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(link_module, "_SILENCE_S", 0.01)
+    link = CoordinatorLink(ToldInstance(), "127.0.0.1:1", "t", pb.Register())
+    running = asyncio.create_task(link.run())
+    while not caplog.messages:
+        await asyncio.sleep(0.01)
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
+    (said,) = caplog.messages
+    assert "waiting for the coordinator at 127.0.0.1:1" in said
