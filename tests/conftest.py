@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 
 import pytest
 from hypothesis import settings
@@ -11,6 +12,10 @@ from cli.compute_environment import compute_environment
 
 # Before any test imports torch: stage servers and tests share the cores.
 os.environ.update(compute_environment())
+
+# A shell's background job may be born with SIGINT ignored, which processes of tests would inherit.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # How long an example takes says more about what else the machine does than about the code. What passed once
 # passes again: examples are the same in every run. HYPOTHESIS_PROFILE=explore looks at new ones.

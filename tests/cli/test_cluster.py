@@ -151,7 +151,11 @@ def test_the_parts_end_with_up(checkpoint: Path, state_dir: Path, number: signal
         record = StateDir(state_dir).read_record()
         assert "epd-0" in alive(cluster["pids"])
         up.send_signal(number)
-        up.wait(30)
+        try:
+            up.wait(60)
+        except subprocess.TimeoutExpired:
+            up.kill()
+            pytest.fail(f"{number.name} did not end it: {up.stderr.read()}")
     assert until(lambda: not alive(cluster["pids"])), alive(cluster["pids"])
     if number is signal.SIGKILL:
         assert call("down", "--state-dir", state_dir).returncode == 0
@@ -163,7 +167,7 @@ def test_down_ends_a_cluster_in_the_foreground(checkpoint: Path, state_dir: Path
     with start("up", "--model", checkpoint, "--json", *SMALL, "--state-dir", state_dir) as up:
         assert json.loads(up.stdout.readline())["address"]
         assert call("down", "--state-dir", state_dir).returncode == 0
-        assert up.wait(30) == 0, up.stderr.read()
+        assert up.wait(60) == 0, up.stderr.read()
 
 
 def test_a_broken_model_is_named_and_nothing_stays(checkpoint: Path, state_dir: Path, tmp_path: Path) -> None:
