@@ -98,7 +98,7 @@ def test_goes_on_when_the_coordinator_is_away_for_a_while(
     cluster: FakeCluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[str] = []
-    terminal = Console(file=io.StringIO(), force_terminal=True, width=200, height=50)
+    terminal = Console(file=io.StringIO(), force_terminal=True, color_system=None, width=200, height=50)
 
     def take(address: str, admin: AdminClient) -> Frame:
         asked.append(address)
