@@ -53,7 +53,7 @@ docs: $(VENV)/.installed
 docs-check: $(VENV)/.installed
 	$(BIN)/python protos/document.py --check
 
-# Every GPU test and benchmark, offline, on the Python that is there. What that Python lacks is carried as
+# Every GPU test and benchmark, whatever fails before it, offline, on the Python that is there. What that Python lacks is carried as
 # wheels: `make gpu-wheels` fetches them, for Python GPU_PYTHON, where there is a package index.
 GPU_SITE := build/gpu-site
 GPU_PATH := .:protos/generated:clients/python:$(GPU_SITE)
@@ -61,15 +61,16 @@ GPU_WHEELS := build/gpu-wheels
 GPU_PYTHON ?= 3.12
 GPU_TESTS = $(shell grep -rl --include='test_*.py' 'mark\.gpu' tests)
 GPU_GLIBCS := 5 12 17 24 27 28 31 34 35
-GPU_LACKS := grpcio-health-checking grpcio-reflection grpcio-status googleapis-common-protos pytest-asyncio \
+GPU_LACKS := grpcio protobuf grpcio-health-checking grpcio-reflection grpcio-status googleapis-common-protos pytest-asyncio \
   llguidance starlette uvicorn httptools pydantic
 
 gpu:
 	rm -rf $(GPU_SITE)
 	if ls $(GPU_WHEELS)/*.whl >/dev/null 2>&1; then $(PYTHON) -m pip install --quiet --no-index --no-deps \
 	  --target $(GPU_SITE) $(GPU_WHEELS)/*.whl; fi
-	PYTHONPATH=$(GPU_PATH) $(PYTHON) -m pytest -q -m gpu $(GPU_TESTS)
-	PYTHONPATH=$(GPU_PATH) $(PYTHON) -m benchmarks.gpu
+	status=0; export PYTHONPATH=$(GPU_PATH); \
+	  $(PYTHON) -m pytest -q -m gpu $(GPU_TESTS) || status=1; \
+	  $(PYTHON) -m benchmarks.gpu || status=1; exit $$status
 
 gpu-wheels: $(VENV)/.installed
 	rm -rf $(GPU_WHEELS)

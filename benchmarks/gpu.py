@@ -15,6 +15,8 @@ from pathlib import Path
 
 from stage_servers.devices import find_gpus
 
+SERVE_SETUPS = ("coupled", "e1p1d1")
+SERVE_KV_BLOCKS = 4096  # both set-ups run at once, all their instances on one card
 SERVE_LIMITS = ["--requests", "48", "--rounds", "2", "--concurrency", "16", "--input-tokens", "512"]
 
 
@@ -22,7 +24,7 @@ def parts(model: Path, out: Path, device: str) -> list[list[str]]:
     """The commands, one per part."""
     common = ["--model", str(model), "--json"]
     serve = [sys.executable, "-m", "benchmarks.serve", "--device", "cuda:0", *SERVE_LIMITS]
-    serve += ["--setup", "coupled", "--setup", "e1p1d1"]
+    serve += [word for setup in SERVE_SETUPS for word in ("--setup", f"{setup} kv_blocks={SERVE_KV_BLOCKS}")]
     transfer = [sys.executable, "-m", "benchmarks.cuda_transfer", "--device", "cuda:0"]
     return [
         [*transfer, "--json", str(out / f"cuda-transfer-{device}.json")],

@@ -184,10 +184,13 @@ class Pool:
     def scatter_tensor(
         self, planes: range, blocks: Sequence[int], first_token: int, data: torch.Tensor, heads: range
     ) -> None:
-        """As scatter, from a uint8 tensor on any device."""
+        """As scatter, from a uint8 tensor on any device. All is written when it returns."""
         rows = data.view(self.dtype).view(len(planes), -1).to(self.device)
         for plane, row in zip(planes, rows, strict=True):
             self._put(plane, blocks, first_token, row, heads)
+        if self.device.type == "cuda":
+            # The lease may end next, and its blocks go to others that write past this device's queue.
+            torch.cuda.current_stream(self.device).synchronize()
 
     def close(self) -> None:
         """Takes the segment's name away. Views stay usable; the memory goes with the last of them."""

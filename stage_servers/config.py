@@ -52,6 +52,7 @@ class StageConfig:
     )
     device: str = "cpu"  # "cpu", "cuda:N", or "emulated:PROFILE", which takes a profile's time
     time_scale: float = 1.0  # real seconds per second of an emulated device
+    device_share: float = 1.0  # of a GPU's memory, weights included: others live on it, too
     dtype: str = "auto"
     attention: str = "auto"
     transport: str = "auto"
@@ -105,6 +106,7 @@ class StageConfig:
         check_log_level(self.log_level)
         check_policy(self.cache_policy)
         check_ttl(self.cache_ttl_s)
+        _require(0 < self.device_share <= 1, "device_share", "is above 0 and at most 1")
         _require(self.time_scale > 0, "time_scale", "is above 0")
         _require(self.cores is None or len(self.cores) > 0, "cores", "names at least one core")
         if any((self.tls_cert, self.tls_key, self.tls_ca, self.tls_name)):

@@ -15,6 +15,7 @@ from core.encode_order import SLICE_S, EncodeOrder
 from core.encode_turns import EncodeTurns
 from core.estimate import RunningEstimate
 from stage_servers.encoding.queue import Encoded, EncodeQueue, Encoding
+from stage_servers.engine.device import use_device
 
 if TYPE_CHECKING:
     from stage_servers.engine.engine import Engine
@@ -51,6 +52,7 @@ class EngineThread:
         encode_order: EncodeOrder = "shortest",
     ) -> None:
         self._engine = engine
+        self._device = model.device
         self._on_step = on_step
         self._on_crash = on_crash
         self._calls: queue.SimpleQueue[Callable[[], object] | None] = queue.SimpleQueue()
@@ -111,6 +113,7 @@ class EngineThread:
 
     def _run(self) -> None:
         try:
+            use_device(self._device)
             self._turn_until_stopped()
         except Exception as error:
             logger.exception("the engine crashed")

@@ -126,6 +126,7 @@ class LaunchPlan:
         """One per instance, in the topology's order."""
         roles = self.wanted.instances
         cores = assign_cores(self.cores, roles)
+        devices = [self.devices[index % len(self.devices)] for index in range(len(roles))]
         return [
             StageConfig(
                 model=self.model,
@@ -136,7 +137,8 @@ class LaunchPlan:
                 roles=roles[index],
                 host=self.host,
                 advertise=self.advertise,
-                device=self.devices[index % len(self.devices)],
+                device=devices[index],
+                device_share=1 / devices.count(devices[index]) if devices[index].startswith("cuda") else 1.0,
                 cores=cores[index],
                 **self._stage_settings(),
             )

@@ -13,6 +13,7 @@ from kv_transfer.blocks import BlockAllocator, blocks_for
 from stage_servers.cache.kv_cache import KvCache
 from stage_servers.cache.prefix import Prefix
 from stage_servers.engine.batching import Batcher, Chunk, Selection
+from stage_servers.engine.device import await_device
 from stage_servers.engine.masks import Masks
 from stage_servers.engine.records import (
     DecodeState,
@@ -274,6 +275,10 @@ class Engine:
                 if chunk not in late:
                     chunk.sequence.num_computed = chunk.end_token
             tokens = self._advance(ending, logits, failed)
+            if not tokens:
+                # Else drawing has waited. Blocks that are given up next may be written to by peers, past
+                # this device's queue; and a step takes as long as it computes.
+                await_device(self._model.device)
         output = report(selection, tokens, failed, late, time.perf_counter() - started_s)
         self._keep(selection, output)
         return output

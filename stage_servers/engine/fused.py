@@ -125,6 +125,19 @@ def fuse(model: nn.Module, library: ctypes.CDLL) -> int:
     return len(found)
 
 
+def fuse_patches(model: nn.Module) -> int:
+    """As `fuse`, but only what needs no library of ours; for devices that it has none for."""
+    found = [
+        (name, module)
+        for name, module in model.named_modules()
+        if isinstance(module, nn.Conv3d) and _is_patch_embedding(module)
+    ]
+    for name, module in found:
+        parent, _, child = name.rpartition(".")
+        setattr(model.get_submodule(parent), child, WholePatches(module))
+    return len(found)
+
+
 def _stand_in(module: nn.Module, library: ctypes.CDLL) -> nn.Module | None:
     if _is_norm(module):
         return FusedNorm(module, library)

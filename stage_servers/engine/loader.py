@@ -13,10 +13,11 @@ from stage_servers.engine.attention import native, registry
 from stage_servers.engine.attention.backend import ENCODER_INTERFACE_NAME, INTERFACE_NAME, register
 from stage_servers.engine.bulkpath import BulkPath
 from stage_servers.engine.converted import share_converted
+from stage_servers.engine.device import use_device
 from stage_servers.engine.families import adapter_for
 from stage_servers.engine.families.adapter import FamilyAdapter
 from stage_servers.engine.fastpath import FastPath
-from stage_servers.engine.fused import fuse
+from stage_servers.engine.fused import fuse, fuse_patches
 from stage_servers.engine.model import Model
 from stage_servers.engine.native.build import NativeError, load_library
 from stage_servers.engine.weights import (
@@ -62,6 +63,8 @@ def load_model(
     backend = registry.choose(attention, chosen, wanted, family.attention_shape)
     if backend == "native" and _can_encode(family, chosen, wanted):
         family.vision_model.config._attn_implementation = ENCODER_INTERFACE_NAME
+    if chosen.type == "cuda":
+        fuse_patches(model)
     fast, bulk = _native_paths(family, chosen) if fast_path else (None, None)
     return Model(
         path=path,
@@ -104,6 +107,8 @@ def _device(name: str) -> torch.device:
     if device.type == "cuda":
         if (device.index or 0) >= torch.cuda.device_count():
             raise ModelError(f"device: {name} is not here")
+        device = torch.device("cuda", device.index or 0)
+        use_device(device)
         # Convolutions round float32 to TF32 unless told otherwise; matrix products do not.
         torch.backends.cudnn.allow_tf32 = False
     return device

@@ -13,6 +13,7 @@ from core.sequence import MediaSpan
 from stage_servers.engine.attention import registry
 from stage_servers.engine.attention.backend import AttentionBackend
 from stage_servers.engine.bulkpath import BulkPath
+from stage_servers.engine.device import await_device
 from stage_servers.engine.families.adapter import FamilyAdapter, PixelInput
 from stage_servers.engine.fastpath import FastPath
 from stage_servers.engine.media import MediaError, decode_picture
@@ -118,14 +119,9 @@ class Model:
             until = num_layers * number // num_parts
             with torch.inference_mode():  # not while others run
                 embeddings = _finish(layers) if number == num_parts else _advance(layers, until - done)
-                self._await_device()
+                await_device(self.device)  # what was only queued would hold others up unseen
             done = until
             yield embeddings
-
-    def _await_device(self) -> None:
-        """What was only queued would hold others up unseen."""
-        if self.device.type == "cuda":
-            torch.cuda.current_stream(self.device).synchronize()
 
     def padded_tokens(self, sizes: Sequence[int]) -> int:
         """Tokens that the encoder computes for items of these sizes in one forward."""

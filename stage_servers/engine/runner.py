@@ -10,6 +10,7 @@ import torch
 from stage_servers.engine.attention.backend import PagedStep
 from stage_servers.engine.attention.batch import PackedBatch, Segment
 from stage_servers.engine.batching import Chunk, Selection
+from stage_servers.engine.device import moved_to, tensor_on
 from stage_servers.engine.families.adapter import MediaRows
 from stage_servers.engine.records import EngineListener, WrittenChunk
 
@@ -74,10 +75,11 @@ class Runner:
     ) -> torch.Tensor:
         """Final hidden states [len(wanted), hidden] by transformers' model code."""
         device = self._model.device
-        hidden = self._model.family.forward_text(token_ids.to(device), positions.to(device), media, paged)
-        if len(wanted) == len(hidden):
-            return hidden
-        return hidden[torch.tensor(wanted, dtype=torch.int64, device=device)]
+        # All that the device is to know goes there first: later the host would wait for the layers.
+        rows = tensor_on(device, wanted, torch.int64)
+        token_ids, positions = moved_to(device, token_ids), moved_to(device, positions)
+        hidden = self._model.family.forward_text(token_ids, positions, media, paged)
+        return hidden if len(wanted) == len(hidden) else hidden[rows]
 
     def _pack(self, chunks: Seq[Chunk], num_decodes: int) -> PackedBatch:
         segments: list[Segment] = []
@@ -101,7 +103,7 @@ class Runner:
             first_row += chunk.num_tokens
         if not rows:
             return None
-        return MediaRows(torch.cat(rows).to(self._model.device), torch.cat(values))
+        return MediaRows(moved_to(self._model.device, torch.cat(rows)), torch.cat(values))
 
     def _paged(self, prefills: Seq[Chunk]) -> PagedStep:
         listener = self._listener

@@ -13,6 +13,7 @@ import torch
 from core.grammars import Mask
 from core.sampling import SamplingParams
 from core.sequence import TokenLogprobs
+from stage_servers.engine.device import tensor_on
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -40,26 +41,44 @@ class Drawn:
 def sample(logits: torch.Tensor, rows: Seq[SampleRow]) -> list[Drawn | None]:
     """One token per row of `logits` [len(rows), vocabulary]; None where the logits are not numbers."""
     peaks, tokens = _best(logits)
+    raw_rows = _on_host(logits, [place for place, row in enumerate(rows) if not _is_best(row)])
     drawn: list[Drawn | None] = []
     for place, row in enumerate(rows):
         if not math.isfinite(peaks[place]):
             drawn.append(None)
             continue
         token, params = tokens[place], row.params
-        is_plain = params.is_plain and row.allowed is None
         raw = None
-        if params.logprobs is not None or not is_plain:
-            raw = logits[place].double().cpu().numpy()
-            token = token if is_plain else _choose(raw, row)
+        if place in raw_rows:
+            raw = raw_rows[place].double().numpy()
+            token = token if _is_plain(row) else _choose(raw, row)
         drawn.append(Drawn(token, _logprobs(raw, token, params.logprobs)))
     return drawn
+
+
+def _is_plain(row: SampleRow) -> bool:
+    """Whether it gets the highest logit."""
+    return row.params.is_plain and row.allowed is None
+
+
+def _is_best(row: SampleRow) -> bool:
+    """Whether the highest logit is all that is asked of it."""
+    return _is_plain(row) and row.params.logprobs is None
+
+
+def _on_host(logits: torch.Tensor, places: list[int]) -> dict[int, torch.Tensor]:
+    """These rows in host memory, by place: from a device in one copy, and as narrow as they are there."""
+    if logits.device.type == "cpu" or not places:
+        return {place: logits[place] for place in places}
+    return dict(zip(places, logits[tensor_on(logits.device, places, torch.int64)].cpu(), strict=True))
 
 
 def _best(logits: torch.Tensor) -> tuple[list[float], list[int]]:
     """The highest logit of every row and its token; not a number where a row holds one that is none."""
     if logits.device.type != "cpu":
         values, places = logits.max(dim=-1)
-        return values.tolist(), places.tolist()
+        both = torch.stack([values.double(), places.double()]).tolist()  # waits for the device once
+        return both[0], [int(place) for place in both[1]]
     # numpy's argmax is many times as fast as torch's on the CPU.
     array = logits.float().numpy()
     found = array.argmax(axis=-1)

@@ -77,6 +77,8 @@ def measure(
 
 def fit_profile(name: str, model_name: str, model: Model, config: StageConfig, found: Measured) -> Profile:
     """The profile that fits best, with its relative errors by kind of work."""
+    if model.device.type == "cuda":
+        torch.cuda.empty_cache()  # the measured pool is gone, but torch would keep its memory
     sizes = pool_sizes(model, config)
     step = fit_step(found.steps)
     encode = fit_encode(found.encodes, found.pixels)

@@ -31,7 +31,9 @@ def test_stage_configs_take_what_was_given_and_else_the_defaults(model: Path) ->
 
 def test_hands_devices_out_in_turn(model: Path) -> None:
     plan = LaunchPlan("c", model, "coupled", 3, devices=("cuda:0", "cuda:1"))
-    assert [config.device for config in plan.stage_configs("h:1", "t")] == ["cuda:0", "cuda:1", "cuda:0"]
+    configs = plan.stage_configs("h:1", "t")
+    assert [config.device for config in configs] == ["cuda:0", "cuda:1", "cuda:0"]
+    assert [config.device_share for config in configs] == [0.5, 1.0, 0.5]
     assert not plan.has_shared_cores
 
 

@@ -11,6 +11,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 
 from stage_servers.engine_thread import EngineThread
 
@@ -22,6 +23,7 @@ class FakeModel:
     batches: list[list[int]] = field(default_factory=list)
     turns: list[str] = field(default_factory=list)
     on_encode: Callable[[], object] = lambda: None
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
 
     def encode_in_parts(self, inputs: list[Any], num_parts: int) -> Iterator[list[int] | None]:
         if any(item.value < 0 for item in inputs):
@@ -275,3 +277,17 @@ async def test_a_cancel_ends_a_large_picture_between_two_slices(slicing: Any) ->
     assert not slicing._encodes.has_work
     assert not slicing._encodes._runs
     assert slicing.num_encoding == 0
+
+
+async def test_the_engine_thread_takes_its_gpu_as_its_own(
+    thread: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Triton launches on whichever GPU is the thread's own."""
+    taken: list[tuple[torch.device, str]] = []
+    monkeypatch.setattr(
+        torch.cuda, "set_device", lambda device: taken.append((device, threading.current_thread().name))
+    )
+    thread._device = torch.device("cuda", 1)
+    thread.start()
+    await thread.call(lambda: None)
+    assert taken == [(torch.device("cuda", 1), "engine")]

@@ -8,6 +8,8 @@ from functools import cached_property
 
 import torch
 
+from stage_servers.engine.device import tensor_on
+
 
 @dataclass(frozen=True, slots=True)
 class Segment:
@@ -37,6 +39,11 @@ class PackedBatch:
         last = self.segments[-1]
         return last.first_row + last.num_rows
 
+    def make_tensors(self) -> None:
+        """All of those below, before the device has work; else they are made when first asked for."""
+        for tensor in (self.slots, self.block_table, self.context_lengths, self.row_bounds):
+            assert tensor.device.type == self.device.type
+
     @cached_property
     def slots(self) -> torch.Tensor:
         """[rows] token slot in the pool (block * block_tokens + offset) of every row."""
@@ -46,23 +53,23 @@ class PackedBatch:
             for segment in self.segments
             for token in range(segment.first_token, segment.num_context)
         ]
-        return torch.tensor(slots, dtype=torch.int64, device=self.device)
+        return tensor_on(self.device, slots, torch.int64)
 
     @cached_property
     def block_table(self) -> torch.Tensor:
         """[segments, most blocks] int32 block ids, zero behind a segment's last block."""
         width = max(len(segment.blocks) for segment in self.segments)
         rows = [[*segment.blocks, *[0] * (width - len(segment.blocks))] for segment in self.segments]
-        return torch.tensor(rows, dtype=torch.int32, device=self.device)
+        return tensor_on(self.device, rows, torch.int32)
 
     @cached_property
     def context_lengths(self) -> torch.Tensor:
         """[segments] int32."""
         lengths = [segment.num_context for segment in self.segments]
-        return torch.tensor(lengths, dtype=torch.int32, device=self.device)
+        return tensor_on(self.device, lengths, torch.int32)
 
     @cached_property
     def row_bounds(self) -> torch.Tensor:
         """[segments + 1] int32 first row of every segment, and the end."""
         bounds = [*(segment.first_row for segment in self.segments), self.num_rows]
-        return torch.tensor(bounds, dtype=torch.int32, device=self.device)
+        return tensor_on(self.device, bounds, torch.int32)

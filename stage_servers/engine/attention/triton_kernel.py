@@ -8,7 +8,8 @@ import triton
 import triton.language as tl
 
 
-@triton.jit
+# Tables grow while sequences run: a kernel of its own for widths that divide by 16 would be compiled then.
+@triton.jit(do_not_specialize=["table_width"])
 def paged_attention_kernel(
     query,  # [rows, NUM_HEADS, HEAD_DIM]
     keys,  # [slots, NUM_KV_HEADS, HEAD_DIM], one plane of the pool

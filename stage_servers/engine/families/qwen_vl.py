@@ -70,7 +70,7 @@ class Qwen25VLAdapter(FamilyAdapter):
     def encode_by_layer(self, inputs: Sequence[PixelInput]) -> Generator[None, None, list[torch.Tensor]]:
         vision = self.vision_model
         pixels = torch.cat([item.pixels for item in inputs]).to(vision.device, vision.dtype)
-        grids = torch.tensor([item.grid for item in inputs], device=vision.device)
+        grids = torch.tensor([item.grid for item in inputs])
         features = yield from self._run_vision(pixels, grids)
         return list(torch.split(features, [item.num_tokens for item in inputs]))
 
