@@ -158,6 +158,14 @@ def run(
     url_timeout: UrlTimeoutOption = None,
     resume_ttl: ResumeTtlOption = None,
     heartbeat_timeout: HeartbeatTimeoutOption = None,
+    restarts: Annotated[
+        int,
+        typer.Option(
+            metavar="N",
+            min=0,
+            help="So often within ten minutes a stage server that died is started again.",
+        ),
+    ] = 3,
     name: NameOption = DEFAULT_NAME,
     state_dir: StateDirOption = None,
     metrics_port: MetricsPortOption = 0,

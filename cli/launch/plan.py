@@ -57,6 +57,7 @@ class LaunchPlan:
     cache_host_mib: int | None = None
     cache_ttl_s: float | None = None
     time_scale: float | None = None  # of emulated devices
+    restarts: int = 3  # of a stage server that died, within ten minutes
     policy: str | None = None  # of the coordinator, as the next two; None: its default
     profile: str | None = None  # None: see `cost_profile`
     slo: str | None = None

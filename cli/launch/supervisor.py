@@ -13,6 +13,8 @@ import os
 import selectors
 import signal
 import sys
+import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,6 +33,7 @@ from cli.launch.remains import (
     wait_gone,
     with_descendants,
 )
+from cli.launch.restarts import Restarts
 from cli.state import ClusterRecord, ProcessRecord, StateDir
 from core.access import new_token, write_token
 
@@ -105,6 +108,8 @@ class Supervisor:
         self._http = ""
         self._coordinator: Child | None = None
         self._stages: Child | None = None
+        self._told: list[str] = []  # instances by the number that the forkserver has for a start
+        self._restarts = Restarts(plan.restarts)
         self._pids: dict[str, int] = {}  # of stage servers, by instance id
         self._ready: set[str] = set()
         self._seen: dict[int, ProcessRecord] = {}  # every process that was ours, by pid
@@ -131,14 +136,16 @@ class Supervisor:
         return self._write_down()
 
     def wait(self, report: Reporter) -> Ending:
-        """Until the cluster ends; says why. A stage server that ends alone is reported only."""
+        """Until the cluster ends; says why. A stage server that dies alone is started again."""
         self._report = report
         while True:
-            for event in self._next_events():
+            for event in self._next_events(self._restarts.wait_s(time.monotonic())):
                 self._report(event)
-                if event.part in (COORDINATOR, STAGES) or not self._pids:
+                self._mind(event)
+                if event.part in (COORDINATOR, STAGES) or not (self._pids or self._restarts):
                     part = "coordinator" if event.part == COORDINATOR else "last stage server"
                     return Ending(f"the {part} ended: {event.message}", event.message == _ORDERLY)
+            self._start_instances(self._restarts.take_due(time.monotonic()))
 
     def stop(self) -> list[str]:
         """Ends every process and removes what is left; returns what had to be forced.
@@ -204,10 +211,10 @@ class Supervisor:
         self._selector.register(child.fileno(), selectors.EVENT_READ, child)
         self._report(LaunchEvent(child.name, PartState.STARTING, pid=child.pid))
 
-    def _next_events(self) -> list[LaunchEvent]:
-        """Waits until a child says something or ends."""
+    def _next_events(self, timeout_s: float | None = None) -> list[LaunchEvent]:
+        """Waits until a child says something or ends, or for that time."""
         events = []
-        for key, _ in self._selector.select():
+        for key, _ in self._selector.select(timeout_s):
             child: Child = key.data
             said = child.read_events()
             if said is None:
@@ -229,10 +236,29 @@ class Supervisor:
         if event.state is PartState.READY:
             self._address = event.message
             self._http = values.get("http", "")
-            assert self._stages is not None
-            configs = self._plan.stage_configs(self._address, self._token)
-            self._stages.send(config.to_json() for config in configs)
+            self._start_instances(self._plan.instance_ids)
         return event
+
+    def _start_instances(self, instances: Sequence[str]) -> None:
+        assert self._stages is not None
+        configs = {each.instance_id: each for each in self._plan.stage_configs(self._address, self._token)}
+        self._told += instances
+        self._stages.send(configs[instance].to_json() for instance in instances)
+
+    def _mind(self, event: LaunchEvent) -> None:
+        """Has a stage server that ended otherwise than by the coordinator's word started again."""
+        if event.part in (COORDINATOR, STAGES):
+            return
+        if event.state is PartState.READY:
+            self._write_down()
+        if event.state is not PartState.EXITED or event.message == _ORDERLY:
+            return
+        wait_s = self._restarts.died(event.part, time.monotonic())
+        if wait_s is not None:
+            self._report(LaunchEvent(event.part, PartState.STARTING, f"again in {wait_s:g} s"))
+        elif self._restarts.most:
+            said = f"not again: it died more than {self._restarts.most} times in ten minutes"
+            self._report(LaunchEvent(event.part, PartState.FAILED, said))
 
     def _hear_stages(self, child: Child, values: dict[str, Any]) -> LaunchEvent:
         if values["event"] == "preloaded":
@@ -241,7 +267,7 @@ class Supervisor:
         message = f"exit code {values['code']}" if state is PartState.EXITED else values.get("message", "")
         if values.get("index") is None:
             return LaunchEvent(STAGES, state, message, child.pid)
-        instance = self._plan.instance_ids[values["index"]]
+        instance = self._told[values["index"]]
         self._note_instance(instance, state, values.get("pid"))
         return LaunchEvent(instance, state, "" if state is PartState.READY else message, values.get("pid"))
 
@@ -288,5 +314,5 @@ class Supervisor:
             http=self._http,
         )
         self._state.write_record(record)
-        instances = tuple(RunningInstance(each, self._pids[each]) for each in self._plan.instance_ids)
+        instances = tuple(RunningInstance(*each) for each in self._pids.items())
         return RunningCluster(self._address, self._http, instances, record, self._state.path)

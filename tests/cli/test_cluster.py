@@ -205,3 +205,29 @@ def test_the_parts_by_hand(checkpoint: Path, monkeypatch: pytest.MonkeyPatch) ->
         assert json.loads(call("status", "--json", "--address", address).stdout)["instances"] == []
         os.kill(coordinator.pid, signal.SIGINT)
         assert coordinator.wait(60) == 0
+
+
+def test_a_killed_stage_server_comes_back(checkpoint: Path, state_dir: Path) -> None:
+    where = ("--state-dir", state_dir)
+    words = ("--model", checkpoint, "--topology", "e1p1d1", "--detach", "--json", *SMALL, *where)
+    cluster = json.loads(call("up", *words).stdout)
+    first = {each["id"]: each["pid"] for each in cluster["instances"]}
+    os.kill(first["p-0"], signal.SIGKILL)
+
+    def is_back() -> bool:
+        record = StateDir(state_dir).read_record()
+        pids = {each.name: each.pid for each in record.processes}
+        return pids["p-0"] != first["p-0"] and status(state_dir)["instances_missing"] == 0
+
+    assert until(is_back)
+    answer = call("generate", "hello", "--max-tokens", 5, "--ignore-eos", "--json", *where)
+    assert answer.returncode == 0, answer.stdout + answer.stderr
+    assert [each["instance"] for each in json.loads(answer.stdout)["stages"]] == ["p-0", "d-0"]
+    log = (state_dir / "up.log").read_text()
+    assert f"p-0 (pid {first['p-0']}) exited: exit code -9" in log
+    assert "p-0 starting: again in 1 s" in log
+    assert until(lambda: is_idle(status(state_dir)))
+    cluster_id = StateDir(state_dir).read_record().cluster
+    down = call("down", *where)
+    assert (down.returncode, "killed" in down.stdout + down.stderr) == (0, False)
+    assert not find_segments(cluster_id)

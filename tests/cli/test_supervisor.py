@@ -48,6 +48,24 @@ time.sleep(60)
 """
 )
 
+# The second instance dies twice; then the coordinator has them all end.
+DIES = (
+    SAY
+    + """
+say(event='preloaded')
+sys.stdin.readline()
+for index, line in enumerate(sys.stdin):
+    say(event='started', index=index, pid=1 << 30 | index)
+    say(event='ready', index=index, pid=1 << 30 | index, message=json.loads(line)['instance_id'])
+    time.sleep(0.3)
+    if index in (2, 3):
+        say(event='exited', index=max(1, index * (index == 3)), pid=1 << 30 | index, code=-9)
+    if index == 4:
+        for each in (0, 2, 4):
+            say(event='exited', index=each, pid=1 << 30 | each, code=0)
+"""
+)
+
 
 def program(text: str) -> tuple[str, ...]:
     return (sys.executable, "-c", text)
@@ -62,10 +80,10 @@ def events() -> list[LaunchEvent]:
 def launch(tmp_path: Path, model: Path) -> Iterator[object]:
     made: list[Supervisor] = []
 
-    def launch(stages: str = FORKS, coordinator: str = READY) -> Supervisor:
+    def launch(stages: str = FORKS, coordinator: str = READY, restarts: int = 0) -> Supervisor:
         state = StateDir(tmp_path / "state")
         state.acquire()
-        plan = LaunchPlan(CLUSTER, model, "e1p1d1")
+        plan = LaunchPlan(CLUSTER, model, "e1p1d1", restarts=restarts)
         made.append(Supervisor(plan, state, Programs(program(stages), program(coordinator))))
         return made[-1]
 
@@ -130,3 +148,24 @@ def test_a_stage_server_may_end_alone(launch, events) -> None:
     supervisor.start(events.append)
     assert supervisor.wait(events.append) == Ending("the last stage server ended: exit code 4", False)
     assert [event.part for event in events if event.state is PartState.EXITED] == ["e-0", "p-0", "d-0"]
+
+
+def test_a_stage_server_that_dies_is_started_again(launch, events) -> None:
+    supervisor = launch(stages=DIES, restarts=2)
+    supervisor.start(events.append)
+    assert supervisor.wait(events.append) == Ending("the last stage server ended: exit code 0", True)
+    of_it = [(event.state, event.message) for event in events if event.part == "p-0"]
+    started, ready = (PartState.LOADING, ""), (PartState.READY, "")
+    died = (PartState.EXITED, "exit code -9")
+    assert of_it[:10] == [
+        *(started, ready, died, (PartState.STARTING, "again in 1 s")),
+        *(started, ready, died, (PartState.STARTING, "again in 2 s")),
+        *(started, ready),
+    ]
+
+
+def test_what_dies_too_often_stays_away(launch, events) -> None:
+    supervisor = launch(stages=ENDS, restarts=0)
+    supervisor.start(events.append)
+    supervisor.wait(events.append)
+    assert not [event for event in events if event.message.startswith("again")]
