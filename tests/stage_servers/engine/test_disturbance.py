@@ -87,18 +87,18 @@ def test_stop_token_and_length(first: Pair) -> None:
     assert (last["s"].finish, last["s"].index) == (FinishReason.LENGTH, 4)
 
 
-def test_decode_that_cannot_be_recomputed_fails_retryably(first: Pair) -> None:
-    """A decode server never saw the pictures: when blocks run out it must give the sequence back."""
+def test_decode_that_loses_its_blocks_asks_for_its_pictures(first: Pair) -> None:
+    """A decode server never saw them: when blocks run out it gives its own back and asks."""
     question = first.question(3, num_text=20, pictures=[(112, 112)])
     spec = make_spec(first.oracle.family, question, "r", outputs=(1,))
     bench = Bench(first.model, num_blocks=4)
     blocks = bench.blocks.allocate(4)
     bench.engine.add_decode(spec, blocks, len(spec.prompt))
     bench.run()
-    (failure,) = bench.steps[-1].failed
-    assert failure.key == spec.key
-    assert failure.is_retryable
+    assert bench.preempted == [spec.key]
+    assert bench.needed == [(spec.key, (0,))]
     assert bench.blocks.num_free == 4
+    assert not any(step.failed for step in bench.steps)
 
 
 def test_prompt_that_could_never_fit_is_refused(first: Pair) -> None:

@@ -138,12 +138,12 @@ def test_a_handed_over_sequence_is_not_resumed(first: Pair) -> None:
     assert bench.engine.release(spec.key)
 
 
-def test_a_moved_picture_sequence_that_loses_its_blocks_fails_retryably(first: Pair) -> None:
+def test_a_moved_picture_sequence_that_loses_its_blocks_asks_for_its_picture(first: Pair) -> None:
     source, target = Bench(first.model), Bench(first.model, num_blocks=4)
     spec, _ = started(first, source, pictures=[(56, 56)])
     run_steps(source, 6)
     move(spec, source, target)
     target.run()
-    (failure,) = target.steps[-1].failed
-    assert failure.is_retryable
+    assert target.preempted == [spec.key]
+    assert target.needed == [(spec.key, (0,))]
     assert target.blocks.num_free == 4
