@@ -3,8 +3,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-# Processes that share the tests.
-TEST_WORKERS ?= 2
+# Processes that share the tests; 0: one, which runs them in the order of their files.
+TEST_WORKERS ?= 0
 
 # The fuzz tests of all doors with new examples, FUZZ_FACTOR times as many as in `make test`.
 FUZZ_FACTOR ?= 20

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -9,6 +10,7 @@ import pytest
 from benchmarks.ablation import actors, figures, make_stage, make_trace, with_popular
 from cli.load.outcomes import Outcome
 from cli.load.workload import Kind
+from core.families import ARCHITECTURES
 from core.profile_file import load_profile
 from simulator.scenario import CaseSpec, Scenario, SetSpec, read_scenario
 
@@ -55,7 +57,11 @@ def test_what_no_live_engine_does_is_refused(name: str) -> None:
 
 def test_the_clock_of_the_devices_is_slowed_and_policies_know(tmp_path: Path) -> None:
     """By the time scale, not by a slowed profile: slices of encoding last as long as on the true device."""
-    (tmp_path / "config.json").touch()  # that is all a plan looks for
+    (tmp_path / "config.json").write_text(json.dumps({"architectures": [ARCHITECTURES[0]]}))
+    for name in ("tokenizer.json", "preprocessor_config.json"):
+        (tmp_path / name).write_text("{}")
+    for name in ("model.safetensors", "chat_template.jinja"):
+        (tmp_path / name).touch()
     stage = make_stage(SCENARIO, CASE, tmp_path, 5.0, tmp_path)
     assert (stage.plan.devices, stage.plan.time_scale) == ((f"emulated:{CASE.profile}",), 5.0)
     assert stage.plan.profile is not None

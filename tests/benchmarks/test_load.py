@@ -64,7 +64,7 @@ def test_pictures_have_the_wanted_size_and_differ() -> None:
 
 @pytest.mark.parametrize("text", ["448", "448x", "0x4", "axb", ""])
 def test_a_wrong_size_is_named(text: str) -> None:
-    with pytest.raises(ValueError, match="image-size"):
+    with pytest.raises(ValueError, match="picture-size"):
         parse_size(text)
 
 

@@ -271,6 +271,6 @@ def test_what_cannot_be_tried_is_wrong_usage(
 
 def test_a_start_that_fails_is_json_where_that_is_wanted(run_cli: RunCli, tmp_path: Path) -> None:
     result = run_cli("coordinator", "--model", tmp_path, "--json")
-    assert result.exit_code == 1
+    assert result.exit_code == 2
     assert str(tmp_path) in json.loads(result.stdout)["error"]["message"]
     assert str(tmp_path) in result.stderr

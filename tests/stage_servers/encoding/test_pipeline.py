@@ -24,6 +24,8 @@ PHASES = ("fetch", "preprocess", "encode")
 class Stops:
     """A model and a puller that stand still in one phase until they are let go on."""
 
+    device = torch.device("cpu")
+
     def __init__(self) -> None:
         self.at = ""
         self.reached: list[str] = []
