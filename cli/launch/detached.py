@@ -76,6 +76,7 @@ def main() -> int:
     try:
         state.acquire()
     except (AlreadyUpError, OSError) as error:
+        _ignore_signals()  # whoever hears of it ends this process
         _say({"error": str(error)})
         return 1
     os.ftruncate(sys.stderr.fileno(), 0)
@@ -90,6 +91,7 @@ def _supervise(supervisor: Supervisor) -> int:
         _close_output()
         _log.info(supervisor.wait(_write_down).reason)
     except LaunchError as error:
+        _ignore_signals()
         supervisor.stop()
         _log.error(error)
         _say({"error": str(error)})
@@ -97,11 +99,15 @@ def _supervise(supervisor: Supervisor) -> int:
     except (KeyboardInterrupt, BrokenPipeError):
         pass
     finally:
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-            signal.signal(number, signal.SIG_IGN)
+        _ignore_signals()
         for line in supervisor.stop():
             _log.warning(line)
     return 0
+
+
+def _ignore_signals() -> None:
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
 
 
 def _write_down(event: LaunchEvent) -> None:
