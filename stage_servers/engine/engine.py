@@ -276,8 +276,7 @@ class Engine:
                     chunk.sequence.num_computed = chunk.end_token
             tokens = self._advance(ending, logits, failed)
             if not tokens:
-                # Else drawing has waited. Blocks that are given up next may be written to by peers, past
-                # this device's queue; and a step takes as long as it computes.
+                # Else drawing has waited. Peers may write past this device's queue to blocks given up next.
                 await_device(self._model.device)
         output = report(selection, tokens, failed, late, time.perf_counter() - started_s)
         self._keep(selection, output)

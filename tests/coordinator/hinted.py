@@ -29,6 +29,7 @@ from coordinator.registry import Instance, Registry
 from coordinator.request import PlacedMedia, Request
 from coordinator.stage_messages import (
     Command,
+    EncodeCommand,
     FailureReport,
     MediaItem,
     NeedReport,
@@ -176,3 +177,24 @@ def make_request() -> Request:
 
 def placed(**changes: object) -> Placement:
     return replace(Placement("r", ("e0", "e1"), "p0", "d0", 0.0), **changes)
+
+
+HELD = placed(encode=("h0", "e1"), held=frozenset({0}))
+SKIPPED = placed(skipped=frozenset({0, 1}), prefix="h0", prefix_tokens=48)
+LOCAL = replace(SKIPPED, decode="p0")
+HALF = placed(skipped=frozenset({0}), prefix="p0", prefix_tokens=16)
+
+
+def encodes(scene: Scene, name: str, to: str = "p0", attempt: int | None = None) -> list[int]:
+    """The items that it was told to encode for the present dispatch, or another, and to send there."""
+    commands = scene.sent(name, EncodeCommand)
+    attempt = scene.request.attempt if attempt is None else attempt
+    assert {command.attempt for command in commands} <= {attempt}
+    assert {(command.prefill.instance_id, command.cache) for command in commands} <= {(to, USE)}
+    return [command.span.item_index for command in commands]
+
+
+def started(scene: Scene, decode: str = "p0") -> None:
+    scene.done("p0", Stage.PREFILL, cached_tokens=48)
+    for name in ("p0", decode):
+        scene.token(name)

@@ -213,18 +213,26 @@ async def test_one_that_was_spared_its_picture_is_preempted_and_asks_for_it(firs
         two.compare(other, texts)
 
 
+async def preempted_at_the_target(
+    two: Two, question: Question, other: Question
+) -> tuple[SequenceSpec, SequenceSpec]:
+    """A text that takes its blocks there, and one with a picture from the source, which asks for it."""
+    flush_when_preempted(two.target)
+    texts, spec = ask(two.pair, other, "texts", max_tokens=100), two.spec(question, "a")
+    two.target.instance.prefill(texts, two.target.address)
+    await until(lambda: two.target.num_tokens(texts))
+    two.target.instance.decode(spec)
+    two.source.instance.prefill(spec, two.target.address)
+    await two.provide(spec, question)
+    await until(lambda: two.target.needs)
+    return texts, spec
+
+
 async def test_one_that_decodes_elsewhere_is_preempted_and_asks_for_its_picture(first: Pair) -> None:
     question, other = pictured(first), first.question(9, num_text=60)
     async with two_of(first, kv_blocks=14) as two:
         source, target = two.source, two.target
-        flush_when_preempted(target)
-        texts, spec = ask(first, other, "texts", max_tokens=100), two.spec(question, "a")
-        target.instance.prefill(texts, target.address)
-        await until(lambda: target.num_tokens(texts))
-        target.instance.decode(spec)
-        source.instance.prefill(spec, target.address)
-        await two.provide(spec, question)
-        await until(lambda: target.needs)
+        texts, spec = await preempted_at_the_target(two, question, other)
         assert [(need.request_id, list(need.item_indices)) for need in target.needs] == [("a", [0])]
         assert target.num_tokens(spec) > 0
         (embedding,) = Bench(first.model).embed(spec, question)
@@ -241,14 +249,7 @@ async def test_one_that_asked_for_its_picture_may_be_cancelled(first: Pair) -> N
     question, other = pictured(first), first.question(9, num_text=60)
     async with two_of(first, kv_blocks=14) as two:
         source, target = two.source, two.target
-        flush_when_preempted(target)
-        texts, spec = ask(first, other, "texts", max_tokens=100), two.spec(question, "a")
-        target.instance.prefill(texts, target.address)
-        await until(lambda: target.num_tokens(texts))
-        target.instance.decode(spec)
-        source.instance.prefill(spec, target.address)
-        await two.provide(spec, question)
-        await until(lambda: target.needs)
+        texts, spec = await preempted_at_the_target(two, question, other)
         await target.instance.cancel(spec.key)
         (embedding,) = Bench(first.model).embed(spec, question)
         with pytest.raises(TransferError, match="has ended here"):
