@@ -38,6 +38,7 @@ from cli.state import ClusterRecord, ProcessRecord, StateDir
 from core.access import new_token, write_token
 
 _GRACE_S = 10.0
+_LOOK_S = 1.0  # the longest wait in one piece: a signal that comes just before it is heard after it
 _ORDERLY = "exit code 0"
 _STATES = {
     "started": PartState.LOADING,
@@ -212,9 +213,9 @@ class Supervisor:
         self._report(LaunchEvent(child.name, PartState.STARTING, pid=child.pid))
 
     def _next_events(self, timeout_s: float | None = None) -> list[LaunchEvent]:
-        """Waits until a child says something or ends, or for that time."""
+        """Waits until a child says something or ends, or for that time; may come back earlier with none."""
         events = []
-        for key, _ in self._selector.select(timeout_s):
+        for key, _ in self._selector.select(_LOOK_S if timeout_s is None else min(timeout_s, _LOOK_S)):
             child: Child = key.data
             said = child.read_events()
             if said is None:
