@@ -49,8 +49,8 @@ class Costing:
 
     def promised_step_s(self, book: InstanceBook) -> float:
         """A decode step of the instance once all that was promised to it decodes, and one more."""
-        load = book.load
-        return self.decode_step_s(load.sequences + 1, load.kv_blocks * book.block_tokens)
+        count, context = book.load.sequences + 1, book.load.kv_blocks * book.block_tokens
+        return self.model.step_costs.seconds(count, float(context), count, context)
 
     def hand_over_s(self, work: Work, prefill_s: float) -> float:
         """KV follows the prefill layer by layer: what that does not hide, and the setup, come after it."""

@@ -84,7 +84,8 @@ class Work:
     @property
     def promised_tokens(self) -> int:
         """Tokens that the decoder promises blocks for; grows with an answer longer than expected."""
-        return self.prompt_tokens + max(self.reserve_tokens, self.num_outputs + 1)
+        shown, reserved = self.num_outputs + 1, self.reserve_tokens
+        return self.prompt_tokens + (shown if shown > reserved else reserved)
 
 
 def left_to_do_s(work: Work, placement: Placement | None = None) -> tuple[float, float]:
