@@ -91,9 +91,10 @@ class CostModel:
         """
         rounded = 1 << max(0, context_per_sequence - 1).bit_length()  # so that few are kept
         key = rounded, least_saving
-        if key not in self._knees:
-            self._knees[key] = self._find_knee(rounded, least_saving)
-        return self._knees[key]
+        knee = self._knees.get(key)
+        if knee is None:
+            knee = self._knees[key] = self._find_knee(rounded, least_saving)
+        return knee
 
     # measurements
 

@@ -22,11 +22,14 @@ class Costing:
         self.chunk_s = model.step_s(self._chunk)  # a full step of prefill
         self.open_tokens = 2 * max(model.tipping_tokens(), self.profile.chunk_tokens)
 
-    def prefill_stretch(self, sequences: float, context_tokens: float) -> float:
+    def prefill_stretch(self, sequences: int, context_tokens: int) -> float:
         """How many times longer a full prefill chunk takes beside so large a decode batch."""
         if sequences <= 0:
             return 1.0
-        return self.full_step_s(sequences, context_tokens) / self.chunk_s
+        new, attended, _, _ = self._chunk
+        costs = self.model.step_costs
+        step_s = costs.seconds(new + sequences, attended + context_tokens, 1 + sequences, context_tokens)
+        return step_s / self.chunk_s
 
     def backlog_s(self, load: Share) -> float:
         """Device time of the encodes and prefills of a load."""

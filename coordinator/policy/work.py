@@ -142,6 +142,15 @@ class Share:
             self.decoding += sign * other.decoding
             self.context_tokens += sign * other.context_tokens
 
+    def add_waiting(self, work: Work, sign: int = 1) -> None:
+        """Of work that waits for dispatch: of fields that do not change meanwhile."""
+        if work.media:
+            self.encode_items += sign * len(work.media)
+            self.encode_s = self.encode_s + sign * work.encode_s if self.encode_items else 0.0
+        self.prefills += sign
+        self.prefill_tokens += sign * work.prompt_tokens
+        self.prefill_s = self.prefill_s + sign * work.prefill_s if self.prefills else 0.0
+
     def replace(self, before: Share, after: Share) -> None:
         """Takes off the one and adds the other, which is mostly the same but for a few numbers."""
         self.kv_blocks += after.kv_blocks - before.kv_blocks
