@@ -107,6 +107,8 @@ class EncodeSchedule(Generic[I]):
     def next(self) -> Slice[I] | None:
         """What the device does now; None if nothing waits."""
         begun = self._begun
+        if not self._waiting:
+            return None if begun is None else self._go_on(begun)
         best = min(self._candidates(), key=self._key, default=None)
         if begun is not None and (best is None or self._key_of_begun(begun) <= self._key(best)):
             return self._go_on(begun)
@@ -128,6 +130,9 @@ class EncodeSchedule(Generic[I]):
 
     def _batch(self, first: I) -> Slice[I]:
         """As many as go into a slice; those that would waste too much padding are left for another."""
+        if len(self._waiting) == 1:
+            self._waiting.clear()
+            return Slice((first,))
         chosen, work_s = [first], self._predict(first.num_tokens)
         for item in sorted(self._candidates(), key=self._key):
             if item is first or self._is_large(item):

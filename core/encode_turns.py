@@ -36,4 +36,4 @@ class EncodeTurns:
     def note_step(self, seconds: float) -> None:
         if self._left_s <= 0:
             self._has_yielded = False
-        self._left_s = max(seconds, self._slice_s)
+        self._left_s = seconds if seconds > self._slice_s else self._slice_s

@@ -61,12 +61,16 @@ def choose_chunks(
 def is_text_ready(prompts: Iterable[P], fits: Callable[[P], bool]) -> bool:
     """Whether a step could run a prompt without media; `fits`: a new one would find its blocks."""
     texts = [prompt for prompt in prompts if not prompt.has_media and prompt.num_ready > 0]
+    if not texts:
+        return False
     waiting = next((prompt for prompt in texts if not prompt.is_started), None)
     return any(prompt.is_started for prompt in texts) or (waiting is not None and fits(waiting))
 
 
 class _Step(Generic[P]):
     """What one step takes of each prompt."""
+
+    __slots__ = ("_admit", "_short_rest", "_taken")
 
     def __init__(self, admit: Admit[P], step_tokens: int) -> None:
         self._admit = admit

@@ -135,7 +135,8 @@ class Cluster:
     def _tick(self, _: object) -> None:
         now_s = self.events.time_s
         for name, instance in self.instances.items():
-            self.books.note_outputs(name, instance.progress())
+            if instance.batch.size:
+                self.books.note_outputs(name, instance.progress())
         self.transitions.reconciler.expire()
         self.transitions.reconciler.reconcile(self.scheduler.plan(self.books, now_s).wanted)
         self._place()

@@ -41,15 +41,19 @@ class DecodeRun:
         "_later_slope",
         "_slope",
         "_turn",
+        "end_s",
+        "is_last_step",
         "num_steps",
+        "seconds",
         "start_s",
     )
 
     def __init__(self, costs: StepCosts) -> None:
         self._bytes = _Line(costs.fixed_s, costs.bytes)
         self._flops = _Line(costs.fixed_s, costs.flops)
-        self.start_s = 0.0
+        self.start_s = self.seconds = self.end_s = 0.0  # of the steps that it will have
         self.num_steps = 0
+        self.is_last_step = False  # known to be in it: what comes in cannot cut it any more
         self._first = self._slope = self._head_s = self._later = self._later_slope = 0.0
         self._turn = _NEVER
 
@@ -61,14 +65,24 @@ class DecodeRun:
         slope, rival_slope = batch * first.per_context_s, batch * other.per_context_s
         if rival > value or (rival == value and rival_slope > slope):
             value, rival, slope, rival_slope = rival, value, rival_slope, slope
-        self.start_s, self.num_steps, self._first, self._slope = start_s, num_steps, value, slope
-        self._turn = _NEVER
+        self.start_s, self._first, self._slope = start_s, value, slope
+        self._turn, self.is_last_step = _NEVER, num_steps == 1
         if rival_slope > slope:
             turn = ceil((value - rival) / (rival_slope - slope))
             if turn < num_steps:
                 self._turn = turn
                 self._head_s = turn * (value + slope * (turn - 1) / 2)
                 self._later, self._later_slope = rival + rival_slope * turn, rival_slope
+        self._end_after(num_steps)
+
+    def cut(self, now_s: float) -> bool:
+        """Lets the step at hand be the last one; whether the run gets shorter by that."""
+        self.is_last_step = True
+        num_steps = self.steps_by(now_s)
+        if num_steps == self.num_steps:
+            return False
+        self._end_after(num_steps)
+        return True
 
     def elapsed_s(self, num_steps: int) -> float:
         """Seconds from the start to the end of that many steps."""
@@ -77,6 +91,10 @@ class DecodeRun:
             return num_steps * (self._first + self._slope * (num_steps - 1) / 2)
         rest = num_steps - turn
         return self._head_s + rest * (self._later + self._later_slope * (rest - 1) / 2)
+
+    def _end_after(self, num_steps: int) -> None:
+        self.num_steps, self.seconds = num_steps, self.elapsed_s(num_steps)
+        self.end_s = self.start_s + self.seconds
 
     def steps_by(self, now_s: float) -> int:
         """How many steps have begun by then, at least 1: the last of them cannot be stopped any more."""

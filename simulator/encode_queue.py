@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from coordinator.policy.work import MediaWork
 from core.costs import EncodeCosts
@@ -14,9 +15,9 @@ from simulator.job import Job
 MOST_TOKENS = 4096  # of one batch, as in the live engine
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(slots=True, eq=False)
 class Item:
-    """One media item of a job's attempt."""
+    """One media item of a job's attempt. Nothing in it changes."""
 
     job: Job
     place: int
@@ -26,8 +27,7 @@ class Item:
     work_s: float  # on the device
 
 
-@dataclass(frozen=True, slots=True)
-class Part:
+class Part(NamedTuple):
     """What the device does at once."""
 
     seconds: float
@@ -37,7 +37,7 @@ class Part:
 class EncodeQueue:
     """Order and turns are those of core; items of an earlier attempt drop out."""
 
-    __slots__ = ("_costs", "_order", "_preprocesses", "_schedule", "_turns", "note_step")
+    __slots__ = ("_costs", "_order", "_preprocesses", "_schedule", "_turns", "has_work", "note_step")
 
     def __init__(self, costs: EncodeCosts, order: EncodeOrder, *, preprocesses: bool = False) -> None:
         """With `preprocesses` the device waits for the decoding of each."""
@@ -48,11 +48,8 @@ class EncodeQueue:
             costs.encode_s, most_tokens=MOST_TOKENS, order=order
         )
         self._turns = EncodeTurns(SLICE_S)
-        self.note_step = self._turns.note_step  # asked for every step
-
-    @property
-    def has_work(self) -> bool:
-        return self._schedule.has_work
+        self.note_step = self._turns.note_step  # asked for every step, and so is this:
+        self.has_work = False  # whether anything waits
 
     def is_next(self, is_text_ready: Callable[[], bool]) -> bool:
         """Whether a part goes before a step, where both could run."""
@@ -61,18 +58,21 @@ class EncodeQueue:
     def add(self, job: Job, index: int, now_s: float) -> None:
         item = job.work.media[index]
         self._schedule.add(Item(job, index, job.attempt, item.num_tokens, now_s, self._seconds(item)))
+        self.has_work = True
 
     def next(self) -> Part | None:
         """What is encoded now, at least one item of it still wanted; None if none waits any more."""
-        while (part := self._schedule.next()) is not None:
-            live = tuple(item for item in part.items if item.attempt == item.job.attempt)
+        schedule = self._schedule
+        while (part := schedule.next()) is not None:
+            live = [item for item in part.items if item.attempt == item.job.attempt]
             if live:
-                seconds = sum(item.work_s for item in live) / part.count
-                is_last = self._order == "arrival" or not self._schedule.has_work
-                self._turns.note_slice(seconds, is_last=is_last)
-                return Part(seconds, live if part.is_last else ())
+                seconds = sum([item.work_s for item in live]) / part.count
+                self.has_work = schedule.has_work
+                self._turns.note_slice(seconds, is_last=self._order == "arrival" or not self.has_work)
+                return Part(seconds, tuple(live) if part.is_last else ())
             for item in part.items:
-                self._schedule.drop(item)
+                schedule.drop(item)
+        self.has_work = False
         return None
 
     def _seconds(self, item: MediaWork) -> float:

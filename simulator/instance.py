@@ -52,6 +52,7 @@ class Instance:
         self.prefix_cache = PrefixCache() if has_prefix_cache else None
         self.total_blocks = profile.kv_tokens // profile.block_tokens
         self.free_blocks = self.total_blocks
+        self._block_tokens = profile.block_tokens
         self.batch = DecodeBatch(profile.block_tokens)
         self.prefills: list[Job] = []  # in order of arrival
         self.out_free_s = self.in_free_s = 0.0  # when its links are free again
@@ -171,20 +172,21 @@ class Instance:
             self._calls.popleft()()
         while self._joining and self._can_join():
             self.batch.add(*self._joining.popleft())
-        part = self._encodes.next() if self._encodes.has_work and self._is_encode_next() else None
-        if part is None:
+        encodes, events = self._encodes, self._events
+        if encodes.has_work and self._is_encode_next() and (part := encodes.next()) is not None:
+            self.usage.encode_s += part.seconds
+            events.at(events.time_s + part.seconds, self._encoded, part.encoded)
+        else:
             self._step()
-            return
-        self.usage.encode_s += part.seconds
-        self._events.at(self._events.time_s + part.seconds, self._encoded, part.encoded)
 
     def _is_encode_next(self) -> bool:
         can_step = self.batch.size or any(job.num_ready > 0 for job in self.prefills)
         return not can_step or self._encodes.is_next(self._wants_step_first)
 
     def _wants_step_first(self) -> bool:
-        is_text_first = self._prompt_order == "text-first"
-        return is_text_first and is_text_ready(self.prefills, lambda job: self._fits(job, self.batch.size))
+        if self._prompt_order != "text-first" or not self.prefills:
+            return False
+        return is_text_ready(self.prefills, lambda job: self._fits(job, self.batch.size))
 
     def _line(self) -> Iterable[Job]:
         """Prompts whose turn it is, if nothing is missing for them."""
@@ -319,7 +321,7 @@ class Instance:
         run.begin(events.time_s, batch.size, batch.context, num_steps)
         self._phase = _RUN
         self._version = version = self._version + 1
-        events.at(run.start_s + run.elapsed_s(num_steps), self._run_ended, version)
+        events.at(run.end_s, self._run_ended, version)
 
     def _is_awaited(self) -> bool:
         """Whether something is to be done after the next step already."""
@@ -328,30 +330,26 @@ class Instance:
     def _cut_run(self) -> None:
         """Lets the step at hand be the last of the run."""
         run, events = self._run, self._events
-        num_steps = run.steps_by(events.time_s)
-        if num_steps == run.num_steps:
-            return
-        run.num_steps = num_steps
-        self._version = version = self._version + 1
-        events.at(run.start_s + run.elapsed_s(num_steps), self._run_ended, version)
+        if not run.is_last_step and run.cut(events.time_s):
+            self._version = version = self._version + 1
+            events.at(run.end_s, self._run_ended, version)
 
     def _run_ended(self, version: int) -> None:
         if version != self._version:
             return
         batch, usage, listener = self.batch, self.usage, self._listener
-        num_steps, size = self._run.num_steps, batch.size
+        num_steps, seconds, size = self._run.num_steps, self._run.seconds, batch.size
         self._phase = _BUSY
         self.free_blocks += self._planned_blocks - batch.growth(num_steps)
         self._planned_blocks = 0
-        seconds = self._run.elapsed_s(num_steps)
         mean_context = batch.context + size * (num_steps - 1) / 2
         batch.advance(num_steps)
         usage.step_s += seconds
         usage.num_steps += 1
-        self._encodes.note_step(seconds / num_steps)
+        step_s = seconds / num_steps
+        self._encodes.note_step(step_s)
         self._end_finished()
-        shape = StepShape(size, mean_context, size, int(mean_context))
-        listener.stepped(self, shape, seconds / num_steps)
+        listener.stepped(self, StepShape(size, mean_context, size, int(mean_context)), step_s)
         listener.settled(self)
         self._turn()
 
@@ -363,7 +361,7 @@ class Instance:
     # blocks
 
     def _blocks(self, num_tokens: int) -> int:
-        return -(-num_tokens // self.profile.block_tokens)
+        return -(-num_tokens // self._block_tokens)
 
     def _grant(self) -> None:
         while (first := self._leases.first()) is not None and self.take_blocks(first[1]):

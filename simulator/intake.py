@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import replace
 from itertools import accumulate
 
-from coordinator.policy.capacity import Capacity
 from coordinator.policy.expectation import OutputExpectation
 from coordinator.policy.view import EMBEDDING_BLOCK_TOKENS
 from coordinator.policy.work import MediaWork, Work
@@ -24,9 +23,8 @@ class Intake:
         self._locates_media = locates_media
         self._expectation = expectation
         self._media_known: dict[tuple[int, int, int | None], MediaWork] = {}  # by size: sizes repeat
-        pool = profile.kv_tokens // profile.block_tokens * profile.block_tokens
-        embedding_blocks = embedding_blocks_of(profile)
-        self._capacity = Capacity(prefills=((pool, embedding_blocks),), decodes=(pool,))
+        self._pool_tokens = profile.kv_tokens // profile.block_tokens * profile.block_tokens
+        self._embedding_blocks = embedding_blocks_of(profile)
 
     def work(self, request: Request) -> Work:
         profile, pictures = self._profile, request.pictures
@@ -45,16 +43,13 @@ class Intake:
 
     def side_tokens(self, work: Work) -> int:
         """Of the prompt's tokens, those that lie beside the sequence and are not computed."""
-        return self._profile.side_tokens(_num_tokens(work.media))
+        return self._profile.side_tokens(_num_tokens(work.media)) if work.media else 0
 
     def fits(self, request: Request, work: Work) -> bool:
         """Whether an idle instance could hold it, with its answer and with what is reserved for that."""
         answer_tokens = max(request.output_tokens, work.reserve_tokens)
-        if not self._capacity.fits_total(work.prompt_tokens + answer_tokens):
-            return False
-        return not work.media or self._capacity.fits_prompt(
-            work.prompt_tokens, [item.num_tokens for item in work.media]
-        )
+        fits_pool = work.prompt_tokens + answer_tokens <= self._pool_tokens
+        return fits_pool and work.embedding_blocks <= self._embedding_blocks
 
     def ended(self, num_outputs: int) -> None:
         self._expectation.record(num_outputs)

@@ -23,6 +23,7 @@ class Job:
         "finished_s",
         "first_token_s",
         "has_lease",
+        "has_media",
         "is_pulling",
         "is_recomputing",
         "joined_context",
@@ -46,6 +47,7 @@ class Job:
     def __init__(self, request: Request, work: Work, order: int) -> None:
         self.request = request
         self.work = work
+        self.has_media = bool(work.media)
         self.order = order  # of arrival: who came later gives way first
         self.state = RequestState.QUEUED
         self.attempt = 0
@@ -92,10 +94,6 @@ class Job:
     def go(self, wanted: RequestState) -> None:
         if self.state is not wanted:
             self.state = move(self.state, wanted)
-
-    @property
-    def has_media(self) -> bool:
-        return bool(self.work.media)
 
     @property
     def num_ready(self) -> int:

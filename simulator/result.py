@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from core.lifecycle import RequestState
 from simulator.cache_counts import CacheCounts
@@ -10,8 +11,7 @@ from simulator.job import Job
 from simulator.usage import Usage
 
 
-@dataclass(frozen=True, slots=True)
-class RequestRecord:
+class RequestRecord(NamedTuple):
     """One request at its end; seconds from the start of the run, None for what did not happen."""
 
     request_id: str

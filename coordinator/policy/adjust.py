@@ -98,6 +98,8 @@ class Adjuster:
 
     def _give_back(self, own: Standing, terms: Terms) -> Change | None:
         """One that decode was lent, where it does without."""
+        if not self._lent:
+            return None
         for book in own.players[Stage.DECODE]:
             if book.instance_id not in self._lent or not terms.may_move(book):
                 continue

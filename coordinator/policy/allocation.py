@@ -32,8 +32,10 @@ def prefill_change(standing: Standing, to: Assignment, terms: Terms) -> Iterator
     (M(e_max) + w * L(B_d, E_d - e_max)) / output length. An idle decode instance costs no migration and so
     goes first.
     """
+    if not standing.jobs:
+        return
     book = e_max_for_prefill(standing, terms.may_move)
-    if book is None or not standing.jobs:
+    if book is None:
         return
     gain = standing.gain(Stage.PREFILL, terms.worst_s)
     cost = cost_of(book, standing, to.roles, terms)

@@ -85,7 +85,6 @@ class Books:
         self.follower: Follower | None = None
         self._waiting: dict[ModalityGroup, list[tuple[float, str]]] = {group: [] for group in _GROUPS}
         self._queued: dict[str, Work] = {}
-        self._queued_loads: dict[str, Share] = {}  # of the same work
         self._num_prioritised = dict.fromkeys(_GROUPS, 0)
         self._waiting_loads = {group: Share() for group in _GROUPS}
         self._shares: dict[str, dict[str, Share]] = {}
@@ -131,11 +130,10 @@ class Books:
         """New work, or work that has lost its placement, waits for dispatch."""
         self._drop_shares(work.request_id)
         self.running.pop(work.request_id, None)
-        load = self._queued_loads[work.request_id] = _load_of_waiting(work)
         self._queued[work.request_id] = work
         insort(self._waiting[work.group], work.order)
         self._num_prioritised[work.group] += work.priority != 0
-        self._waiting_loads[work.group].add(load)
+        self._waiting_loads[work.group].add_waiting(work)
         if self.follower is not None:
             self.follower.queued(work)
 
@@ -240,7 +238,7 @@ class Books:
         assert queue[place] == entry
         del queue[place]
         self._num_prioritised[work.group] -= work.priority != 0
-        self._waiting_loads[work.group].add(self._queued_loads.pop(work.request_id), -1)
+        self._waiting_loads[work.group].add_waiting(work, -1)
         if self.follower is not None:
             self.follower.unqueued(work)
 
@@ -273,14 +271,9 @@ class Books:
 
 
 def _load_of_waiting(work: Work) -> Share:
-    """Of fields that do not change while work waits."""
-    return Share(
-        encode_items=len(work.media),
-        encode_s=work.encode_s,
-        prefills=1,
-        prefill_tokens=work.prompt_tokens,
-        prefill_s=work.prefill_s,
-    )
+    load = Share()
+    load.add_waiting(work)
+    return load
 
 
 def _check_sum(name: str, load: Share, parts: list[Share]) -> None:

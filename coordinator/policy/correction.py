@@ -11,6 +11,11 @@ _SPREAD_STEP = 1.05
 _LEAST_SPREAD, _MOST_SPREAD = 0.01, 0.5
 
 
+def is_close(seconds: float, predicted_s: float) -> bool:
+    """Whether there is nothing to learn from it; what is predicted is more than zero."""
+    return abs(seconds / predicted_s - 1) < _CLOSE
+
+
 class Correction:
     """Recursive least squares with additive forgetting on seconds = sum of factor[i] * parts[i].
 
@@ -40,7 +45,7 @@ class Correction:
         Nonsense is passed over, and so is what was predicted right.
         """
         predicted = self.apply(parts)
-        if not predicted > 0 or abs(seconds / predicted - 1) < _CLOSE:
+        if not predicted > 0 or is_close(seconds, predicted):
             return False
         if not (seconds > 0 and math.isfinite(seconds)):
             return False

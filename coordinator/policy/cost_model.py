@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from coordinator.policy.correction import Correction
-from core.costs import StepCosts, StepShape, chunk_shape, decode_shape
+from coordinator.policy.correction import Correction, is_close
+from core.costs import StepCosts, StepShape, chunk_shape
 from core.profile import Profile
 
 _CONTEXT_OF_KNEE = 1024  # tokens a sequence, where the caller knows no better
@@ -56,7 +56,7 @@ class CostModel:
         return self.step_s(shape)
 
     def decode_step_s(self, num_sequences: int, context_tokens: int) -> float:
-        return self.step_s(decode_shape(num_sequences, context_tokens))
+        return self.step_costs.seconds(num_sequences, float(context_tokens), num_sequences, context_tokens)
 
     def decode_work_s(self, num_outputs: float, context_tokens: int) -> float:
         """Instance-seconds of a request's decode, as its share of a batch at the knee."""
@@ -91,13 +91,17 @@ class CostModel:
         """
         rounded = 1 << max(0, context_per_sequence - 1).bit_length()  # so that few are kept
         key = rounded, least_saving
-        if key not in self._knees:
-            self._knees[key] = self._find_knee(rounded, least_saving)
-        return self._knees[key]
+        knee = self._knees.get(key)
+        if knee is None:
+            knee = self._knees[key] = self._find_knee(rounded, least_saving)
+        return knee
 
     # measurements
 
     def note_step(self, shape: StepShape, seconds: float) -> None:
+        predicted_s = self.step_costs.seconds(*shape)
+        if predicted_s > 0 and is_close(seconds, predicted_s):
+            return  # as in a simulation, where hardly anything is left to learn
         parts = self.profile.step
         of_bytes, of_flops = parts.bytes.seconds(shape), parts.flops.seconds(shape)
         _, bytes_factor, flops_factor = self._step.factors

@@ -22,11 +22,14 @@ class Costing:
         self.chunk_s = model.step_s(self._chunk)  # a full step of prefill
         self.open_tokens = 2 * max(model.tipping_tokens(), self.profile.chunk_tokens)
 
-    def prefill_stretch(self, sequences: float, context_tokens: float) -> float:
+    def prefill_stretch(self, sequences: int, context_tokens: int) -> float:
         """How many times longer a full prefill chunk takes beside so large a decode batch."""
         if sequences <= 0:
             return 1.0
-        return self.full_step_s(sequences, context_tokens) / self.chunk_s
+        new, attended, _, _ = self._chunk
+        costs = self.model.step_costs
+        step_s = costs.seconds(new + sequences, attended + context_tokens, 1 + sequences, context_tokens)
+        return step_s / self.chunk_s
 
     def backlog_s(self, load: Share) -> float:
         """Device time of the encodes and prefills of a load."""
@@ -49,8 +52,8 @@ class Costing:
 
     def promised_step_s(self, book: InstanceBook) -> float:
         """A decode step of the instance once all that was promised to it decodes, and one more."""
-        load = book.load
-        return self.decode_step_s(load.sequences + 1, load.kv_blocks * book.block_tokens)
+        count, context = book.load.sequences + 1, book.load.kv_blocks * book.block_tokens
+        return self.model.step_costs.seconds(count, float(context), count, context)
 
     def hand_over_s(self, work: Work, prefill_s: float) -> float:
         """KV follows the prefill layer by layer: what that does not hide, and the setup, come after it."""

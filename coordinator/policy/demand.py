@@ -111,14 +111,18 @@ class _Meter:
         """At one request per second; None before the first."""
         if not self.weight:
             return None
-        _, prefill_s, added_s, added_s2, items, encode_s, encode_s2, prompt, reserve = (
+        _, prefill_s, added_s, added_s2, items, encode_s, encode_s2, prompt, _ = (
             total / self.weight for total in self._sums
         )
         encode = Flow(items, encode_s / items, encode_s2 / items) if items else NO_FLOW
-        outputs = self._outputs / self._num_ended if self._num_ended else reserve
-        return GroupDemand(
-            1.0, Flow(1.0, added_s, added_s2), prefill_s, encode, encode_s, items, prompt, max(1.0, outputs)
-        )
+        prefill = Flow(1.0, added_s, added_s2)
+        return GroupDemand(1.0, prefill, prefill_s, encode, encode_s, items, prompt, self.output_tokens)
+
+    @property
+    def output_tokens(self) -> float:
+        """Of an answer: those that ended, else what was expected of those that came."""
+        outputs = self._outputs / self._num_ended if self._num_ended else self._sums[-1] / self.weight
+        return max(1.0, outputs)
 
     @property
     def work_s(self) -> float:
@@ -155,9 +159,9 @@ class DemandMeter:
     def output_tokens(self, group: ModalityGroup) -> float:
         """Of an answer in the mean; of all groups for SHARED, 1 before the first request."""
         known = [
-            (meter.weight, sizes.output_tokens)
+            (meter.weight, meter.output_tokens)
             for each, meter in self._meters.items()
-            if group in (each, ModalityGroup.SHARED) and (sizes := meter.sizes()) is not None
+            if group in (each, ModalityGroup.SHARED) and meter.weight
         ]
         total = sum(weight for weight, _ in known)
         return sum(weight * tokens for weight, tokens in known) / total if total else 1.0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -98,7 +99,7 @@ class Dispatch:
             if choice is not None:
                 placement = choice.placement(work, now_s)
                 self._turns.took(work, placement)
-                self._decisions.add(choice.decision(work, placement))
+                self._decisions.add_later("dispatch", partial(choice.decision, work, placement))
                 return placement
         self._blocked = state
         return None

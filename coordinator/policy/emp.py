@@ -61,6 +61,7 @@ class EmpScheduler:
         self._reshaper = Reshaper(costing, slo, self._meter, self._hysteresis, pieces)
         self._adjuster = Adjuster(costing, slo, pieces)
         self._plan = Plan()
+        self._sound: dict[str, Assignment] = {}  # was wanted last, and leaves no stage to nobody
         self._next_reshape_s = -float("inf")
         self._steps_left = _STEPS_LEARNED
 
@@ -121,6 +122,8 @@ class EmpScheduler:
 
     def _repaired(self, books: Books, wanted: dict[str, Assignment], now_s: float) -> dict[str, Assignment]:
         """All that are not pinned are coupled where a stage would be played by nobody."""
+        if wanted == self._sound:
+            return wanted
         try:
             check_assignments(wanted.values())
         except PlanError as error:
@@ -128,6 +131,7 @@ class EmpScheduler:
             self._say(now_s, "repair", "cluster", f"couples {len(free)} instances: {error}", {})
             self._next_reshape_s = now_s
             return wanted | coupled_layout(free)
+        self._sound = wanted
         return wanted
 
     def _reshaped(self, books: Books, wanted: dict[str, Assignment], now_s: float) -> dict[str, Assignment]:

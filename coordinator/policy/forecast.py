@@ -49,14 +49,18 @@ class Forecast:
     def _advance(self, now_s: float) -> None:
         """Takes the samples that are due, and lets the level decay; `now_s` may repeat."""
         assert self._at_s is not None
+        if now_s >= self._next_sample_s:
+            self._take_samples(now_s)
+        self._level *= self._decay(now_s)
+        self._at_s = max(self._at_s, now_s)
+
+    def _take_samples(self, now_s: float) -> None:
         due = math.floor((now_s - self._next_sample_s) / self._sample_s) + 1
         skipped = max(0, due - (self._samples.maxlen or 0))
         self._next_sample_s += skipped * self._sample_s
         for _ in range(due - skipped):
             self._samples.append(self.mean(self._next_sample_s))
             self._next_sample_s += self._sample_s
-        self._level *= self._decay(now_s)
-        self._at_s = max(self._at_s, now_s)
 
     def _decay(self, now_s: float) -> float:
         assert self._at_s is not None

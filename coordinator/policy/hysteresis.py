@@ -84,5 +84,6 @@ class Hysteresis:
 
     def forget(self, present: Collection[str]) -> None:
         """Instances that are gone."""
-        for name in self._changes.keys() - set(present):
-            del self._changes[name]
+        if self._changes:
+            for name in self._changes.keys() - set(present):
+                del self._changes[name]

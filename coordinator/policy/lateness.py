@@ -56,15 +56,18 @@ class LateYields:
     """
 
     def __init__(self, slo: Slo, most_wait_s: float = 60.0) -> None:
-        self._slo = slo
         self._most_wait_s = most_wait_s
-        self._service = {group: ServiceTime(slo.group_ttft_s(group)) for group in GROUPS}
+        self._targets_s = {group: slo.group_ttft_s(group) for group in GROUPS}
+        self._halves_s = {group: target_s / 2 for group, target_s in self._targets_s.items()}
+        self._service = {group: ServiceTime(target_s) for group, target_s in self._targets_s.items()}
 
     def first(self, books: Books, group: ModalityGroup, now_s: float) -> Work | None:
         head = books.first_waiting(group)
         if head is None or books.has_priorities(group) or now_s - head.arrival_s >= self._most_wait_s:
             return head
-        service, begin_s = self._service[group], now_s - self._slo.group_ttft_s(group)
+        service, begin_s = self._service[group], now_s - self._targets_s[group]
+        if head.arrival_s >= begin_s + service.most_s(head):
+            return head
         for work in islice(books.arrived_since(group, begin_s + service.least_s), _MOST_ASKED):
             if work.arrival_s >= begin_s + service.most_s(work):
                 return work
@@ -72,7 +75,7 @@ class LateYields:
 
     def slack_s(self, work: Work) -> float:
         """Half of the target is for instances; the other half goes by before."""
-        return max(0.0, self._slo.group_ttft_s(work.group) / 2 - work.encode_s - work.prefill_s)
+        return max(0.0, self._halves_s[work.group] - work.encode_s - work.prefill_s)
 
     def shown(self, work: Work, now_s: float) -> None:
         if work.placement is not None:

@@ -15,7 +15,6 @@ from coordinator.policy.reuse import Reuse, Start
 from coordinator.policy.work import Work, are_small
 from core.stages import COUPLED, ModalityGroup, Roles, Stage
 
-_Batch = tuple[int, int, int]  # sequences, their tokens or blocks, version of the costs
 _Media = tuple[tuple["_Row", ...], float]  # encoders of the needed items, and when all will have arrived
 
 _NOWHERE: _Media = (), inf
@@ -32,6 +31,7 @@ class OneByOne:
         self._together = together
         self._books: Books | None = None
         self._version = -1
+        self._costs_version = -1
         self._position = 0  # in the journal
         self._rows: dict[str, _Row] = {}
         self._players: dict[tuple[Roles, ModalityGroup], list[_Row]] = {}
@@ -73,6 +73,10 @@ class OneByOne:
                 if name in rows:  # and not gone meanwhile
                     rows[name].fill()
         self._position = journal.end
+        if self._costs_version != self._costing.model.version:
+            self._costs_version = self._costing.model.version
+            for row in self._rows.values():
+                row.step_s = None
 
     def _open(self, roles: Roles, group: ModalityGroup) -> list[_Row]:
         """Open instances that play all these stages for the group."""
@@ -90,9 +94,10 @@ class OneByOne:
         promised = work.promised_tokens if self._together else tokens
         most_open, slack_s = self._costing.open_tokens - tokens, self._queueing.slack_s(work)
         chunk_s, chunk_tokens = self._costing.chunk_s, self._costing.profile.chunk_tokens
+        same = reuse.same_for_all
         best, best_s = None, inf
         for row in self._open(PD if self._together else P, work.group):
-            start = reuse.start_at(row.name)
+            start = same or reuse.start_at(row.name)
             before = row.text_tokens
             if row.free_kv_tokens < promised or (before and before > most_open + start.cached_tokens):
                 continue
@@ -109,27 +114,28 @@ class OneByOne:
     def _soonest_media(self, work: Work, reuse: Reuse) -> tuple[_Row | None, float, tuple[str, ...]]:
         together = self._together
         promised = work.promised_tokens if together else work.context_tokens
-        blocks, slack_s, most_queued_s = (
-            work.embedding_blocks,
-            self._queueing.slack_s(work),
-            self._most_queued_s,
-        )
+        blocks, slack_s = work.embedding_blocks, self._queueing.slack_s(work)
+        most_queued_s, same = self._most_queued_s, reuse.same_for_all
         spreads: dict[tuple[int, ...], _Media] = {}  # found once an instance is open
+        spread_of: Start | None = None  # whose `media_s` is known
+        media_s = inf
         best, best_s, is_local = None, inf, False
         for row in self._open(COUPLED if together else P, work.group):
             if row.free_kv_tokens < promised or row.free_embedding_blocks < blocks:
                 continue
-            start = reuse.start_at(row.name)
+            start = same or reuse.start_at(row.name)
             is_free, backlog_s, own_s = not row.media_tokens, row.backlog_s, start.prefill_s * row.stretch
             local_s, arrive_s = inf, start.arrive_s
             if row.encodes:
-                queued_s = min(start.encode_s + own_s, slack_s)
-                if not (is_free or backlog_s <= queued_s or backlog_s <= most_queued_s):
+                is_short = backlog_s <= slack_s and backlog_s <= start.encode_s + own_s
+                if not (is_free or is_short or backlog_s <= most_queued_s):
                     continue
                 local_s = backlog_s + start.encode_s
                 if start.is_warm and arrive_s > local_s:
                     local_s = arrive_s
-            ready_s = max(self._spread(work, start, spreads)[1], arrive_s)
+            if start is not spread_of:
+                spread_of, media_s = start, self._spread(work, start, spreads)[1]
+            ready_s = media_s if media_s > arrive_s else arrive_s
             start_s = backlog_s if backlog_s > ready_s else ready_s
             if not is_free and backlog_s > ready_s + own_s:
                 start_s = inf
@@ -189,7 +195,10 @@ class OneByOne:
         for row in self._open(D, work.group):
             if row.free_kv_tokens < promised:
                 continue
-            end_s = row.decode_step_s() * outputs + row.backlog_s
+            step_s = row.step_s
+            if step_s is None:
+                step_s = row.decode_step_s()
+            end_s = step_s * outputs + row.backlog_s
             if row is prefill:
                 end_s += -1e-9
             else:
@@ -205,10 +214,12 @@ class _Row:
     """One instance in numbers. Step times are found anew only where its batch changed."""
 
     __slots__ = (
-        "_batch",
+        "_context_tokens",
         "_costing",
-        "_promise",
-        "_step_s",
+        "_costs_version",
+        "_decoding",
+        "_kv_blocks",
+        "_sequences",
         "backlog_s",
         "book",
         "encode_s",
@@ -218,6 +229,7 @@ class _Row:
         "media_tokens",
         "name",
         "passed_s",
+        "step_s",
         "stretch",
         "text_tokens",
     )
@@ -227,20 +239,27 @@ class _Row:
         self.book = book
         self.name = book.instance_id
         self.encodes = Stage.ENCODE in book.roles
-        self._batch: _Batch | None = None  # that `stretch` is of
-        self._promise: _Batch | None = None  # that `decode_step_s` was asked of
-        self._step_s = 0.0
+        self._decoding = self._context_tokens = self._costs_version = -1  # that `stretch` is of
+        self._sequences = self._kv_blocks = -1  # that `step_s` is of
+        self.step_s: float | None = None  # found where it is asked for: coupled instances need it hardly ever
         self.fill()
 
     def fill(self) -> None:
         """`Columns` says what each number is."""
-        book, load, costing = self.book, self.book.load, self._costing
-        batch = load.decoding, load.context_tokens, costing.model.version
-        if batch != self._batch:
-            self._batch = batch
-            decoding = load.decoding
-            self.stretch = costing.prefill_stretch(decoding, load.context_tokens) if decoding else 1.0
-        self.free_kv_tokens = (book.total_kv_blocks - load.kv_blocks) * book.block_tokens
+        book, load = self.book, self.book.load
+        decoding, context_tokens = load.decoding, load.context_tokens
+        version = self._costing.model.version
+        if (
+            context_tokens != self._context_tokens
+            or decoding != self._decoding
+            or version != self._costs_version
+        ):
+            self._decoding, self._context_tokens, self._costs_version = decoding, context_tokens, version
+            self.stretch = self._costing.prefill_stretch(decoding, context_tokens) if decoding else 1.0
+        kv_blocks = load.kv_blocks
+        if kv_blocks != self._kv_blocks or load.sequences != self._sequences:
+            self._kv_blocks, self._sequences, self.step_s = kv_blocks, load.sequences, None
+        self.free_kv_tokens = (book.total_kv_blocks - kv_blocks) * book.block_tokens
         total = book.total_embedding_blocks
         self.free_embedding_blocks = UNBOUNDED if total is None else total - load.embedding_blocks
         self.media_tokens = load.media_tokens
@@ -251,13 +270,9 @@ class _Row:
             self.backlog_s += load.prefill_s * self.stretch
 
     def decode_step_s(self) -> float:
-        """Found where it is asked for: coupled instances are hardly ever chosen by it."""
-        load = self.book.load
-        promise = load.sequences, load.kv_blocks, self._costing.model.version
-        if promise != self._promise:
-            self._promise = promise
-            self._step_s = self._costing.promised_step_s(self.book)
-        return self._step_s
+        if self.step_s is None:
+            self.step_s = self._costing.promised_step_s(self.book)
+        return self.step_s
 
 
 def _longest_first(work: Work, needed: Sequence[int]) -> Sequence[int]:

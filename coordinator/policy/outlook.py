@@ -65,7 +65,7 @@ class OutlookScore:
 
     def _in_burst(self, forms: Forms, outlook: Outlook) -> float:
         score, coupled = self._predictor.score(forms, outlook.burst), _coupled(forms)
-        if self._is_as_fast(forms, coupled, outlook.demand):
+        if forms == coupled or self._is_as_fast(forms, coupled, outlook.demand):
             return score
         return max(score, self._predictor.score(coupled, outlook.burst))
 

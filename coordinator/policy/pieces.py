@@ -18,6 +18,8 @@ class Piece(Enum):
     W_TUNING = "w-tuning"
     CACHE_AWARE = "cache-aware"
 
+    __hash__ = object.__hash__  # as of Stage: asked for at every tick
+
 
 Pieces = frozenset[Piece]
 ALL_PIECES: Pieces = frozenset(Piece)

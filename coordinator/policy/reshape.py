@@ -84,7 +84,8 @@ class Reshaper:
         self._outlook = self._outlook_of(of_all, len(wanted))
         if not demand or not free:
             return None
-        outlook = self._outlook_of(demand, len(free))
+        is_free = len(free) == len(wanted)
+        outlook = self._outlook if is_free else self._outlook_of(demand, len(free))
         self._choose({name: wanted[name] for name in free}, now_s, outlook)
         if self._target is None or len(free) != self._count:
             self._target = None

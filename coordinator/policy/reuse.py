@@ -57,6 +57,11 @@ class Reuse:
         self._kept = _kept_by(self.keepers)
 
     @property
+    def same_for_all(self) -> Start | None:
+        """What every instance would begin with, where no cache has any of it."""
+        return self._cold if self._is_cold else None
+
+    @property
     def kept(self) -> Mapping[str, frozenset[int]]:
         """The items that an instance has, of those that have any."""
         return {} if self._is_cold else self._kept

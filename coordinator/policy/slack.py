@@ -46,4 +46,4 @@ class SlackWeight:
 
 def _miss(measured_s: float, target_s: float) -> float:
     """By which share of the target it was missed, at most one; 0 where it was met."""
-    return min(1.0, max(0.0, measured_s / target_s - 1))
+    return 0.0 if measured_s <= target_s else min(1.0, measured_s / target_s - 1)

@@ -54,14 +54,14 @@ class Standing:
         }
         self.output_tokens = max(1.0, output_tokens)  # of an answer, in the mean
         self._costing = costing
-        queues = [books.waiting(each) for each in GROUPS if group in (each, ModalityGroup.SHARED)]
-        self.jobs = [_job(work) for queue in queues for work in islice(queue, MOST_JOBS)]
-        loads = [books.waiting_load(each) for each in GROUPS if group in (each, ModalityGroup.SHARED)]
+        served = [each for each in GROUPS if group in (each, ModalityGroup.SHARED)]
+        self.jobs = [_job(work) for each in served for work in islice(books.waiting(each), MOST_JOBS)]
+        loads = [books.waiting_load(each) for each in served]
         self.waiting_encode_s = sum(load.encode_s for load in loads)
         self.waiting_prefill_s = sum(load.prefill_s for load in loads)
         decoders = self.players[Stage.DECODE]
-        self.sequences = sum(book.load.sequences for book in decoders)
-        self.context_tokens = sum(book.load.context_tokens for book in decoders)
+        self.sequences = sum([book.load.sequences for book in decoders])
+        self.context_tokens = sum([book.load.context_tokens for book in decoders])
 
     # times
 
@@ -75,7 +75,7 @@ class Standing:
     def _find_wait_s(self, stage: Stage) -> float:
         players = self.players[stage]
         waiting_s = self.waiting_encode_s if stage is Stage.ENCODE else self.waiting_prefill_s
-        backlog_s = sum(self.backlog_s(book) for book in players) + waiting_s
+        backlog_s = sum([self._backlogs_s[book.instance_id] for book in players]) + waiting_s
         if not players:
             return float("inf") if backlog_s > 0 else 0.0
         return backlog_s / len(players)
@@ -151,8 +151,9 @@ class Standing:
         decoders = self.players[Stage.DECODE]
         if not decoders:
             return 0
-        needed = sum(decoders[0].kv_blocks(job.blocks_tokens) for job in self.jobs)
-        free = sum(book.free_kv_blocks for book in decoders) + more_instances * decoders[0].total_kv_blocks
+        needed = sum([decoders[0].kv_blocks(job.blocks_tokens) for job in self.jobs])
+        free = sum([book.free_kv_blocks for book in decoders])
+        free += more_instances * decoders[0].total_kv_blocks
         return max(0, needed - free)
 
     def blocked_s(self, more_instances: int) -> float:

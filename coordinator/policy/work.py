@@ -84,7 +84,8 @@ class Work:
     @property
     def promised_tokens(self) -> int:
         """Tokens that the decoder promises blocks for; grows with an answer longer than expected."""
-        return self.prompt_tokens + max(self.reserve_tokens, self.num_outputs + 1)
+        shown, reserved = self.num_outputs + 1, self.reserve_tokens
+        return self.prompt_tokens + (shown if shown > reserved else reserved)
 
 
 def left_to_do_s(work: Work, placement: Placement | None = None) -> tuple[float, float]:
@@ -140,6 +141,15 @@ class Share:
         if other.decoding:
             self.decoding += sign * other.decoding
             self.context_tokens += sign * other.context_tokens
+
+    def add_waiting(self, work: Work, sign: int = 1) -> None:
+        """Of work that waits for dispatch: of fields that do not change meanwhile."""
+        if work.media:
+            self.encode_items += sign * len(work.media)
+            self.encode_s = self.encode_s + sign * work.encode_s if self.encode_items else 0.0
+        self.prefills += sign
+        self.prefill_tokens += sign * work.prompt_tokens
+        self.prefill_s = self.prefill_s + sign * work.prefill_s if self.prefills else 0.0
 
     def replace(self, before: Share, after: Share) -> None:
         """Takes off the one and adds the other, which is mostly the same but for a few numbers."""

@@ -48,3 +48,20 @@ def test_a_cut_ends_with_the_step_at_hand(batch: int, context: int, num_steps: i
 def test_at_the_end_of_a_step_the_next_has_not_begun() -> None:
     run = begun(4, 1000, 50)
     assert [run.steps_by(run.start_s + run.elapsed_s(steps)) for steps in (1, 2, 7)] == [1, 2, 7]
+
+
+@given(batches, contexts, lengths, st.floats(0, 1))
+def test_a_run_is_cut_once(batch: int, context: int, num_steps: int, share: float) -> None:
+    run = begun(batch, context, num_steps)
+    now_s = run.start_s + share * run.seconds
+    steps = run.steps_by(now_s)
+    assert run.cut(now_s) is (steps < num_steps)
+    assert (run.num_steps, run.is_last_step) == (steps, True)
+    assert run.end_s == run.start_s + run.seconds == run.start_s + run.elapsed_s(steps)
+    assert not run.cut((now_s + run.end_s) / 2)
+    assert run.num_steps == steps
+
+
+def test_a_run_of_one_step_is_never_cut() -> None:
+    assert begun(4, 1000, 1).is_last_step
+    assert not begun(4, 1000, 2).is_last_step

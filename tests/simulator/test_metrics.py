@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 
 from core.lifecycle import RequestState
@@ -37,17 +35,17 @@ def result(*records: RequestRecord) -> RunResult:
 
 def test_both_targets_must_be_met() -> None:
     assert meets(DONE, TARGET, 1.0)
-    late, slow = replace(DONE, first_token_s=1.6), replace(DONE, finished_s=2.6)
+    late, slow = DONE._replace(first_token_s=1.6), DONE._replace(finished_s=2.6)
     assert not meets(late, TARGET, 1.0)
     assert not meets(slow, TARGET, 1.0)
     assert meets(late, TARGET, 2.0)
     assert meets(slow, TARGET, 2.0)
-    assert not meets(replace(DONE, state=RequestState.FAILED), TARGET, 9.0)
-    assert meets(replace(DONE, output_tokens=1), Target(0.5, 1e-9), 1.0)
+    assert not meets(DONE._replace(state=RequestState.FAILED), TARGET, 9.0)
+    assert meets(DONE._replace(output_tokens=1), Target(0.5, 1e-9), 1.0)
 
 
 def test_a_summary() -> None:
-    late = replace(DONE, request_id="b", arrival_s=2.0, first_token_s=4.0, finished_s=5.0)
+    late = DONE._replace(request_id="b", arrival_s=2.0, first_token_s=4.0, finished_s=5.0)
     found = summarize(result(DONE, late), 5.0, {"text": TARGET}, (1.0, 4.0), price_per_hour=1.8)
     assert found.attained == {1.0: 0.5, 4.0: 1.0}
     assert found.goodput_rps == pytest.approx(0.5)  # one in the two seconds of arrivals

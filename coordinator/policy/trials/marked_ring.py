@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 from coordinator.policy.decisions import Decision, DecisionRing
@@ -17,4 +18,10 @@ class MarkedRing(DecisionRing):
         self._arm = arm
 
     def add(self, decision: Decision) -> None:
-        self._into.add(replace(decision, arm=self._arm))
+        self._into.add(self._marked(decision))
+
+    def add_later(self, piece: str, tell: Callable[[], Decision]) -> None:
+        self._into.add_later(piece, lambda: self._marked(tell()))
+
+    def _marked(self, decision: Decision) -> Decision:
+        return replace(decision, arm=self._arm)

@@ -153,3 +153,12 @@ def test_what_was_predicted_right_changes_nothing() -> None:
     assert not correction.note((1.0, 2.0), 3.0)
     assert correction.note((1.0, 2.0), 3.3)
     assert not correction.note((1.0, 2.0), float("nan"))
+
+
+def test_what_was_predicted_right_teaches_nothing() -> None:
+    model = CostModel(PROFILE)
+    for shape in (decode_shape(8, 8000), chunk_shape(512)):
+        model.note_step(shape, 1.0005 * model.step_s(shape))
+    assert (model.version, model.factors["fixed"]) == (0, 1.0)
+    model.note_step(decode_shape(8, 8000), 1.01 * model.decode_step_s(8, 8000))
+    assert model.version == 1

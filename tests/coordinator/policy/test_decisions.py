@@ -1,4 +1,6 @@
 from coordinator.policy.decisions import Decision, DecisionRing
+from coordinator.policy.seat import Arm
+from coordinator.policy.trials.marked_ring import MarkedRing
 
 
 def test_many_dispatches_push_out_no_rare_decision():
@@ -21,3 +23,19 @@ def test_decisions_are_in_order_and_can_be_asked_by_subject():
 def test_a_decision_reads_as_a_sentence_with_its_numbers():
     decision = Decision(1.0, "search", "cluster", "takes a form", {"score": 0.51239})
     assert str(decision) == "search: cluster takes a form (score 0.5124)"
+
+
+def test_a_decision_may_be_told_when_somebody_looks():
+    asked = []
+
+    def tell():
+        asked.append("r0")
+        return Decision(0.0, "dispatch", "r0", "goes")
+
+    main = DecisionRing()
+    main.add_later("dispatch", tell)
+    MarkedRing(main, Arm.B).add_later("dispatch", tell)
+    assert (len(main), main.counts["dispatch"], asked) == (2, 2, [])
+    assert main.latest == Decision(0.0, "dispatch", "r0", "goes", arm=Arm.B)
+    assert [each.arm for each in main.about("r0")] == [None, Arm.B]
+    assert asked == ["r0"] * 3

@@ -13,6 +13,7 @@ from coordinator.policy.lateness import LateYields
 from coordinator.policy.scheduler import Slo
 from coordinator.policy.turns import ArrivalTurns, FairTurns
 from coordinator.policy.warmth import Warmth
+from core.costs import decode_shape
 from tests.coordinator.policy.cluster import PROFILE, books_of, instance, pictures, text
 from tests.coordinator.policy.clusters import clusters
 from tests.coordinator.policy.driver import dispatched
@@ -98,3 +99,21 @@ def test_what_an_instance_plays_now_counts(few):
     assert dispatch.place(books, 0.0) is None
     books.set_open("a", True)
     assert dispatch.place(books, 0.0).prefill == "a"
+
+
+def test_costs_that_were_corrected_are_weighed_at_once():
+    """Also on instances whose load has not changed since."""
+    model, decisions = CostModel(PROFILE), DecisionRing()
+    dispatch = Dispatch(Costing(model), FairTurns(), decisions)
+    books = books_of(instance("a", "p"), instance("b", "d"))
+
+    def step_s(request_id):
+        books.queue(text(request_id))
+        assert dispatch.place(books, 0.0).decode == "b"
+        books.end(books.queued(request_id))
+        return decisions.latest.numbers["decode_step_s"]
+
+    before = step_s("early")
+    for _ in range(50):
+        model.note_step(decode_shape(8, 8000), 3 * PROFILE.step.decode_step_s(8, 8000))
+    assert step_s("late") > 1.5 * before

@@ -84,3 +84,14 @@ def test_what_is_slower_now_is_not_taken_for_the_sake_of_a_burst():
     )
     assert predictor.score(apart, outlook.burst) < predictor.score(coupled, outlook.burst) - 0.2
     assert scores.score(apart, outlook) > scores.score(coupled, outlook) - 0.05
+
+
+@given(rates, rates)
+def test_the_coupled_form_bears_a_burst_as_it_is_predicted(texts, images):
+    """It is not weighed against itself."""
+    outlook = outlook_of(demand_of(texts, images), CLUSTER, MODEL)
+    predictor = Predictor(Costing(MODEL), Slo(1.0, 0.1))
+    wanted = predictor.score(COUPLED_FORM, outlook.demand)
+    if outlook.burst:
+        wanted += 0.25 * predictor.score(COUPLED_FORM, outlook.burst)
+    assert OutlookScore(predictor).score(COUPLED_FORM, outlook) == wanted
