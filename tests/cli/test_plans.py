@@ -114,6 +114,17 @@ def test_a_word_too_few_or_too_many_is_wrong_usage(
     assert not cluster.orders
 
 
+def test_a_drain_that_is_not_waited_for_says_how_it_stands(
+    run_cli: RunCli, where: list[object], cluster: FakeCluster
+) -> None:
+    cluster.never_empty = {"pd-0", "gone"}
+    result = run_cli("drain", "pd-0", "--timeout", 2, *where)
+    assert result.exit_code == 1
+    assert result.stderr == "elasticmm: pd-0 is not empty after 2 s; it gets no more work until 'resume'\n"
+    lost = run_cli("drain", "gone", "--timeout", 2, *where)
+    assert (lost.exit_code, lost.stderr) == (1, "elasticmm: Deadline Exceeded\n")
+
+
 @pytest.mark.parametrize("verb", ["unpin", "drain", "resume"])
 def test_orders(run_cli: RunCli, where: list[object], cluster: FakeCluster, verb: str) -> None:
     assert run_cli(verb, "p-0", *where).exit_code == 0

@@ -1,4 +1,6 @@
 from coordinator.policy.decisions import Decision, DecisionRing
+from coordinator.policy.seat import Arm
+from coordinator.policy.trials.marked_ring import MarkedRing
 
 
 def test_many_dispatches_push_out_no_rare_decision():
@@ -21,3 +23,9 @@ def test_decisions_are_in_order_and_can_be_asked_by_subject():
 def test_a_decision_reads_as_a_sentence_with_its_numbers():
     decision = Decision(1.0, "search", "cluster", "takes a form", {"score": 0.51239})
     assert str(decision) == "search: cluster takes a form (score 0.5124)"
+
+
+def test_decisions_of_the_arm_that_is_tried_are_marked():
+    ring = DecisionRing()
+    MarkedRing(ring, Arm.B).add(Decision(1.0, "search", "cluster", "takes a form"))
+    assert [str(each) for each in ring.about()] == ["b: search: cluster takes a form"]
