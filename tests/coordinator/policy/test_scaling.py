@@ -11,7 +11,7 @@ from coordinator.policy.pieces import ALL_PIECES
 from coordinator.policy.scaling import decode_bottleneck, encode_bottleneck
 from core.stages import ModalityGroup, Stage
 from tests.coordinator.policy.cluster import books_of, instance, pictures
-from tests.coordinator.policy.test_standing import COSTING, SLO, changes, standing, text_cluster
+from tests.coordinator.policy.test_standing import COSTING, P_TEXT, SLO, changes, standing, text_cluster
 
 MEDIA = ModalityGroup.MULTIMODAL
 held = st.lists(st.integers(0, 120), min_size=1, max_size=4)
@@ -35,8 +35,8 @@ def test_fewer_instances_never_suffice_where_more_do_not(decoding: list[int]) ->
 
 
 @given(held)
-def test_what_decode_was_lent_is_not_given_back_before_it_suffices_without(decoding: list[int]) -> None:
-    """Nor is anything taken then: no change and its contrary follow each other."""
+def test_what_decode_was_lent_is_not_given_back_at_once(decoding: list[int]) -> None:
+    """Nothing has changed meanwhile, so that decode does not do without it."""
     books = text_cluster(2, len(decoding), 0, decoding)
     adjuster = Adjuster(COSTING, SLO, ALL_PIECES)
     grown = [each for each in changes(books, adjuster=adjuster) if each.piece == "decode scaling"]
@@ -44,6 +44,7 @@ def test_what_decode_was_lent_is_not_given_back_before_it_suffices_without(decod
         book = books.instances[change.instance_id]
         assert bottleneck(decoding) is not None
         assert book.roles == {Stage.PREFILL}
+        adjuster.made(change, P_TEXT)
         books.set_roles(change.instance_id, change.to.roles, change.to.group, 1.0)
         for after in changes(books, adjuster=adjuster):
             assert after.instance_id != change.instance_id
