@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import ast
 import importlib.util
-import runpy
 from pathlib import Path
 
 
@@ -18,8 +18,18 @@ def build_without_cuda(folder: Path | None = None) -> str | None:
             return None
         folder = Path(spec.origin).parent
     try:
-        said = runpy.run_path(str(folder / "version.py"))
-    except (OSError, SyntaxError):
+        said = _constants((folder / "version.py").read_text())
+    except (OSError, ValueError, SyntaxError):
         return None
-    has_cuda = said.get("cuda", "unknown") is not None
-    return None if has_cuda else str(said.get("__version__", "of an unknown version"))
+    return None if said.get("cuda", "unknown") is not None else str(said.get("__version__", ""))
+
+
+def _constants(source: str) -> dict[str, object]:
+    """Names that a module gives a plain value, type or no type beside it."""
+    found: dict[str, object] = {}
+    for node in ast.parse(source).body:
+        targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]
+        value = getattr(node, "value", None)
+        if isinstance(value, ast.Constant):
+            found |= {each.id: value.value for each in targets if isinstance(each, ast.Name)}
+    return found

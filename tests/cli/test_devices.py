@@ -69,10 +69,10 @@ def test_a_torch_without_cuda_takes_the_cpu_and_says_so(
 @pytest.mark.parametrize(
     ("content", "told"),
     [
-        ("__version__ = '2.13.0+cpu'\ncuda = None\n", "2.13.0+cpu"),
+        ("__version__ = '2.13.0+cpu'\ncuda: Optional[str] = None\n", "2.13.0+cpu"),
         ("__version__ = '2.13.0+cu128'\ncuda = '12.8'\n", None),
         ("__version__ = '3'\n", None),
-        ("not python", None),
+        ("no python", None),
         (None, None),
     ],
 )
