@@ -64,10 +64,10 @@ def test_why_leaves_no_line_where_nothing_was_weighed() -> None:
     ]
     assert list(_lines(decisions)) == [
         "9.0 s ago  search  p-0  to p",
-        "                         score 0.5",
+        "                        score 0.5",
         "8.0 s ago  admin   p-0  drained",
         "7.0 s ago  search  p-0  to pd",
-        "                         score 0.25",
+        "                        score 0.25",
     ]
 
 
