@@ -35,8 +35,8 @@ def test_what_is_no_scenario(run_cli: RunCli, tmp_path: Path, content: Content, 
     [
         (
             "instances = 2",
-            "instances = 10000000",
-            "cluster.instances: should be at most 10,000, is 10,000,000",
+            "instances = 20000",
+            "cluster.instances: should be at most 10,000, is 20,000",
         ),
         ("[2.0]", "[2.0]\nrefine_steps = 99", "refine_steps: should be at most 20, is 99"),
         ("instances = 2", "instances = 1.5", "cluster.instances: should be a whole number, is 1.5"),
