@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -50,12 +51,14 @@ from cli.options import (
     TlsClientCertOption,
     TlsKeyOption,
     TlsNameOption,
+    WithoutOption,
 )
 from cli.settings_file import ConfigOption
 from cli.state import DEFAULT_NAME, find_state_dir
 
 if TYPE_CHECKING:
     from coordinator.config import CoordinatorConfig
+    from coordinator.server import Ready
     from core.tls import TlsFiles
 
 
@@ -97,12 +100,13 @@ def run(
     ab: AbOption = None,
     profile: ProfileOption = None,
     slo: SloOption = None,
+    without: WithoutOption = None,
     cache_aware: CacheAwareOption = True,
     allow_private_urls: AllowPrivateOption = False,
     tenants: TenantsOption = None,
     audit_log: AuditLogOption = None,
     heartbeat_timeout: HeartbeatTimeoutOption = None,
-    metrics_port: MetricsPortOption = 0,
+    metrics_port: MetricsPortOption = None,
     tls_cert: TlsCertOption = None,
     tls_key: TlsKeyOption = None,
     tls_ca: TlsCaOption = None,
@@ -174,6 +178,7 @@ def make_config(
     tls_ca: Path | None,
     tls_name: str | None,
     allow_host: list[str] | None,
+    without: list[str] | None,
     **settings: Any,
 ) -> CoordinatorConfig:
     """From the command's options by name; None leaves a setting its default. Raises ValueError."""
@@ -204,6 +209,7 @@ def make_config(
         trial=None if ab is None else parse_wish(ab),
         tls=make_tls(tls_cert, tls_key, tls_ca, tls_name),
         allow_hosts=tuple(allow_host or ()),
+        without=tuple(without or ()),
         media=limits.media(allow_private_urls=allow_private_urls),
         resume=ResumeLimits() if limits.resume_ttl is None else ResumeLimits(ttl_s=limits.resume_ttl),
         **limits.settings(),
@@ -218,10 +224,14 @@ def serve(config: CoordinatorConfig, tell: Any) -> None:
 
     allow_connections(2 * config.max_connections)  # of gRPC, and of HTTP
     try:
-        process.run(config, on_ready=lambda ready: tell("ready", ready.endpoint, ready.http_url))
+        process.run(config, on_ready=partial(_tell_ready, tell))
     except (ValueError, OSError, RuntimeError) as error:
         tell("failed", str(error))
         raise typer.Exit(FAILED) from error
+
+
+def _tell_ready(tell: Any, ready: Ready) -> None:
+    tell("ready", ready.endpoint, ready.http_url, ready.metrics_url)
 
 
 def read_or_make_token(token_file: Path | None) -> str:
@@ -252,25 +262,26 @@ def _keep_token(path: Path, token: str) -> None:
     typer.echo(f"cluster token written to {path}", err=True)
 
 
-def _tell_user(event: str, message: str, http_url: str = "") -> None:
+def _tell_user(event: str, message: str, http_url: str = "", metrics_url: str = "") -> None:
     if event == "failed":
         typer.echo(f"elasticmm: {message}", err=True)
         return
     http = f", OpenAI's API at {http_url}/v1" if http_url else ""
-    typer.echo(f"coordinator ready at {message}{http}")
+    metrics = f", metrics at {metrics_url}" if metrics_url else ""
+    typer.echo(f"coordinator ready at {message}{http}{metrics}")
 
 
-def _tell_program(event: str, message: str, http_url: str = "") -> None:
+def _tell_program(event: str, message: str, http_url: str = "", metrics_url: str = "") -> None:
     from cli.exits import print_json
 
     if event == "failed":
         print_json({"error": {"message": message}})
         _tell_user(event, message)
         return
-    print_json({"address": message, "http": http_url or None})
+    print_json({"address": message, "http": http_url or None, "metrics": metrics_url or None})
 
 
-def _tell_supervisor(event: str, message: str, http_url: str = "") -> None:
+def _tell_supervisor(event: str, message: str, http_url: str = "", metrics_url: str = "") -> None:
     from cli.exits import print_json
 
-    print_json({"event": event, "message": message, "http": http_url})
+    print_json({"event": event, "message": message, "http": http_url, "metrics": metrics_url})

@@ -96,6 +96,14 @@ SloOption = Annotated[
         help="Targets in seconds, such as 2,0.1; with media 2,0.1,4.",
     ),
 ]
+WithoutOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--without",
+        metavar="PIECE",
+        help="Switch off a piece of emp (search, hysteresis, …), to see what it is worth; may be repeated.",
+    ),
+]
 CacheAwareOption = Annotated[
     bool,
     typer.Option("--cache-aware/--no-cache-aware", help="Dispatch weighs what instances' caches hold."),
@@ -232,13 +240,13 @@ LogLevelOption = Annotated[
     str, typer.Option("--log-level", metavar="LEVEL", help="DEBUG, INFO, WARNING or ERROR.")
 ]
 MetricsPortOption = Annotated[
-    int,
+    int | None,
     typer.Option(
         "--metrics-port",
         metavar="PORT",
         min=0,
         max=65535,
-        help="Of HOST:PORT/metrics for Prometheus; 0: off.",
+        help="Of HOST:PORT/metrics for Prometheus; 0 takes a free one. Default: none.",
     ),
 ]
 LogFormatOption = Annotated[

@@ -78,6 +78,8 @@ def run(
         )
     except ValueError as error:
         fail(str(error), USAGE)
+    if config.emulated is not None:
+        fail(f"device: {device!r} takes its time from a profile, there is nothing to measure", USAGE)
     if out is not None and not out.parent.is_dir():
         fail(f"out: {out.parent} is no folder", USAGE)
     model_name = served_name(model, model_name) or config.model.name

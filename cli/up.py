@@ -70,6 +70,7 @@ from cli.options import (
     TlsKeyOption,
     TlsNameOption,
     TransportOption,
+    WithoutOption,
 )
 from cli.settings_file import ConfigOption
 from cli.state import DEFAULT_NAME, AlreadyUpError, StateDir, find_state_dir
@@ -135,6 +136,7 @@ def run(
     ab: AbOption = None,
     profile: ProfileOption = None,
     slo: SloOption = None,
+    without: WithoutOption = None,
     cache_aware: CacheAwareOption = True,
     tls_cert: TlsCertOption = None,
     tls_key: TlsKeyOption = None,
@@ -168,7 +170,7 @@ def run(
     ] = 3,
     name: NameOption = DEFAULT_NAME,
     state_dir: StateDirOption = None,
-    metrics_port: MetricsPortOption = 0,
+    metrics_port: MetricsPortOption = None,
     otlp_endpoint: OtlpEndpointOption = "",
     log_level: LogLevelOption = "INFO",
     log_format: LogFormatOption = "text",
@@ -194,6 +196,7 @@ def make_plan(
     http_port: int | None,
     http: bool,
     allow_host: list[str] | None = None,
+    without: list[str] | None = None,
     **settings: Any,
 ) -> LaunchPlan:
     """From the command's options by name; exits 2 where one is wrong."""
@@ -214,6 +217,7 @@ def make_plan(
             port=port,
             http_port=_choose_http_port(port, http_port) if http else None,
             allow_hosts=tuple(allow_host or ()),
+            without=tuple(without or ()),
             limits=Limits.taken_from(settings),
             **settings,
         )
@@ -288,6 +292,8 @@ def _print_ready(cluster: dict[str, Any], *, as_json: bool, has_dashboard: bool)
         print(f"OpenAI's API at {cluster['http']}/v1")
         if has_dashboard:
             print(f"dashboard at {cluster['http']}/ (asks for the token or an admin's key)")
+    if cluster["metrics"]:
+        print(f"metrics at {cluster['metrics']}")
     print(f'ask: elasticmm generate "…"   token and logs: {cluster["state_dir"]}', flush=True)
 
 

@@ -65,10 +65,10 @@ def _lines(decisions: Sequence[Decision]) -> Iterator[str]:
         piece, subject = _names(decision)
         start = f"{age:>{widths[0]}}  {piece:<{widths[1]}}  {subject:<{widths[2]}}  "
         yield start + decision.choice
-        if decision.numbers != shown:
+        if decision.numbers and decision.numbers != shown:
             weighed = ", ".join(f"{key} {value:.4g}" for key, value in sorted(decision.numbers.items()))
             yield " " * len(start) + weighed
-        shown = decision.numbers
+        shown = decision.numbers or shown
 
 
 def _names(decision: Decision) -> tuple[str, str]:

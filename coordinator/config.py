@@ -8,6 +8,7 @@ from pathlib import Path
 
 from coordinator.access.hosts import check_host_names
 from coordinator.listening.crowd import DEFAULT_MOST
+from coordinator.policy.pieces import pieces_without
 from coordinator.policy.reconciler import DEADLINE_S
 from coordinator.policy.sets import POLICY_SETS
 from coordinator.policy.trials.shares import TrialWish
@@ -71,6 +72,7 @@ class CoordinatorConfig:
     slo_ttft_s: float = 2.0
     slo_tpot_s: float = 0.1
     slo_multimodal_ttft_s: float | None = None  # of requests with media; None: the same as slo_ttft_s
+    without: tuple[str, ...] = ()  # pieces of emp that are switched off
     cache_aware: bool = True  # dispatch weighs what instances' caches hold
     transition_deadline_s: float = DEADLINE_S
     max_waiting: int = 256  # requests accepted and not dispatched
@@ -94,7 +96,7 @@ class CoordinatorConfig:
     http_port: int | None = None  # of the OpenAI-compatible door; 0: any free one, None: closed
     resume: ResumeLimits = field(default_factory=ResumeLimits)
     log_format: str = "text"  # of the gateway's process too; see core.log_lines
-    metrics_port: int = 0  # of the HTTP listener with /metrics; 0: there is none
+    metrics_port: int | None = None  # of the listener of /metrics; 0: any, None: there is none
     otlp_endpoint: str = ""  # URL that traces go to; empty: there are none
     max_connections: int = DEFAULT_MOST  # of each listener, the media gateway's as well
     max_calls: int = DEFAULT_MOST  # gRPC calls of clients under way
@@ -107,7 +109,7 @@ class CoordinatorConfig:
             raise ValueError(f"port: {self.port} is not between 0 and 65535")
         if not 0 <= (self.http_port or 0) <= 65535:
             raise ValueError(f"http_port: {self.http_port} is not between 0 and 65535")
-        if not 0 <= self.metrics_port <= 65535:
+        if not 0 <= (self.metrics_port or 0) <= 65535:
             raise ValueError(f"metrics_port: {self.metrics_port} is not between 0 and 65535")
         if self.heartbeat_timeout_s <= self.heartbeat_interval_s:
             raise ValueError(
@@ -131,6 +133,7 @@ class CoordinatorConfig:
         check_log_format(self.log_format)
         check_host_names("allow_hosts", self.allow_hosts)
         _check_policies(self.policy, self.shadow, self.trial)
+        _check_pieces(self.policy, self.without)
         _ = self.wanted
 
     @property
@@ -155,6 +158,15 @@ def _check_policies(policy: str, shadow: str, trial: TrialWish | None) -> None:
             raise ValueError(f"{setting}: {name!r} is not one of {', '.join(POLICY_SETS)}")
     if shadow and trial is not None:
         raise ValueError("ab, shadow: there is one at a time")
+
+
+def _check_pieces(policy: str, without: tuple[str, ...]) -> None:
+    try:
+        pieces_without(without)
+    except ValueError as error:
+        raise ValueError(f"without: {error}") from None
+    if without and policy != "emp":
+        raise ValueError(f"without: {policy} has no pieces that could be switched off, emp has")
 
 
 def _check_positive(record: object, *names: str) -> None:

@@ -21,6 +21,7 @@ from core.stages import ModalityGroup, Roles
 log = logging.getLogger(__name__)
 
 _DRAIN_LOOK_S = 0.05
+_NAMED = 16  # instances in a message
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,11 +135,13 @@ class Planner:
             raise CannotPlanError(f"{instance_id} cannot be pinned to {pinned}: {error}") from None
         self._pins = pins
         book.is_pinned = True
+        self._say(instance_id, f"pinned to {pinned}")
 
     def unpin(self, instance_id: str) -> None:
         """Raises NotFoundError."""
         self._book(instance_id).is_pinned = False
-        self._pins.pop(instance_id, None)
+        if self._pins.pop(instance_id, None) is not None:
+            self._say(instance_id, "left to the policies again")
         self.tick()
 
     async def drain(self, instance_id: str) -> None:
@@ -158,23 +161,32 @@ class Planner:
 
     def resume(self, instance_id: str) -> None:
         """Raises NotFoundError."""
-        self._book(instance_id)
+        was_drained = self._book(instance_id).is_drained
         self._reconciler.resume(instance_id)
+        if was_drained:
+            self._say(instance_id, "takes work again")
 
     async def _clear(self, instance_id: str) -> None:
         """Drains it, and waits until what can move away has."""
-        cleared = asyncio.Event()
+        cleared, was_drained = asyncio.Event(), self._book(instance_id).is_drained
         try:
             self._reconciler.drain(instance_id, cleared.set)
         except PlanError as error:
             raise CannotPlanError(f"{instance_id} cannot be drained: {error}") from None
+        if not was_drained:
+            self._say(instance_id, "drained: gets no more work")
         await cleared.wait()
 
     def _book(self, instance_id: str) -> InstanceBook:
         book = self._books.instances.get(instance_id)
         if book is None:
-            raise NotFoundError("instance_id", f"no instance {instance_id!r} is attached")
+            there = ", ".join(list(self._books.instances)[:_NAMED]) or "none"
+            raise NotFoundError("instance_id", f"no instance {instance_id!r} is attached (there: {there})")
         return book
+
+    def _say(self, instance_id: str, choice: str) -> None:
+        """An admin's order is a decision too: why an instance plays what it does."""
+        self._scheduler.decisions.add(Decision(self._clock.now_s(), "admin", instance_id, choice))
 
     def _planned(self, book: InstanceBook) -> PlannedInstance:
         name = book.instance_id

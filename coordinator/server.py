@@ -22,6 +22,7 @@ from coordinator.cluster import Cluster
 from coordinator.config import CoordinatorConfig
 from coordinator.dashboard.snapshot import Snapshots
 from coordinator.dashboard.timeline import Timeline
+from coordinator.decision_log import LoggedRing
 from coordinator.dispatcher import Dispatcher
 from coordinator.door import Door
 from coordinator.errors import UnavailableError
@@ -85,6 +86,7 @@ class Ready:
     endpoint: str
     media_endpoint: str
     http_url: str = ""  # empty: there is no HTTP door
+    metrics_url: str = ""  # empty: metrics have no listener of their own
 
 
 class Coordinator:
@@ -122,7 +124,9 @@ class Coordinator:
                 self.costs.profile,
                 self.slo,
                 model=self.costs,
+                without=config.without,
                 warmth=self.warmth if config.cache_aware else None,
+                decisions=LoggedRing(),
             )
         )
         self.trials = make_trials(self)
@@ -173,8 +177,7 @@ class Coordinator:
         )
         if self.config.start_gateway:
             await self.gateway.start()
-        if self.config.metrics_port:
-            await open_metrics(self)
+        metrics_url = await open_metrics(self)
         await self.server.start()
         self.http, http_url = open_http(self)
         self._watchers = [
@@ -185,7 +188,13 @@ class Coordinator:
         if self.http is not None and self.config.dashboard:
             self._watchers.append(asyncio.create_task(self.timeline.watch_forever(self.state)))
         log.info("coordinator: %s on %s:%d", self.model.name, self.config.host, self.port)
-        return Ready(self.port, endpoint(self.config.public_host, self.port), self.media_endpoint, http_url)
+        return Ready(
+            self.port,
+            endpoint(self.config.public_host, self.port),
+            self.media_endpoint,
+            http_url,
+            metrics_url,
+        )
 
     async def stop(self) -> None:
         """Requests end with UNAVAILABLE, instances are told to stop, the gateway goes last."""

@@ -57,10 +57,10 @@ class Watch:
     def add(self, *collectors: Collector) -> None:
         self.metrics.add(collectors)
 
-    async def listen(self, host: str, port: int, admit: Admit, tls: ssl.SSLContext | None) -> None:
-        """Raises OSError where the address cannot be bound."""
+    async def listen(self, host: str, port: int, admit: Admit, tls: ssl.SSLContext | None) -> int:
+        """The port it listens on. Raises OSError where the address cannot be bound."""
         self._listener = MetricsListener(self.metrics.render, admit)
-        await self._listener.start(host, port, tls)
+        return await self._listener.start(host, port, tls)
 
     def watch_ports(self, ports: Mapping[str, Port], most: int, setting: str) -> None:
         """Of gRPC's listeners, by door; before `sample_forever`."""

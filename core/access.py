@@ -5,10 +5,11 @@ from __future__ import annotations
 import hmac
 import os
 import secrets
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 METADATA_KEY = "authorization"
+_SCHEME = "bearer"
 
 
 def new_token() -> str:
@@ -45,3 +46,22 @@ def has_token(metadata: Iterable[tuple[str, str | bytes]], token: str) -> bool:
         and hmac.compare_digest(value.encode(), expected.encode())
         for key, value in metadata
     )
+
+
+def bearer_secrets(metadata: Iterable[tuple[str, str | bytes]]) -> Iterator[str]:
+    """What stands behind "Bearer ", in whatever case that is written."""
+    for name, value in metadata:
+        if name == METADATA_KEY and isinstance(value, str):
+            scheme, _, secret = value.strip().partition(" ")
+            if scheme.lower() == _SCHEME and secret.strip():
+                yield secret.strip()
+
+
+def why_refused(metadata: Iterable[tuple[str, str | bytes]]) -> str:
+    """Of proof that nothing here accepts: whether there was any; repeats nothing of it."""
+    given = [pair for pair in metadata if pair[0] == METADATA_KEY]
+    if not given:
+        return "none was given"
+    if not any(bearer_secrets(given)):
+        return f"what was given is not of the form '{METADATA_KEY}: Bearer SECRET'"
+    return "the one that was given is not known here"

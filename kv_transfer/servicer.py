@@ -10,7 +10,7 @@ from typing import Any
 
 import grpc
 
-from core.access import has_token
+from core.access import has_token, why_refused
 from elasticmm.v1 import transfer_pb2, transfer_pb2_grpc
 from kv_transfer.in_place.offer import offer_from
 from kv_transfer.offers import OpenOffer
@@ -140,8 +140,10 @@ class TransferServicer(transfer_pb2_grpc.TransferServicer):
         return transfer_pb2.OfferEmbeddingResponse(is_taken=is_taken)
 
     async def _check_token(self, context: grpc.aio.ServicerContext[Any, Any]) -> None:
-        if self._token is not None and not has_token(context.invocation_metadata() or (), self._token):
-            await context.abort(grpc.StatusCode.UNAUTHENTICATED, "the cluster token is missing or wrong")
+        metadata = context.invocation_metadata() or ()
+        if self._token is not None and not has_token(metadata, self._token):
+            lack = f"this service needs the cluster token: {why_refused(metadata)}"
+            await context.abort(grpc.StatusCode.UNAUTHENTICATED, lack)
 
 
 def add_transfer_service(server: grpc.aio.Server, receiver: TransferReceiver, token: str | None) -> None:

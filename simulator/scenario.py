@@ -21,6 +21,8 @@ from simulator.workload.errors import WorkloadError
 from simulator.workload.spec import WorkloadSpec
 
 _BASELINES = ("coupled", "replicas")
+MOST_INSTANCES = 10_000
+MOST_REFINE_STEPS = 20  # the bracket of a search is a millionth then
 
 
 class ScenarioError(ValueError):
@@ -173,6 +175,8 @@ def _check(scenario: Scenario, path: Path) -> None:
     _check_names("cases", (each.name for each in scenario.cases))
     _check_names("variants", (each.name for each in scenario.variants))
     _positive("cluster.instances", scenario.cluster.instances)
+    _at_most("cluster.instances", scenario.cluster.instances, MOST_INSTANCES)
+    _at_most("refine_steps", scenario.refine_steps, MOST_REFINE_STEPS)
     _positive("cluster.media_workers", scenario.cluster.media_workers)
     if scenario.cluster.switch_s >= DEADLINE_S:
         problem = f"should be under {DEADLINE_S:g}: what takes longer is rolled back"
@@ -274,6 +278,11 @@ def _check_names(key: str, names: Iterable[str]) -> None:
         seen.add(name)
     if not seen:
         raise RecordError(key, "is empty")
+
+
+def _at_most(key: str, value: int, most: int) -> None:
+    if value > most:
+        raise RecordError(key, f"should be at most {most:,}, is {value:,}")
 
 
 def _positive(key: str, value: float) -> None:

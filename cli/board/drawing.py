@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from cli.ab.report import arm_lines, arm_table
+from cli.board import narrow
 from cli.board.frame import WINDOW_S, Frame
+from cli.board.narrow import Fitting
 from cli.percentiles import PERCENTS, Percentiles
 from cli.shadow.report import lines as shadow_lines
 from cli.slo import targets_line
@@ -43,24 +45,37 @@ def _parts(frame: Frame) -> Iterator[RenderableType]:
         f"{status.requests_finished} finished, {status.requests_failed} failed; "
         f"{plan.transitions_done} transitions, {plan.transitions_rolled_back} rolled back"
     )
-    yield _table(
+    instances = by_group(frame)
+    table = _table(
         ("group", "instance", "roles", "load", "KV", "state"),
-        (instance_row(frame, each) for each in by_group(frame)),
+        (instance_row(frame, each) for each in instances),
         ("requests", "device", *(("arm",) if frame.trial else ())),
     )
+    yield Fitting(table, narrow.instance_table(frame, instances))
     if frame.percentiles:
         heads = (f"last {WINDOW_S:g} s", "group", "requests", *(f"p{percent} ms" for percent in PERCENTS))
-        yield _table(heads, map(percentile_row, frame.percentiles), ("SLO ms", "met"))
+        table = _table(heads, map(percentile_row, frame.percentiles), ("SLO ms", "met"))
+        yield Fitting(table, narrow.percentile_table(frame.percentiles))
     if rows := list(cache_rows(frame)):
-        yield _table(("cache", "pool", "used", "entries", "lookups", "hits"), rows, ("saved", "pulled"))
+        table = _table(("cache", "pool", "used", "entries", "lookups", "hits"), rows, ("saved", "pulled"))
+        pools = (pool for instance in frame.cache.instances for pool in instance.pools)
+        yield Fitting(table, narrow.cache_table(pools))
     if (transfers := transfer_table(status)) is not None:
-        yield transfers
-    yield from map(Text, decision_lines(frame.decisions))
+        yield Fitting(transfers, Text(""))
+    yield _decisions(frame.decisions)
     if frame.trial is not None:
         yield from map(Text, ("", *arm_lines(frame.trial), targets_line(frame.slo)))
         yield arm_table(frame.trial)
     if frame.shadow is not None:
-        yield from map(Text, ("", *shadow_lines(frame.shadow), *decision_lines(frame.shadow_decisions)))
+        yield from map(Text, ("", *shadow_lines(frame.shadow)))
+        yield _decisions(frame.shadow_decisions)
+
+
+def _decisions(decisions: Sequence[Decision]) -> Fitting:
+    from rich.text import Text
+
+    full = Text("\n".join(decision_lines(decisions)))
+    return Fitting(full, Text("\n".join(narrow.decision_lines(decisions))))
 
 
 def by_group(frame: Frame) -> list[InstanceStatus]:

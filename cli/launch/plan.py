@@ -61,11 +61,12 @@ class LaunchPlan:
     policy: str | None = None  # of the coordinator, as the next two; None: its default
     profile: str | None = None  # None: see `cost_profile`
     slo: str | None = None
+    without: tuple[str, ...] = ()
     cache_aware: bool = True
     shadow: str | None = None
     ab: str | None = None
     allow_private_urls: bool = False
-    metrics_port: int = 0  # of the coordinator, for Prometheus; 0: none
+    metrics_port: int | None = None  # of the coordinator, for Prometheus; as http_port
     log_level: str = "INFO"
     log_format: str = "text"  # of all processes
     otlp_endpoint: str = ""  # of the coordinator's traces
@@ -108,7 +109,9 @@ class LaunchPlan:
         }
         settings: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
         media = self.limits.media(allow_private_urls=self.allow_private_urls)
-        CoordinatorConfig(self.model, "checked", allow_hosts=self.allow_hosts, media=media, **settings)
+        CoordinatorConfig(
+            self.model, "checked", allow_hosts=self.allow_hosts, without=self.without, media=media, **settings
+        )
 
     @property
     def wanted(self) -> Topology:
@@ -202,12 +205,14 @@ class LaunchPlan:
             "--slo": self.slo,
         }
         words = [word for option, value in given.items() if value is not None for word in (option, value)]
+        words += [word for piece in self.without for word in ("--without", piece)]
         return words if self.cache_aware else [*words, "--no-cache-aware"]
 
     @property
     def watch_words(self) -> list[str]:
         """The coordinator's options about what operators watch."""
-        words = ["--log-format", self.log_format, "--metrics-port", str(self.metrics_port)]
+        words = ["--log-format", self.log_format]
+        words += [] if self.metrics_port is None else ["--metrics-port", str(self.metrics_port)]
         return [*words, "--otlp-endpoint", self.otlp_endpoint] if self.otlp_endpoint else words
 
     @property
@@ -246,7 +251,7 @@ class LaunchPlan:
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> LaunchPlan:
         made = dict(values) | {"model": Path(values["model"])}
-        for name in ("devices", "cores", "allow_hosts"):
+        for name in ("devices", "cores", "allow_hosts", "without"):
             made[name] = tuple(made[name])
         made["limits"] = Limits(**made["limits"])
         made |= {name: Path(made[name]) for name in _FILES if made[name] is not None}

@@ -25,7 +25,7 @@ def check_ports(plan: LaunchPlan) -> None:
     """Of the coordinator, before anything is started. Raises LaunchError naming the option."""
     given = {"--port": plan.port, "--http-port": plan.http_port, "--metrics-port": plan.metrics_port}
     for option, port in given.items():
-        reason = why_taken(plan.host, port) if port else None  # 0 takes a free one, or none
+        reason = why_taken(plan.host, port) if port else None  # 0 takes a free one, None: none
         if reason is not None:
             where = f"{plan.host}:{port}"
             raise LaunchError(f"cannot listen on {where}: {reason} (choose another with {option} or --host)")

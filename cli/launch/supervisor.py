@@ -76,6 +76,7 @@ class RunningCluster:
 
     address: str
     http: str  # URL of the HTTP door; empty: it is closed
+    metrics: str  # URL of the metrics' own listener; empty: there is none
     instances: tuple[RunningInstance, ...]
     record: ClusterRecord
     state_dir: Path
@@ -85,6 +86,7 @@ class RunningCluster:
         return {
             "address": self.address,
             "http": self.http,
+            "metrics": self.metrics,
             "model": self.record.model,
             "topology": self.record.topology,
             "instances": [dataclasses.asdict(instance) for instance in self.instances],
@@ -107,6 +109,7 @@ class Supervisor:
         self._token = new_token()
         self._address = ""
         self._http = ""
+        self._metrics = ""
         self._coordinator: Child | None = None
         self._stages: Child | None = None
         self._told: list[str] = []  # instances by the number that the forkserver has for a start
@@ -237,6 +240,7 @@ class Supervisor:
         if event.state is PartState.READY:
             self._address = event.message
             self._http = values.get("http", "")
+            self._metrics = values.get("metrics", "")
             self._start_instances(self._plan.instance_ids)
         return event
 
@@ -316,4 +320,4 @@ class Supervisor:
         )
         self._state.write_record(record)
         instances = tuple(RunningInstance(*each) for each in self._pids.items())
-        return RunningCluster(self._address, self._http, instances, record, self._state.path)
+        return RunningCluster(self._address, self._http, self._metrics, instances, record, self._state.path)

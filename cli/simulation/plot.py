@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from simulator.report import Point
-    from simulator.result import RoleSpan
+    from simulator.result import RoleSpan, RunResult
     from simulator.scenario import Scenario
     from simulator.sweep import Outcome, Task
 
@@ -49,7 +49,7 @@ def check_can_plot(path: Path) -> None:
 
 
 def draw(scenario: Scenario, outcomes: Sequence[Outcome], todo: Sequence[Task], path: Path) -> None:
-    """One row of curves per case, then a Gantt picture of the last set's first run at its best rate."""
+    """One row of curves per case, then a Gantt picture of the run with most switches."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -73,13 +73,16 @@ def draw(scenario: Scenario, outcomes: Sequence[Outcome], todo: Sequence[Task], 
     axis = figure.add_subplot(axes[-1][0].get_gridspec()[-1, :])
     task, rate = _run_to_show(todo, outcomes)
     title = f"{task.case.name}, {task.policy_set.name}, {rate:.3g} requests/s, seed {task.seed}"
-    gantt(axis, _spans(task, rate), title)
+    run = _run(task, rate)
+    gantt(axis, run.spans, title, {name: use.busy_s / run.duration_s for name, use in run.usage.items()})
     figure.savefig(path, dpi=120)
     pyplot.close(figure)
 
 
-def gantt(axis: Any, spans: Sequence[RoleSpan], title: str) -> None:
-    """Roles by colour, groups by hatching; white is a switch."""
+def gantt(
+    axis: Any, spans: Sequence[RoleSpan], title: str, utilisation: Mapping[str, float] | None = None
+) -> None:
+    """Roles by colour, groups by hatching; white is a switch. Utilisation stands beside the names."""
     names = sorted({span.instance_id for span in spans})
     labels: dict[str, Any] = {}
     for span in spans:
@@ -95,7 +98,9 @@ def gantt(axis: Any, spans: Sequence[RoleSpan], title: str) -> None:
             edgecolor="white",
             linewidth=0,
         )
-    axis.set_yticks(range(len(names)), names)
+    busy = utilisation or {}
+    labels_of = [f"{name}, {busy[name]:.0%} busy" if name in busy else name for name in names]
+    axis.set_yticks(range(len(names)), labels_of)
     axis.set_xlabel("s")
     axis.set_title(title)
     axis.legend(labels.values(), labels.keys(), loc="upper right", fontsize="small")
@@ -126,7 +131,7 @@ def _run_to_show(todo: Sequence[Task], outcomes: Sequence[Outcome]) -> tuple[Tas
     return task, summary.rate_rps
 
 
-def _spans(task: Task, rate_rps: float) -> tuple[RoleSpan, ...]:
+def _run(task: Task, rate_rps: float) -> RunResult:
     from simulator.scenario import case_profile
     from simulator.sweep import simulate
     from simulator.workload.spec import Workload
@@ -134,4 +139,4 @@ def _spans(task: Task, rate_rps: float) -> tuple[RoleSpan, ...]:
     profile = task.variant.profile(case_profile(task.case, task.scenario_folder))
     workload = Workload(task.variant.workload(task.case.workload), task.data_folder, task.seed)
     requests = workload.requests(rate_rps)
-    return simulate(task.scenario, task.case, task.policy_set, profile, requests).spans
+    return simulate(task.scenario, task.case, task.policy_set, profile, requests)

@@ -11,7 +11,7 @@ from coordinator.access.refusals import Refusals
 from coordinator.audit import AuditLog
 from coordinator.errors import ServiceError, UnauthenticatedError
 from coordinator.tenants.settings import DEFAULT_TENANT
-from core.access import METADATA_KEY
+from core.access import METADATA_KEY, bearer_secrets, why_refused
 from core.clock import Clock
 
 Metadata = Iterable[tuple[str, str | bytes]]  # of a gRPC call, names in lower case
@@ -21,7 +21,6 @@ ALL_RIGHTS = frozenset(Right)
 OPEN_RIGHTS = ALL_RIGHTS - {Right.ADMIN}  # anyone's while there are no keys
 _ANYONE = Principal(DEFAULT_TENANT, OPEN_RIGHTS, tenants=None)
 _CLUSTER = Principal(DEFAULT_TENANT, ALL_RIGHTS, tenants=None)
-_SCHEME = "bearer"
 
 
 class Guard:
@@ -65,12 +64,14 @@ class Guard:
         """As `authenticate`, but nothing is written down."""
         if right in OPEN_RIGHTS and self.is_open:
             return _ANYONE
-        secrets = tuple(_secrets(_as_metadata(proof)))
+        metadata = tuple(_as_metadata(proof))
+        secrets = tuple(bearer_secrets(metadata))
         if right is not Right.INFER and any(map(self._is_token, secrets)):
             return _CLUSTER
         found = next(filter(None, map(self._keyring.find, secrets)), None)
         if found is None:
-            raise UnauthenticatedError(_wanted(right, has_keys=not self.is_open))
+            wanted = _wanted(right, has_keys=not self.is_open)
+            raise UnauthenticatedError(f"{wanted}: {why_refused(metadata)}")
         found.check_right(right)
         return found
 
@@ -98,15 +99,6 @@ def _as_metadata(proof: Proof) -> Metadata:
     if proof is None:
         return ()
     return ((METADATA_KEY, proof),) if isinstance(proof, str) else proof
-
-
-def _secrets(metadata: Metadata) -> Iterable[str]:
-    """What stands behind "Bearer ", in whatever case that is written."""
-    for name, value in metadata:
-        if name == METADATA_KEY and isinstance(value, str):
-            scheme, _, secret = value.strip().partition(" ")
-            if scheme.lower() == _SCHEME and secret.strip():
-                yield secret.strip()
 
 
 def _wanted(right: Right, *, has_keys: bool) -> str:

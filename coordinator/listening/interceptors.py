@@ -13,7 +13,7 @@ from coordinator.access.guard import Guard
 from coordinator.access.principal import Right
 from coordinator.errors import ServiceError, UnauthenticatedError
 from coordinator.wire.status import DETAILS_KEY, code_of, details_of
-from core.access import has_token
+from core.access import has_token, why_refused
 
 log = logging.getLogger(__name__)
 
@@ -86,7 +86,8 @@ def service_of(details: grpc.HandlerCallDetails) -> str:
 
 
 async def _refuse(_request: Any, context: grpc.aio.ServicerContext) -> None:
-    await abort(context, UnauthenticatedError("this service needs the cluster token"))
+    lack = why_refused(context.invocation_metadata() or ())
+    await abort(context, UnauthenticatedError(f"this service needs the cluster token: {lack}"))
 
 
 def _wrapped(handler: grpc.RpcMethodHandler, method: str) -> grpc.RpcMethodHandler:

@@ -125,11 +125,16 @@ def open_http(coordinator: Coordinator) -> tuple[HttpListener | None, str]:
     return http, f"{'http' if context is None else 'https'}://{endpoint(config.public_host, port)}"
 
 
-async def open_metrics(coordinator: Coordinator) -> None:
-    """The listener of metrics, at the port that the settings name. Raises OSError."""
+async def open_metrics(coordinator: Coordinator) -> str:
+    """The URL of the listener of metrics; empty where the settings want none. Raises OSError."""
     config = coordinator.config
+    if config.metrics_port is None:
+        return ""
     admit = partial(_admit_scraper, _hosts(config), coordinator.guard)
-    await coordinator.watch.listen(config.host, config.metrics_port, admit, _tls_context(config))
+    context = _tls_context(config)
+    port = await coordinator.watch.listen(config.host, config.metrics_port, admit, context)
+    log.info("coordinator: metrics on %s:%d", config.host, port)
+    return f"{'http' if context is None else 'https'}://{endpoint(config.public_host, port)}/metrics"
 
 
 def _admit_scraper(names: HostNames | None, guard: Guard, headers: Headers, peer: str) -> None:

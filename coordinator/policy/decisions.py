@@ -25,7 +25,8 @@ class Decision:
 
     def __str__(self) -> str:
         weighed = ", ".join(f"{name} {value:.4g}" for name, value in self.numbers.items())
-        return f"{self.piece}: {self.subject} {self.choice}" + (f" ({weighed})" if weighed else "")
+        piece = f"{self.arm.value}: {self.piece}" if self.arm else self.piece
+        return f"{piece}: {self.subject} {self.choice}" + (f" ({weighed})" if weighed else "")
 
 
 Told = Decision | Callable[[], Decision]  # hardly any of many dispatches is ever looked at

@@ -128,6 +128,8 @@ class EmpScheduler:
             check_assignments(wanted.values())
         except PlanError as error:
             free = [name for name in wanted if not books.instances[name].is_pinned]
+            if not free:
+                return wanted
             self._say(now_s, "repair", "cluster", f"couples {len(free)} instances: {error}", {})
             self._next_reshape_s = now_s
             return wanted | coupled_layout(free)

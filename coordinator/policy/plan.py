@@ -48,7 +48,9 @@ def needed_stages(group: ModalityGroup) -> Roles:
 def check_assignments(assignments: Iterable[Assignment]) -> None:
     """Raises PlanError if text or multimodal traffic could not be served by these."""
     for group, lacking in lacking_stages(assignments).items():
-        raise PlanError(f"{group.value}: nobody would play {roles_name(lacking)!r}")
+        *others, last = (stage.name.lower() for stage in Stage if stage in lacking)
+        names = f"{', '.join(others)} or {last}" if others else last
+        raise PlanError(f"nobody would play {names} for {group.value} requests")
 
 
 def lacking_stages(assignments: Iterable[Assignment]) -> dict[ModalityGroup, Roles]:

@@ -106,7 +106,8 @@ def _device(name: str) -> torch.device:
         raise ModelError(f"device: {name!r} is not supported (cpu, cuda:N)")
     if device.type == "cuda":
         if (device.index or 0) >= torch.cuda.device_count():
-            raise ModelError(f"device: {name} is not here")
+            why = " (this torch is built without CUDA)" if torch.version.cuda is None else ""
+            raise ModelError(f"device: {name} is not here{why}")
         device = torch.device("cuda", device.index or 0)
         use_device(device)
         # Convolutions round float32 to TF32 unless told otherwise; matrix products do not.

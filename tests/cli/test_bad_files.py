@@ -33,6 +33,12 @@ def test_what_is_no_scenario(run_cli: RunCli, tmp_path: Path, content: Content, 
 @pytest.mark.parametrize(
     ("old", "new", "problem"),
     [
+        (
+            "instances = 2",
+            "instances = 20000",
+            "cluster.instances: should be at most 10,000, is 20,000",
+        ),
+        ("[2.0]", "[2.0]\nrefine_steps = 99", "refine_steps: should be at most 20, is 99"),
         ("instances = 2", "instances = 1.5", "cluster.instances: should be a whole number, is 1.5"),
         ("instances = 2", "instances = 2\nswitch_ms = 100", "cluster.switch_ms: is no known key (known: "),
         ("instances = 2", "instances = 2\nswitch_s = 60", "cluster.switch_s: should be under 30: what takes"),

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from PIL import Image
 
@@ -23,6 +24,7 @@ pytestmark = pytest.mark.cluster
 
 CLI = (sys.executable, "-m", "cli.main")
 SMALL = ("--port", "0", "--dtype", "float32", "--kv-blocks", "64", "--threads", "1", "--checksums")
+PORTS = ("--metrics-port", "0")
 
 
 def call(*words: object) -> subprocess.CompletedProcess[str]:
@@ -69,9 +71,12 @@ def picture(path: Path) -> Path:
 
 def test_a_detached_cluster_from_up_to_down(checkpoint: Path, state_dir: Path, tmp_path: Path) -> None:
     where = ("--state-dir", state_dir)
-    up = call("up", "--model", checkpoint, "--topology", "e1p1d1", "--detach", "--json", *SMALL, *where)
+    up = call(
+        "up", "--model", checkpoint, "--topology", "e1p1d1", "--detach", "--json", *SMALL, *where, *PORTS
+    )
     assert up.returncode == 0, up.stderr
     cluster = json.loads(up.stdout)
+    assert "elasticmm:ready 1.0" in httpx.get(cluster["metrics"]).text
     assert [each["id"] for each in cluster["instances"]] == ["e-0", "p-0", "d-0"]
     assert (state_dir / "token").stat().st_mode & 0o777 == 0o600
 
@@ -188,11 +193,14 @@ def test_the_parts_by_hand(checkpoint: Path, monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setenv("ELASTICMM_TOKEN", "by-hand")
     with contextlib.ExitStack() as stack:
         words = ("--model", checkpoint)
-        coordinator = stack.enter_context(start("coordinator", *words, "--port", 0, "--json"))
+        coordinator = stack.enter_context(
+            start("coordinator", *words, "--port", 0, "--metrics-port", 0, "--json")
+        )
         stack.callback(coordinator.terminate)
         served = json.loads(coordinator.stdout.readline())
         address = served["address"]
-        assert served == {"address": address, "http": None}
+        assert served == {"address": address, "http": None, "metrics": served["metrics"]}
+        assert "elasticmm:ready 0.0" in httpx.get(served["metrics"]).text
         stage = stack.enter_context(
             start("stage", "--coordinator", address, *words, "--kv-blocks", 64, "--id", "mine", "--json")
         )

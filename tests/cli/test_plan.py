@@ -60,6 +60,16 @@ def test_the_coordinator_weighs_caches_unless_told_otherwise(model: Path) -> Non
     assert LaunchPlan.from_json(told.to_json()) == told
 
 
+def test_the_coordinator_is_told_which_pieces_are_off(model: Path) -> None:
+    told = LaunchPlan("c", model, policy="emp", without=("search", "hysteresis"))
+    assert told.policy_words == ["--policy", "emp", "--without", "search", "--without", "hysteresis"]
+    assert LaunchPlan.from_json(told.to_json()) == told
+    with pytest.raises(ValueError, match="^without: pieces: serach .there are balancer-proactive, "):
+        LaunchPlan("c", model, policy="emp", without=("serach",))
+    with pytest.raises(ValueError, match="^without: fixed has no pieces that could be switched off, emp has"):
+        LaunchPlan("c", model, without=("search",))
+
+
 def test_the_coordinator_is_told_what_to_try(model: Path) -> None:
     told = LaunchPlan("c", model, policy="emp", ab="static:equal:0.3")
     assert told.policy_words == ["--policy", "emp", "--ab", "static:equal:0.3"]

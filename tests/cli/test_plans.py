@@ -7,8 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from cli.why import _lines
 from core.access import write_token
 from elasticmm.v1 import inference_pb2, stage_control_pb2
+from elasticmm_client.plan import Decision
 from tests.cli.conftest import RunCli
 from tests.clients.fake_cluster import TOKEN, FakeCluster
 
@@ -50,6 +52,22 @@ def test_why(run_cli: RunCli, where: list[object]) -> None:
         "12.2 s ago  search    p-0      to p",
         " 1.5 s ago  dispatch  r        goes to p-0",
         "                               waited_s 0.25",
+    ]
+
+
+def test_why_leaves_no_line_where_nothing_was_weighed() -> None:
+    weighed = {"score": 0.5}
+    decisions = [
+        Decision(9.0, "search", "p-0", "to p", weighed),
+        Decision(8.0, "admin", "p-0", "drained", {}),
+        Decision(7.0, "search", "p-0", "to pd", {"score": 0.25}),
+    ]
+    assert list(_lines(decisions)) == [
+        "9.0 s ago  search  p-0  to p",
+        "                        score 0.5",
+        "8.0 s ago  admin   p-0  drained",
+        "7.0 s ago  search  p-0  to pd",
+        "                        score 0.25",
     ]
 
 
@@ -112,6 +130,17 @@ def test_a_word_too_few_or_too_many_is_wrong_usage(
 ) -> None:
     assert run_cli(*words, *where).exit_code == 2
     assert not cluster.orders
+
+
+def test_a_drain_that_is_not_waited_for_says_how_it_stands(
+    run_cli: RunCli, where: list[object], cluster: FakeCluster
+) -> None:
+    cluster.never_empty = {"pd-0", "gone"}
+    result = run_cli("drain", "pd-0", "--timeout", 2, *where)
+    assert result.exit_code == 1
+    assert result.stderr == "elasticmm: pd-0 is not empty after 2 s; it gets no more work until 'resume'\n"
+    lost = run_cli("drain", "gone", "--timeout", 2, *where)
+    assert (lost.exit_code, lost.stderr) == (1, "elasticmm: Deadline Exceeded\n")
 
 
 @pytest.mark.parametrize("verb", ["unpin", "drain", "resume"])

@@ -56,6 +56,9 @@ def test_wrong_usage(run_cli: RunCli, model: Path, tmp_path: Path) -> None:
     assert done.exit_code == 2
     assert "is no folder" in done.output
     assert run_cli("profile", "--model", model, "--dtype", "float3").exit_code == 2
+    emulated = run_cli("profile", "--model", model, "--device", "emulated:cpu-demo")
+    assert emulated.exit_code == 2
+    assert "'emulated:cpu-demo' takes its time from a profile, there is nothing to measure" in emulated.output
 
 
 def test_a_model_that_cannot_be_loaded(run_cli: RunCli, model: Path) -> None:

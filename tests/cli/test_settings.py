@@ -124,6 +124,7 @@ def test_all_of_up(run_cli: RunCli, model: Path, planned: list[LaunchPlan]) -> N
         "--log-level",
         "debug",
         *WATCH_WORDS,
+        *("--policy", "emp", "--without", "search", "--without", "w-tuning"),
     )
     assert run_cli("up", "--model", model, *words, *WORDS, *CACHE_WORDS).exit_code == 0
     (plan,) = planned
@@ -142,6 +143,8 @@ def test_all_of_up(run_cli: RunCli, model: Path, planned: list[LaunchPlan]) -> N
         log_level="DEBUG",
         metrics_port=9400,
         log_format="json",
+        policy="emp",
+        without=("search", "w-tuning"),
         **SHARED,  # type: ignore[arg-type]
         **CACHE,  # type: ignore[arg-type]
     )

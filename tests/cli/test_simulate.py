@@ -9,6 +9,7 @@ from typer.testing import CliRunner
 
 from cli.main import build_app
 from core.profile_file import write_profile
+from simulator.result import RoleSpan
 from tests.simulator.profiles import ROUND
 from tests.simulator.test_scenario import SCENARIO
 
@@ -115,3 +116,20 @@ def test_a_picture_is_drawn(scenario: Path, tmp_path: Path) -> None:
     code, _, _ = simulate(scenario, "--plot", tmp_path / "p.png")
     assert code == 0
     assert (tmp_path / "p.png").read_bytes()[:4] == b"\x89PNG"
+
+
+def test_the_gantt_picture_has_roles_and_utilisation_of_each_instance() -> None:
+    pyplot = pytest.importorskip("matplotlib.pyplot")
+    from cli.simulation.plot import gantt
+
+    spans = (
+        RoleSpan("i0", 0.0, 5.0, "shared:epd"),
+        RoleSpan("i0", 5.0, 5.1, ""),
+        RoleSpan("i1", 0.0, 9.0, "text:pd"),
+    )
+    figure, axis = pyplot.subplots()
+    gantt(axis, spans, "a run", {"i0": 0.631, "i1": 0.2})
+    assert [each.get_text() for each in axis.get_yticklabels()] == ["i0, 63% busy", "i1, 20% busy"]
+    assert [each.get_text() for each in axis.get_legend().get_texts()] == ["shared:epd", "text:pd"]
+    assert len(axis.patches) == 2  # nothing is drawn of a switch
+    pyplot.close(figure)

@@ -8,7 +8,7 @@ from rich.console import Console
 
 from cli import top
 from cli.board import frame
-from cli.board.drawing import bar
+from cli.board.drawing import bar, draw
 from cli.board.frame import Frame, take_frame
 from cli.percentiles import nearest_rank, percentiles_of
 from core.access import write_token
@@ -38,6 +38,20 @@ def test_one_frame_has_all_parts(run_cli: RunCli, where: tuple[object, ...]) -> 
     assert "12.2 s ago  search  cluster  splits  (score 0.5, score_before 2)" in result.output
     assert "policy emp (plan 7)" in result.output
     assert "12.5 s" in result.output
+
+
+def test_it_fits_a_narrow_terminal_unwrapped(cluster: FakeCluster) -> None:
+    console = Console(width=48, color_system=None, file=io.StringIO())
+    with AdminClient(cluster.address, TOKEN) as admin:
+        console.print(draw(take_frame(cluster.address, admin)))
+    lines = [line.rstrip() for line in console.file.getvalue().splitlines()]
+    rows = [line.split() for line in lines]
+    assert max(map(len, lines)) <= 48
+    assert ["pd-0", "shared:pd", "0", "1", "10%"] in rows
+    assert ["e-0", "shared:e", "0", "10%", "clearing"] in rows
+    assert ["TTFT", "multimodal", "100", "100", "100", "100%"] in rows
+    assert ["kv", "75%", "40", "75"] in rows
+    assert ["12", "s", "ago", "cluster:", "splits"] in rows
 
 
 def test_json_is_one_object(run_cli: RunCli, where: tuple[object, ...]) -> None:

@@ -33,8 +33,11 @@ def test_the_coordinator_is_told_by_up(
     plan = LaunchPlan("c", model, metrics_port=9400, log_format="json", otlp_endpoint="http://there:4317")
     assert run_cli("coordinator", "--model", model, *plan.watch_words).exit_code == 0
     assert [(config.metrics_port, config.log_format) for config in served] == [(9400, "json")]
+    plan = LaunchPlan("c", model, metrics_port=0)
+    assert run_cli("coordinator", "--model", model, *plan.watch_words).exit_code == 0
+    assert served[1].metrics_port == 0
     assert served[0].otlp_endpoint == "http://there:4317"
-    assert [type(each) for each in formatters] == [JsonLines]
+    assert [type(each) for each in formatters] == [JsonLines, logging.Formatter]
 
 
 def test_text_and_no_listener_are_the_defaults(
@@ -42,7 +45,7 @@ def test_text_and_no_listener_are_the_defaults(
 ) -> None:
     for words in ((), LaunchPlan("c", model).watch_words):
         assert run_cli("coordinator", "--model", model, *words).exit_code == 0
-    assert [(config.metrics_port, config.log_format) for config in served] == [(0, "text")] * 2
+    assert [(config.metrics_port, config.log_format) for config in served] == [(None, "text")] * 2
     assert [type(each) for each in formatters] == [logging.Formatter] * 2
 
 

@@ -40,6 +40,7 @@ class FakeCluster(rpc.InferenceServicer, rpc.MediaServicer, admin_pb2_grpc.Admin
         self.ended = threading.Event()  # a Generate call came to its end, of any kind
         self.is_shut_down = False
         self.orders: list[tuple[str, Any]] = []  # pin, unpin, drain, resume
+        self.never_empty: set[str] = set()  # instances that a drain waits for in vain
         self.has_gateway = True
         self.has_shadow = True
         self.trial: admin_pb2.TrialReport | None = None  # as the SLO report and the plan tell of it
@@ -134,7 +135,12 @@ class FakeCluster(rpc.InferenceServicer, rpc.MediaServicer, admin_pb2_grpc.Admin
     ) -> admin_pb2.GetPlanResponse:
         check_token(context)
         serving = admin_pb2.PlannedInstance(
-            instance_id="pd-0", present=assignment([2, 3]), state="serving", since_s=65, is_pinned=True
+            instance_id="pd-0",
+            present=assignment([2, 3]),
+            state="serving",
+            since_s=65,
+            is_pinned=True,
+            is_drained="pd-0" in self.never_empty,
         )
         moving = admin_pb2.PlannedInstance(
             instance_id="e-0",
@@ -274,6 +280,8 @@ class FakeCluster(rpc.InferenceServicer, rpc.MediaServicer, admin_pb2_grpc.Admin
         self, request: admin_pb2.DrainRequest, context: grpc.ServicerContext
     ) -> admin_pb2.DrainResponse:
         self._note_order("drain", request, context)
+        if request.instance_id in self.never_empty:
+            refuse(context, grpc.StatusCode.DEADLINE_EXCEEDED, "Deadline Exceeded")
         return admin_pb2.DrainResponse()
 
     def Resume(
@@ -285,7 +293,9 @@ class FakeCluster(rpc.InferenceServicer, rpc.MediaServicer, admin_pb2_grpc.Admin
     def _note_order(self, verb: str, request: Any, context: grpc.ServicerContext) -> None:
         check_token(context)
         if request.instance_id == "last":
-            refuse(context, grpc.StatusCode.FAILED_PRECONDITION, "text: nobody would play 'p'")
+            refuse(
+                context, grpc.StatusCode.FAILED_PRECONDITION, "nobody would play prefill for text requests"
+            )
         self.orders.append((verb, request))
 
     def GetCache(

@@ -66,7 +66,7 @@ class Bench:
         self.world = World()
         self.stages: list[FakeStage] = []
         self.gateway: ServingGateway | None = None
-        self.http_url = ""
+        self.http_url = self.metrics_url = ""
         self._stack = stack
         self.address = f"127.0.0.1:{coordinator.port}"
         self.channel = grpc.aio.insecure_channel(self.address)
@@ -202,7 +202,7 @@ async def make_bench() -> AsyncIterator[MakeBench]:
             ready = await coordinator.start()
             stack.push_async_callback(coordinator.stop)
             bench = Bench(coordinator, stack)
-            bench.http_url = ready.http_url
+            bench.http_url, bench.metrics_url = ready.http_url, ready.metrics_url
             if gateway:
                 bench.gateway = await stack.enter_async_context(serving(coordinator.gateway_settings()))
                 coordinator.note_gateway(bench.gateway.port)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 
 import grpc
 import pytest
 
+from coordinator.policy.pieces import ALL_PIECES, Piece
 from coordinator.policy.plan import Assignment, Plan
 from core.access import token_metadata
 from core.stages import Stage
@@ -142,11 +144,28 @@ async def test_a_drain_waits_for_a_switch_that_leaves_no_other_open(
 @pytest.mark.parametrize(
     ("verb", "arguments", "words"),
     [
-        ("pin", ("epd0", [D]), "epd0 cannot be pinned to shared:d: text: nobody would play 'p'"),
-        ("pin", ("epd0", [P, D]), "epd0 cannot be pinned to shared:pd: multimodal: nobody would play 'e'"),
-        ("pin", ("epd0", [], TEXT), "epd0 cannot be pinned to text:epd: multimodal: nobody would play 'epd'"),
-        ("pin", ("epd0", [P], TEXT), "epd0 cannot be pinned to text:p: text: nobody would play 'd'"),
-        ("drain", ("epd0",), "epd0 cannot be drained: text: nobody would play 'pd'"),
+        (
+            "pin",
+            ("epd0", [D]),
+            "epd0 cannot be pinned to shared:d: nobody would play prefill for text requests",
+        ),
+        (
+            "pin",
+            ("epd0", [P, D]),
+            "epd0 cannot be pinned to shared:pd: nobody would play encode for multimodal requests",
+        ),
+        (
+            "pin",
+            ("epd0", [], TEXT),
+            "epd0 cannot be pinned to text:epd: "
+            "nobody would play encode, prefill or decode for multimodal requests",
+        ),
+        (
+            "pin",
+            ("epd0", [P], TEXT),
+            "epd0 cannot be pinned to text:p: nobody would play decode for text requests",
+        ),
+        ("drain", ("epd0",), "epd0 cannot be drained: nobody would play prefill or decode for text requests"),
     ],
 )
 async def test_what_would_leave_a_stage_to_nobody_is_refused(
@@ -169,7 +188,7 @@ async def test_an_unknown_instance_is_named(make_bench: MakeBench, verb: str) ->
     with pytest.raises(grpc.aio.AioRpcError) as caught:
         await getattr(Admin(bench), verb)(*arguments)
     assert failure_of(caught.value).field == "instance_id"
-    assert "no instance 'x' is attached" in (caught.value.details() or "")
+    assert "no instance 'x' is attached (there: epd0)" in (caught.value.details() or "")
     await bench.assert_idle()
 
 
@@ -179,7 +198,9 @@ async def test_a_plan_that_would_leave_a_stage_to_nobody_is_not_carried_out(
     bench = await make_bench("epd", "d")
     lacking = Plan(7, {"epd0": Assignment(frozenset({Stage.PREFILL}))})
     monkeypatch.setattr(bench.coordinator.scheduler, "plan", lambda *_: lacking)
-    await bench.until(lambda: "plan 7 is not carried out: multimodal: nobody would play 'e'" in caplog.text)
+    await bench.until(
+        lambda: "plan 7 is not carried out: nobody would play encode for multimodal requests" in caplog.text
+    )
     assert list((await Admin(bench).plan())["epd0"].present.roles) == [E, P, D]
     await bench.assert_idle()
 
@@ -195,8 +216,42 @@ async def test_decisions_say_why(make_bench: MakeBench) -> None:
     assert await Admin(bench).why("other") == []
     await Admin(bench).pin("epd0", [E, P, D])
     bench.coordinator.planner.tick()
-    (decision,) = await Admin(bench).why(without_dispatches=True)
+    ordered, decision = await Admin(bench).why(without_dispatches=True)
+    assert (ordered.piece, ordered.subject, ordered.choice) == ("admin", "epd0", "pinned to shared:epd")
     assert (decision.piece, decision.subject, decision.choice) == ("layout", "cluster", "wants 1xshared:epd")
+
+
+async def test_orders_of_admins_are_decisions_told_once_and_logged(
+    make_bench: MakeBench, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "coordinator.decision_log")
+    bench = await make_bench("epd", "epd")
+    admin = Admin(bench)
+    await admin.pin("epd1", [P, D])
+    await admin.until_state("epd1", "serving")
+    for _ in range(2):
+        await admin.unpin("epd1")
+    for _ in range(2):
+        await admin.drain("epd1")
+    for _ in range(2):
+        await admin.resume("epd1")
+    said = [
+        "pinned to shared:pd",
+        "left to the policies again",
+        "drained: gets no more work",
+        "takes work again",
+    ]
+    assert [each.choice for each in await admin.why("epd1")] == said
+    logged = [each for each in caplog.records if "admin: epd1" in each.getMessage()]
+    assert [each.getMessage() for each in logged] == [f"admin: epd1 {choice}" for choice in said]
+    assert all(vars(each)["instance_id"] == "epd1" for each in logged)
+    await bench.ask(max_tokens=1)
+    assert not any(each.getMessage().startswith("dispatch") for each in caplog.records)
+    caplog.set_level(logging.DEBUG, "coordinator.decision_log")
+    await bench.ask(max_tokens=1, request_id="mine")
+    (dispatch,) = (each for each in caplog.records if each.getMessage().startswith("dispatch: mine"))
+    assert vars(dispatch)["request_id"] == "mine"
+    assert "first_token_in_s" in dispatch.getMessage()
 
 
 async def test_a_lost_instance_is_forgotten(make_bench: MakeBench) -> None:
@@ -228,4 +283,11 @@ async def test_a_tick_that_fails_does_not_end_planning(
     monkeypatch.setattr(scheduler, "plan", fail_once)
     await bench.until(lambda: len(calls) > 1)
     assert "a planning tick failed" in caplog.text
+    await bench.assert_idle()
+
+
+async def test_pieces_of_emp_that_are_off_are_not_used(make_bench: MakeBench) -> None:
+    bench = await make_bench("epd", "epd", policy="emp", without=("search", "hysteresis"))
+    pieces = bench.coordinator.scheduler.main._reshaper._pieces
+    assert pieces == ALL_PIECES - {Piece.SEARCH, Piece.HYSTERESIS}
     await bench.assert_idle()

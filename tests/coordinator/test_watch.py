@@ -9,7 +9,6 @@ from prometheus_client.parser import text_string_to_metric_families
 from coordinator.server import Coordinator
 from elasticmm.v1 import inference_pb2 as pb
 from tests.coordinator.conftest import MakeBench, ask_for, picture
-from tests.ports import free_port
 
 
 def counted(coordinator: Coordinator, name: str) -> dict[tuple[str, ...], float]:
@@ -90,8 +89,8 @@ async def test_instances_with_their_roles_and_blocks(make_bench: MakeBench) -> N
 
 
 async def test_served_at_the_port_of_the_settings(make_bench: MakeBench) -> None:
-    port = free_port()
-    await make_bench(metrics_port=port)
+    bench = await make_bench(metrics_port=0)
+    port = int(bench.metrics_url.removesuffix("/metrics").rpartition(":")[2])
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     writer.write(b"GET /metrics HTTP/1.1\r\n\r\n")
     answer = await reader.read()

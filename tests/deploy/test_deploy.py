@@ -43,7 +43,7 @@ def test_every_alert_asks_for_metrics_that_there_are(sample_names: set[str]) -> 
 
 
 def test_the_docs_explain_every_alert() -> None:
-    explained = re.findall(r"^\| `(ElasticMM\w+)` \|", Path("docs/operations.md").read_text(), re.MULTILINE)
+    explained = re.findall(r"^\| `(ElasticMM\w+)` \|", Path("docs/watching.md").read_text(), re.MULTILINE)
     assert explained == [rule["alert"] for rule in RULES]
 
 

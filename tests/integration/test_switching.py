@@ -146,7 +146,9 @@ def test_the_last_of_a_stage_cannot_leave(running: Running, admin: AdminClient) 
     first, second, third = (each.id for each in running.status().instances)
     admin.pin(first, ("decode",))
     admin.pin(second, ("decode",))
-    with pytest.raises(InvalidRequest, match="cannot be pinned to shared:d: text: nobody would play 'p'"):
+    with pytest.raises(
+        InvalidRequest, match="cannot be pinned to shared:d: nobody would play prefill for text requests"
+    ):
         admin.pin(third, ("decode",))
     with pytest.raises(InvalidRequest, match="cannot be drained"):
         admin.drain(third)

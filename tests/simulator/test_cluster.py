@@ -225,7 +225,7 @@ def test_what_is_reserved_for_an_answer_has_to_fit_too() -> None:
 
 
 def test_a_plan_that_lacks_a_stage_is_refused() -> None:
-    with pytest.raises(PlanError, match="nobody would play 'd'"):
+    with pytest.raises(PlanError, match="nobody would play decode"):
         run([text("a")], [(0.0, {"i0": "ep"})])
 
 

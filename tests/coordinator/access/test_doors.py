@@ -26,6 +26,8 @@ sha256 = "{digest_of("gateway")}"
 tenants = ["*"]
 """
 
+MISSING, UNKNOWN = "none was given", "the one that was given is not known here"
+
 
 @pytest.fixture
 async def guarded(make_bench: MakeBench, tmp_path: Path) -> Bench:
@@ -50,8 +52,12 @@ async def failure(call: object) -> Failure:
 async def test_generate(guarded: Bench) -> None:
     for key, tenant in (("acme's", ""), ("acme's", "acme"), ("gateway", ""), ("gateway", "acme")):
         assert await ask(guarded, key, tenant=tenant) == 3
-    for key in (None, "wrong", TOKEN):
-        assert (await failure(ask(guarded, key))).code is grpc.StatusCode.UNAUTHENTICATED
+    for key, lack in ((None, MISSING), ("wrong", UNKNOWN), (TOKEN, UNKNOWN)):
+        refused = await failure(ask(guarded, key))
+        assert (refused.code, refused.message) == (
+            grpc.StatusCode.UNAUTHENTICATED,
+            f"this call needs an API key: {lack}",
+        )
     refused = await failure(ask(guarded, "acme's", tenant="front"))
     assert (refused.code, refused.field) == (grpc.StatusCode.PERMISSION_DENIED, "tenant")
 

@@ -69,7 +69,9 @@ async def test_a_key_that_is_taken_away_opens_nothing(
     assert (await door.chat()).status_code == 200
     file.write_text(f'[[tenants.a.keys]]\nsha256 = "{digest_of("other")}"\n')
     bench.coordinator.tenancy.reload()
-    assert error_of(await door.chat(), 401)["code"] == "unauthenticated"
+    refused = error_of(await door.chat(), 401)
+    assert refused["code"] == "unauthenticated"
+    assert "the one that was given is not known here" in refused["message"]
 
 
 async def test_a_trace_goes_on(make_bench: MakeBench, stand: Stand) -> None:

@@ -46,8 +46,10 @@ async def test_another_tenant(guarded: Bench) -> None:
     assert said == ["PERMISSION_DENIED: tenant: is not one that the API key may speak for"]
 
 
-@pytest.mark.parametrize("key", [None, "wrong"])
-async def test_no_key(guarded: Bench, key: str | None) -> None:
+@pytest.mark.parametrize(
+    ("key", "lack"), [(None, "none was given"), ("wrong", "the one that was given is not known here")]
+)
+async def test_no_key(guarded: Bench, key: str | None, lack: str) -> None:
     metadata, stub = None if key is None else token_metadata(key), stub_of(guarded)
     calls = [
         stub.ModelInfer(infer_request(), metadata=metadata),
@@ -60,6 +62,7 @@ async def test_no_key(guarded: Bench, key: str | None) -> None:
         with pytest.raises(grpc.aio.AioRpcError) as caught:
             await call
         assert caught.value.code() == CODES.UNAUTHENTICATED
+        assert caught.value.details() == f"this call needs an API key: {lack}"
 
 
 async def test_probes(guarded: Bench) -> None:

@@ -30,8 +30,10 @@ async def test_keys(make_http: MakeHttp, tmp_path: Path) -> None:
     door = await make_http("epd", tenants=tmp_path / "tenants.toml")
     response = await door.http.post(CHAT, json=BODY)
     assert error_of(response, 401)["type"] == "authentication_error"
+    assert error_of(response, 401)["message"] == "this call needs an API key: none was given"
     assert response.headers["www-authenticate"] == "Bearer"
-    error_of(await door.http.post(CHAT, json=BODY, headers=bearer("wrong")), 401)
+    unknown = error_of(await door.http.post(CHAT, json=BODY, headers=bearer("wrong")), 401)
+    assert unknown["message"] == "this call needs an API key: the one that was given is not known here"
     error_of(await door.http.post(CHAT, json=BODY, headers=bearer("admin")), 403)
     assert (await door.http.post(CHAT, json=BODY, headers=bearer("secret"))).status_code == 200
     foreign = await door.http.post(CHAT, json=BODY | {"tenant": "other"}, headers=bearer("secret"))

@@ -39,3 +39,9 @@ def test_a_decision_may_be_told_when_somebody_looks():
     assert main.latest == Decision(0.0, "dispatch", "r0", "goes", arm=Arm.B)
     assert [each.arm for each in main.about("r0")] == [None, Arm.B]
     assert asked == ["r0"] * 3
+
+
+def test_decisions_of_the_arm_that_is_tried_are_marked():
+    ring = DecisionRing()
+    MarkedRing(ring, Arm.B).add(Decision(1.0, "search", "cluster", "takes a form"))
+    assert [str(each) for each in ring.about()] == ["b: search: cluster takes a form"]

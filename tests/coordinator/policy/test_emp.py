@@ -240,7 +240,7 @@ def _arrive(scheduler, books, work):
 
 def test_the_check_refuses_a_group_without_a_stage():
     plays = [Assignment(frozenset((stage,))) for stage in (Stage.PREFILL, Stage.DECODE)]
-    with pytest.raises(PlanError, match="multimodal: nobody would play 'e'"):
+    with pytest.raises(PlanError, match="nobody would play encode for multimodal requests"):
         check_assignments(plays)
 
 

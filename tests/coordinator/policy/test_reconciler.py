@@ -80,7 +80,7 @@ def test_two_instances_trade_groups_without_a_gap() -> None:
 
 def test_a_plan_that_leaves_a_group_without_a_stage_is_refused() -> None:
     world = World(plays("epd"), plays("d"))
-    with pytest.raises(PlanError, match="multimodal: nobody would play 'e'"):
+    with pytest.raises(PlanError, match="nobody would play encode for multimodal requests"):
         world.reconcile(plays("pd"), plays("d"))
     assert not world.cleared
 
