@@ -51,18 +51,17 @@ class LateYields:
     Late is who has waited so long that its own work, and what instances lately added to that of others in
     19 of 20 cases, would end past the target. In an overload, strict order makes every request late by as
     much as the queue has grown; here those that can be served in time are. Late ones go on as soon as none
-    that could be in time waits, and before all others once they have waited `most_wait_s`. Where classes of
-    priority wait, order is strict.
+    that could be in time waits, and before all others once they have waited `slo.late_wait_s`. Where
+    classes of priority wait, order is strict.
     """
 
-    def __init__(self, slo: Slo, most_wait_s: float = 60.0) -> None:
+    def __init__(self, slo: Slo) -> None:
         self._slo = slo
-        self._most_wait_s = most_wait_s
         self._service = {group: ServiceTime(slo.group_ttft_s(group)) for group in GROUPS}
 
     def first(self, books: Books, group: ModalityGroup, now_s: float) -> Work | None:
         head = books.first_waiting(group)
-        if head is None or books.has_priorities(group) or now_s - head.arrival_s >= self._most_wait_s:
+        if head is None or books.has_priorities(group) or now_s - head.arrival_s >= self._slo.late_wait_s:
             return head
         service, begin_s = self._service[group], now_s - self._slo.group_ttft_s(group)
         for work in islice(books.arrived_since(group, begin_s + service.least_s), _MOST_ASKED):
