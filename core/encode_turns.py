@@ -5,14 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable
 
 _TURN_SHARE = 0.6  # of the target per token: a turn ends up to a slice late, and prompts make steps longer
+_MOST_STEPS = 3  # that encoding may take the time of: steps have a quarter then, and less would save little
 
 
 class EncodeTurns:
     """Asked where both steps and encoding have work; told what either took.
 
-    After a step, encoding has about as long as that step took, one slice at least, and for longer where the
-    target per token allows it: a step costs much the same however few it has to do, so that steps more often
-    than the target asks for would take the time from encoding. So neither starves, and a token comes in time.
+    After a step, encoding has about as long as that step took, one slice at least, and up to three times as
+    long where the target per token allows it: a step costs much the same however few it has to do, so that
+    steps more often than the target asks for would take the time from encoding. So neither starves, and a
+    token comes in time.
 
     A prompt without media lets encoding wait for one step, and again once encoding has had as long as that
     step took: it waits for a slice, or for no longer than the step that has just gone first.
@@ -51,4 +53,4 @@ class EncodeTurns:
         if self._is_yielding:
             self._is_yielding = False
             self._owed_s = fair_s
-        self._left_s = max(fair_s, self._turn_s - seconds)
+        self._left_s = max(fair_s, min(self._turn_s - seconds, _MOST_STEPS * seconds))

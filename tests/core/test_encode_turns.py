@@ -43,7 +43,11 @@ def test_text_goes_first_once_a_turn() -> None:
 
 
 def test_as_long_as_the_target_per_token_allows() -> None:
-    assert play(12, step_s=0.01, tpot_s=0.1) == "eseeeseeesee"  # 50 ms of 60, in slices of 20
+    assert play(12, step_s=0.04, tpot_s=0.2) == "eseeeeseeees"  # 80 ms of 120, in slices of 20
+
+
+def test_for_no_more_than_three_steps() -> None:
+    assert play(10, step_s=0.02, tpot_s=0.3) == "eseeeseees"
 
 
 def test_a_target_that_steps_miss_anyhow_changes_nothing() -> None:
@@ -51,7 +55,7 @@ def test_a_target_that_steps_miss_anyhow_changes_nothing() -> None:
 
 
 def test_text_goes_first_in_a_long_turn_after_every_slice() -> None:
-    assert play(9, step_s=0.01, is_text_ready=True, tpot_s=0.1) == "seseseses"
+    assert play(9, step_s=0.02, is_text_ready=True, tpot_s=0.3) == "seseseses"
 
 
 def test_a_target_may_be_told_later() -> None:
@@ -59,7 +63,7 @@ def test_a_target_may_be_told_later() -> None:
     turns.aim_for(0.1)
     turns.note_step(0.01)
     turns.note_slice(SLICE_S, is_last=False)
-    assert turns.is_encode_next(lambda: False)
+    assert turns.is_encode_next(lambda: False)  # for 30 ms
 
 
 def test_a_turn_ends_where_nothing_is_left_to_encode() -> None:

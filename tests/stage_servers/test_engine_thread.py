@@ -234,15 +234,13 @@ async def test_a_decode_has_its_step_between_two_slices_of_a_large_picture(slici
     assert turns.startswith("encode step encode step encode step encode")
 
 
-async def test_a_large_picture_has_the_time_that_the_target_per_token_leaves(slicing: Any) -> None:
-    slicing._turns._slice_s = slicing._turns._left_s = 1e-9
-    slicing.aim_for(1000.0)
-    slicing._engine.steps_left = 2
-    job = asyncio.create_task(slicing.encode(pixels(1, num_tokens=35)))
-    await asyncio.sleep(0)
-    slicing.start()
-    assert (await job).embedding == 2
-    assert " ".join(slicing.model.turns).startswith("encode step encode encode encode")
+async def test_turns_hear_of_the_target_per_token(thread: Any) -> None:
+    thread.start()
+    thread.aim_for(0.1)
+    await thread.call(lambda: None)
+    thread._turns.note_step(0.01)
+    thread._turns.note_slice(0.02, is_last=False)
+    assert thread._turns.is_encode_next(lambda: False)  # for 30 ms, else for 15
 
 
 async def test_a_small_picture_that_comes_during_a_large_one_is_done_before_it(slicing: Any) -> None:
