@@ -106,7 +106,7 @@ def test_a_large_picture_lets_steps_and_small_pictures_pass() -> None:
 
 
 def test_steps_are_as_rare_as_the_target_per_token_allows() -> None:
-    """As above, with 120 ms from step to step, or four steps: b has seven slices and three between those of a."""
+    """As above, but 120 ms from step to step, or four steps: b has seven slices and three beside a's."""
     asked = [picture("a"), picture("b", 0.01, tokens=2000, text_tokens=10)]
     (record, _) = run(asked, instances=1, profile=WIDE, tpot_s=0.2).records
     assert record.request_id == "a"
