@@ -10,6 +10,7 @@ import typer
 
 from cli.exits import FAILED, USAGE
 from cli.limit_options import (
+    LateWaitOption,
     MaxCallsOption,
     MaxConnectionsOption,
     MaxMediaMegapixelsOption,
@@ -126,6 +127,7 @@ def run(
     media_store_mib: MediaStoreOption = None,
     url_timeout: UrlTimeoutOption = None,
     resume_ttl: ResumeTtlOption = None,
+    late_wait: LateWaitOption = None,
     otlp_endpoint: OtlpEndpointOption = "",
     log_level: LogLevelOption = "INFO",
     log_format: LogFormatOption = "text",

@@ -51,6 +51,15 @@ UrlTimeoutOption = Annotated[
         "--url-timeout", min=0.001, metavar="SECONDS", help="To fetch a picture from a URL. Default: 10."
     ),
 ]
+LateWaitOption = Annotated[
+    float | None,
+    typer.Option(
+        "--late-wait",
+        min=0.001,
+        metavar="SECONDS",
+        help="With policy emp, for so long who is late in any case lets others go first. Default: 60.",
+    ),
+]
 ResumeTtlOption = Annotated[
     float | None,
     typer.Option(

@@ -25,6 +25,7 @@ class Limits:
     media_store_mib: float | None = None
     url_timeout: float | None = None  # seconds, as the next
     resume_ttl: float | None = None
+    late_wait: float | None = None
 
     @classmethod
     def taken_from(cls, settings: dict[str, Any]) -> Limits:
@@ -45,6 +46,7 @@ class Limits:
             max_calls=self.max_calls,
             message_bytes=_times(self.max_message_mib, _MIB),
             media_per_request=self.max_media,
+            late_wait_s=self.late_wait,
         )
 
     def media(self, *, allow_private_urls: bool) -> MediaLimits:

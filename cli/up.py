@@ -11,6 +11,7 @@ import typer
 
 from cli.exits import INTERRUPTED, USAGE, fail, print_json
 from cli.limit_options import (
+    LateWaitOption,
     MaxCallsOption,
     MaxConnectionsOption,
     MaxMediaMegapixelsOption,
@@ -159,6 +160,7 @@ def run(
     media_store_mib: MediaStoreOption = None,
     url_timeout: UrlTimeoutOption = None,
     resume_ttl: ResumeTtlOption = None,
+    late_wait: LateWaitOption = None,
     heartbeat_timeout: HeartbeatTimeoutOption = None,
     restarts: Annotated[
         int,

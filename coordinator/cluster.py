@@ -68,6 +68,7 @@ class Cluster:
         *,
         wanted: Topology | None,
         heartbeat_interval_s: float,
+        tpot_s: float,
         on_readiness: Callable[[bool], None],
     ) -> None:
         self._registry = registry
@@ -77,6 +78,7 @@ class Cluster:
         self._clock = clock
         self._wanted = wanted
         self._heartbeat_interval_s = heartbeat_interval_s
+        self._tpot_s = tpot_s
         self._on_readiness = on_readiness
         self._cache_shares: Mapping[str, float] = {}
         self._is_stopping = False
@@ -88,7 +90,7 @@ class Cluster:
         info, is_assigned = self._complete(info)
         self._replace_earlier_life(info)
         instance = self._registry.attach(info, self._clock.now_s())
-        instance.send(RegisteredCommand(info.instance_id, round(self._heartbeat_interval_s * 1000)))
+        instance.send(self._registered(info.instance_id))
         if is_assigned:
             instance.send(SetRolesCommand(info.roles))
         if self._cache_shares:
@@ -104,6 +106,10 @@ class Cluster:
         )
         self._note_change()
         return instance
+
+    def _registered(self, instance_id: str) -> RegisteredCommand:
+        heartbeat_ms = round(self._heartbeat_interval_s * 1e3)
+        return RegisteredCommand(instance_id, heartbeat_ms, round(self._tpot_s * 1e6))
 
     def take(self, instance: Instance, report: Report) -> None:
         """One message of an attached instance; those of an instance given up are dropped."""

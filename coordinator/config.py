@@ -10,6 +10,7 @@ from coordinator.access.hosts import check_host_names
 from coordinator.listening.crowd import DEFAULT_MOST
 from coordinator.policy.pieces import pieces_without
 from coordinator.policy.reconciler import DEADLINE_S
+from coordinator.policy.scheduler import LATE_WAIT_S
 from coordinator.policy.sets import POLICY_SETS
 from coordinator.policy.trials.shares import TrialWish
 from core.log_lines import check_log_format
@@ -72,6 +73,7 @@ class CoordinatorConfig:
     slo_ttft_s: float = 2.0
     slo_tpot_s: float = 0.1
     slo_multimodal_ttft_s: float | None = None  # of requests with media; None: the same as slo_ttft_s
+    late_wait_s: float = LATE_WAIT_S  # for so long those yield who are late in any case (emp)
     without: tuple[str, ...] = ()  # pieces of emp that are switched off
     cache_aware: bool = True  # dispatch weighs what instances' caches hold
     transition_deadline_s: float = DEADLINE_S
@@ -122,6 +124,7 @@ class CoordinatorConfig:
             "message_bytes",
             "slo_ttft_s",
             "slo_tpot_s",
+            "late_wait_s",
             "transition_deadline_s",
             "heartbeat_interval_s",
             "stalled_reader_s",

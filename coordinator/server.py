@@ -110,7 +110,7 @@ class Coordinator:
         self.cache = ClusterCache()
         self.warmth = RequestWarmth(self.cache, EmbeddingsUnderWay(), self.live.books, self.clock)
         self.explanations = Explanations()
-        self.slo = Slo(config.slo_ttft_s, config.slo_tpot_s, config.slo_multimodal_ttft_s)
+        self.slo = Slo(config.slo_ttft_s, config.slo_tpot_s, config.slo_multimodal_ttft_s, config.late_wait_s)
         self.watch = Watch(
             self.slo,
             self.clock,
@@ -287,6 +287,7 @@ class Coordinator:
             self.clock,
             wanted=self.config.wanted,
             heartbeat_interval_s=self.config.heartbeat_interval_s,
+            tpot_s=self.slo.tpot_s,
             on_readiness=self._note_readiness,
         )
 

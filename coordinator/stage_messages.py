@@ -221,6 +221,7 @@ class MediaItem:
 class RegisteredCommand:
     instance_id: str
     heartbeat_interval_ms: int
+    tpot_target_us: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,6 +28,7 @@ class ClusterConfig:
     prefix_cache: bool = False
     switch_s: float = 0.1  # from telling an instance what to play until it says that it does
     control_s: float = 0.001  # from a decision until the instance has it
+    tpot_s: float = 0.0  # the target per token that instances are told; 0.0: none
     media_workers: int = 2  # per instance, that decode pictures on the host
     default_output_tokens: int = 256  # expected until lengths are known
     stall_s: float = 3600.0  # waiting with nothing running for so long is an error

@@ -44,6 +44,7 @@ class Instance:
         has_prefix_cache: bool = False,
         prompt_order: PromptOrder = "text-first",
         encode_order: EncodeOrder = "shortest",
+        tpot_s: float = 0.0,  # the target per token, 0.0 for none
     ) -> None:
         self.instance_id = instance_id
         self.profile = profile
@@ -59,7 +60,7 @@ class Instance:
         self._events = events
         self._listener = listener
         self._prompt_order: PromptOrder = prompt_order
-        self._encodes = EncodeQueue(profile.encode, encode_order)
+        self._encodes = EncodeQueue(profile.encode, encode_order, tpot_s=tpot_s)
         self._joining: deque[tuple[Job, int]] = deque()  # with KV here, for the batch of the next turn
         self._calls: deque[Callable[[], None]] = deque()
         self._leases = Leases()
@@ -392,7 +393,6 @@ class Instance:
             job.target_tokens = job.ready = job.work.prompt_tokens + job.outputs
             insort(self.prefills, job, key=by_order)
         else:
-            self.free_blocks += job.blocks
-            job.blocks = 0
+            self.free_blocks, job.blocks = self.free_blocks + job.blocks, 0
             self._num_started -= 1
         job.computed = 0

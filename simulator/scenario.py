@@ -9,7 +9,7 @@ from math import inf
 from pathlib import Path
 
 from coordinator.policy.reconciler import DEADLINE_S
-from coordinator.policy.scheduler import Slo
+from coordinator.policy.scheduler import LATE_WAIT_S, Slo
 from core.profile import Profile, ProfileError
 from core.profile_file import load_profile
 from core.record import RecordError
@@ -46,6 +46,7 @@ class SetSpec:
     name: str
     policy: str = ""  # a name of coordinator.policy.sets; empty: the same as `name`
     without: tuple[str, ...] = ()  # pieces switched off, for ablation
+    late_wait_s: float = LATE_WAIT_S  # for so long those yield who are late in any case
     discipline: Discipline | None = None
     encoder_cache: bool = False
     prefix_cache: bool = False
@@ -221,6 +222,7 @@ def _check_set(key: str, spec: SetSpec) -> None:
         check_policy(spec.policy_name, spec.without)
     except ValueError as error:
         raise RecordError(key, str(error)) from None
+    _positive(f"{key}.late_wait_s", spec.late_wait_s)
     if spec.discipline == "whole" and spec.policy_name not in ("coupled", "replicas"):
         problem = '"whole" is for policies "coupled" and "replicas": it encodes in the prompt\'s pass'
         raise RecordError(f"{key}.discipline", problem)

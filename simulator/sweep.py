@@ -5,7 +5,7 @@ from __future__ import annotations
 import multiprocessing
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -146,8 +146,11 @@ def simulate(
 ) -> RunResult:
     """One run; what it leaves behind is checked to be nothing."""
     caches = UnifiedCache(profile) if policy_set.unified_cache else None
-    scheduler = build_scheduler(policy_set.policy_name, policy_set.without, profile, aims(case), caches)
-    return simulate_under(scheduler, scenario, policy_set, profile, requests, caches=caches)
+    slo = replace(aims(case), late_wait_s=policy_set.late_wait_s)
+    scheduler = build_scheduler(policy_set.policy_name, policy_set.without, profile, slo, caches)
+    return simulate_under(
+        scheduler, scenario, policy_set, profile, requests, tpot_s=slo.tpot_s, caches=caches
+    )
 
 
 def simulate_under(
@@ -157,9 +160,10 @@ def simulate_under(
     profile: Profile,
     requests: Sequence[Request],
     *,
+    tpot_s: float,
     caches: UnifiedCache | None = None,
 ) -> RunResult:
-    """As `simulate`, under a scheduler of the caller's on the engine of a set."""
+    """As `simulate`, under a scheduler of the caller's on the engine of a set, which heeds `tpot_s`."""
     spec = scenario.cluster
     config = ClusterConfig(
         instances=spec.instances,
@@ -171,6 +175,7 @@ def simulate_under(
         switch_s=spec.switch_s,
         control_s=spec.control_s,
         media_workers=spec.media_workers,
+        tpot_s=tpot_s,
     )
     cluster = Cluster(config, scheduler, requests, caches)
     result = cluster.run()

@@ -77,6 +77,10 @@ class EngineThread:
     def start(self) -> None:
         self._thread.start()
 
+    def aim_for(self, tpot_s: float) -> None:
+        """Seconds per token that encoding leaves decodes; 0.0: as soon as is fair."""
+        self.post(lambda: self._turns.aim_for(tpot_s))
+
     def stop(self) -> None:
         """Ends after the turn at hand, and the engine's own threads; calls not yet taken are dropped."""
         self._calls.put(None)

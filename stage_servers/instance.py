@@ -197,6 +197,9 @@ class Instance:
 
     # Commands of the coordinator
 
+    def aim_for(self, tpot_s: float) -> None:
+        self._thread.aim_for(tpot_s)
+
     def encode(self, job: EncodeJob) -> None:
         is_local = job.prefill.instance_id == self.instance_id
         self._tasks.spawn(job.key, self._encode.run(job, is_local=is_local))

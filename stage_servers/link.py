@@ -211,6 +211,7 @@ class CoordinatorLink:
         self._registration.instance_id = registered.instance_id
         if registered.heartbeat_interval_ms:
             self._interval_s = registered.heartbeat_interval_ms / 1000
+        self._instance.aim_for(registered.tpot_target_us / 1e6)
         self.attached.set()
         self._instance.caches.attach()
         logger.info("attached to %s as %s", self._address, registered.instance_id)

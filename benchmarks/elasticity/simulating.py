@@ -79,6 +79,7 @@ def simulate(
         paced,
         discipline="chunked" if actors_of(policy).prompt_order == "arrival" else "text-first",
         control_s=host.request_s,
+        tpot_s=_slo(stage).tpot_s,
     )
     cluster = Cluster(config, build_scheduler(policy, (), profile, _slo(stage)), trace)
     result = cluster.run()

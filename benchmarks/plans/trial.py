@@ -107,10 +107,12 @@ class Trial:
         watched = Watched(scheduler, targets, floor((1 - least) * len(requests) + 1e-6))
         self.num_runs += 1
         try:
-            return self._scored(simulate_under(watched, self.scenario, engine, self._profile, requests))
+            tpot_s = aims(self._case).tpot_s
+            result = simulate_under(watched, self.scenario, engine, self._profile, requests, tpot_s=tpot_s)
         except GivenUpError:
             self.num_given_up += 1
             return GIVEN_UP
+        return self._scored(result)
 
     def _scored(self, result: RunResult) -> Score:
         slo, records = self._case.slo, result.records

@@ -51,12 +51,12 @@ class LateYields:
     Late is who has waited so long that its own work, and what instances lately added to that of others in
     19 of 20 cases, would end past the target. In an overload, strict order makes every request late by as
     much as the queue has grown; here those that can be served in time are. Late ones go on as soon as none
-    that could be in time waits, and before all others once they have waited `most_wait_s`. Where classes of
-    priority wait, order is strict.
+    that could be in time waits, and before all others once they have waited `slo.late_wait_s`. Where
+    classes of priority wait, order is strict.
     """
 
-    def __init__(self, slo: Slo, most_wait_s: float = 60.0) -> None:
-        self._most_wait_s = most_wait_s
+    def __init__(self, slo: Slo) -> None:
+        self._most_wait_s = slo.late_wait_s
         self._targets_s = {group: slo.group_ttft_s(group) for group in GROUPS}
         self._halves_s = {group: target_s / 2 for group, target_s in self._targets_s.items()}
         self._service = {group: ServiceTime(target_s) for group, target_s in self._targets_s.items()}

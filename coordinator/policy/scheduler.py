@@ -19,6 +19,8 @@ from coordinator.policy.work import Work
 from core.costs import StepShape
 from core.stages import ModalityGroup
 
+LATE_WAIT_S = 60.0
+
 
 @dataclass(frozen=True, slots=True)
 class Slo:
@@ -27,6 +29,7 @@ class Slo:
     ttft_s: float
     tpot_s: float
     multimodal_ttft_s: float | None = None  # of requests with media; None: the same
+    late_wait_s: float = LATE_WAIT_S  # after so long, who is late in any case goes first again
 
     def group_ttft_s(self, group: ModalityGroup) -> float:
         """For SHARED, where both are served, the stricter one."""

@@ -31,7 +31,9 @@ def from_command(command: Command) -> pb.CoordinatorMessage:  # noqa: PLR0911 (o
     match command:
         case RegisteredCommand():
             registered = pb.Registered(
-                instance_id=command.instance_id, heartbeat_interval_ms=command.heartbeat_interval_ms
+                instance_id=command.instance_id,
+                heartbeat_interval_ms=command.heartbeat_interval_ms,
+                tpot_target_us=command.tpot_target_us,
             )
             return pb.CoordinatorMessage(registered=registered)
         case EncodeCommand():

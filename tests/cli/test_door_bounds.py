@@ -43,6 +43,7 @@ def test_every_limit_reaches_the_coordinator(
         media_store_mib=6,
         url_timeout=7,
         resume_ttl=8,
+        late_wait=9,
     )
     assert None not in asdict(limits).values()
     plan = LaunchPlan("c", model, limits=limits, heartbeat_timeout=2.5)
@@ -52,7 +53,7 @@ def test_every_limit_reaches_the_coordinator(
     assert (config.max_waiting, config.max_connections, config.max_calls) == (1, 2, 3)
     assert (config.message_bytes, config.media_per_request) == (4 * 2**20, 0)
     assert config.media == MediaLimits(2**19, 1_500_000, 6 * 2**20, url_timeout_s=7)
-    assert (config.resume.ttl_s, config.heartbeat_timeout_s) == (8, 2.5)
+    assert (config.resume.ttl_s, config.late_wait_s, config.heartbeat_timeout_s) == (8, 9, 2.5)
 
 
 def test_up_takes_several(model: Path) -> None:

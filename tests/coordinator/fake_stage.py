@@ -90,7 +90,8 @@ class FakeStage:
         await self._call.write(pb.StageMessage(register=self._register()))
         registered = await self._call.read()
         assert registered.WhichOneof("message") == "registered"
-        self.name = registered.registered.instance_id
+        self.registered = registered.registered
+        self.name = self.registered.instance_id
         self.world.caches[self.name] = self.cache
         self._tasks = [asyncio.create_task(self._send()), asyncio.create_task(self._receive())]
         return self

@@ -33,6 +33,11 @@ def register(bench: Bench, **changes: object) -> stage_control_pb2.StageMessage:
     return stage_control_pb2.StageMessage(register=stage_control_pb2.Register(**{**fields, **changes}))
 
 
+async def test_instances_hear_of_the_target_per_token(make_bench: MakeBench) -> None:
+    bench = await make_bench("epd", slo_tpot_s=0.03)
+    assert bench.stages[0].registered.tpot_target_us == 30_000
+
+
 @pytest.mark.parametrize(
     ("changes", "field"),
     [

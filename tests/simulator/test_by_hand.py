@@ -105,6 +105,14 @@ def test_a_large_picture_lets_steps_and_small_pictures_pass() -> None:
     assert encoded(*asked, instances=1, profile=WIDE)["b"] == about(0.070 + 0.250 + 0.031 + 2 * 0.011)
 
 
+def test_steps_are_as_rare_as_the_target_per_token_allows() -> None:
+    """As above, but 120 ms from step to step, or four steps: b has seven slices and three beside a's."""
+    asked = [picture("a"), picture("b", 0.01, tokens=2000, text_tokens=10)]
+    (record, _) = run(asked, instances=1, profile=WIDE, tpot_s=0.2).records
+    assert record.request_id == "a"
+    assert record.finished_s == about(0.070 + 11 * 0.250 / 17 + 0.031 + 2 * 0.011)
+
+
 def test_a_small_picture_passes_a_large_one_on_its_encoder() -> None:
     """a's 200 ms are 14 slices, of which the eighth runs when b of 10 ms comes."""
     asked = [picture("a", tokens=2000), picture("b", 0.11, tokens=100)]

@@ -234,6 +234,15 @@ async def test_a_decode_has_its_step_between_two_slices_of_a_large_picture(slici
     assert turns.startswith("encode step encode step encode step encode")
 
 
+async def test_turns_hear_of_the_target_per_token(thread: Any) -> None:
+    thread.start()
+    thread.aim_for(0.1)
+    await thread.call(lambda: None)
+    thread._turns.note_step(0.01)
+    thread._turns.note_slice(0.02, is_last=False)
+    assert thread._turns.is_encode_next(lambda: False)  # for 30 ms, else for 15
+
+
 async def test_a_small_picture_that_comes_during_a_large_one_is_done_before_it(slicing: Any) -> None:
     done: list[int] = []
     small: list[asyncio.Task[Any]] = []

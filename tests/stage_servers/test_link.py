@@ -51,6 +51,7 @@ class ToldInstance:
     roles: Roles = COUPLED
     group: ModalityGroup = ModalityGroup.TEXT
     instance_id: str = ""
+    tpot_s: float | None = None
 
     prefills: list[tuple[str, str, int, PeerAddress | None]] = field(default_factory=list)
 
@@ -60,6 +61,9 @@ class ToldInstance:
 
     async def drop_all(self) -> None:
         """It holds nothing."""
+
+    def aim_for(self, tpot_s: float) -> None:
+        self.tpot_s = tpot_s
 
     def prefill(
         self, spec: SequenceSpec, decode: PeerAddress, prefix_tokens: int, holder: PeerAddress | None
@@ -78,6 +82,14 @@ def link_of(instance: ToldInstance) -> CoordinatorLink:
     link = CoordinatorLink(instance, "127.0.0.1:1", "t", pb.Register())
     link._registered(pb.Registered(instance_id="p-0", heartbeat_interval_ms=1))
     return link
+
+
+async def test_an_instance_hears_of_the_target_per_token() -> None:
+    instance = ToldInstance()
+    link = link_of(instance)
+    assert instance.tpot_s == 0.0
+    link._registered(pb.Registered(instance_id="p-0", tpot_target_us=30_000))
+    assert instance.tpot_s == 0.03
 
 
 async def test_an_idle_instance_tells_its_load_and_transfers() -> None:

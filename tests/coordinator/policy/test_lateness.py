@@ -11,6 +11,7 @@ from tests.coordinator.policy.cluster import text
 
 TEXT = ModalityGroup.TEXT
 SLO = Slo(2.0, 0.1)
+IMPATIENT = Slo(2.0, 0.1, late_wait_s=30.0)
 
 
 def waiting(*arrivals_s, **more):
@@ -21,7 +22,7 @@ def waiting(*arrivals_s, **more):
 
 
 def first(books, now_s, queueing=None):
-    work = (queueing or LateYields(SLO, most_wait_s=30.0)).first(books, TEXT, now_s)
+    work = (queueing or LateYields(IMPATIENT)).first(books, TEXT, now_s)
     return None if work is None else work.request_id
 
 
@@ -50,7 +51,7 @@ def test_nobody_is_starved(arrivals_s):
     """Whoever has waited longest goes first once that is past the bound; somebody always goes."""
     books = waiting(*arrivals_s)
     now_s = max(arrivals_s)
-    chosen = LateYields(SLO, most_wait_s=30.0).first(books, TEXT, now_s)
+    chosen = LateYields(IMPATIENT).first(books, TEXT, now_s)
     assert chosen is not None
     if now_s - min(arrivals_s) >= 30.0:
         assert chosen.arrival_s == min(arrivals_s)

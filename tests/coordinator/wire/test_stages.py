@@ -190,8 +190,9 @@ def test_work_commands() -> None:
 
 
 def test_other_commands() -> None:
-    registered = commands.from_command(records.RegisteredCommand("e0", 250)).registered
+    registered = commands.from_command(records.RegisteredCommand("e0", 250, 107)).registered
     assert (registered.instance_id, registered.heartbeat_interval_ms) == ("e0", 250)
+    assert registered.tpot_target_us == 107
     cancel = commands.from_command(records.CancelCommand("r", 0))
     assert cancel.WhichOneof("message") == "cancel"
     roles = commands.from_command(records.SetRolesCommand(frozenset({Stage.PREFILL}))).set_roles.roles

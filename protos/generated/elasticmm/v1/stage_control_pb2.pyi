@@ -275,17 +275,23 @@ class Registered(_message.Message):
 
     INSTANCE_ID_FIELD_NUMBER: _builtins.int
     HEARTBEAT_INTERVAL_MS_FIELD_NUMBER: _builtins.int
+    TPOT_TARGET_US_FIELD_NUMBER: _builtins.int
     instance_id: _builtins.str
     heartbeat_interval_ms: _builtins.int
+    tpot_target_us: _builtins.int
+    """The target per token after the first: encoding leaves decodes their turn
+    soon enough for it. 0: none, as soon as is fair.
+    """
     def __init__(
         self,
         *,
         instance_id: _builtins.str = ...,
         heartbeat_interval_ms: _builtins.int = ...,
+        tpot_target_us: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["heartbeat_interval_ms", b"heartbeat_interval_ms", "instance_id", b"instance_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["heartbeat_interval_ms", b"heartbeat_interval_ms", "instance_id", b"instance_id", "tpot_target_us", b"tpot_target_us"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
