@@ -305,6 +305,7 @@ class Cluster:
             has_prefix_cache=config.prefix_cache,
             prompt_order="text-first" if config.discipline == "text-first" else "arrival",
             encode_order="shortest" if config.discipline == "text-first" else "arrival",
+            encode_slice_s=config.encode_slice_s,
         )
         if self._caches is not None:
             self._caches.add(name, lambda: instance.free_blocks * config.profile.block_tokens)

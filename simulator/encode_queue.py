@@ -39,15 +39,17 @@ class EncodeQueue:
 
     __slots__ = ("_costs", "_order", "_preprocesses", "_schedule", "_turns", "note_step")
 
-    def __init__(self, costs: EncodeCosts, order: EncodeOrder, *, preprocesses: bool = False) -> None:
+    def __init__(
+        self, costs: EncodeCosts, order: EncodeOrder, *, slice_s: float = SLICE_S, preprocesses: bool = False
+    ) -> None:
         """With `preprocesses` the device waits for the decoding of each."""
         self._costs = costs
         self._preprocesses = preprocesses
         self._order: EncodeOrder = order
         self._schedule: EncodeSchedule[Item] = EncodeSchedule(
-            costs.encode_s, most_tokens=MOST_TOKENS, order=order
+            costs.encode_s, most_tokens=MOST_TOKENS, slice_s=slice_s, order=order
         )
-        self._turns = EncodeTurns(SLICE_S)
+        self._turns = EncodeTurns(slice_s)
         self.note_step = self._turns.note_step  # asked for every step
 
     @property
