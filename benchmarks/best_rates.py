@@ -5,8 +5,9 @@
     python -m benchmarks.best_rates emulated --model M --json FILE --resume [--minutes 12]
 
 Cases, targets and policy sets are those of scenarios/emulated.toml. One trace per case and seed, of which
-lower rates have fewer requests; rates are 5% apart. Per policy set and seed the simulator says where to begin,
-and live runs, each on a fresh cluster, go up or down from there until one rate is enough and the next is not.
+lower rates have fewer requests; rates are 5% apart. Per policy set and seed the simulator says where to
+begin, and live runs, each on a fresh cluster, go up or down from there until one rate is enough and the next
+is not.
 Sets take turns, run by run, on the same traces. "simulated" does only what costs no live run, "emulated" what
 of that is missing, too.
 
@@ -140,38 +141,39 @@ def described(bench: Bench) -> dict[str, Any]:
     return {"command": command, "machine": describe_machine(), "best": best}
 
 
-def turns(bench: Bench, seeds: Sequence[int], end_s: float) -> Iterator[tuple[Search, int]]:
-    """Live runs in order: seed by seed, a run of each search in turn; none begins after `end_s`."""
-    for seed in seeds:
-        while todo := [each for each in bench.searches(seed) if bench.next_of(each, LIVE) is not None]:
-            for search in todo:
-                if time.monotonic() > end_s:
-                    return
-                place = bench.next_of(search, LIVE)
-                assert place is not None
-                yield search, place
+def turns(bench: Bench, seed: int, end_s: float) -> Iterator[tuple[Search, int]]:
+    """Live runs in order: one of each search in turn; none begins after `end_s`."""
+    while todo := [each for each in bench.searches(seed) if bench.next_of(each, LIVE) is not None]:
+        for search in todo:
+            if time.monotonic() > end_s:
+                return
+            place = bench.next_of(search, LIVE)
+            assert place is not None
+            yield search, place
 
 
 def measure(bench: Bench, console: Console) -> None:
-    """Raises LaunchError."""
+    """Seed by seed. Raises LaunchError."""
     args = bench.args
+    end_s = time.monotonic() + (args.minutes or float("inf")) * 60
     seeds = args.seed or list(bench.scenario.seeds)
     for seed in seeds:
         for search in bench.searches(seed):
-            with console.status(f"simulated: {search.case}, seed {seed}, {search.policy_set}"):
-                bench.simulate(search)
-    if args.side != EMULATED:
-        return
-    end_s = time.monotonic() + (args.minutes or float("inf")) * 60
-    for search, place in turns(bench, seeds, end_s):
-        with console.status(f"live: {search.case}, seed {search.seed}, {search.policy_set}, rate {place}"):
+            if time.monotonic() <= end_s:
+                with console.status(f"simulated: {search.case}, seed {seed}, {search.policy_set}"):
+                    bench.simulate(search)
+        if args.side == EMULATED:
+            measure_live(bench, console, seed, end_s)
+    if args.side == EMULATED and time.monotonic() > end_s:
+        console.print("time is up: go on with --resume")
+
+
+def measure_live(bench: Bench, console: Console, seed: int, end_s: float) -> None:
+    for search, place in turns(bench, seed, end_s):
+        with console.status(f"live: {search.case}, seed {seed}, {search.policy_set}, rate {place}"):
             bench.play(search, place)
         run = bench.book.runs[-1]
-        console.print(
-            f"{search.case} {search.seed} {search.policy_set}: {run.rate_rps:.1f}/s {run.attained:.1%}"
-        )
-    if any(bench.next_of(each, LIVE) is not None for seed in seeds for each in bench.searches(seed)):
-        console.print("time is up: go on with --resume")
+        console.print(f"{search.case} {seed} {search.policy_set}: {run.rate_rps:.1f}/s {run.attained:.1%}")
 
 
 def _chosen(option: str, there: Sequence[_T], names: Sequence[str]) -> dict[str, _T]:
