@@ -116,7 +116,11 @@ class Bench:
             stage = make_stage(self.scenario, case, self.args.model, self.args.time_scale, Path(folder))
             played = play(stage, actors_of(search.policy_set), trace, search.seed, _WARM_UP)
         host = host_costs(stage, played.warm_up)
-        of_host = {"host_ms": host.request_s * 1e3, "host_step_ms": host.step_s * 1e3}
+        of_host = {
+            "host_ms": host.request_s * 1e3,
+            "host_step_ms": host.step_s * 1e3,
+            "pace": asdict(played.pace),
+        }
         self._note(search, LIVE, place, live_figures(played, case) | of_host)
 
     def _note(self, search: Search, side: str, place: int, found: dict[str, Any]) -> None:
