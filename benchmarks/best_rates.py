@@ -50,7 +50,7 @@ _T = TypeVar("_T", CaseSpec, SetSpec)
 EMULATED = "emulated"
 _SCENARIO = Path(__file__).parents[1] / "scenarios" / "emulated.toml"
 _SETS = ("replicas", "emp")
-_WARM_UP = WarmUp(per_kind=3, gap_s=0.4)
+_WARM_UP = WarmUp(per_kind=2, gap_s=0.25)
 
 
 class Bench:
