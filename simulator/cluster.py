@@ -307,6 +307,7 @@ class Cluster:
             prompt_order="text-first" if config.discipline == "text-first" else "arrival",
             encode_order="shortest" if config.discipline == "text-first" else "arrival",
             tpot_s=config.tpot_s,
+            encode_slice_s=config.encode_slice_s,
         )
         if self._caches is not None:
             self._caches.add(name, lambda: instance.free_blocks * config.profile.block_tokens)

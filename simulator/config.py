@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from core.encode_order import SLICE_S
 from core.profile import Profile
 
 Discipline = Literal["text-first", "chunked", "whole"]
@@ -29,6 +30,7 @@ class ClusterConfig:
     switch_s: float = 0.1  # from telling an instance what to play until it says that it does
     control_s: float = 0.001  # from a decision until the instance has it
     tpot_s: float = 0.0  # the target per token that instances are told; 0.0: none
+    encode_slice_s: float = SLICE_S
     media_workers: int = 2  # per instance, that decode pictures on the host
     default_output_tokens: int = 256  # expected until lengths are known
     stall_s: float = 3600.0  # waiting with nothing running for so long is an error

@@ -40,7 +40,13 @@ class EncodeQueue:
     __slots__ = ("_costs", "_order", "_preprocesses", "_schedule", "_turns", "has_work", "note_step")
 
     def __init__(
-        self, costs: EncodeCosts, order: EncodeOrder, *, tpot_s: float = 0.0, preprocesses: bool = False
+        self,
+        costs: EncodeCosts,
+        order: EncodeOrder,
+        *,
+        tpot_s: float = 0.0,
+        slice_s: float = SLICE_S,
+        preprocesses: bool = False,
     ) -> None:
         """`tpot_s`: the target per token, 0.0 for none. With `preprocesses` the device waits for the decoding
         of each.
@@ -49,9 +55,9 @@ class EncodeQueue:
         self._preprocesses = preprocesses
         self._order: EncodeOrder = order
         self._schedule: EncodeSchedule[Item] = EncodeSchedule(
-            costs.encode_s, most_tokens=MOST_TOKENS, order=order
+            costs.encode_s, most_tokens=MOST_TOKENS, slice_s=slice_s, order=order
         )
-        self._turns = EncodeTurns(SLICE_S, tpot_s)
+        self._turns = EncodeTurns(slice_s, tpot_s)
         self.note_step = self._turns.note_step  # asked for every step, and so is this:
         self.has_work = False  # whether anything waits
 

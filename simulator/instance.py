@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 
 from coordinator.policy.work import Work
 from core.costs import StepShape
-from core.encode_order import EncodeOrder
+from core.encode_order import SLICE_S, EncodeOrder
 from core.profile import Profile
 from core.prompt_order import PromptOrder, choose_chunks, is_text_ready
 from simulator.batch import DecodeBatch
@@ -45,6 +45,7 @@ class Instance:
         prompt_order: PromptOrder = "text-first",
         encode_order: EncodeOrder = "shortest",
         tpot_s: float = 0.0,  # the target per token, 0.0 for none
+        encode_slice_s: float = SLICE_S,
     ) -> None:
         self.instance_id = instance_id
         self.profile = profile
@@ -60,15 +61,14 @@ class Instance:
         self._events = events
         self._listener = listener
         self._prompt_order: PromptOrder = prompt_order
-        self._encodes = EncodeQueue(profile.encode, encode_order, tpot_s=tpot_s)
+        self._encodes = EncodeQueue(profile.encode, encode_order, tpot_s=tpot_s, slice_s=encode_slice_s)
         self._joining: deque[tuple[Job, int]] = deque()  # with KV here, for the batch of the next turn
         self._calls: deque[Callable[[], None]] = deque()
         self._leases = Leases()
         self._run = DecodeRun(profile.step)
         self._phase = _IDLE
         self._version = 0  # of the run's end
-        self._planned_blocks = 0
-        self._num_started = 0  # prefills that hold blocks
+        self._planned_blocks = self._num_started = 0  # the latter: prefills that hold blocks
         self._chunks: list[tuple[Job, int]] = []
         self._has_decoded = False
         self._shape = StepShape()

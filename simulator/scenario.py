@@ -10,6 +10,7 @@ from pathlib import Path
 
 from coordinator.policy.reconciler import DEADLINE_S
 from coordinator.policy.scheduler import LATE_WAIT_S, Slo
+from core.encode_order import SLICE_S
 from core.profile import Profile, ProfileError
 from core.profile_file import load_profile
 from core.record import RecordError
@@ -36,6 +37,7 @@ class ClusterSpec:
     instances: int
     switch_s: float = 0.1  # under the reconciler's deadline, or no switch would ever end
     control_s: float = 0.001
+    encode_slice_s: float = SLICE_S
     media_workers: int = 2
 
 
@@ -179,6 +181,7 @@ def _check(scenario: Scenario, path: Path) -> None:
     _at_most("cluster.instances", scenario.cluster.instances, MOST_INSTANCES)
     _at_most("refine_steps", scenario.refine_steps, MOST_REFINE_STEPS)
     _positive("cluster.media_workers", scenario.cluster.media_workers)
+    _positive("cluster.encode_slice_s", scenario.cluster.encode_slice_s)
     if scenario.cluster.switch_s >= DEADLINE_S:
         problem = f"should be under {DEADLINE_S:g}: what takes longer is rolled back"
         raise RecordError("cluster.switch_s", f"{problem}, is {scenario.cluster.switch_s:g}")

@@ -174,6 +174,7 @@ def simulate_under(
         prefix_cache=engine.prefix_cache,
         switch_s=spec.switch_s,
         control_s=spec.control_s,
+        encode_slice_s=spec.encode_slice_s,
         media_workers=spec.media_workers,
         tpot_s=tpot_s,
     )

@@ -45,16 +45,18 @@ class EmulatedRunner:
         self._listener = listener
         self._vocab_size = vocab_size
         self._usable = usable
-        self._known: set[Key] = set()  # of the step before
+        self._known: dict[Key, int] = {}  # of the step before, with their prompts' checksums
 
     def run(self, selection: Selection) -> torch.Tensor:
         chunks = selection.chunks
         for chunk in chunks:
             self._check(chunk)
             self._mark(chunk)
-        keys = {chunk.sequence.key for chunk in chunks}
-        has_waited = not keys.isdisjoint(self._known)  # who goes on was there when the step before ended
-        self._known = keys
+        known = {chunk.sequence.key: self._prompt_mark(chunk.sequence) for chunk in chunks}
+        has_waited = not self._known.keys().isdisjoint(
+            known
+        )  # who goes on was there when the step before ended
+        self._known = known
         self._work(selection, has_waited)
         ending = [chunk for chunk in chunks if chunk.is_last]
         logits = torch.zeros(len(ending), self._vocab_size)
@@ -83,10 +85,16 @@ class EmulatedRunner:
 
     def _next_token(self, sequence: Sequence) -> int:
         """A function of seed, prompt and index alone: wherever the sequence goes on, so do its tokens."""
-        spec = sequence.spec
-        prompt = zlib.crc32(np.array(spec.prompt, dtype=np.uint32).tobytes())
-        parts = np.array([spec.sampling.seed & (2**64 - 1), prompt, sequence.num_outputs], dtype=np.uint64)
+        seed, prompt = sequence.spec.sampling.seed, self._known[sequence.key]
+        parts = np.array([seed & (2**64 - 1), prompt, sequence.num_outputs], dtype=np.uint64)
         return self._usable[zlib.crc32(parts.tobytes()) % len(self._usable)]
+
+    def _prompt_mark(self, sequence: Sequence) -> int:
+        """Made once: a prompt may be long, and batches are large."""
+        known = self._known.get(sequence.key)
+        if known is not None:
+            return known
+        return zlib.crc32(np.array(sequence.spec.prompt, dtype=np.uint32).tobytes())
 
     def _mark(self, chunk: Chunk) -> None:
         blocks, offsets = self._places(chunk.sequence, chunk.first_token, chunk.end_token)
@@ -105,8 +113,9 @@ class EmulatedRunner:
 
     def _places(self, sequence: Sequence, first: int, end: int) -> tuple[np.ndarray, np.ndarray]:
         tokens = np.arange(first, end)
-        blocks = np.array(sequence.blocks)[tokens // self._block_tokens]
-        return blocks, tokens % self._block_tokens
+        first_block = first // self._block_tokens
+        blocks = np.array(sequence.blocks[first_block : (end - 1) // self._block_tokens + 1])
+        return blocks[tokens // self._block_tokens - first_block], tokens % self._block_tokens
 
 
 def _marks(sequence: Sequence, first: int, end: int) -> np.ndarray:

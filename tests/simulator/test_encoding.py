@@ -77,3 +77,14 @@ def test_text_waits_in_line_for_the_encoding_of_others_where_it_is_inline() -> N
     for encoding in ("pipelined", "blocking"):
         found = first_tokens(*asked, plans=plans, instances=2, encoding=encoding)
         assert found["t"] == about(0.001 + 0.011)
+
+
+def test_a_picture_is_cut_into_slices_as_long_as_the_cluster_says() -> None:
+    """70 ms of encoding beside a decode: no step goes between where a slice is as long as that."""
+    asked = [text("t", outputs=10), picture("p", 0.0115)]
+    ends = {}
+    for slice_s in (0.015, 0.1):
+        result = run(asked, encode_slice_s=slice_s)
+        ends[slice_s] = {each.request_id: each.encoded_s for each in result.records}["p"]
+    assert ends[0.1] == about(0.022 + 0.070)
+    assert ends[0.015] == about(0.022 + 0.070 + 2 * 0.011)
