@@ -209,3 +209,23 @@ def test_tables() -> None:
     compared = {"emp": one | {"difference": {"ttft_ms.p50": 0.0}}}
     assert fidelity.build_table("emulated", compared).row_count == 7
     assert [column.header for column in elastic.build_table({"emp": [side]}).columns][1:] == ["emp"]
+
+
+def test_ratios_are_of_the_same_round() -> None:
+    """A machine half as fast in the second round changes both sides, and no ratio."""
+    rounds = {
+        "coupled": [{"text": {"ttft_ms": {"p90": each}}} for each in (100.0, 200.0, 120.0)],
+        "emp": [{"text": {"ttft_ms": {"p90": each}}} for each in (80.0, 160.0, 240.0)],
+    }
+    assert elastic.ratios_to_first(rounds) == {"emp / coupled": {"text.ttft_ms.p90": pytest.approx(0.8)}}
+    table = elastic.build_table(rounds)
+    row = next(index for index, cell in enumerate(table.columns[0].cells) if cell == "text TTFT p90 ms")
+    assert [list(column.cells)[row] for column in table.columns][1:] == ["120", "160", "0.80x"]
+
+
+def test_every_second_round_goes_back_the_way_the_first_came() -> None:
+    assert [elastic.in_turn(["a", "b", "c"], number) for number in range(3)] == [
+        ["a", "b", "c"],
+        ["c", "b", "a"],
+        ["a", "b", "c"],
+    ]
