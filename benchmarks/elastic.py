@@ -5,10 +5,10 @@
     python -m benchmarks.elastic computed [--model M] [--rounds 2] [--json FILE]
 
 "emulated": eight devices that take a profile's time. "computed": two instances with a core each. Every round
-plays the same trace on a fresh cluster of each policy set in turn, every second round in the reverse order.
-Requests arrive when the trace says, and times count from then. Goodput is the rate of requests within both
-targets. Ratios are to the first set in the same round, then their median: a machine's pace changes, and less
-within a round than between rounds.
+has a trace of its own and plays it on a fresh cluster of each policy set in turn, every second round in the
+reverse order. Requests arrive when the trace says, and times count from then. Goodput is the rate of requests
+within both targets. Ratios are to the first set in the same round, then their median: a machine's pace
+changes, and less within a round than between rounds.
 """
 
 from __future__ import annotations
@@ -73,14 +73,16 @@ def figures(played: Played, targets: Targets) -> dict[str, Any]:
 def measure(args: argparse.Namespace, console: Console) -> dict[str, list[dict[str, Any]]]:
     """Rounds by policy set."""
     ttft_s, tpot_s, _ = parse_slo(args.slo)
-    targets, trace = Targets(ttft_s * 1e3, tpot_s * 1e3), make_trace(trace_spec(args), args.seed)
+    targets, spec = Targets(ttft_s * 1e3, tpot_s * 1e3), trace_spec(args)
     rounds: dict[str, list[dict[str, Any]]] = {policy: [] for policy in args.policy or POLICIES}
     with tempfile.TemporaryDirectory(prefix="elasticmm-") as folder:
         stage = make_stage(args, Path(folder))
         for number in range(args.rounds):
+            seed = args.seed + number
+            trace = make_trace(spec, seed)
             for policy in in_turn(list(rounds), number):
                 with console.status(f"{policy}: round {number + 1}/{args.rounds}, {len(trace)} requests"):
-                    played = play(stage, actors_of(policy), trace, args.seed + number, _WARM_UP)
+                    played = play(stage, actors_of(policy), trace, seed, _WARM_UP)
                     rounds[policy].append(figures(played, targets))
     return rounds
 

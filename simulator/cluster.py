@@ -304,7 +304,7 @@ class Cluster:
             has_encoder_cache=config.encoder_cache,
             has_prefix_cache=config.prefix_cache,
             prompt_order="text-first" if config.discipline == "text-first" else "arrival",
-            encode_order="shortest" if config.discipline == "text-first" else "arrival",
+            encode_order=config.encode_order,
         )
         if self._caches is not None:
             self._caches.add(name, lambda: instance.free_blocks * config.profile.block_tokens)

@@ -46,6 +46,7 @@ class EmulatedRunner:
         self._vocab_size = vocab_size
         self._usable = usable
         self._known: set[Key] = set()  # of the step before
+        self._going_on: set[Key] = set()  # of these, who had something to run when it ended
 
     def run(self, selection: Selection) -> torch.Tensor:
         chunks = selection.chunks
@@ -53,8 +54,8 @@ class EmulatedRunner:
             self._check(chunk)
             self._mark(chunk)
         keys = {chunk.sequence.key for chunk in chunks}
-        has_waited = not keys.isdisjoint(self._known)  # who goes on was there when the step before ended
-        self._known = keys
+        has_waited = not keys.isdisjoint(self._going_on)
+        self._known, self._going_on = keys, {chunk.sequence.key for chunk in chunks if _goes_on(chunk)}
         self._work(selection, has_waited)
         ending = [chunk for chunk in chunks if chunk.is_last]
         logits = torch.zeros(len(ending), self._vocab_size)
@@ -107,6 +108,11 @@ class EmulatedRunner:
         tokens = np.arange(first, end)
         blocks = np.array(sequence.blocks)[tokens // self._block_tokens]
         return blocks, tokens % self._block_tokens
+
+
+def _goes_on(chunk: Chunk) -> bool:
+    """Whether its sequence has more to run after it; not so if it waits for an embedding then."""
+    return chunk.is_last or chunk.sequence.num_ready > chunk.num_tokens
 
 
 def _marks(sequence: Sequence, first: int, end: int) -> np.ndarray:
