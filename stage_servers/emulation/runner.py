@@ -46,24 +46,21 @@ class EmulatedRunner:
         self._vocab_size = vocab_size
         self._usable = usable
         self._known: set[Key] = set()  # of the step before
-        self._going_on: set[Key] = set()  # of these, who had something to run when it ended
 
     def run(self, selection: Selection) -> torch.Tensor:
         chunks = selection.chunks
         for chunk in chunks:
             self._check(chunk)
             self._mark(chunk)
-        keys = {chunk.sequence.key for chunk in chunks}
-        has_waited = not keys.isdisjoint(self._going_on)
-        self._known, self._going_on = keys, {chunk.sequence.key for chunk in chunks if _goes_on(chunk)}
-        self._work(selection, has_waited)
+        self._known = {chunk.sequence.key for chunk in chunks}
+        self._work(selection)
         ending = [chunk for chunk in chunks if chunk.is_last]
         logits = torch.zeros(len(ending), self._vocab_size)
         for row, chunk in enumerate(ending):
             logits[row, self._next_token(chunk.sequence)] = 1.0
         return logits
 
-    def _work(self, selection: Selection, has_waited: bool) -> None:
+    def _work(self, selection: Selection) -> None:
         """The step's time, in as many parts as there are layers whose KV may leave."""
         shape = StepShape()
         for chunk in selection.chunks:
@@ -75,11 +72,11 @@ class EmulatedRunner:
             if chunk.sequence.hand_over
         )
         if self._listener is None or not leaving:
-            self._device.work(seconds, has_waited=has_waited)
+            self._device.work(seconds)
             return
         num_layers = len(self._pool) // 2
         for layer in range(num_layers):
-            self._device.work(seconds / num_layers, has_waited=has_waited or layer > 0)
+            self._device.work(seconds / num_layers)
             self._listener.on_layer_written(layer, leaving)
 
     def _next_token(self, sequence: Sequence) -> int:
@@ -108,11 +105,6 @@ class EmulatedRunner:
         tokens = np.arange(first, end)
         blocks = np.array(sequence.blocks)[tokens // self._block_tokens]
         return blocks, tokens % self._block_tokens
-
-
-def _goes_on(chunk: Chunk) -> bool:
-    """Whether its sequence has more to run after it; not so if it waits for an embedding then."""
-    return chunk.is_last or chunk.sequence.num_ready > chunk.num_tokens
 
 
 def _marks(sequence: Sequence, first: int, end: int) -> np.ndarray:
