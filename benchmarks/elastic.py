@@ -5,8 +5,10 @@
     python -m benchmarks.elastic computed [--model M] [--rounds 2] [--json FILE]
 
 "emulated": eight devices that take a profile's time. "computed": two instances with a core each. Every round
-plays the same trace on a fresh cluster of each policy set in turn. Requests arrive when the trace says, and
-times count from then. Goodput is the rate of requests within both targets.
+has a trace of its own and plays it on a fresh cluster of each policy set in turn, every second round in the
+reverse order. Requests arrive when the trace says, and times count from then. Goodput is the rate of requests
+within both targets. Ratios are to the first set in the same round, then their median: a machine's pace
+changes, and less within a round than between rounds.
 """
 
 from __future__ import annotations
@@ -26,13 +28,14 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.elasticity.options import POLICIES, add_options, make_stage, trace_spec
-from benchmarks.elasticity.playing import Played, actors_of, play
+from benchmarks.elasticity.playing import Played, WarmUp, actors_of, play
 from benchmarks.elasticity.trace import make_trace
-from benchmarks.load.report import describe_machine, medians
+from benchmarks.load.report import describe_machine, medians, ratio_words, ratios
 from cli.launch.events import LaunchError
 from cli.load.outcomes import Targets, summarize
 from cli.targets import parse_slo
 
+_WARM_UP = WarmUp(per_kind=3)
 _ROWS = (
     ("text TTFT p50 ms", "text.ttft_ms.p50"),
     ("text TTFT p90 ms", "text.ttft_ms.p90"),
@@ -70,26 +73,41 @@ def figures(played: Played, targets: Targets) -> dict[str, Any]:
 def measure(args: argparse.Namespace, console: Console) -> dict[str, list[dict[str, Any]]]:
     """Rounds by policy set."""
     ttft_s, tpot_s, _ = parse_slo(args.slo)
-    targets, trace = Targets(ttft_s * 1e3, tpot_s * 1e3), make_trace(trace_spec(args), args.seed)
+    targets, spec = Targets(ttft_s * 1e3, tpot_s * 1e3), trace_spec(args)
     rounds: dict[str, list[dict[str, Any]]] = {policy: [] for policy in args.policy or POLICIES}
     with tempfile.TemporaryDirectory(prefix="elasticmm-") as folder:
         stage = make_stage(args, Path(folder))
         for number in range(args.rounds):
-            for policy, done in rounds.items():
+            seed = args.seed + number
+            trace = make_trace(spec, seed)
+            for policy in in_turn(list(rounds), number):
                 with console.status(f"{policy}: round {number + 1}/{args.rounds}, {len(trace)} requests"):
-                    done.append(figures(play(stage, actors_of(policy), trace, args.seed + number), targets))
+                    played = play(stage, actors_of(policy), trace, seed, _WARM_UP)
+                    rounds[policy].append(figures(played, targets))
     return rounds
 
 
+def in_turn(policies: Sequence[str], number: int) -> list[str]:
+    """The order of a round: no set always comes just before or long after another."""
+    return list(reversed(policies)) if number % 2 else list(policies)
+
+
+def ratios_to_first(rounds: Mapping[str, Sequence[Mapping[str, Any]]]) -> dict[str, dict[str, float]]:
+    first, *others = rounds
+    return {f"{policy} / {first}": ratios(rounds[policy], rounds[first]) for policy in others}
+
+
 def build_table(rounds: Mapping[str, Sequence[Mapping[str, Any]]]) -> Table:
-    """Medians over rounds."""
+    """Medians over rounds, and of the ratios within each."""
     columns = {policy: medians(each) for policy, each in rounds.items()}
     table = Table(box=box.SIMPLE, pad_edge=False)
     table.add_column("median over rounds")
-    for policy in columns:
-        table.add_column(policy, justify="right")
+    to_first = ratios_to_first(rounds)
+    for name in (*columns, *to_first):
+        table.add_column(name, justify="right")
     for label, key in _ROWS:
-        table.add_row(label, *(_number(each.get(key)) for each in columns.values()))
+        cells = [_number(each.get(key)) for each in columns.values()]
+        table.add_row(label, *cells, *(ratio_words(each.get(key)) for each in to_first.values()))
     return table
 
 
@@ -122,7 +140,9 @@ def main() -> int:
             "machine": describe_machine(),
             "trace": asdict(trace_spec(args)),
         }
-        args.json.write_text(json.dumps(about | {"rounds": rounds}, indent=2) + "\n")
+        args.json.write_text(
+            json.dumps(about | {"rounds": rounds, "ratios": ratios_to_first(rounds)}, indent=2) + "\n"
+        )
     has_failed = any(each["failed"] for rounds_of in rounds.values() for each in rounds_of)
     return 1 if has_failed else 0
 

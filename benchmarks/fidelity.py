@@ -11,8 +11,8 @@ profiled: there the simulated devices keep the pace of the live ones in that run
 with prompts, steps without, and encodes; what the profile alone gives stands beside it.
 
 The simulator gets the prompts as long as the live cluster counted them, and what the host adds to a lone
-request and to each of its steps (client, coordinator, messages), measured on the few requests before the
-trace: no device's profile has that.
+request and to each of its steps (client, coordinator, messages), and of emulated devices to one with pictures
+(upload, fetching, hand-over), measured on the few requests before the trace: no device's profile has that.
 """
 
 from __future__ import annotations
@@ -34,7 +34,14 @@ from rich.table import Table
 
 from benchmarks.elasticity.options import COMPUTED, EMULATED, POLICIES, add_options, make_stage, trace_spec
 from benchmarks.elasticity.playing import Played, Stage, actors_of, play
-from benchmarks.elasticity.simulating import AS_PROFILED, as_sent, host_costs, simulate
+from benchmarks.elasticity.simulating import (
+    AS_PROFILED,
+    as_sent,
+    check_pictures,
+    host_costs,
+    simulate,
+    with_pictures,
+)
 from benchmarks.elasticity.trace import make_trace
 from benchmarks.load.report import describe_machine, flatten
 from cli.launch.events import LaunchError
@@ -83,6 +90,7 @@ def compare(args: argparse.Namespace, stage: Stage, policy: str) -> dict[str, An
     ttft_s, tpot_s, _ = parse_slo(args.slo)
     targets, trace = Targets(ttft_s * 1e3, tpot_s * 1e3), make_trace(trace_spec(args), args.seed)
     played = play(stage, actors_of(policy), trace, args.seed)
+    check_pictures(stage, trace, played.outcomes)
     found = {
         "pace": asdict(played.pace),
         "cores_busy": {kind: seconds / played.wall_s for kind, seconds in played.cpu_s.items()},
@@ -90,23 +98,32 @@ def compare(args: argparse.Namespace, stage: Stage, policy: str) -> dict[str, An
     }
     sent = as_sent(trace, played.outcomes)
     if args.case == COMPUTED:
-        found["by_profile"] = _simulated(stage, played, sent, targets)["simulated"]
-    found |= _simulated(stage, played, sent, targets, is_paced=args.case == COMPUTED)
+        found["by_profile"] = _simulated(args.case, stage, played, sent, targets)["simulated"]
+    found |= _simulated(args.case, stage, played, sent, targets, is_paced=args.case == COMPUTED)
     flat_live, flat_ours = flatten(found["live"]), flatten(found["simulated"])
     keys = [key for key in _COMPARED if key in flat_live and key in flat_ours]
     return found | {"difference": {key: difference(flat_live[key], flat_ours[key]) for key in keys}}
 
 
 def _simulated(
-    stage: Stage, played: Played, trace: Sequence[Request], targets: Targets, *, is_paced: bool = False
+    case: str,
+    stage: Stage,
+    played: Played,
+    trace: Sequence[Request],
+    targets: Targets,
+    *,
+    is_paced: bool = False,
 ) -> dict[str, Any]:
     """The simulator's side, on devices as fast as the live ones were or as the profile says."""
     paces = (played.warm_up_pace, played.pace) if is_paced else (AS_PROFILED, AS_PROFILED)
     host = host_costs(stage, played.warm_up, paces[0])
+    if case == EMULATED:
+        host = with_pictures(host, stage, played.policy, trace, played.warm_up)
     simulated = simulate(stage, played.policy, trace, host, paces[1])
     return {
         "host_ms": host.request_s * 1e3,
         "host_step_ms": host.step_s * 1e3,
+        "host_pictures_ms": host.pictures_s * 1e3,
         "simulated": summarize(simulated.outcomes, targets) | {"switches": simulated.num_switches},
     }
 
@@ -147,6 +164,7 @@ def build_table(case: str, compared: Mapping[str, Mapping[str, Any]]) -> Table:
         rows += [
             ("ms added by the host to a lone request", f"{each['host_ms']:.1f}"),
             ("ms added by the host to its steps", f"{each['host_step_ms']:.1f}"),
+            ("ms added by the host where there are pictures", f"{each['host_pictures_ms']:.1f}"),
         ]
         for row in rows:
             table.add_row(policy, *row)

@@ -305,7 +305,7 @@ class Cluster:
             has_encoder_cache=config.encoder_cache,
             has_prefix_cache=config.prefix_cache,
             prompt_order="text-first" if config.discipline == "text-first" else "arrival",
-            encode_order="shortest" if config.discipline == "text-first" else "arrival",
+            encode_order=config.encode_order,
             tpot_s=config.tpot_s,
             encode_slice_s=config.encode_slice_s,
         )

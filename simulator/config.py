@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from core.encode_order import SLICE_S
+from core.encode_order import SLICE_S, EncodeOrder
 from core.profile import Profile
 
 Discipline = Literal["text-first", "chunked", "whole"]
@@ -34,3 +34,7 @@ class ClusterConfig:
     media_workers: int = 2  # per instance, that decode pictures on the host
     default_output_tokens: int = 256  # expected until lengths are known
     stall_s: float = 3600.0  # waiting with nothing running for so long is an error
+
+    @property
+    def encode_order(self) -> EncodeOrder:
+        return "shortest" if self.discipline == "text-first" else "arrival"

@@ -23,7 +23,7 @@ class Item:
     place: int
     attempt: int
     num_tokens: int
-    arrived_s: float
+    arrived_s: float  # on the instance's host
     work_s: float  # on the device
 
 
@@ -65,9 +65,9 @@ class EncodeQueue:
         """Whether a part goes before a step, where both could run."""
         return self._turns.is_encode_next(is_text_ready)
 
-    def add(self, job: Job, index: int, now_s: float) -> None:
+    def add(self, job: Job, index: int, asked_s: float) -> None:
         item = job.work.media[index]
-        self._schedule.add(Item(job, index, job.attempt, item.num_tokens, now_s, self._seconds(item)))
+        self._schedule.add(Item(job, index, job.attempt, item.num_tokens, asked_s, self._seconds(item)))
         self.has_work = True
 
     def next(self) -> Part | None:

@@ -76,8 +76,8 @@ class Instance:
 
     # what comes in
 
-    def add_encode(self, job: Job, index: int) -> None:
-        self._encodes.add(job, index, self._events.time_s)
+    def add_encode(self, job: Job, index: int, asked_s: float) -> None:
+        self._encodes.add(job, index, asked_s)
         self.wake()
 
     def add_prefill(self, job: Job) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from heapq import heappop, heappush
 
 from coordinator.policy.books import Books
 from coordinator.policy.scheduler import Scheduler
@@ -15,9 +14,8 @@ from simulator.events import Events
 from simulator.instance import Instance
 from simulator.job import Job
 from simulator.links import Links
+from simulator.media_workers import MediaWorkers, Ticket
 from simulator.unified import UnifiedCache
-
-_Ticket = tuple[Job, int, int]  # job, media item, attempt
 
 
 class MediaFlow:
@@ -43,7 +41,17 @@ class MediaFlow:
         self._instances = instances
         self._caches = caches
         self._place = place
-        self._workers = {name: [0.0] * config.media_workers for name in instances}
+        self._workers = {
+            name: MediaWorkers(
+                config.media_workers,
+                config.profile.encode,
+                config.encode_order,
+                events,
+                self._preprocessed,
+                keeps_one=config.discipline != "whole",
+            )
+            for name in instances
+        }
         self.num_preprocessed = 0  # starts and ends of picture decoding
 
     def start(self, job: Job, placement: Placement) -> None:
@@ -77,18 +85,12 @@ class MediaFlow:
             self._caches.counts.encoder_hits += 1
             return
         if self._config.encoding == "inline":
-            encoder.add_encode(job, index)
+            encoder.add_encode(job, index, self._events.time_s)
             return
-        pixels = job.work.media[index].pixels
-        workers = self._workers[encoder.instance_id]
-        ready_s = max(heappop(workers), self._events.time_s) + self._config.profile.encode.preprocess_s(
-            pixels
-        )
-        heappush(workers, ready_s)
         self.num_preprocessed += 2
-        self._events.at(ready_s, self._preprocessed, ticket)
+        self._workers[encoder.instance_id].add(ticket)
 
-    def _is_cached(self, encoder: Instance, ticket: _Ticket) -> bool:
+    def _is_cached(self, encoder: Instance, ticket: Ticket) -> bool:
         job, index, _ = ticket
         if self._caches is None:
             return encoder.encoder_cache.take(job.request.pictures[index].digest)
@@ -96,7 +98,7 @@ class MediaFlow:
         self._caches.counts.encoder_hits += is_there
         return is_there
 
-    def _preprocessed(self, ticket: _Ticket) -> None:
+    def _preprocessed(self, ticket: Ticket, asked_s: float) -> None:
         job, index, attempt = ticket
         if job.is_outdated(attempt):
             return
@@ -105,7 +107,7 @@ class MediaFlow:
             job.preprocessed += 1
             self._instances[placement.prefill].wake()
         else:
-            self._instances[placement.encode[index]].add_encode(job, index)
+            self._instances[placement.encode[index]].add_encode(job, index, asked_s)
 
     def _send(self, encoder: Instance, job: Job, index: int) -> None:
         ticket = (job, index, job.attempt)
@@ -117,7 +119,7 @@ class MediaFlow:
         there_s = self._links.embedding_s(encoder, prefill, self._events.time_s, num_tokens)
         self._events.at(there_s, self._arrived, ticket)
 
-    def _arrived(self, ticket: _Ticket) -> None:
+    def _arrived(self, ticket: Ticket) -> None:
         job, index, attempt = ticket
         if job.is_outdated(attempt):
             return
@@ -148,7 +150,7 @@ class MediaFlow:
         self._caches.counts.skipped_encodes += 1
         self._note(job, index)
 
-    def _needed(self, ticket: _Ticket) -> None:
+    def _needed(self, ticket: Ticket) -> None:
         job, index, attempt = ticket
         if job.is_outdated(attempt):
             return

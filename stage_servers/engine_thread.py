@@ -53,6 +53,7 @@ class EngineThread:
     ) -> None:
         self._engine = engine
         self._device = model.device
+        self._note_rest = model.note_rest
         self._on_step = on_step
         self._on_crash = on_crash
         self._calls: queue.SimpleQueue[Callable[[], object] | None] = queue.SimpleQueue()
@@ -132,6 +133,7 @@ class EngineThread:
             if self._is_encode_next():
                 self._run_slice()
             elif self._engine.has_work and not self._step() and not self._encodes.has_work:
+                self._note_rest()
                 time.sleep(_STARVED_PAUSE_S)
 
     def _is_encode_next(self) -> bool:
@@ -140,11 +142,15 @@ class EngineThread:
         return self._turns.is_encode_next(lambda: self._engine.wants_step_first)
 
     def _take_calls(self, *, block: bool) -> None:
+        """With `block` at least one of them."""
         while True:
             try:
-                call = self._calls.get(block=block)
+                call = self._calls.get(block=False)
             except queue.Empty:
-                return
+                if not block:
+                    return
+                self._note_rest()
+                call = self._calls.get()
             if call is None:
                 self._stopping = True
                 return

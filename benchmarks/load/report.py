@@ -60,11 +60,12 @@ def build_report(rounds: Mapping[str, Sequence[Mapping[str, Any]]], **about: Any
         **about,
         "machine": describe_machine(),
         "setups": {name: {"median": medians(each), "rounds": list(each)} for name, each in rounds.items()},
-        "ratios": {f"{name} / {first}": _ratios(rounds[name], rounds[first]) for name in others},
+        "ratios": {f"{name} / {first}": ratios(rounds[name], rounds[first]) for name in others},
     }
 
 
-def _ratios(rounds: Sequence[Mapping[str, Any]], base: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+def ratios(rounds: Sequence[Mapping[str, Any]], base: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    """Of every figure to that in the same round of `base`, not 0 there: the median over rounds."""
     pairs = [(flatten(each), flatten(other)) for each, other in zip(rounds, base, strict=True)]
     shared = [key for key in pairs[0][0] if all(key in each and other.get(key) for each, other in pairs)]
     return {key: median(each[key] / other[key] for each, other in pairs) for key in shared}
@@ -73,7 +74,7 @@ def _ratios(rounds: Sequence[Mapping[str, Any]], base: Sequence[Mapping[str, Any
 def build_table(report: Mapping[str, Any]) -> Table:
     """One column per set-up and one per ratio."""
     columns = [each["median"] for each in report["setups"].values()]
-    ratios = list(report["ratios"].values())
+    to_first = list(report["ratios"].values())
     table = Table(box=box.SIMPLE, pad_edge=False)
     table.add_column("median over rounds")
     for name in (*report["setups"], *report["ratios"]):
@@ -81,7 +82,7 @@ def build_table(report: Mapping[str, Any]) -> Table:
     for label, key in _all_rows():
         if any(key in each for each in columns):
             cells = [_number(each.get(key)) for each in columns]
-            table.add_row(label, *cells, *(_ratio(each.get(key)) for each in ratios))
+            table.add_row(label, *cells, *(ratio_words(each.get(key)) for each in to_first))
     return table
 
 
@@ -99,7 +100,7 @@ def _number(value: float | None) -> str:
     return f"{value:.0f}" if abs(value) >= 1000 or value == int(value) else f"{value:.3g}"
 
 
-def _ratio(value: float | None) -> str:
+def ratio_words(value: float | None) -> str:
     return "" if value is None else f"{value:.2f}x"
 
 

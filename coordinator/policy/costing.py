@@ -19,10 +19,17 @@ class Costing:
         # One step's worth runs while the next one waits on the instance, so that the device never waits for
         # a dispatch; what is more stays with the coordinator, where it can still go elsewhere.
         self._chunk = chunk_shape(self.profile.chunk_tokens)
-        self.chunk_s = model.step_s(self._chunk)  # a full step of prefill
+        self._chunk_s, self._chunk_version = model.step_s(self._chunk), model.version
         self.open_tokens = 2 * max(model.tipping_tokens(), self.profile.chunk_tokens)
 
-    def prefill_stretch(self, sequences: int, context_tokens: int) -> float:
+    @property
+    def chunk_s(self) -> float:
+        """A full step of prefill, as the model has it now."""
+        if self._chunk_version != self.model.version:
+            self._chunk_s, self._chunk_version = self.model.step_s(self._chunk), self.model.version
+        return self._chunk_s
+
+    def prefill_stretch(self, sequences: int, context_tokens: float) -> float:
         """How many times longer a full prefill chunk takes beside so large a decode batch."""
         if sequences <= 0:
             return 1.0

@@ -98,7 +98,7 @@ class EmulatedModel:
         """As `encode`, each part after its share of the time; None after all but the last."""
         seconds = sum(self.profile.encode.encode_s(each.num_tokens) for each in inputs)
         for number in range(num_parts):
-            self._clock.work(seconds / num_parts, has_waited=number > 0)
+            self._clock.work(seconds / num_parts)
             if number + 1 < num_parts:
                 yield None
         yield [torch.full((each.num_tokens, EMBEDDING_WIDTH), float(each.num_tokens)) for each in inputs]
@@ -126,6 +126,9 @@ class EmulatedModel:
             vocab_size=self.description.vocab_size,
             usable=usable,
         )
+
+    def note_rest(self) -> None:
+        self._clock.note_rest()
 
     def close(self) -> None:
         """Nothing is held."""

@@ -52,19 +52,15 @@ class EmulatedRunner:
         for chunk in chunks:
             self._check(chunk)
             self._mark(chunk)
-        known = {chunk.sequence.key: self._prompt_mark(chunk.sequence) for chunk in chunks}
-        has_waited = not self._known.keys().isdisjoint(
-            known
-        )  # who goes on was there when the step before ended
-        self._known = known
-        self._work(selection, has_waited)
+        self._known = {chunk.sequence.key: self._prompt_mark(chunk.sequence) for chunk in chunks}
+        self._work(selection)
         ending = [chunk for chunk in chunks if chunk.is_last]
         logits = torch.zeros(len(ending), self._vocab_size)
         for row, chunk in enumerate(ending):
             logits[row, self._next_token(chunk.sequence)] = 1.0
         return logits
 
-    def _work(self, selection: Selection, has_waited: bool) -> None:
+    def _work(self, selection: Selection) -> None:
         """The step's time, in as many parts as there are layers whose KV may leave."""
         shape = StepShape()
         for chunk in selection.chunks:
@@ -76,11 +72,11 @@ class EmulatedRunner:
             if chunk.sequence.hand_over
         )
         if self._listener is None or not leaving:
-            self._device.work(seconds, has_waited=has_waited)
+            self._device.work(seconds)
             return
         num_layers = len(self._pool) // 2
         for layer in range(num_layers):
-            self._device.work(seconds / num_layers, has_waited=has_waited or layer > 0)
+            self._device.work(seconds / num_layers)
             self._listener.on_layer_written(layer, leaving)
 
     def _next_token(self, sequence: Sequence) -> int:

@@ -137,6 +137,9 @@ class Model:
     def make_attention(self) -> AttentionBackend:
         return registry.make(self.attention_backend, self.family.attention_shape)
 
+    def note_rest(self) -> None:
+        """A device that computes has a clock of its own."""
+
     def close(self) -> None:
         """Gives up this process's hold on converted weights; the model stays usable."""
         self._files.close()

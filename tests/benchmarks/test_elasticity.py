@@ -15,7 +15,14 @@ from benchmarks import elastic, fidelity
 from benchmarks.elasticity.options import add_options, make_stage, trace_spec
 from benchmarks.elasticity.pace import Pace, pace_between
 from benchmarks.elasticity.pictures import gradient
-from benchmarks.elasticity.simulating import HostCosts, as_sent, host_costs, simulate
+from benchmarks.elasticity.simulating import (
+    HostCosts,
+    as_sent,
+    check_pictures,
+    host_costs,
+    simulate,
+    with_pictures,
+)
 from benchmarks.elasticity.trace import TraceSpec, make_trace, planned
 from cli.load.outcomes import Outcome
 from cli.load.texts import TextMaker
@@ -104,6 +111,32 @@ def test_what_the_host_adds_to_a_lone_request(tmp_path: Path) -> None:
     assert host_costs(stage, []) == HostCosts(0.0, 0.0)
 
 
+def test_what_the_host_adds_where_there_are_pictures(tmp_path: Path) -> None:
+    """The median over lone requests but the first, and the simulator's request comes so much later."""
+    stage = make_stage(options("emulated", "--instances", "2"), tmp_path)
+    trace, host = [each for each in make_trace(SPEC, seed=1) if each.pictures][:4], HostCosts(0.001, 0.0)
+    lone = [replace(each, arrival_s=10.0 * place) for place, each in enumerate(trace)]
+    expected = {each.index: each for each in simulate(stage, "coupled", lone, host).outcomes}
+    warm_up = [
+        replace(
+            expected[index],
+            ttft_s=(expected[index].ttft_s or 0.0) + added_s,
+            prompt_tokens=each.text_tokens + 7,
+            media_tokens=7,
+        )
+        for index, (each, added_s) in enumerate(zip(trace, (0.9, 0.01, 0.02, 0.06), strict=True))
+    ]
+    found = with_pictures(host, stage, "coupled", trace, warm_up)
+    assert found == HostCosts(0.001, 0.0, pytest.approx(0.02))
+    assert with_pictures(host, stage, "coupled", trace, []) == host
+    late = {each.index: each for each in simulate(stage, "coupled", lone, found).outcomes}
+    for index, each in expected.items():
+        assert late[index].start_s == pytest.approx(each.start_s)
+        assert (late[index].ttft_s, late[index].end_s) == pytest.approx(
+            ((each.ttft_s or 0.0) + 0.02, each.end_s + 0.02)
+        )
+
+
 def test_what_the_host_adds_to_a_step(tmp_path: Path) -> None:
     trace, stage = make_trace(SPEC, seed=1), make_stage(options("emulated", "--instances", "2"), tmp_path)
     profile = load_profile("a800-qwen2.5-vl-7b")
@@ -161,6 +194,27 @@ def test_prompts_are_as_long_as_counted() -> None:
     assert [each.text_tokens for each in as_sent(trace, [counted, failed])] == [trace[0].text_tokens, 36]
 
 
+def test_both_sides_make_as_many_tokens_of_pictures(tmp_path: Path) -> None:
+    """A model folder whose processor cuts pictures smaller would look like a simulator that is too slow."""
+    stage = make_stage(options("emulated"), tmp_path)
+    trace = [replace(each, arrival_s=0.0) for each in make_trace(SPEC, seed=1) if each.pictures][:2]
+    counted = [
+        Outcome(
+            index=index,
+            kind="image",
+            start_s=0.0,
+            end_s=1.0,
+            media_tokens=sum(-(-item.width_px // 28) * -(-item.height_px // 28) for item in each.pictures),
+        )
+        for index, each in enumerate(trace)
+    ]
+    check_pictures(stage, trace, counted)
+    cut = replace(counted[1], media_tokens=counted[1].media_tokens - 1)
+    check_pictures(stage, trace, [counted[0], replace(cut, error="UNAVAILABLE: gone")])
+    with pytest.raises(ValueError, match=r"^model: its processor makes"):
+        check_pictures(stage, trace, [counted[0], cut])
+
+
 def test_a_shorter_trace_keeps_its_burst() -> None:
     spec = trace_spec(options("emulated", "--duration", "20", "--image-rate", "3"))
     assert (spec.burst_start_s, spec.burst_s, spec.image_rate) == (6.0, 6.0, 3.0)
@@ -205,7 +259,34 @@ def test_differences_are_relative_to_the_live_side() -> None:
 def test_tables() -> None:
     side = {"ttft_ms": {"p50": 10.0}, "tpot_ms": {"p50": 2.0}, "goodput_per_s": 1.0, "switches": 0}
     pace = {"decodes": 1.0, "prefills": 1.1, "encodes": 1.2}
-    one = {"host_ms": 1.0, "host_step_ms": 0.1, "pace": pace, "live": side, "simulated": side}
+    one = {
+        "host_ms": 1.0,
+        "host_step_ms": 0.1,
+        "host_pictures_ms": 5.0,
+        "pace": pace,
+        "live": side,
+        "simulated": side,
+    }
     compared = {"emp": one | {"difference": {"ttft_ms.p50": 0.0}}}
-    assert fidelity.build_table("emulated", compared).row_count == 7
+    assert fidelity.build_table("emulated", compared).row_count == 8
     assert [column.header for column in elastic.build_table({"emp": [side]}).columns][1:] == ["emp"]
+
+
+def test_ratios_are_of_the_same_round() -> None:
+    """A machine half as fast in the second round changes both sides, and no ratio."""
+    rounds = {
+        "coupled": [{"text": {"ttft_ms": {"p90": each}}} for each in (100.0, 200.0, 120.0)],
+        "emp": [{"text": {"ttft_ms": {"p90": each}}} for each in (80.0, 160.0, 240.0)],
+    }
+    assert elastic.ratios_to_first(rounds) == {"emp / coupled": {"text.ttft_ms.p90": pytest.approx(0.8)}}
+    table = elastic.build_table(rounds)
+    row = next(index for index, cell in enumerate(table.columns[0].cells) if cell == "text TTFT p90 ms")
+    assert [list(column.cells)[row] for column in table.columns][1:] == ["120", "160", "0.80x"]
+
+
+def test_every_second_round_goes_back_the_way_the_first_came() -> None:
+    assert [elastic.in_turn(["a", "b", "c"], number) for number in range(3)] == [
+        ["a", "b", "c"],
+        ["c", "b", "a"],
+        ["a", "b", "c"],
+    ]

@@ -22,6 +22,7 @@ class FakeModel:
 
     batches: list[list[int]] = field(default_factory=list)
     turns: list[str] = field(default_factory=list)
+    rests: list[int] = field(default_factory=list)  # turns before each
     on_encode: Callable[[], object] = lambda: None
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
 
@@ -36,6 +37,9 @@ class FakeModel:
 
     def padded_tokens(self, sizes: Sequence[int]) -> int:
         return sum(sizes)
+
+    def note_rest(self) -> None:
+        self.rests.append(len(self.turns))
 
 
 @dataclass
@@ -103,6 +107,22 @@ async def made_thread(**settings: Any) -> AsyncIterator[Any]:
 
 def pixels(value: int, num_tokens: int = 4) -> Any:
     return SimpleNamespace(value=value, num_tokens=num_tokens)
+
+
+async def until_rested(thread: Any, num_turns: int) -> None:
+    while num_turns not in thread.model.rests:
+        await asyncio.sleep(0.001)
+
+
+async def test_a_model_hears_when_there_is_nothing_to_do(thread: Any) -> None:
+    """After the last of three steps, and of two; what was posted before the thread began is no rest."""
+    thread.post(lambda: setattr(thread._engine, "steps_left", 3))
+    thread.start()
+    await until_rested(thread, 3)
+    await thread.call(lambda: setattr(thread._engine, "steps_left", 2))
+    await until_rested(thread, 5)
+    await asyncio.to_thread(thread.stop)
+    assert set(thread.model.rests) == {3, 5}
 
 
 async def test_steps_run_in_the_engine_thread_until_the_work_is_done(thread: Any) -> None:

@@ -34,7 +34,8 @@ def test_work_takes_its_time(time: Time) -> None:
 def test_the_host_works_ahead(time: Time) -> None:
     device = make_device(time)
     device.work(0.1)
-    time.now_s += HOST_SLACK_S / 2  # between the steps
+    device.note_rest()
+    time.now_s += HOST_SLACK_S / 2
     device.work(0.1)
     assert time.now_s == pytest.approx(100.2)
 
@@ -42,16 +43,19 @@ def test_the_host_works_ahead(time: Time) -> None:
 def test_after_idle_time_work_starts_anew(time: Time) -> None:
     device = make_device(time)
     device.work(0.1)
-    time.now_s += 1.0
+    device.note_rest()
+    time.now_s += 0.05
     device.work(0.1)
-    assert time.now_s == pytest.approx(101.2)
+    assert time.now_s == pytest.approx(100.25)
+    device.work(0.1)  # the rest is over
+    assert time.now_s == pytest.approx(100.35)
 
 
-def test_work_that_has_waited_begins_when_the_last_one_ended(time: Time) -> None:
+def test_work_without_a_rest_before_it_begins_when_the_last_one_ended(time: Time) -> None:
     device = make_device(time)
     device.work(0.1)
     time.now_s += 0.05  # the host was busy elsewhere
-    device.work(0.1, has_waited=True)
+    device.work(0.1)
     assert time.now_s == pytest.approx(100.2)
 
 
@@ -59,7 +63,7 @@ def test_a_host_that_stood_still_leaves_its_device_behind(time: Time) -> None:
     device = make_device(time)
     device.work(0.1)
     time.now_s += 2 * MOST_LATE_S
-    device.work(0.1, has_waited=True)
+    device.work(0.1)
     assert time.now_s == pytest.approx(100.2 + 2 * MOST_LATE_S)
 
 

@@ -15,7 +15,6 @@ from core.sequence import CacheUse, SequenceSpec
 from kv_transfer.blocks import BlockAllocator
 from stage_servers.cache.kv_cache import KvCache
 from stage_servers.cache.settings import CacheSettings
-from stage_servers.emulation.device import EmulatedDevice
 from stage_servers.emulation.model import EmulatedModel
 from stage_servers.emulation.runner import WrongKv
 from stage_servers.engine.engine import Engine
@@ -82,18 +81,6 @@ def test_tokens_depend_on_seed_prompt_and_index_alone(model: EmulatedModel) -> N
     assert answers[0] == answers[1] != answers[2]
     special = model.description.media_token_ids | model.description.eos_token_ids
     assert not special & set(answers[0])
-
-
-def test_a_step_has_waited_where_a_sequence_goes_on(
-    model: EmulatedModel, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    waited: list[bool] = []
-    monkeypatch.setattr(EmulatedDevice, "work", lambda *_, has_waited: waited.append(has_waited))
-    rig = Rig(model)
-    for name in ("first", "second"):  # the second one comes to an idle engine again
-        rig.engine.add_prefill(make_spec(name), hand_over=False)
-        rig.run()
-    assert waited == [False] + [True] * 20 + [False] + [True] * 20
 
 
 def test_layers_of_a_hand_over_leave_one_by_one(model: EmulatedModel) -> None:

@@ -53,6 +53,9 @@ class Stops:
     def padded_tokens(self, sizes: Sequence[int]) -> int:
         return sum(sizes)
 
+    def note_rest(self) -> None:
+        """It computes nothing."""
+
     def _stop(self, phase: str) -> None:
         self.reached.append(phase)
         if self.at == phase:
