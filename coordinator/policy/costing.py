@@ -29,7 +29,7 @@ class Costing:
             self._chunk_s, self._chunk_version = self.model.step_s(self._chunk), self.model.version
         return self._chunk_s
 
-    def prefill_stretch(self, sequences: int, context_tokens: float) -> float:
+    def prefill_stretch(self, sequences: int, context_tokens: int) -> float:
         """How many times longer a full prefill chunk takes beside so large a decode batch."""
         if sequences <= 0:
             return 1.0
