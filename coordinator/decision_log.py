@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 
 from coordinator.policy.decisions import DISPATCHES, Decision, DecisionRing
 
@@ -18,6 +19,12 @@ class LoggedRing(DecisionRing):
         level = logging.DEBUG if is_of_request else logging.INFO
         if log.isEnabledFor(level):
             log.log(level, "%s", decision, extra=_facts(decision, is_of_request=is_of_request))
+
+    def add_later(self, piece: str, tell: Callable[[], Decision]) -> None:
+        if log.isEnabledFor(logging.DEBUG if piece in DISPATCHES else logging.INFO):
+            self.add(tell())
+        else:
+            super().add_later(piece, tell)
 
 
 def _facts(decision: Decision, *, is_of_request: bool) -> dict[str, str]:
