@@ -51,7 +51,7 @@ def choose_chunks(
         return _Step(admit, step_tokens).in_order(prompts, budget)
     ready = [prompt for prompt in prompts if prompt.num_ready > 0]
     if len(ready) < 2:
-        return _Step(admit, step_tokens).in_order(ready, budget) if ready else []
+        return _alone(ready[0], budget, step_tokens, admit) if ready else []
     texts = [prompt for prompt in ready if not prompt.has_media]
     if len(texts) in (0, len(ready)):
         return _Step(admit, step_tokens).in_order(ready, budget)
@@ -65,6 +65,19 @@ def is_text_ready(prompts: Iterable[P], fits: Callable[[P], bool]) -> bool:
         return False
     waiting = next((prompt for prompt in texts if not prompt.is_started), None)
     return any(prompt.is_started for prompt in texts) or (waiting is not None and fits(waiting))
+
+
+def _alone(prompt: P, budget: int, step_tokens: int, admit: Admit[P]) -> list[tuple[P, int]]:
+    """As `_Step` does it, of the only prompt that is ready: what most steps have."""
+    if not prompt.is_started and not admit(prompt, None):
+        return []
+    wanted = prompt.num_ready
+    return [(prompt, _size(wanted, budget, step_tokens // _REST_SHARE))] if wanted > 0 else []
+
+
+def _size(wanted: int, budget: int, short_rest: int) -> int:
+    """A short rest goes along: its own step would cost more."""
+    return wanted if wanted - budget <= short_rest else budget
 
 
 class _Step(Generic[P]):
@@ -99,7 +112,7 @@ class _Step(Generic[P]):
     def _fill(
         self, prompts: Iterable[P], budget: int, short_rest: int, kept: Callable[[P], P | None]
     ) -> None:
-        """Spends the budget in the prompts' order. A short rest goes along: its own step would cost more."""
+        """Spends the budget in the prompts' order."""
         is_short = False
         for prompt in prompts:
             if budget <= 0:
@@ -114,6 +127,6 @@ class _Step(Generic[P]):
             wanted = prompt.num_ready - self._taken.get(prompt, 0)  # less where its start found KV for more
             if wanted <= 0:
                 continue
-            size = wanted if wanted - budget <= short_rest else budget
+            size = _size(wanted, budget, short_rest)
             self._taken[prompt] = self._taken.get(prompt, 0) + size
             budget -= size

@@ -190,7 +190,8 @@ class EmpScheduler:
     def _want(self, books: Books, wanted: Mapping[str, Assignment]) -> None:
         """Drained ones, which are not planned with, stay as they are."""
         drained = [book for book in books.instances.values() if book.is_drained]
-        wanted = {**wanted, **{book.instance_id: Assignment(book.roles, book.group) for book in drained}}
+        if drained:
+            wanted = {**wanted, **{book.instance_id: Assignment(book.roles, book.group) for book in drained}}
         if wanted != self._plan.wanted:
             self._plan = Plan(self._plan.version + 1, wanted)
 

@@ -39,7 +39,6 @@ class Reuse:
     def __init__(self, work: Work, warmth: Warmth, books: Books, model: CostModel, *, alone: bool) -> None:
         self.own = _NOBODY  # leading tokens that instances have, some of which may be gone
         self.keepers: Sequence[Sequence[str]] = ()  # of each item, those who take work
-        self._starts: dict[tuple[int, frozenset[int]], Start] = {}
         self._cold = Start(
             None, 0, work.prefill_s, 0.0, 0.0, frozenset(), range(len(work.media)), work.encode_s, False
         )
@@ -47,6 +46,7 @@ class Reuse:
         if self._is_cold:
             return
         self._work, self._books, self._model, self._alone = work, books, model, alone
+        self._starts: dict[tuple[int, frozenset[int]], Start] = {}
         self._most_tokens = work.context_tokens - 1  # the last one has to be computed
         self._whole_s = model.prefill_s(work.context_tokens)
         self.own = as_prefixes(warmth.prefix_tokens)

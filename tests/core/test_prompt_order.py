@@ -128,3 +128,15 @@ def test_text_is_ready_where_a_step_could_run_it() -> None:
     assert is_text_ready([text(is_started=True)], lambda _: False)
     large, small = text(needed=8), text(needed=1)
     assert not is_text_ready([large, small], lambda prompt: prompt is small)
+
+
+@given(st.booleans(), st.integers(1, 200), st.integers(0, 9), st.booleans(), st.integers(2, STEP))
+def test_a_lone_prompt_has_the_step_in_either_order(
+    has_media: bool, num_ready: int, needed: int, is_started: bool, budget: int
+) -> None:
+    alone, in_line = (
+        list(Engine(5, [Prompt(has_media, num_ready, needed, is_started)]).choose(budget, order).values())
+        for order in ("text-first", "arrival")
+    )
+    assert alone == in_line
+    assert bool(alone) is (is_started or needed <= 5)
