@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -15,6 +17,7 @@ from core.sequence import CacheUse, SequenceSpec
 from kv_transfer.blocks import BlockAllocator
 from stage_servers.cache.kv_cache import KvCache
 from stage_servers.cache.settings import CacheSettings
+from stage_servers.emulation import runner
 from stage_servers.emulation.model import EmulatedModel
 from stage_servers.emulation.runner import WrongKv
 from stage_servers.engine.engine import Engine
@@ -81,6 +84,22 @@ def test_tokens_depend_on_seed_prompt_and_index_alone(model: EmulatedModel) -> N
     assert answers[0] == answers[1] != answers[2]
     special = model.description.media_token_ids | model.description.eos_token_ids
     assert not special & set(answers[0])
+
+
+def test_a_prompt_is_summed_up_once_however_long_the_answer(
+    model: EmulatedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes: list[int] = []
+
+    def crc32(data: bytes) -> int:
+        sizes.append(len(data))
+        return zlib.crc32(data)
+
+    monkeypatch.setattr(runner, "zlib", SimpleNamespace(crc32=crc32))
+    rig = Rig(model)
+    rig.engine.add_prefill(make_spec(), hand_over=False)
+    assert len(rig.run()) == 20
+    assert sizes.count(4 * len(PROMPT)) == 1
 
 
 def test_layers_of_a_hand_over_leave_one_by_one(model: EmulatedModel) -> None:
