@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
@@ -96,10 +97,14 @@ class Two:
 
 
 def flush_when_preempted(part: Part) -> None:
-    """The first time, so that its cache has nothing of who was preempted."""
+    """The first time, so that its cache has nothing of who was preempted. Until then steps are slow, so that
+    who was there first is not done before the other one comes.
+    """
     step, flushed = part.engine.step, list[bool]()
 
     def flushed_step() -> StepOutput:
+        if not flushed:
+            time.sleep(0.01)
         output = step()
         if output.preempted and not flushed:
             part.engine.flush_cache()
@@ -220,7 +225,7 @@ async def preempted_at_the_target(
     flush_when_preempted(two.target)
     texts, spec = ask(two.pair, other, "texts", max_tokens=100), two.spec(question, "a")
     two.target.instance.prefill(texts, two.target.address)
-    await until(lambda: two.target.num_tokens(texts))
+    await until(lambda: two.target.num_tokens(texts) >= 60)  # by then it has most of the blocks
     two.target.instance.decode(spec)
     two.source.instance.prefill(spec, two.target.address)
     await two.provide(spec, question)
