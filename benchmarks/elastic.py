@@ -28,7 +28,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.elasticity.options import POLICIES, add_options, make_stage, trace_spec
-from benchmarks.elasticity.playing import Played, WarmUp, actors_of, play
+from benchmarks.elasticity.playing import HOST_ROWS, Played, WarmUp, actors_of, play
 from benchmarks.elasticity.trace import make_trace
 from benchmarks.load.report import describe_machine, medians, ratio_words, ratios
 from cli.launch.events import LaunchError
@@ -50,12 +50,7 @@ _ROWS = (
     ("failed", "failed"),
     ("role switches", "switches"),
     ("rolled back", "rolled_back"),
-    ("decodes: times the profile's s", "pace.decodes"),
-    ("prefills: times the profile's s", "pace.prefills"),
-    ("encodes: times the profile's s", "pace.encodes"),
-    ("cores: coordinator", "cores_busy.coordinator"),
-    ("cores: instances", "cores_busy.instances"),
-    ("cores: load", "cores_busy.load"),
+    *HOST_ROWS,
 )
 
 

@@ -38,14 +38,13 @@ def token_metadata(token: str) -> tuple[tuple[str, str], ...]:
 
 
 def has_token(metadata: Iterable[tuple[str, str | bytes]], token: str) -> bool:
-    """Whether invocation metadata proves the token (constant time per candidate)."""
-    expected = f"Bearer {token}"
-    return any(
-        key == METADATA_KEY
-        and isinstance(value, str)
-        and hmac.compare_digest(value.encode(), expected.encode())
-        for key, value in metadata
-    )
+    """Whether invocation metadata proves the token."""
+    return any(is_same_secret(each, token) for each in bearer_secrets(metadata))
+
+
+def is_same_secret(given: str, secret: str) -> bool:
+    """In constant time."""
+    return hmac.compare_digest(given.encode(errors="surrogatepass"), secret.encode())
 
 
 def bearer_secrets(metadata: Iterable[tuple[str, str | bytes]]) -> Iterator[str]:

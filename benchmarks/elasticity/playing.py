@@ -27,6 +27,14 @@ from elasticmm_client.plan import ClusterPlan, Decision
 from simulator.workload.request import Request
 
 BASELINES = ("coupled", "replicas")
+HOST_ROWS = (  # of a table: whether devices and host kept up
+    ("decodes: times the profile's s", "pace.decodes"),
+    ("prefills: times the profile's s", "pace.prefills"),
+    ("encodes: times the profile's s", "pace.encodes"),
+    ("cores: coordinator", "cores_busy.coordinator"),
+    ("cores: instances", "cores_busy.instances"),
+    ("cores: load", "cores_busy.load"),
+)
 _SETTLE_S = 20.0
 
 

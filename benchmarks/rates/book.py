@@ -49,10 +49,11 @@ class Book:
         return list(dict.fromkeys(each.search for each in self.runs))
 
     def write(self, path: Path, **more: Any) -> None:
-        """Whole or not at all."""
+        """Whole or not at all; a run per line."""
         part = path.with_name(path.name + ".part")
-        runs = [asdict(each) for each in self.runs]
-        part.write_text(json.dumps({**more, "about": self.about, "runs": runs}, indent=2) + "\n")
+        runs = ",\n".join(json.dumps(asdict(each)) for each in self.runs)
+        head = json.dumps({**more, "about": self.about}, indent=2).removesuffix("\n}")
+        part.write_text(f'{head},\n  "runs": [\n{runs}\n]\n}}\n')
         os.replace(part, path)
 
 

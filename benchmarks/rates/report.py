@@ -8,6 +8,7 @@ from typing import Any
 from rich import box
 from rich.table import Table
 
+from benchmarks.elasticity.playing import HOST_ROWS
 from benchmarks.rates.book import LIVE, SIMULATED
 from benchmarks.rates.found import mean_figures, ratio
 
@@ -27,12 +28,7 @@ _ROWS = (
     ("role switches", "switches"),
     ("a lone request's ms of the host", "host_ms"),
     ("a lone step's ms of the host", "host_step_ms"),
-    ("decodes: times the profile's s", "pace.decodes"),
-    ("prefills: times the profile's s", "pace.prefills"),
-    ("encodes: times the profile's s", "pace.encodes"),
-    ("cores: coordinator", "cores_busy.coordinator"),
-    ("cores: instances", "cores_busy.instances"),
-    ("cores: load", "cores_busy.load"),
+    *HOST_ROWS,
 )
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hmac
 from collections.abc import Iterable
 
 from coordinator.access.keys import Keyring
@@ -11,7 +10,7 @@ from coordinator.access.refusals import Refusals
 from coordinator.audit import AuditLog
 from coordinator.errors import ServiceError, UnauthenticatedError
 from coordinator.tenants.settings import DEFAULT_TENANT
-from core.access import METADATA_KEY, bearer_secrets, why_refused
+from core.access import METADATA_KEY, bearer_secrets, is_same_secret, why_refused
 from core.clock import Clock
 
 Metadata = Iterable[tuple[str, str | bytes]]  # of a gRPC call, names in lower case
@@ -92,7 +91,7 @@ class Guard:
         self._refusals.note(str(error), peer)
 
     def _is_token(self, secret: str) -> bool:
-        return hmac.compare_digest(secret.encode(errors="surrogatepass"), self._token.encode())
+        return is_same_secret(secret, self._token)
 
 
 def _as_metadata(proof: Proof) -> Metadata:

@@ -9,6 +9,8 @@ from coordinator.policy.cost_model import CostModel
 from coordinator.policy.work import Share, Work
 from core.costs import chunk_shape
 
+_QUEUED_STEPS = 0.5  # of prefill
+
 
 class Costing:
     """Predictions over the cost model for what lies on instances."""
@@ -28,6 +30,11 @@ class Costing:
         if self._chunk_version != self.model.version:
             self._chunk_s, self._chunk_version = self.model.step_s(self._chunk), self.model.version
         return self._chunk_s
+
+    @property
+    def most_queued_s(self) -> float:
+        """Of device time that may wait on an instance behind what it works on."""
+        return _QUEUED_STEPS * self.chunk_s
 
     def prefill_stretch(self, sequences: int, context_tokens: int) -> float:
         """How many times longer a full prefill chunk takes beside so large a decode batch."""

@@ -25,7 +25,6 @@ from coordinator.policy.work import Work, are_small
 from core.stages import COUPLED
 
 FEW = 64  # instances; for no more of them it is quicker to weigh one after the other
-_QUEUED_STEPS = 0.5  # of prefill that may wait on an instance behind what it works on
 
 
 class _Encoding(NamedTuple):
@@ -77,11 +76,8 @@ class Dispatch:
         self._queueing = queueing or ArrivalQueueing()
         self._warmth = warmth
         self._columns = Columns(costing)
-        self._most_queued_s = _QUEUED_STEPS * costing.chunk_s
         self._few = few
-        self._one_by_one = OneByOne(
-            costing, self._queueing, most_queued_s=self._most_queued_s, together=together
-        )
+        self._one_by_one = OneByOne(costing, self._queueing, together=together)
         self._blocked: tuple[int, int, int, list[Work]] | None = None
 
     def place(self, books: Books, now_s: float) -> Placement | None:
@@ -174,7 +170,7 @@ class Dispatch:
             return _NO_MEDIA
         encoders = columns.players(E, work.group)
         passed_s = columns.passed_s if are_small(work, start.needed) else np.zeros(len(columns.ids))
-        most_s = max(start.encode_s, self._most_queued_s)
+        most_s = max(start.encode_s, self._costing.most_queued_s)
         encoders = encoders[columns.encode_s[encoders] - passed_s[encoders] <= most_s]
         if not encoders.size:
             return _NO_ROOM
@@ -221,7 +217,7 @@ class Dispatch:
         start_s = np.maximum(backlog_s, ready_s)
         start_s[~is_free & (backlog_s > ready_s + own_s)] = np.inf
         queued_s = np.minimum(encode_s + own_s, self._queueing.slack_s(work))
-        is_open = is_free | (backlog_s <= np.maximum(queued_s, self._most_queued_s))
+        is_open = is_free | (backlog_s <= np.maximum(queued_s, self._costing.most_queued_s))
         start_s[columns.encodes[rows] & ~is_open] = np.inf
         may_encode = columns.encodes[rows] & is_open
         local_s = np.where(may_encode, backlog_s + encode_s, np.inf)

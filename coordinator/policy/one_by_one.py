@@ -24,10 +24,9 @@ _NO_MEDIA: _Media = (), 0.0
 class OneByOne:
     """The same rules as those of `Dispatch` over columns, to the last bit; its docstring has them."""
 
-    def __init__(self, costing: Costing, queueing: Queueing, *, most_queued_s: float, together: bool) -> None:
+    def __init__(self, costing: Costing, queueing: Queueing, *, together: bool) -> None:
         self._costing = costing
         self._queueing = queueing
-        self._most_queued_s = most_queued_s
         self._together = together
         self._books: Books | None = None
         self._version = -1
@@ -115,7 +114,7 @@ class OneByOne:
         together = self._together
         promised = work.promised_tokens if together else work.context_tokens
         blocks, slack_s = work.embedding_blocks, self._queueing.slack_s(work)
-        most_queued_s, same = self._most_queued_s, reuse.same_for_all
+        most_queued_s, same = self._costing.most_queued_s, reuse.same_for_all
         spreads: dict[tuple[int, ...], _Media] = {}  # found once an instance is open
         spread_of: Start | None = None  # whose `media_s` is known
         media_s = inf
@@ -160,7 +159,7 @@ class OneByOne:
         return known[needed]
 
     def _found_spread(self, work: Work, needed: Sequence[int], encode_s: float) -> _Media:
-        most_s = max(encode_s, self._most_queued_s)
+        most_s = max(encode_s, self._costing.most_queued_s)
         passes = are_small(work, needed)
         encoders = [
             row

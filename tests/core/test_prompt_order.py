@@ -74,6 +74,17 @@ def test_what_a_step_takes(prompts: list[Prompt], tokens: list[int | None]) -> N
     assert [chosen.get(prompt) for prompt in prompts] == tokens
 
 
+@given(st.booleans(), st.integers(1, 200), st.integers(1, 3), st.booleans(), st.integers(1, STEP))
+def test_a_lone_prompt_goes_as_in_order_of_arrival(
+    has_media: bool, num_ready: int, needed: int, is_started: bool, budget: int
+) -> None:
+    chosen = []
+    for order in ("text-first", "arrival"):
+        engine = Engine(free=2, prompts=[Prompt(has_media, num_ready, needed, is_started)])
+        chosen.append((list(engine.choose(budget, order).values()), engine.free))
+    assert chosen[0] == chosen[1]
+
+
 def test_in_order_of_arrival_text_waits() -> None:
     waiting = Engine(prompts=[picture(200), text(20)])
     assert list(waiting.choose(order="arrival").values()) == [64]

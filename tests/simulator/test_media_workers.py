@@ -95,8 +95,9 @@ async def test_items_begin_when_those_of_a_stage_server_do(seed: int, order: Enc
     try:
         for index, end_ms in ended:
             await live.end(index)
-            await until(lambda: live.begun == {each for each, at in begun_ms.items() if at <= end_ms})  # noqa: B023
+            await live.has_begun({each for each, at in begun_ms.items() if at <= end_ms})
         await until(lambda: not live.workers.num_busy)
+        assert live.begun == set(range(len(pixels)))
     finally:
         live.close()
 
@@ -108,10 +109,16 @@ class LiveItems:
         def rank_of(index: Any) -> tuple[float, int]:
             return rank(seconds[index], 0.0, order), index
 
-        self.workers = LiveWorkers(2, rank=rank_of, is_large=lambda index: seconds[index] > SLICE_S)  # type: ignore[index]
+        def is_large(index: Any) -> bool:
+            return seconds[index] > SLICE_S
+
+        self.workers = LiveWorkers(2, rank=rank_of, is_large=is_large)
         self.begun: set[int] = set()
         self._let_go = [threading.Event() for _ in seconds]
         self._tasks = [asyncio.create_task(self._run(index)) for index in range(len(seconds))]
+
+    async def has_begun(self, expected: set[int]) -> None:
+        await until(lambda: self.begun == expected)
 
     async def end(self, index: int) -> None:
         await until(lambda: index in self.begun)

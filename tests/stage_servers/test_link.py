@@ -123,8 +123,8 @@ async def test_so_does_one_whose_reports_never_pause() -> None:
             num_steps += kind == "step"
             instance.reports.send(pb.StageMessage(step=pb.StepReport()))
             kind = (await anext(messages)).WhichOneof("message")
-    while num_steps < 1:  # and no report is lost over it
-        num_steps += (await anext(messages)).WhichOneof("message") == "step"
+        while num_steps < 1:  # and no report is lost over it
+            num_steps += (await anext(messages)).WhichOneof("message") == "step"
     await messages.aclose()
 
 

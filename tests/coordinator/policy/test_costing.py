@@ -35,6 +35,7 @@ def test_a_decode_lengthens_a_prefill_as_much_on_faster_and_slower_devices(facto
     costing.model.note_step(CHUNK, factor * PROFILE.step.step_s(CHUNK))  # after it was built
     assert 1 < costing.prefill_stretch(1, 500) < 1.05
     assert costing.chunk_s == costing.model.step_s(CHUNK)
+    assert costing.most_queued_s == costing.chunk_s / 2
 
 
 @pytest.mark.parametrize("factor", [0.8, 1.0, 2.0])
