@@ -59,18 +59,20 @@ GPU_SITE := build/gpu-site
 GPU_PATH := .:protos/generated:clients/python:$(GPU_SITE)
 GPU_WHEELS := build/gpu-wheels
 GPU_PYTHON ?= 3.12
+GPU_RESULTS ?= benchmarks/results
+GPU_TEST_WORKERS ?= 4
 GPU_TESTS = $(shell grep -rl --include='test_*.py' 'mark\.gpu' tests)
 GPU_GLIBCS := 5 12 17 24 27 28 31 34 35
 GPU_LACKS := grpcio protobuf grpcio-health-checking grpcio-reflection grpcio-status googleapis-common-protos pytest-asyncio \
-  llguidance starlette uvicorn httptools pydantic
+  llguidance starlette uvicorn httptools pydantic typer
 
 gpu:
 	rm -rf $(GPU_SITE)
 	if ls $(GPU_WHEELS)/*.whl >/dev/null 2>&1; then $(PYTHON) -m pip install --quiet --no-index --no-deps \
 	  --target $(GPU_SITE) $(GPU_WHEELS)/*.whl; fi
 	status=0; export PYTHONPATH=$(GPU_PATH); \
-	  $(PYTHON) -m pytest -q -m gpu $(GPU_TESTS) || status=1; \
-	  $(PYTHON) -m benchmarks.gpu || status=1; exit $$status
+	  $(PYTHON) -m pytest -q -p no:benchmark -n $(GPU_TEST_WORKERS) -m gpu $(GPU_TESTS) || status=1; \
+	  $(PYTHON) -m benchmarks.gpu --json-dir $(GPU_RESULTS) || status=1; exit $$status
 
 gpu-wheels: $(VENV)/.installed
 	rm -rf $(GPU_WHEELS)
@@ -78,7 +80,7 @@ gpu-wheels: $(VENV)/.installed
 	  --implementation cp --python-version $(GPU_PYTHON) $(GPU_GLIBCS:%=--platform manylinux_2_%_x86_64) \
 	  --platform manylinux2014_x86_64 --platform manylinux1_x86_64 \
 	  $(foreach name,$(GPU_LACKS),$$(grep '^$(name)==' requirements.txt)) \
-	  $$($(BIN)/python -m pip freeze | grep -iE '^(pydantic[-_]core|annotated[-_]types)==')
+	  $$($(BIN)/python -m pip freeze | grep -iE '^(pydantic[-_]core|annotated[-_]types|typing[-_]inspection)==')
 
 clean:
 	rm -rf $(VENV) clients/typescript/node_modules build .mypy_cache .pytest_cache .ruff_cache

@@ -136,14 +136,14 @@ class _Pair:
     async def send(self, num_blocks: int, request_id: str = "timed") -> tuple[float, float]:
         """Seconds from the first push until all is copied, and until the commit is acknowledged."""
         self._num_sent += 1
-        num_tokens = num_blocks * LAYOUT.block_tokens
+        blocks, num_tokens = list(range(num_blocks)), num_blocks * LAYOUT.block_tokens
         outgoing = await self._sender.open(
             self._peer, (request_id, self._num_sent), PayloadKind.KV, 0, num_tokens, self._source
         )
         torch.cuda.synchronize()
         start_s = time.perf_counter()
         for layer in range(NUM_LAYERS):
-            outgoing.push(0, num_tokens, range(2 * layer, 2 * layer + 2), range(num_blocks))
+            outgoing.push(0, num_tokens, range(2 * layer, 2 * layer + 2), blocks)
         copied_s = await _until_copied(outgoing) - start_s
         await outgoing.commit(num_tokens)
         return copied_s, time.perf_counter() - start_s

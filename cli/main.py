@@ -78,9 +78,9 @@ def build_app(names: Iterable[str] = COMMANDS) -> typer.Typer:
 
 def _version(wanted: bool) -> None:
     if wanted:
-        from importlib import metadata  # a tenth of a second for the commands that need none
+        from core.version import version as running  # a tenth of a second for the commands that need none
 
-        print(f"elasticmm {metadata.version('elasticmm')}")
+        print(f"elasticmm {running()}")
         raise typer.Exit
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 from dataclasses import dataclass
-from importlib import metadata
 
 from coordinator.access.guard import Guard
 from coordinator.admission import Admission
@@ -68,6 +67,7 @@ from coordinator.watch import Watch, make_traces
 from core.clock import MonotonicClock
 from core.grammars import Grammars
 from core.profile_file import load_profile
+from core.version import version
 
 log = logging.getLogger(__name__)
 
@@ -100,7 +100,7 @@ class Coordinator:
         self.health = HealthBoard()
         self.stopping = asyncio.Event()
         self._started_s = self.clock.now_s()
-        self._version = metadata.version("elasticmm")
+        self._version = version()
         self.media_port: int | None = None
         self.registry = Registry(self.model.family.fingerprint, config.heartbeat_timeout_s)
         if not config.profile and config.policy != "fixed":

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import ssl
 from collections.abc import Callable, Container, Mapping
-from importlib import metadata
 from typing import TYPE_CHECKING
 
 from prometheus_client.registry import Collector
@@ -23,6 +22,7 @@ from coordinator.slo.arm_books import ArmBooks
 from coordinator.slo.books import SloBooks
 from coordinator.tenants.labels import TenantLabels
 from core.clock import Clock
+from core.version import version
 
 if TYPE_CHECKING:
     from coordinator.tracing.traces import RequestTraces
@@ -90,4 +90,4 @@ def make_traces(endpoint: str, model_name: str) -> RequestTraces | None:
         from coordinator.tracing.traces import RequestTraces, make_exporter
     except ModuleNotFoundError as error:
         raise ValueError(f"otlp_endpoint: needs elasticmm[tracing] ({error})") from error
-    return RequestTraces(make_exporter(endpoint), model_name, metadata.version("elasticmm"))
+    return RequestTraces(make_exporter(endpoint), model_name, version())

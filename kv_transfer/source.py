@@ -109,7 +109,9 @@ def strided(elements: torch.Tensor, end: End, planes: range, part: Part) -> torc
     size = elements.itemsize
     *counts, head_bytes = end.shape(planes, part)
     steps = [step // size for step in end.steps(part)[:-1]]
-    return elements.as_strided([*counts, head_bytes // size], [*steps, 1], end.start(planes, part) // size)
+    # The elements may be a part of their storage, from which torch counts.
+    start = elements.storage_offset() + end.start(planes, part) // size
+    return elements.as_strided([*counts, head_bytes // size], [*steps, 1], start)
 
 
 def gather(source: PlaneSource, end: End, table: BlockTable, planes: range, tokens: range) -> Bytes:

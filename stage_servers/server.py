@@ -37,6 +37,7 @@ from stage_servers.cache.making import cache_settings, make_kv_cache
 from stage_servers.config import StageConfig
 from stage_servers.devices import available_cores, device_name
 from stage_servers.emulation.setup import emulate
+from stage_servers.engine.device import use_device
 from stage_servers.engine.engine import Engine
 from stage_servers.engine.loader import load_model
 from stage_servers.engine.records import EngineConfig
@@ -176,6 +177,7 @@ async def _parts(config: StageConfig, model: ServedModel, pace: PacedLink | None
         cache=make_kv_cache(config, kv, instance.caches.note),
         on_needed=instance.on_items_needed,
     )
+    await asyncio.to_thread(_prepare, engine, model)
     await receiver.start()
     instance.start(
         engine,
@@ -193,6 +195,12 @@ async def _parts(config: StageConfig, model: ServedModel, pace: PacedLink | None
         kv.close()
         embeddings.close()
         model.close()
+
+
+def _prepare(engine: Engine, model: ServedModel) -> None:
+    """In a thread: peers of this start at the same time, and signals are heard meanwhile."""
+    use_device(model.device)
+    engine.prepare()
 
 
 def _make_pools(config: StageConfig, model: ServedModel, owner: SegmentOwner | None) -> tuple[Pool, Pool]:

@@ -12,7 +12,6 @@ import asyncio
 import json
 import signal
 import sys
-from importlib import metadata
 
 from prometheus_client import CollectorRegistry
 from starlette.routing import Route
@@ -31,6 +30,7 @@ from coordinator.openai.served import Served
 from core.clock import MonotonicClock
 from core.log_lines import start_log
 from core.open_files import allow_connections
+from core.version import version
 
 _MAX_SETTINGS_BYTES = 1 << 20
 _CLOSING_S = 5.0  # in which callers are told that their time is over
@@ -50,7 +50,7 @@ class Worker:
             enter=self.door.enter,
             is_ready=lambda: self.door.is_ready,
             is_open=self.door.is_open,
-            version=metadata.version("elasticmm"),
+            version=version(),
             stalled_s=settings.stalled_s,
         )
         tls = settings.tls

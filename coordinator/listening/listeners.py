@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import ssl
 from functools import partial
-from importlib import metadata
 from typing import TYPE_CHECKING
 
 import grpc
@@ -33,6 +32,7 @@ from coordinator.prompt.token_bytes import token_bytes
 from coordinator.servicers.admin import AdminServicer
 from coordinator.servicers.inference import InferenceServicer
 from coordinator.servicers.stage_control import StageControlServicer
+from core.version import version
 from elasticmm.oip import open_inference_pb2, open_inference_pb2_grpc
 from elasticmm.v1 import (
     admin_pb2,
@@ -98,7 +98,7 @@ def make_server(coordinator: Coordinator) -> grpc.aio.Server:
     open_inference = OpenInferenceServicer(
         coordinator.door,
         coordinator.model.name,
-        metadata.version("elasticmm"),
+        version(),
         lambda: coordinator.cluster.is_ready,
         coordinator.guard,
         context_tokens=coordinator.model.context_tokens,
@@ -180,6 +180,6 @@ def _served(coordinator: Coordinator) -> Served:
         enter=inside.enter,
         is_ready=lambda: coordinator.cluster.is_ready,
         is_open=inside.is_open,
-        version=metadata.version("elasticmm"),
+        version=version(),
         stalled_s=coordinator.config.stalled_reader_s,
     )

@@ -47,6 +47,9 @@ class EmulatedRunner:
         self._usable = usable
         self._known: dict[Key, int] = {}  # of the step before, with their prompts' checksums
 
+    def prepare(self, max_sequences: int) -> None:
+        """There is nothing to compile."""
+
     def run(self, selection: Selection) -> torch.Tensor:
         chunks = selection.chunks
         for chunk in chunks:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
 from typing import Any
 
 import torch
@@ -12,6 +13,13 @@ def use_device(device: torch.device) -> None:
     """Makes a GPU this thread's own: Triton launches on it, and nothing is put on the first one unasked."""
     if device.type == "cuda":
         torch.cuda.set_device(device)
+
+
+@cache
+def side_stream(device: torch.device) -> torch.cuda.Stream:
+    """A GPU's stream for what is captured. One for all: each has libraries' workspaces of its own."""
+    stream: torch.cuda.Stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+    return stream
 
 
 def await_device(device: torch.device) -> None:

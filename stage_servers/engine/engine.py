@@ -73,6 +73,10 @@ class Engine:
         self._sequences: dict[Key, Sequence] = {}  # in order of arrival
         self._num_arrived = 0
 
+    def prepare(self) -> None:
+        """Does ahead what first steps would wait for, such as compiling; call while every block is free."""
+        self._runner.prepare(self._config.max_sequences)
+
     # -- what comes in
 
     def add_prefill(

@@ -45,6 +45,9 @@ _WEIGHTS = (
 )
 _OPTIONAL = ("q_bias", "k_bias", "v_bias", "o_bias", "q_norm", "k_norm")
 
+# Of a text layer of the usual form.
+LAYER_PARAMETERS = frozenset(path for _, path in _WEIGHTS)
+
 
 class _Layer(ctypes.Structure):
     _fields_ = [(name, ctypes.c_void_p) for name, _ in _WEIGHTS]
@@ -203,7 +206,7 @@ def _check(family: FamilyAdapter, shape: _Shape) -> None:
 
 def _layer_of(layer: Any) -> _Layer:
     own = dict(layer.named_parameters())
-    surplus = own.keys() - {path for _, path in _WEIGHTS}
+    surplus = own.keys() - LAYER_PARAMETERS
     if surplus:
         raise NativeError(f"the native step knows no {min(surplus)}")
     missing = [path for name, path in _WEIGHTS if path not in own and name not in _OPTIONAL]

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import importlib.util
 import logging
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -18,6 +20,8 @@ from stage_servers.engine.families import adapter_for
 from stage_servers.engine.families.adapter import FamilyAdapter
 from stage_servers.engine.fastpath import FastPath
 from stage_servers.engine.fused import fuse, fuse_patches
+from stage_servers.engine.gpu import path as gpu_path
+from stage_servers.engine.gpu.encoder import fuse_encoder
 from stage_servers.engine.model import Model
 from stage_servers.engine.native.build import NativeError, load_library
 from stage_servers.engine.weights import (
@@ -65,7 +69,9 @@ def load_model(
         family.vision_model.config._attn_implementation = ENCODER_INTERFACE_NAME
     if chosen.type == "cuda":
         fuse_patches(model)
+        fuse_encoder(family.vision_model, _kernels())
     fast, bulk = _native_paths(family, chosen) if fast_path else (None, None)
+    gpu = _gpu_path(family, backend) if fast_path else None
     return Model(
         path=path,
         description=description,
@@ -76,6 +82,7 @@ def load_model(
         attention_backend=backend,
         fast_path=fast,
         bulk_path=bulk,
+        gpu_path=gpu,
         files=files,
     )
 
@@ -95,6 +102,24 @@ def _native_paths(family: FamilyAdapter, device: torch.device) -> tuple[FastPath
     except NativeError as error:
         _log.warning("steps take transformers' slower code: %s", error)
         return None, None
+
+
+def _kernels() -> Any | None:
+    if importlib.util.find_spec("triton") is None:
+        return None
+    from stage_servers.engine.gpu import kernels
+
+    return kernels
+
+
+def _gpu_path(family: FamilyAdapter, backend: str) -> gpu_path.GpuPath | None:
+    if backend != "triton":
+        return None
+    reason = gpu_path.refusal(family)
+    if reason is not None:
+        _log.warning("steps take transformers' slower code: %s", reason)
+        return None
+    return gpu_path.GpuPath(family)
 
 
 def _device(name: str) -> torch.device:

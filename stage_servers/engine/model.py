@@ -16,6 +16,7 @@ from stage_servers.engine.bulkpath import BulkPath
 from stage_servers.engine.device import await_device
 from stage_servers.engine.families.adapter import FamilyAdapter, PixelInput
 from stage_servers.engine.fastpath import FastPath
+from stage_servers.engine.gpu.path import GpuPath
 from stage_servers.engine.media import MediaError, decode_picture
 from stage_servers.engine.records import EngineListener
 from stage_servers.engine.runner import Runner
@@ -37,6 +38,7 @@ class Model:
         attention_backend: str,
         fast_path: FastPath | None,
         bulk_path: BulkPath | None,
+        gpu_path: GpuPath | None,
         files: MappedFiles,
     ) -> None:
         self.path = path
@@ -47,6 +49,7 @@ class Model:
         self.attention_backend = attention_backend
         self.fast_path = fast_path
         self.bulk_path = bulk_path
+        self.gpu_path = gpu_path
         self._processor = processor
         self._files = files
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence as Seq
 from typing import TYPE_CHECKING
 
 import torch
 
+from kv_transfer.blocks import blocks_for
 from stage_servers.engine.attention.backend import PagedStep
 from stage_servers.engine.attention.batch import PackedBatch, Segment
 from stage_servers.engine.batching import Chunk, Selection
@@ -14,7 +16,12 @@ from stage_servers.engine.device import moved_to, tensor_on
 from stage_servers.engine.families.adapter import MediaRows
 from stage_servers.engine.records import EngineListener, WrittenChunk
 
+_FIRST_ROWS = 64  # of the step that kernels are compiled for
+
+_log = logging.getLogger(__name__)
+
 if TYPE_CHECKING:
+    from stage_servers.engine.gpu.graphs import DecodeGraphs
     from stage_servers.engine.model import Model
 
 
@@ -29,6 +36,12 @@ class Runner:
         self._block_tokens = block_tokens
         self._listener = listener
         self._attention = model.make_attention()
+        self._gpu = model.gpu_path
+        self._graphs: DecodeGraphs | None = None
+        if self._gpu is not None:
+            from stage_servers.engine.gpu.graphs import DecodeGraphs
+
+            self._graphs = DecodeGraphs(model, self._gpu, pool, block_tokens)
 
     def run(self, selection: Selection) -> torch.Tensor:
         """Logits [chunks that end their sequence, vocabulary], in order of chunks."""
@@ -48,9 +61,13 @@ class Runner:
                 for layer in range(self._model.num_layers):
                     paged.on_layer(layer)
             return logits
+        if self._graphs is not None and not selection.prefills and self._graphs.can_run(batch):
+            return self._model.family.logits(self._graphs.run(token_ids, positions[0], batch))
         self._attention.begin(self._pool, batch)
         bulk = self._model.bulk_path
-        if bulk is not None:
+        if self._gpu is not None:
+            hidden = self._hidden_on_gpu(token_ids, positions, media, paged, batch, wanted)
+        elif bulk is not None:
             hidden = bulk.run(
                 token_ids,
                 positions,
@@ -64,6 +81,51 @@ class Runner:
         else:
             hidden = self._hidden(token_ids, positions, media, paged, wanted)
         return self._model.family.logits(hidden)
+
+    @torch.inference_mode()
+    def prepare(self, max_sequences: int) -> None:
+        """Compiles kernels and captures graphs; writes into the first blocks of the pool."""
+        if self._gpu is None or self._graphs is None:
+            return
+        num_rows = min(_FIRST_ROWS, self._pool.shape[1] * self._block_tokens)
+        blocks = tuple(range(blocks_for(num_rows, self._block_tokens)))
+        batch = PackedBatch(
+            (Segment(0, num_rows, num_rows, blocks),), 0, self._block_tokens, self._model.device
+        )
+        self._attention.begin(self._pool, batch)
+        zeros = torch.zeros(num_rows, dtype=torch.int64)
+        self._hidden_on_gpu(
+            zeros, zeros.expand(3, -1), None, PagedStep(self._attention), batch, [num_rows - 1]
+        )
+        try:
+            self._graphs.prepare(max_sequences)
+        except RuntimeError as error:
+            _log.warning("decode steps are started kernel by kernel: %s", error)
+            self._graphs = None
+
+    def _hidden_on_gpu(  # noqa: PLR0917 - as of the ways beside it
+        self,
+        token_ids: torch.Tensor,
+        positions: torch.Tensor,
+        media: MediaRows | None,
+        paged: PagedStep,
+        batch: PackedBatch,
+        wanted: Seq[int],
+    ) -> torch.Tensor:
+        """As `_hidden`, by our own kernels."""
+        assert self._gpu is not None
+        device = self._model.device
+        rows = tensor_on(device, wanted, torch.int64)
+        return self._gpu.run(
+            moved_to(device, token_ids),
+            moved_to(device, positions),
+            media,
+            pool=self._pool,
+            slots=batch.slots,
+            attention=self._attention,
+            on_layer=paged.on_layer,
+            wanted=rows,
+        )
 
     def _hidden(
         self,

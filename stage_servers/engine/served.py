@@ -23,6 +23,10 @@ class StepRunner(Protocol):
         """Logits [chunks that end their sequence, vocabulary], in order of chunks."""
         ...
 
+    def prepare(self, max_sequences: int) -> None:
+        """Before the first step, while nothing in the pool is of use to anyone."""
+        ...
+
 
 class ServedModel(Protocol):
     """`preprocess` may be called from any thread, the rest from the engine's."""

@@ -18,6 +18,8 @@ _CONTEXTS = (64, 512, 1536)
 _PICTURE_SIDES = (56, 112, 168, 224, 336, 448, 672, 896, 1120)
 _FILE_SIDES = (320, 560, 960)  # of picture files, which may be larger than what is encoded
 _MOVED_TOKENS = (16, 128, 512, 2048)
+_ROUNDS = 3
+_ROUNDS_ALONE = 2
 _SPARE_TOKENS = 32  # that sequences may grow by while they are measured
 
 
@@ -38,7 +40,7 @@ class Plan:
     file_sides: tuple[int, ...]  # by what is preprocessed
     moved_tokens: tuple[int, ...]
     pool_tokens: int
-    rounds: int = 3  # over all points; the least disturbed one counts for each
+    rounds: int = _ROUNDS  # over all points; the least disturbed one counts for each
     repeats: int = 5  # of a point in a round
     point_s: float = 0.25  # a point is repeated no more in a round once it has taken so long
 
@@ -61,6 +63,7 @@ def plan_for(model: Model, config: StageConfig, room_tokens: int) -> Plan:
         for context in contexts
         if batch <= config.max_sequences and batch * (context + _SPARE_TOKENS) <= room_tokens
     )
+    is_shared = model.device.type == "cpu"  # with whatever else the host does
     moved = tuple(sorted({min(count, longest) for count in _MOVED_TOKENS}))
     return Plan(
         chunk_sizes=chunks,
@@ -70,6 +73,7 @@ def plan_for(model: Model, config: StageConfig, room_tokens: int) -> Plan:
         file_sides=_FILE_SIDES,
         moved_tokens=moved,
         pool_tokens=room_tokens,
+        rounds=_ROUNDS if is_shared else _ROUNDS_ALONE,
     )
 
 

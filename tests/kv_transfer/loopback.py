@@ -27,7 +27,6 @@ CLUSTER = f"transfer-tests-{os.getpid()}"
 KV = kv_layout(FINGERPRINT, torch.float32, num_layers=3, num_heads=2, head_dim=4, block_tokens=4)
 EMBEDDING = embedding_layout(FINGERPRINT, torch.bfloat16, width=24)
 KEY: Key = ("req-1", 0)
-needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 needs_nixl = pytest.mark.skipif(bool(nixl_agent.refusal()), reason=nixl_agent.refusal())
 FOR_CPU = ("shm", "collective", "nixl", "grpc")
 HERE = tuple(name for name in FOR_CPU if not REGISTRY[name].refusal())

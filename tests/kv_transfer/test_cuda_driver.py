@@ -10,7 +10,8 @@ import torch
 from kv_transfer.pool import Pool
 from kv_transfer.transports import cuda_driver
 from kv_transfer.transports.cuda_driver import CudaDriver, CudaError, Exported, pieces
-from tests.kv_transfer.loopback import KV, needs_gpu
+from tests.gpu import needs_gpu
+from tests.kv_transfer.loopback import KV
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,7 @@ from kv_transfer.source import TensorSource
 from kv_transfer.transports import cuda_writer, registry
 from kv_transfer.transports.cuda_ipc import CudaIpcAcceptor, CudaIpcTransport
 from kv_transfer.transports.registry import Entry, usable
+from tests.gpu import needs_gpu
 from tests.kv_transfer.child import digest
 from tests.kv_transfer.children import Start, receiving
 from tests.kv_transfer.fake_cuda import FakeCuda, FakeFence
@@ -27,7 +28,6 @@ from tests.kv_transfer.loopback import (
     MakeSender,
     Receive,
     Receiving,
-    needs_gpu,
     until,
 )
 from tests.kv_transfer.test_shards import NUM_HEADS, assert_arrived, layout, shard

@@ -39,6 +39,11 @@ class PackedBatch:
         last = self.segments[-1]
         return last.first_row + last.num_rows
 
+    @property
+    def width(self) -> int:
+        """The most blocks that a segment has."""
+        return max(len(segment.blocks) for segment in self.segments)
+
     def make_tensors(self) -> None:
         """All of those below, before the device has work; else they are made when first asked for."""
         for tensor in (self.slots, self.block_table, self.context_lengths, self.row_bounds):
@@ -58,7 +63,7 @@ class PackedBatch:
     @cached_property
     def block_table(self) -> torch.Tensor:
         """[segments, most blocks] int32 block ids, zero behind a segment's last block."""
-        width = max(len(segment.blocks) for segment in self.segments)
+        width = self.width
         rows = [[*segment.blocks, *[0] * (width - len(segment.blocks))] for segment in self.segments]
         return tensor_on(self.device, rows, torch.int32)
 
@@ -73,3 +78,15 @@ class PackedBatch:
         """[segments + 1] int32 first row of every segment, and the end."""
         bounds = [*(segment.first_row for segment in self.segments), self.num_rows]
         return tensor_on(self.device, bounds, torch.int32)
+
+
+@dataclass(frozen=True, slots=True)
+class DecodeRows:
+    """Rows of as many sequences, one each, in tensors that stay where they are from step to step.
+
+    A row with a context of no tokens attends to nothing; a slot under zero is none.
+    """
+
+    slots: torch.Tensor  # [rows] int32
+    context_lengths: torch.Tensor  # [rows] int32
+    block_table: torch.Tensor  # [rows, blocks] int32

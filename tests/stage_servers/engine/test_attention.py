@@ -18,6 +18,7 @@ from stage_servers.engine.families.adapter import MediaRows
 from stage_servers.engine.fastpath import FastPath
 from stage_servers.engine.loader import load_model
 from stage_servers.engine.native.build import load_library
+from tests.gpu import needs_gpu
 from tests.stage_servers.engine.conftest import Pair
 from tests.stage_servers.engine.harness import Bench
 
@@ -96,7 +97,7 @@ def test_triton_by_its_interpreter() -> None:
 
 
 @pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@needs_gpu
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.bfloat16, 2e-2)])
 @pytest.mark.parametrize("name", [name for name in backend_names() if name not in ("sdpa", "native")])
 def test_gpu_backends(name: str, dtype: torch.dtype, tolerance: float) -> None:

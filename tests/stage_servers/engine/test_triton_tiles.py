@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from stage_servers.engine.attention.triton_paged import Tile, tile
+from stage_servers.engine.attention.triton_paged import tile
 
 SHARED_BYTES = 227 << 10  # that a program may have on the H100
 GROUPS = (1, 2, 3, 4, 7, 8, 16, 32)
@@ -27,20 +27,15 @@ def test_a_tile_has_room_for_the_heads_of_its_rows(dtype: torch.dtype, group: in
 
 
 @pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="needs triton")
-@pytest.mark.parametrize("most_rows", [1, 16])
+@pytest.mark.parametrize(("most_rows", "num_splits"), [(1, 1), (1, 8), (16, 1)])
 @pytest.mark.parametrize(("heads", "kv_heads"), [(28, 4), (16, 8)])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_it_compiles_for_hopper(dtype: torch.dtype, heads: int, kv_heads: int, most_rows: int) -> None:
-    compiled = compile_kernel(tile(dtype, heads // kv_heads, most_rows), dtype, heads, kv_heads)
-    assert compiled.metadata.shared <= SHARED_BYTES
-
-
-def compile_kernel(each: Tile, dtype: torch.dtype, heads: int, kv_heads: int) -> Any:
-    from triton.backends.compiler import GPUTarget
-    from triton.compiler import ASTSource, compile
-
+def test_it_compiles_for_hopper(
+    dtype: torch.dtype, heads: int, kv_heads: int, most_rows: int, num_splits: int
+) -> None:
     from stage_servers.engine.attention.triton_kernel import paged_attention_kernel as kernel
 
+    each = tile(dtype, heads // kv_heads, most_rows)
     constants = {
         "NUM_HEADS": heads,
         "NUM_KV_HEADS": kv_heads,
@@ -51,15 +46,52 @@ def compile_kernel(each: Tile, dtype: torch.dtype, heads: int, kv_heads: int) ->
         "QUERIES": each.queries,
         "KEYS": each.keys,
         "BLOCK_TOKENS": 16,
+        "SPLITS": num_splits,
     }
-    values = "*fp32" if dtype == torch.float32 else "*bf16"
-    kinds = dict.fromkeys(("query", "keys", "values", "out"), values) | {
-        "scale": "fp32",
-        "table_width": "i32",
-    }
+    kinds = {name: pointer(dtype) for name in ("query", "keys", "values", "out")}
+    kinds |= {"parts": "*fp32", "part_sums": "*fp32", "scale": "fp32", "table_width": "i32"}
+    compiled = compile_kernel(kernel, constants, kinds, each.warps, each.stages)
+    assert compiled.metadata.shared <= SHARED_BYTES
+
+
+@pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="needs triton")
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_the_kernels_of_layers_compile_for_hopper(dtype: torch.dtype) -> None:
+    from stage_servers.engine.attention import triton_kernel
+    from stage_servers.engine.gpu import kernels
+
+    heads = {"NUM_HEADS": 28, "NUM_KV_HEADS": 4}
+    each = dict.fromkeys(
+        ("x", "residual", "weight", "projected", "q_norm", "k_norm", "query"), pointer(dtype)
+    )
+    each |= dict.fromkeys(("keys", "values", "both", "out"), pointer(dtype))
+    each |= dict.fromkeys(("cos", "sin", "parts", "part_sums"), "*fp32")
+    each |= {"slots": "*i64", "width": "i32", "eps": "fp32"}
+    splits = {"NUM_HEADS": 28, "HEAD_DIM": 128, "PADDED_DIM": 128, "SPLITS": 8}
+    for has in (False, True):
+        compile_kernel(kernels.add_norm_kernel, {"HAS_SUM": has, "PADDED": 4096}, each, 8)
+        for many in (1, 8):
+            rotated = heads | {"HALF": 64, "PADDED": 64, "HEADS": many, "HAS_NORMS": has}
+            compile_kernel(kernels.rotate_kernel, rotated, each, 1 if many == 1 else 4)
+    compile_kernel(kernels.gate_kernel, {"SIZE": 1024}, each, 4)
+    compile_kernel(triton_kernel.join_splits_kernel, splits, each, 4)
+
+
+def pointer(dtype: torch.dtype) -> str:
+    return "*fp32" if dtype == torch.float32 else "*bf16"
+
+
+def compile_kernel(
+    kernel: Any, constants: dict[str, int], kinds: dict[str, str], warps: int, stages: int = 2
+) -> Any:
+    """`kinds` of arguments by name; all others are int32 pointers."""
+    from triton.backends.compiler import GPUTarget
+    from triton.compiler import ASTSource, compile
+
     signature = {
         name: "constexpr" if name in constants else kinds.get(name, "*i32") for name in kernel.arg_names
     }
     source = ASTSource(fn=kernel, signature=signature, constexprs=constants)
-    options = {"num_warps": each.warps, "num_stages": each.stages}
-    return compile(source, target=GPUTarget("cuda", 90, 32), options=options)
+    return compile(
+        source, target=GPUTarget("cuda", 90, 32), options={"num_warps": warps, "num_stages": stages}
+    )
