@@ -9,6 +9,7 @@ part that fails or takes too long leaves the others alone.
 from __future__ import annotations
 
 import argparse
+import signal
 import subprocess
 import sys
 import tempfile
@@ -22,7 +23,8 @@ DEVICE = "cuda:0"
 SERVE_SETUPS = ("coupled", "e1p1d1")
 SERVE_KV_BLOCKS = 4096  # both set-ups run at once, all their instances on one card
 SERVE_LIMITS = ("--requests", "48", "--rounds", "2", "--concurrency", "16", "--input-tokens", "512")
-MOST_S = 150  # for one part
+MOST_S = 150.0  # for one part
+_END_S = 30.0  # that one may take to end when it is told to
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,13 +71,24 @@ def run(part: Part, models: Path, out: Path, device: str) -> bool:
     if part.preset is not None and not (models / part.preset).exists():
         make_checkpoint(part.preset, models / part.preset)
     print(f"-- {part.name}", flush=True)
-    try:
-        code = subprocess.run(part.command(models, out, device), check=False, timeout=MOST_S).returncode
-    except subprocess.TimeoutExpired:
-        print(f"took longer than {MOST_S} s")
-        code = 1
+    code = _run_within(part.command(models, out, device), MOST_S)
     print(f"-- {part.name}: exit {code} after {time.monotonic() - started_s:.0f} s", flush=True)
     return code == 0
+
+
+def _run_within(command: list[str], most_s: float) -> int:
+    """Its exit code; one that takes longer is interrupted, so that it ends the clusters it has started."""
+    with subprocess.Popen(command) as process:
+        try:
+            return process.wait(most_s)
+        except subprocess.TimeoutExpired:
+            print(f"took longer than {most_s:g} s", flush=True)
+            process.send_signal(signal.SIGINT)
+        try:
+            return process.wait(_END_S) or 1
+        except subprocess.TimeoutExpired:
+            process.kill()
+            return 1
 
 
 def main() -> int:

@@ -14,14 +14,14 @@ from stage_servers.engine.attention.batch import PackedBatch, Segment
 from stage_servers.engine.batching import Chunk, Selection
 from stage_servers.engine.device import moved_to, tensor_on
 from stage_servers.engine.families.adapter import MediaRows
+from stage_servers.engine.gpu.graphs import DecodeGraphs
 from stage_servers.engine.records import EngineListener, WrittenChunk
 
-_FIRST_ROWS = 64  # of the step that kernels are compiled for
+_FIRST_ROWS = 128  # of the step that kernels are compiled for: as many as take those of large steps
 
 _log = logging.getLogger(__name__)
 
 if TYPE_CHECKING:
-    from stage_servers.engine.gpu.graphs import DecodeGraphs
     from stage_servers.engine.model import Model
 
 
@@ -39,8 +39,6 @@ class Runner:
         self._gpu = model.gpu_path
         self._graphs: DecodeGraphs | None = None
         if self._gpu is not None:
-            from stage_servers.engine.gpu.graphs import DecodeGraphs
-
             self._graphs = DecodeGraphs(model, self._gpu, pool, block_tokens)
 
     def run(self, selection: Selection) -> torch.Tensor:
@@ -85,7 +83,7 @@ class Runner:
     @torch.inference_mode()
     def prepare(self, max_sequences: int) -> None:
         """Compiles kernels and captures graphs; writes into the first blocks of the pool."""
-        if self._gpu is None or self._graphs is None:
+        if self._graphs is None:
             return
         num_rows = min(_FIRST_ROWS, self._pool.shape[1] * self._block_tokens)
         blocks = tuple(range(blocks_for(num_rows, self._block_tokens)))

@@ -41,7 +41,7 @@ def tile(dtype: torch.dtype, group: int, most_rows: int) -> Tile:
     """For `group` query heads per KV head; fits registers and shared memory for heads of up to 128 values."""
     is_wide = dtype.itemsize > 2
     rows = max(1, min(most_rows, (32 if is_wide else 128) // group))
-    queries = max(_LEAST_QUERIES, _power_of_two(rows * group))
+    queries = max(_LEAST_QUERIES, power_of_two(rows * group))
     if is_wide:
         return Tile(rows, queries, keys=32, warps=8 if queries > _LEAST_QUERIES else 4, stages=2)
     return Tile(rows, queries, keys=64, warps=8 if queries > 64 else 4, stages=3)
@@ -58,7 +58,7 @@ class _Work:
 
 def splits(num_programs: int) -> int:
     """Among how many programs each one's tokens are shared, a power of two, so that they fill a card."""
-    return max(1, min(_MOST_SPLITS, _power_of_two(_FULL_PROGRAMS // num_programs + 1) // 2))
+    return max(1, min(_MOST_SPLITS, power_of_two(_FULL_PROGRAMS // num_programs + 1) // 2))
 
 
 def refusal(device: torch.device, dtype: torch.dtype, shape: AttentionShape) -> str | None:  # noqa: ARG001
@@ -100,7 +100,7 @@ class TritonAttention:
             each = tile(pool.dtype, group, 1)
             most = max(segment.num_context for _, segment in decodes)
             num_splits = min(
-                splits(len(decodes) * self._shape.num_kv_heads), _power_of_two(-(-most // each.keys))
+                splits(len(decodes) * self._shape.num_kv_heads), power_of_two(-(-most // each.keys))
             )
             self._work.append(_Work(_pairs(decodes, each.rows, pool.device), each, num_splits))
         if prefills:
@@ -133,7 +133,7 @@ class TritonAttention:
 
     def _attend(self, layer: int, query: torch.Tensor, out: torch.Tensor, work: _Work) -> None:
         shape, each = self._shape, work.tile
-        padded_dim = max(_LEAST_QUERIES, _power_of_two(shape.head_dim))
+        padded_dim = max(_LEAST_QUERIES, power_of_two(shape.head_dim))
         parts = sums = query
         if work.num_splits > 1:
             heads = len(work.pairs) * shape.num_heads * work.num_splits
@@ -189,5 +189,6 @@ def _pairs(places: Sequence[tuple[int, Segment]], rows: int, device: torch.devic
     return tensor_on(device, pairs, torch.int32)
 
 
-def _power_of_two(size: int) -> int:
+def power_of_two(size: int) -> int:
+    """The least that is not under `size`."""
     return 1 << (size - 1).bit_length()

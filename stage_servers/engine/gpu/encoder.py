@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from stage_servers.engine.device import tensor_on
+from stage_servers.engine.device import moved_to
 from stage_servers.engine.gpu.path import gate, rotate
 
 _WIDTH_MULTIPLE = 64
@@ -44,11 +44,7 @@ class Windows:
         )
         if torch.equal(order, torch.arange(len(order))):
             return cls(batches, None, None)
-        return cls(
-            batches,
-            tensor_on(device, order.tolist(), torch.int64),
-            tensor_on(device, order.argsort().tolist(), torch.int64),
-        )
+        return cls(batches, moved_to(device, order), moved_to(device, order.argsort()))
 
 
 @dataclass(frozen=True, slots=True, eq=False)

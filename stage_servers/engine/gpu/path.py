@@ -15,6 +15,7 @@ import torch
 from torch import nn
 
 from stage_servers.engine.attention.backend import AttentionBackend
+from stage_servers.engine.attention.triton_paged import power_of_two
 from stage_servers.engine.families.adapter import FamilyAdapter, MediaRows
 from stage_servers.engine.fastpath import LAYER_PARAMETERS
 
@@ -106,7 +107,7 @@ class GpuPath:
             width,
             self._eps,
             HAS_SUM=added is not None,
-            PADDED=_power_of_two(width),
+            PADDED=power_of_two(width),
             num_warps=8 if width >= _WIDE else 4,
         )
         return out
@@ -179,7 +180,7 @@ def rotate(
         NUM_HEADS=num_heads,
         NUM_KV_HEADS=num_kv_heads,
         HALF=head_dim // 2,
-        PADDED=_power_of_two(head_dim // 2),
+        PADDED=power_of_two(head_dim // 2),
         HEADS=heads,
         HAS_NORMS=norms is not None,
         num_warps=1 if heads == 1 else 4,
@@ -225,7 +226,3 @@ def _join(parts: list[nn.Parameter]) -> torch.Tensor:
         part.data = whole[start : start + len(part)]
         start += len(part)
     return whole
-
-
-def _power_of_two(size: int) -> int:
-    return 1 << (size - 1).bit_length()

@@ -68,13 +68,16 @@ def test_the_kernels_of_layers_compile_for_hopper(dtype: torch.dtype) -> None:
     each |= dict.fromkeys(("cos", "sin", "parts", "part_sums"), "*fp32")
     each |= {"slots": "*i64", "width": "i32", "eps": "fp32"}
     splits = {"NUM_HEADS": 28, "HEAD_DIM": 128, "PADDED_DIM": 128, "SPLITS": 8}
+    compiled = []
     for has in (False, True):
-        compile_kernel(kernels.add_norm_kernel, {"HAS_SUM": has, "PADDED": 4096}, each, 8)
+        compiled.append(compile_kernel(kernels.add_norm_kernel, {"HAS_SUM": has, "PADDED": 4096}, each, 8))
         for many in (1, 8):
             rotated = heads | {"HALF": 64, "PADDED": 64, "HEADS": many, "HAS_NORMS": has}
-            compile_kernel(kernels.rotate_kernel, rotated, each, 1 if many == 1 else 4)
-    compile_kernel(kernels.gate_kernel, {"SIZE": 1024}, each, 4)
-    compile_kernel(triton_kernel.join_splits_kernel, splits, each, 4)
+            compiled.append(compile_kernel(kernels.rotate_kernel, rotated, each, 1 if many == 1 else 4))
+    compiled.append(compile_kernel(kernels.gate_kernel, {"SIZE": 1024}, each, 4))
+    compiled.append(compile_kernel(triton_kernel.join_splits_kernel, splits, each, 4))
+    assert len(compiled) == 8
+    assert all(found.metadata.shared <= SHARED_BYTES for found in compiled)
 
 
 def pointer(dtype: torch.dtype) -> str:
