@@ -69,6 +69,9 @@ def run(
     unloaded: UnloadedOption = None,
 ) -> None:
     """Simulates a scenario and compares its policy sets: latencies, goodput, switches, cost."""
+    from simulator import compiled
+
+    compiled.use()  # before anything of it is imported
     from cli.simulation.plot import check_can_plot, draw
     from cli.simulation.tables import show
     from simulator.config import SimulationError

@@ -30,7 +30,7 @@ def ensure_built(folder: Path, flags: Sequence[str]) -> Path:
     compiler = shutil.which(os.environ.get("CXX", "c++")) or shutil.which("g++")
     if compiler is None:
         raise NativeError("no C++ compiler is here (c++ or g++)")
-    cache = _cache_folder()
+    cache = cache_folder()
     target = cache / f"native-{_identity(folder, flags, compiler)}.so"
     if not target.is_file():
         with (cache / "lock").open("w") as lock:
@@ -40,7 +40,7 @@ def ensure_built(folder: Path, flags: Sequence[str]) -> Path:
     return target
 
 
-def _cache_folder() -> Path:
+def cache_folder() -> Path:
     """A folder that only this user may write to: what lies in it is loaded as code."""
     base = os.environ.get("XDG_CACHE_HOME")
     folder = (Path(base) if base else Path.home() / ".cache") / "elasticmm"

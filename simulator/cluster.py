@@ -295,7 +295,8 @@ class Cluster:
     def _build(self, name: str) -> Instance:
         config = self.config
         kind = WholeInstance if config.discipline == "whole" else Instance
-        if config.encoding == "inline":
+        is_inline = config.encoding == "inline"
+        if is_inline:
             kind = InlineInstance
         instance = kind(
             name,
@@ -304,7 +305,7 @@ class Cluster:
             self,
             has_encoder_cache=config.encoder_cache,
             has_prefix_cache=config.prefix_cache,
-            prompt_order="text-first" if config.discipline == "text-first" else "arrival",
+            prompt_order="text-first" if config.discipline == "text-first" and not is_inline else "arrival",
             encode_order=config.encode_order,
             tpot_s=config.tpot_s,
             encode_slice_s=config.encode_slice_s,

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from itertools import takewhile
-from typing import Any
 
+from core.encode_order import EncodeOrder
 from simulator.encode_queue import EncodeQueue
 from simulator.instance import Instance
 from simulator.job import Job
@@ -16,9 +16,8 @@ class InlineInstance(Instance):
     line: none passes one before it whose embeddings are not all there.
     """
 
-    def __init__(self, *arguments: Any, **settings: Any) -> None:
-        super().__init__(*arguments, **{**settings, "prompt_order": "arrival", "encode_order": "arrival"})
-        self._encodes = EncodeQueue(self.profile.encode, "arrival", preprocesses=True)
+    def _encode_queue(self, order: EncodeOrder, tpot_s: float, slice_s: float) -> EncodeQueue:  # noqa: ARG002
+        return EncodeQueue(self.profile.encode, "arrival", preprocesses=True)
 
     def _line(self) -> Iterable[Job]:
         return takewhile(lambda job: job.num_ready > 0, self.prefills)

@@ -61,7 +61,7 @@ class Instance:
         self._events = events
         self._listener = listener
         self._prompt_order: PromptOrder = prompt_order
-        self._encodes = EncodeQueue(profile.encode, encode_order, tpot_s=tpot_s, slice_s=encode_slice_s)
+        self._encodes = self._encode_queue(encode_order, tpot_s, encode_slice_s)
         self._joining: deque[tuple[Job, int]] = deque()  # with KV here, for the batch of the next turn
         self._calls: deque[Callable[[], None]] = deque()
         self._leases = Leases()
@@ -183,6 +183,9 @@ class Instance:
     def _is_encode_next(self) -> bool:
         can_step = self.batch.size or any(job.num_ready > 0 for job in self.prefills)
         return not can_step or self._encodes.is_next(self._wants_step_first)
+
+    def _encode_queue(self, order: EncodeOrder, tpot_s: float, slice_s: float) -> EncodeQueue:
+        return EncodeQueue(self.profile.encode, order, tpot_s=tpot_s, slice_s=slice_s)
 
     def _wants_step_first(self) -> bool:
         if self._prompt_order != "text-first" or not self.prefills:

@@ -11,6 +11,7 @@ from typing import TypeVar
 
 from coordinator.policy.scheduler import Scheduler
 from core.profile import Profile
+from simulator import compiled
 from simulator.cluster import Cluster
 from simulator.config import ClusterConfig
 from simulator.metrics import Summary, summarize
@@ -95,7 +96,7 @@ def run_tasks(
     if jobs == 1:
         return [_told(run_task(task), on_done) for task in todo]
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(min(jobs, max(1, len(todo))), mp_context=context) as pool:
+    with ProcessPoolExecutor(min(jobs, max(1, len(todo))), context, initializer=compiled.use) as pool:
         futures = [pool.submit(run_task, task) for task in todo]
         try:
             for future in as_completed(futures):

@@ -13,6 +13,9 @@ from cli.compute_environment import compute_environment
 # Before any test imports torch: stage servers and tests share the cores.
 os.environ.update(compute_environment())
 
+# Also of the processes that tests start: a simulator that a developer compiled is not what is tested.
+os.environ["ELASTICMM_COMPILED"] = "0"
+
 # A shell's background job may be born with SIGINT ignored, which processes of tests would inherit.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)

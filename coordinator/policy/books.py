@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from bisect import bisect_left, insort
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Protocol
 
 from coordinator.policy.journal import Journal
@@ -280,6 +280,6 @@ def _check_sum(name: str, load: Share, parts: list[Share]) -> None:
     total = Share()
     for part in parts:
         total.add(part)
-    for field_name in Share.__slots__:
+    for field_name in (each.name for each in fields(Share)):
         have, want = getattr(load, field_name), getattr(total, field_name)
         assert abs(have - want) < 1e-6, f"{name}.{field_name}: {have}, should be {want}"

@@ -67,7 +67,7 @@ class Correction:
     def _gains(self, inputs: Sequence[float]) -> list[float]:
         """How much of an error each factor takes; `inputs` add up to one."""
         reach = [sum(v * x for v, x in zip(row, inputs, strict=True)) for row in self._variances]
-        scale = 1 + sum(r * x for r, x in zip(reach, inputs, strict=True))
+        scale = 1 + sum([r * x for r, x in zip(reach, inputs, strict=True)], 0.0)
         gains = [each / scale for each in reach]
         for at, (row, gain) in enumerate(zip(self._variances, gains, strict=True)):
             for column, other in enumerate(reach):

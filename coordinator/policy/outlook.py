@@ -33,7 +33,7 @@ def outlook_of(demand: Demand, num_instances: int, model: CostModel, *, with_bur
         return Outlook(demand, {})
     bursting = ModalityGroup.MULTIMODAL if ModalityGroup.MULTIMODAL in demand else ModalityGroup.TEXT
     work_s = {group: sum(stage_work_s(each, model)) for group, each in demand.items()}
-    left_s = num_instances - sum(work_s.values())
+    left_s = num_instances - sum(work_s.values(), 0.0)
     if left_s <= 0 or work_s[bursting] <= 0:
         return Outlook(demand, {})
     times = min(_MOST_TIMES, 1 + left_s / work_s[bursting])
