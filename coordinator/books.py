@@ -43,6 +43,7 @@ class LiveBooks:
             block_tokens=info.block_tokens,
             total_kv_blocks=info.total_kv_blocks,
             total_embedding_blocks=info.total_embedding_blocks or None,
+            max_sequences=info.max_sequences or None,
             since_s=self._clock.now_s(),
         )
         self.books.add_instance(book)

@@ -32,6 +32,7 @@ class InstanceInfo:
     total_embedding_blocks: int
     transports: tuple[str, ...] = ()
     kv_bytes_per_token: int = 0
+    max_sequences: int = 0  # of one decode batch; 0: not told
 
 
 @dataclass(frozen=True, slots=True)

@@ -323,6 +323,7 @@ class Cluster:
             profile.block_tokens,
             instance.total_blocks,
             embedding_blocks_of(profile),
+            profile.max_sequences,
         )
 
     def _result(self) -> RunResult:

@@ -258,4 +258,5 @@ def _registration(
         total_embedding_blocks=parts.embeddings.num_blocks,
         transports=parts.transports,
         kv_bytes_per_token=kv_token_bytes(model),
+        max_sequences=config.max_sequences,
     )

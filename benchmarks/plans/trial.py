@@ -97,7 +97,8 @@ class Trial:
         self, starts_s: Sequence[float], schedule: Schedule, requests: Sequence[Request], least: float
     ) -> Score:
         decisions = DecisionRing()
-        dispatch = emp_dispatch(Costing(CostModel(self._profile)), aims(self._case), decisions)
+        slo = aims(self._case)
+        dispatch = emp_dispatch(Costing(CostModel(self._profile), slo.tpot_s), slo, decisions)
         scheduler = ScheduledForms(starts_s, schedule, dispatch, decisions)
         return self._run(scheduler, self._engine, requests, least)
 

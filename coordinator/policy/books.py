@@ -31,6 +31,7 @@ class InstanceBook:
     block_tokens: int
     total_kv_blocks: int
     total_embedding_blocks: int | None = None  # None: not bounded
+    max_sequences: int | None = None  # of its decode batch; None: not bounded
     since_s: float = 0.0  # when it took on its present roles and group
     is_open: bool = True  # takes new work; not so in a transition or a drain
     is_pinned: bool = False  # an admin said what it plays: no plan changes it

@@ -70,7 +70,7 @@ class Columns:
         self._players.clear()
         self._named = ()
         count = len(self.ids)
-        self.free_kv_tokens: Ints = np.zeros(count, dtype=np.int64)  # of whole blocks
+        self.free_kv_tokens: Ints = np.zeros(count, dtype=np.int64)  # of whole blocks; 0 where it is crowded
         self.free_embedding_blocks: Ints = np.zeros(count, dtype=np.int64)
         self.text_tokens: Ints = np.zeros(count, dtype=np.int64)
         self.media_tokens: Ints = np.zeros(count, dtype=np.int64)
@@ -96,8 +96,9 @@ class Columns:
         promise = load.sequences, load.kv_blocks, version
         if promise != self._promises[row]:
             self._promises[row] = promise
-            self.decode_step_s[row] = self._costing.promised_step_s(book)
-            self.free_kv_tokens[row] = book.free_kv_blocks * book.block_tokens
+            self.decode_step_s[row] = step_s = self._costing.promised_step_s(book)
+            is_crowded = self._costing.is_crowded(book, step_s)
+            self.free_kv_tokens[row] = 0 if is_crowded else book.free_kv_blocks * book.block_tokens
         total = book.total_embedding_blocks
         self.free_embedding_blocks[row] = UNBOUNDED if total is None else total - load.embedding_blocks
         self.text_tokens[row] = load.text_tokens

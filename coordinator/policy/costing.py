@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from math import ceil
+from math import ceil, inf
 
 from coordinator.policy.books import InstanceBook
 from coordinator.policy.cost_model import CostModel
@@ -10,13 +10,16 @@ from coordinator.policy.work import Share, Work
 from core.costs import chunk_shape
 
 _QUEUED_STEPS = 0.5  # of prefill
+_SHORT_ANSWER = 0.4  # of the usual length: what is shorter may miss its target where batches are full
 
 
 class Costing:
     """Predictions over the cost model for what lies on instances."""
 
-    def __init__(self, model: CostModel) -> None:
+    def __init__(self, model: CostModel, tpot_s: float = inf) -> None:
+        """`tpot_s`: the target per token."""
         self.model = model
+        self._tpot_s = tpot_s
         self.profile = model.profile
         # One step's worth runs while the next one waits on the instance, so that the device never waits for
         # a dispatch; what is more stays with the coordinator, where it can still go elsewhere.
@@ -65,9 +68,31 @@ class Costing:
         return self.model.step_costs.seconds(new + count, attended + context, 1 + count, context)
 
     def promised_step_s(self, book: InstanceBook) -> float:
-        """A decode step of the instance once all that was promised to it decodes, and one more."""
+        """Per token, once all that was promised to the instance decodes, and one more.
+
+        More sequences than its batch holds take turns: each waits for a place in it for about the same time
+        per token of its answer as the others decode before it.
+        """
         count, context = book.load.sequences + 1, book.load.kv_blocks * book.block_tokens
-        return self.model.step_costs.seconds(count, float(context), count, context)
+        most = book.max_sequences
+        if most is None or count <= most:
+            return self.model.step_costs.seconds(count, float(context), count, context)
+        turns = count / most
+        context = int(context / turns)
+        return turns * self.model.step_costs.seconds(most, float(context), most, context)
+
+    def is_crowded(self, book: InstanceBook, promised_step_s: float) -> bool:
+        """Whether one sequence more would make short answers miss the target per token, as they take turns.
+
+        With n sequences for a batch of m, one waits n / m - 1 times the usual length of an answer, in steps,
+        for its place; an answer of the share s of that length is in time while that is at most
+        s * (target / step - 1).
+        """
+        most = book.max_sequences
+        if most is None or book.load.sequences < most:
+            return False
+        turns = (book.load.sequences + 1) / most
+        return turns - 1 > _SHORT_ANSWER * (self._tpot_s * turns / promised_step_s - 1)
 
     def hand_over_s(self, work: Work, prefill_s: float) -> float:
         """KV follows the prefill layer by layer: what that does not hide, and the setup, come after it."""

@@ -47,8 +47,10 @@ class Dispatch:
     and, where it encodes too, while no more lies there than the request brings itself (less where that would
     make it late) or half a step; so does an encoder, on which small
     items pass large ones. All take one where none of the kind is open. The rest
-    waits here, where it can still go elsewhere and text can pass it. Among those with room, the earliest
-    predicted first token wins; then the decode instance where the answer is predicted to end first.
+    waits here, where it can still go elsewhere and text can pass it; so does all for which no decode instance
+    has blocks, and a place in its batch or turns that are short enough for the target per token. Among those
+    with room, the earliest predicted first token wins; then the decode instance where the answer is predicted
+    to end first.
     With `together`, one instance does all stages of a request, as coupled replicas do.
 
     What caches spare an instance (`Reuse`) counts as work that it does not have: seconds saved are weighed

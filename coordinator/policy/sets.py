@@ -43,7 +43,7 @@ def make_scheduler(
     """
     if name not in POLICY_SETS:
         raise ValueError(f"policy: {name!r} is not one of {', '.join(POLICY_SETS)}")
-    costing = Costing(model or CostModel(profile))
+    costing = Costing(model or CostModel(profile), slo.tpot_s)
     decisions = DecisionRing(ring_size) if decisions is None else decisions
     pieces = pieces_without(without)
     if name == "emp":

@@ -65,6 +65,7 @@ def to_info(message: pb.Register) -> InstanceInfo:
         total_embedding_blocks=message.total_embedding_blocks,
         transports=tuple(message.transports),
         kv_bytes_per_token=message.kv_bytes_per_token,
+        max_sequences=message.max_sequences,
     )
 
 
@@ -86,6 +87,7 @@ def from_info(info: InstanceInfo) -> pb.Register:
         total_embedding_blocks=info.total_embedding_blocks,
         transports=info.transports,
         kv_bytes_per_token=info.kv_bytes_per_token,
+        max_sequences=info.max_sequences,
     )
 
 

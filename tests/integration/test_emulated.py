@@ -35,6 +35,7 @@ def answers(model: Path, profile: Path, state: Path, topology: str, *options: st
         results = ask_all(running.client, asked, max_tokens=60, seed=1)
         assert {each.device for each in running.status().instances} == {f"emulated:{profile}"}
         assert {each.total_kv_blocks for each in running.status().instances} == {400}
+        assert {each.max_sequences for each in running.status().instances} == {make_profile().max_sequences}
         running.assert_idle()
     return [result.token_ids for result in results]
 

@@ -53,6 +53,7 @@ class InstanceStatus:
     total_kv_blocks: int
     free_embedding_blocks: int
     total_embedding_blocks: int
+    max_sequences: int  # of one decode batch; 0: not told
     transfers: tuple[TransferStatus, ...]
 
 
@@ -122,6 +123,7 @@ def _instance(message: admin_pb2.InstanceStatus) -> InstanceStatus:
         total_kv_blocks=info.total_kv_blocks,
         free_embedding_blocks=load.free_embedding_blocks,
         total_embedding_blocks=info.total_embedding_blocks,
+        max_sequences=info.max_sequences,
         transfers=tuple(_transfer(each) for each in message.transfers),
     )
 

@@ -38,8 +38,14 @@ PROFILE = Profile(
 )
 
 
-def instance(name: str, roles: str = "epd", group: str = "shared", kv_blocks: int = 10_000) -> InstanceBook:
-    return InstanceBook(name, parse_roles(roles), ModalityGroup(group), 16, kv_blocks, 2000)
+def instance(
+    name: str,
+    roles: str = "epd",
+    group: str = "shared",
+    kv_blocks: int = 10_000,
+    max_sequences: int | None = None,
+) -> InstanceBook:
+    return InstanceBook(name, parse_roles(roles), ModalityGroup(group), 16, kv_blocks, 2000, max_sequences)
 
 
 def books_of(*instances: InstanceBook) -> Books:

@@ -1,4 +1,4 @@
-"""Any small cluster: roles, group and KV blocks of each instance."""
+"""Any small cluster: roles, group, KV blocks and sequences in a batch of each instance."""
 
 from hypothesis import strategies as st
 
@@ -7,6 +7,7 @@ clusters = st.lists(
         st.sampled_from(["e", "p", "d", "ep", "pd", "ed", "epd"]),
         st.sampled_from(["text", "multimodal", "shared"]),
         st.integers(0, 1200),
+        st.one_of(st.none(), st.integers(1, 8)),
     ),
     min_size=1,
     max_size=8,

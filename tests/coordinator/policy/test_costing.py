@@ -51,3 +51,19 @@ def test_a_prompt_goes_where_nobody_decodes_if_all_else_is_equal(factor: float) 
     books.note(answer)
     books.queue(text("next", 1.0))
     assert [each.prefill for each in dispatched(emp, books)] == ["b"]
+
+
+def test_more_sequences_than_a_batch_holds_take_turns() -> None:
+    costing = Costing(CostModel(PROFILE), tpot_s=0.02)
+    bounded, boundless = instance("a", max_sequences=4), instance("b")
+    for sequences, turns in ((3, 1.0), (4, 1.25), (7, 2.0), (11, 3.0)):
+        bounded.load.sequences = boundless.load.sequences = sequences
+        step_s = costing.promised_step_s(boundless)
+        assert costing.promised_step_s(bounded) == pytest.approx(turns * step_s, rel=0.02)
+        assert not costing.is_crowded(boundless, step_s)
+    # With steps of 10 ms and a target of 20, the 0.4th part of an answer may take as long again.
+    crowded = []
+    for sequences in range(8):
+        bounded.load.sequences = sequences
+        crowded.append(costing.is_crowded(bounded, costing.promised_step_s(bounded)))
+    assert crowded == [False] * 5 + [True] * 3

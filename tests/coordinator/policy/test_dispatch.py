@@ -1,12 +1,18 @@
+from math import inf
+
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from coordinator.policy.books import Books
 from coordinator.policy.cost_model import CostModel
 from coordinator.policy.costing import Costing
+from coordinator.policy.decisions import DecisionRing
+from coordinator.policy.dispatch import Dispatch
 from coordinator.policy.plan import GROUPS
 from coordinator.policy.scheduler import Scheduler, Slo
 from coordinator.policy.sets import make_scheduler
+from coordinator.policy.turns import FairTurns
 from coordinator.policy.work import Work
 from core.stages import ModalityGroup, Stage
 from tests.coordinator.policy.cluster import PROFILE, books_of, instance, pictures, text
@@ -149,6 +155,19 @@ def test_whatever_waits_promises_are_kept(cluster, waiting, name):
     for book in books.instances.values():
         assert book.free_kv_blocks >= 0
         assert book.has_embedding_room(0)
+
+
+@pytest.mark.parametrize("few", [0, 64])
+def test_a_decoder_takes_no_more_than_may_take_turns_in_time(few):
+    """Steps take 10 ms: with a target of 15 ms two places are for two, of 24 ms for more."""
+    for tpot_s, most in ((0.015, 2), (0.024, 3), (inf, 6)):
+        books = books_of(instance("p", "p"), instance("d", "d", max_sequences=2))
+        queued(books, *(text(f"r{number}", number / 10) for number in range(6)))
+        costing = Costing(CostModel(PROFILE), tpot_s)
+        dispatch = Dispatch(costing, FairTurns(), DecisionRing(), few=few)
+        assert len(dispatched(dispatch, books)) == most
+        books.end(next(iter(books.running.values())))
+        assert len(dispatched(dispatch, books)) == min(1, 6 - most)
 
 
 def _assert_roles(books, placement, group):

@@ -50,6 +50,7 @@ def info(**changes: object) -> records.InstanceInfo:
         "total_embedding_blocks": 50,
         "transports": ("shm", "grpc"),
         "kv_bytes_per_token": 512,
+        "max_sequences": 64,
     }
     return records.InstanceInfo(**{**fields, **changes})
 

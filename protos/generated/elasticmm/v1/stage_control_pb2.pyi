@@ -205,6 +205,7 @@ class Register(_message.Message):
     TOTAL_EMBEDDING_BLOCKS_FIELD_NUMBER: _builtins.int
     TRANSPORTS_FIELD_NUMBER: _builtins.int
     KV_BYTES_PER_TOKEN_FIELD_NUMBER: _builtins.int
+    MAX_SEQUENCES_FIELD_NUMBER: _builtins.int
     instance_id: _builtins.str
     """Wanted name; empty lets the coordinator choose."""
     epoch: _builtins.int
@@ -233,6 +234,8 @@ class Register(_message.Message):
     """Size of its embedding pool."""
     kv_bytes_per_token: _builtins.int
     """Of all layers together."""
+    max_sequences: _builtins.int
+    """Most sequences of one decode batch. 0: not told, so not bounded."""
     @_builtins.property
     def roles(self) -> _containers.RepeatedScalarFieldContainer[_inference_pb2.Stage.ValueType]:
         """Stages that it plays at first."""
@@ -260,10 +263,11 @@ class Register(_message.Message):
         total_embedding_blocks: _builtins.int = ...,
         transports: _abc.Iterable[_builtins.str] | None = ...,
         kv_bytes_per_token: _builtins.int = ...,
+        max_sequences: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attention_backend", b"attention_backend", "block_tokens", b"block_tokens", "device", b"device", "dtype", b"dtype", "endpoint", b"endpoint", "epoch", b"epoch", "group", b"group", "host_id", b"host_id", "instance_id", b"instance_id", "kv_bytes_per_token", b"kv_bytes_per_token", "model_fingerprint", b"model_fingerprint", "pid", b"pid", "roles", b"roles", "total_embedding_blocks", b"total_embedding_blocks", "total_kv_blocks", b"total_kv_blocks", "transports", b"transports"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attention_backend", b"attention_backend", "block_tokens", b"block_tokens", "device", b"device", "dtype", b"dtype", "endpoint", b"endpoint", "epoch", b"epoch", "group", b"group", "host_id", b"host_id", "instance_id", b"instance_id", "kv_bytes_per_token", b"kv_bytes_per_token", "max_sequences", b"max_sequences", "model_fingerprint", b"model_fingerprint", "pid", b"pid", "roles", b"roles", "total_embedding_blocks", b"total_embedding_blocks", "total_kv_blocks", b"total_kv_blocks", "transports", b"transports"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
