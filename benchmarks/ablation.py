@@ -35,6 +35,7 @@ from cli.launch.events import LaunchError
 from cli.launch.plan import LaunchPlan
 from cli.limits import Limits
 from cli.load.outcomes import Outcome, Targets, summarize
+from coordinator.policy.scheduler import LATE_WAIT_S
 from core.profile_file import load_profile
 from simulator.scenario import CaseSpec, Scenario, ScenarioError, SetSpec, aims, read_scenario
 from simulator.sweep import simulate
@@ -46,6 +47,7 @@ _T = TypeVar("_T", CaseSpec, SetSpec)
 _SCENARIO = Path(__file__).parents[1] / "scenarios" / "cache.toml"
 _SETS = ("own pictures first", "own pictures first, cache", "non-blocking", "both")
 _MOST_PICTURES = 256  # of one recorded request
+_MOST_WAITING = 100_000  # as in the simulator, nobody is turned away
 _WARM_UP = WarmUp(per_kind=2, gap_s=0.25)
 _ROWS = (
     ("text TTFT p50 ms", "text.ttft_ms.p50"),
@@ -140,14 +142,17 @@ def _sum(outcomes: Sequence[Outcome], name: str) -> int:
 
 
 def make_stage(scenario: Scenario, case: CaseSpec, model: Path, time_scale: float, folder: Path) -> Stage:
-    """Devices of the case's profile with the clock of the trace; `folder` is for a slowed profile."""
+    """Devices of the case's profile; targets and the wait of late requests by the clock of the trace.
+
+    `folder` is for a slowed profile.
+    """
     aim = aims(case)
     targets = (aim.ttft_s, aim.tpot_s, aim.multimodal_ttft_s or aim.ttft_s)
     plan = LaunchPlan(
         cluster="benchmark",
         model=model,
         slo=",".join(f"{each * time_scale:g}" for each in targets),
-        limits=Limits(max_media=_MOST_PICTURES),
+        limits=Limits(_MOST_WAITING, max_media=_MOST_PICTURES, late_wait=LATE_WAIT_S * time_scale),
         log_level="WARNING",
     )
     plan = with_emulated(plan, case.profile, time_scale, folder)

@@ -30,7 +30,8 @@ VARIABLE = "ELASTICMM_COMPILED"  # in the environment; 0: sources only
 _ROOT = Path(__file__).parent.parent
 _PACKAGES = ("coordinator/policy", "simulator")
 _CORE = ("core.encode_turns",)
-# Exceptions, and what processes send each other: mypyc makes neither. The rest costs no time.
+# With exceptions, which mypyc derives no class from, or with what processes send each other: compiled classes
+# cannot be pickled. The rest reads scenarios. None of it costs time.
 _INTERPRETED = frozenset(
     (
         "coordinator.policy.pieces",

@@ -1,6 +1,7 @@
 """The simulator with everything slowed as on a live cluster of slowed devices.
 
-Policies keep their own time: ticks, dwells and forecasts take real seconds, on both sides.
+Policies keep their own time: ticks, dwells and forecasts take real seconds, on both sides. What users bear
+does not: targets, and for how long those yield who are late in any case, are as many times longer.
 """
 
 from __future__ import annotations
@@ -33,7 +34,8 @@ def simulate_slowed(
     profile = slowed(load_profile(case.profile), time_scale)
     slow = [replace(each, arrival_s=each.arrival_s * time_scale) for each in trace]
     cluster = replace(scenario.cluster, encode_slice_s=SLICE_S * time_scale)
-    result = simulate(replace(scenario, cluster=cluster), with_slow(case, time_scale), chosen, profile, slow)
+    patient = replace(chosen, late_wait_s=chosen.late_wait_s * time_scale)
+    result = simulate(replace(scenario, cluster=cluster), with_slow(case, time_scale), patient, profile, slow)
     indices = {each.request_id: index for index, each in enumerate(trace)}
     outcomes = tuple(outcome_of(each, indices).sped_up(time_scale) for each in result.records)
     return Simulated(outcomes, result.num_switches)

@@ -10,6 +10,7 @@ import pytest
 from benchmarks.ablation import actors, figures, make_stage, make_trace, with_popular
 from cli.load.outcomes import Outcome
 from cli.load.workload import Kind
+from coordinator.policy.scheduler import LATE_WAIT_S
 from core.families import ARCHITECTURES
 from core.profile_file import load_profile
 from simulator.scenario import CaseSpec, Scenario, SetSpec, read_scenario
@@ -69,6 +70,7 @@ def test_the_clock_of_the_devices_is_slowed_and_policies_know(tmp_path: Path) ->
     assert reckoned.prefill_s(500) == pytest.approx(5 * own.prefill_s(500))
     assert reckoned.encode.encode_s(500) == pytest.approx(5 * own.encode.encode_s(500))
     assert stage.plan.slo == "0.5835,0.53365,4.4725"
+    assert stage.plan.limits.late_wait == 5 * LATE_WAIT_S
 
 
 def test_requests_are_held_against_the_targets_of_their_kind() -> None:
