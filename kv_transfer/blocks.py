@@ -45,7 +45,7 @@ class BlockAllocator:
         self._when_short.append(callback)
 
     def ask_for(self, count: int) -> None:
-        """Somebody waits until so many blocks are free at a time; see `call_on_free`."""
+        """Those who wait need so many blocks in all, 0: nobody waits any more; see `call_on_free`."""
         for callback in self._when_short:
             callback(count)
 

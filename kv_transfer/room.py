@@ -5,12 +5,23 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import deque
+from dataclasses import dataclass, field
+from itertools import islice
 
 from kv_transfer.blocks import BlockAllocator, OutOfBlocks
 
 
+@dataclass(slots=True, eq=False)
+class _Waiter:
+    count: int
+    wake: asyncio.Event = field(default_factory=asyncio.Event)
+
+
 class Room:
     """Hands a pool's blocks to waiting transfers, first come first served.
+
+    Where blocks are short, those who could do without some are asked for what all wait for at once: they may
+    answer no sooner than after a step of the engine.
 
     Used on the loop it was made on; blocks may become free in any thread.
     """
@@ -18,8 +29,9 @@ class Room:
     def __init__(self, blocks: BlockAllocator) -> None:
         self._blocks = blocks
         self._loop = asyncio.get_running_loop()
-        self._waiting: deque[asyncio.Event] = deque()
+        self._waiting: deque[_Waiter] = deque()
         self._num_ahead = 0  # of those who wait: who gives no way
+        self._has_asked = False
         blocks.call_on_free(self._blocks_freed)
 
     @property
@@ -34,28 +46,33 @@ class Room:
         """
         if count > self._blocks.num_blocks:
             raise OutOfBlocks(f"{count} blocks wanted, the pool has {self._blocks.num_blocks}")
-        wake = asyncio.Event()
-        self._waiting.insert(len(self._waiting) if gives_way else self._num_ahead, wake)
+        waiter = _Waiter(count)
+        self._waiting.insert(len(self._waiting) if gives_way else self._num_ahead, waiter)
         self._num_ahead += not gives_way
         try:
             while True:
-                taken = self._try(wake, count)
+                taken = self._try(waiter)
                 if taken is not None:
                     return taken
-                await wake.wait()
-                wake.clear()
+                await waiter.wake.wait()
+                waiter.wake.clear()
         finally:
-            self._waiting.remove(wake)
+            self._waiting.remove(waiter)
             self._num_ahead -= not gives_way
-            self._wake_first()
+            if self._waiting:
+                self._wake_first()
+            elif self._has_asked:
+                self._has_asked = False
+                self._blocks.ask_for(0)
 
-    def _try(self, wake: asyncio.Event, count: int) -> list[int] | None:
-        if self._waiting[0] is not wake:
+    def _try(self, waiter: _Waiter) -> list[int] | None:
+        if self._waiting[0] is not waiter:
             return None
         try:
-            return self._blocks.allocate(count)
+            return self._blocks.allocate(waiter.count)
         except OutOfBlocks:  # the engine may be faster, too
-            self._blocks.ask_for(count)
+            self._has_asked = True
+            self._blocks.ask_for(sum(each.count for each in islice(self._waiting, max(1, self._num_ahead))))
             return None
 
     def _blocks_freed(self) -> None:
@@ -65,4 +82,4 @@ class Room:
 
     def _wake_first(self) -> None:
         if self._waiting:
-            self._waiting[0].set()
+            self._waiting[0].wake.set()

@@ -55,6 +55,38 @@ async def test_who_holds_what_it_could_do_without_is_asked_for_it() -> None:
     assert asked == [3]
     await asyncio.to_thread(blocks.release, held)
     assert len(await taking) == 3
+    assert asked == [3, 0]
+
+
+async def test_what_all_wait_for_is_asked_for_at_once() -> None:
+    """An answer takes a step of the engine: one by one, no more could come in than there are steps."""
+    blocks = BlockAllocator(12)
+    held, asked = blocks.allocate(12), list[int]()
+    blocks.call_when_short(asked.append)
+    room = Room(blocks)
+    first = asyncio.create_task(room.take(2))
+    await until(lambda: asked == [2])
+    others = [asyncio.create_task(room.take(count)) for count in (3, 4)]
+    prefix = asyncio.create_task(room.take(1, gives_way=True))
+    await until(lambda: room.num_waiting == 4)
+    blocks.release(held[:1])
+    await until(lambda: asked == [2, 9])
+    blocks.release(held[1:10])
+    await asyncio.gather(first, *others, prefix)
+    assert asked == [2, 9, 0]
+    assert blocks.num_free == 0
+
+
+async def test_who_leaves_is_waited_for_no_more() -> None:
+    blocks = BlockAllocator(4)
+    held, asked = blocks.allocate(4), list[int]()
+    blocks.call_when_short(asked.append)
+    taking = asyncio.create_task(Room(blocks).take(3))
+    await until(lambda: asked)
+    taking.cancel()
+    await asyncio.gather(taking, return_exceptions=True)
+    assert asked == [3, 0]
+    blocks.release(held)
 
 
 async def test_the_deadline_passes(receive: Receive, sender_with: MakeSender, source: Pool) -> None:
