@@ -152,7 +152,9 @@ def make_stage(scenario: Scenario, case: CaseSpec, model: Path, time_scale: floa
         cluster="benchmark",
         model=model,
         slo=",".join(f"{each * time_scale:g}" for each in targets),
-        limits=Limits(_MOST_WAITING, max_media=_MOST_PICTURES, late_wait=LATE_WAIT_S * time_scale),
+        limits=Limits(
+            max_waiting=_MOST_WAITING, max_media=_MOST_PICTURES, late_wait=LATE_WAIT_S * time_scale
+        ),
         log_level="WARNING",
     )
     plan = with_emulated(plan, case.profile, time_scale, folder)

@@ -12,7 +12,7 @@ import platform
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 _TIMEOUT_S = 120
@@ -30,13 +30,26 @@ def ensure_built(folder: Path, flags: Sequence[str]) -> Path:
     compiler = shutil.which(os.environ.get("CXX", "c++")) or shutil.which("g++")
     if compiler is None:
         raise NativeError("no C++ compiler is here (c++ or g++)")
+    identity = f"{_identity(folder, flags, compiler)}.so"
+    return made_once("native", identity, lambda made: _compile(folder, flags, compiler, made))
+
+
+def made_once(kind: str, identity: str, make: Callable[[Path], None]) -> Path:
+    """What stands for the kind and identity in the user's cache folder.
+
+    `make` is called with a path to make it at, unless another process or an earlier start has made it: one
+    process at a time for each kind. Raises NativeError, and what `make` raises.
+    """
     cache = cache_folder()
-    target = cache / f"native-{_identity(folder, flags, compiler)}.so"
-    if not target.is_file():
-        with (cache / "lock").open("w") as lock:
+    target = cache / f"{kind}-{identity}"
+    if not target.exists():
+        with (cache / f"{kind}.lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
-            if not target.is_file():
-                _compile(folder, flags, compiler, target)
+            if not target.exists():
+                with tempfile.TemporaryDirectory(dir=cache) as scratch:
+                    made = Path(scratch) / target.name
+                    make(made)
+                    made.replace(target)
     return target
 
 
@@ -68,16 +81,13 @@ def _sources(folder: Path, *patterns: str) -> list[Path]:
     return sorted(path for pattern in patterns for path in folder.glob(pattern))
 
 
-def _compile(folder: Path, flags: Sequence[str], compiler: str, target: Path) -> None:
-    with tempfile.TemporaryDirectory(dir=target.parent) as scratch:
-        made = Path(scratch) / target.name
-        native = "-mcpu=native" if platform.machine() in ("aarch64", "arm64") else "-march=native"
-        sources = map(str, _sources(folder, "*.cpp"))
-        command = [compiler, *flags, native, "-shared", "-fPIC", "-o", str(made), *sources]
-        try:
-            subprocess.run(command, capture_output=True, text=True, timeout=_TIMEOUT_S, check=True)
-        except subprocess.CalledProcessError as error:
-            raise NativeError(f"{compiler} failed: {error.stderr.strip()[:500]}") from None
-        except subprocess.TimeoutExpired:
-            raise NativeError(f"{compiler} took more than {_TIMEOUT_S} s") from None
-        made.replace(target)
+def _compile(folder: Path, flags: Sequence[str], compiler: str, made: Path) -> None:
+    native = "-mcpu=native" if platform.machine() in ("aarch64", "arm64") else "-march=native"
+    sources = map(str, _sources(folder, "*.cpp"))
+    command = [compiler, *flags, native, "-shared", "-fPIC", "-o", str(made), *sources]
+    try:
+        subprocess.run(command, capture_output=True, text=True, timeout=_TIMEOUT_S, check=True)
+    except subprocess.CalledProcessError as error:
+        raise NativeError(f"{compiler} failed: {error.stderr.strip()[:500]}") from None
+    except subprocess.TimeoutExpired:
+        raise NativeError(f"{compiler} took more than {_TIMEOUT_S} s") from None

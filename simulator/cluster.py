@@ -10,9 +10,11 @@ from coordinator.policy.scheduler import Scheduler
 from coordinator.policy.view import Placement
 from core.costs import StepShape
 from core.lifecycle import RequestState
+from core.prompt_order import PromptOrder
 from core.stages import COUPLED, ModalityGroup
 from simulator.cache_counts import CacheCounts
 from simulator.config import ClusterConfig, SimulationError
+from simulator.encode_queue import EncodeQueue
 from simulator.events import Events
 from simulator.inline import InlineInstance
 from simulator.instance import Instance
@@ -293,11 +295,18 @@ class Cluster:
         self._records.append(record)
 
     def _build(self, name: str) -> Instance:
-        config = self.config
-        kind = WholeInstance if config.discipline == "whole" else Instance
-        is_inline = config.encoding == "inline"
-        if is_inline:
-            kind = InlineInstance
+        config, costs = self.config, self.config.profile.encode
+        kind: type[Instance]
+        prompt_order: PromptOrder
+        if config.encoding == "inline":
+            kind, prompt_order = InlineInstance, "arrival"
+            encodes = EncodeQueue(costs, "arrival", preprocesses=True)
+        else:
+            kind = WholeInstance if config.discipline == "whole" else Instance
+            prompt_order = "text-first" if config.discipline == "text-first" else "arrival"
+            encodes = EncodeQueue(
+                costs, config.encode_order, tpot_s=config.tpot_s, slice_s=config.encode_slice_s
+            )
         instance = kind(
             name,
             config.profile,
@@ -305,10 +314,8 @@ class Cluster:
             self,
             has_encoder_cache=config.encoder_cache,
             has_prefix_cache=config.prefix_cache,
-            prompt_order="text-first" if config.discipline == "text-first" and not is_inline else "arrival",
-            encode_order=config.encode_order,
-            tpot_s=config.tpot_s,
-            encode_slice_s=config.encode_slice_s,
+            prompt_order=prompt_order,
+            encodes=encodes,
         )
         if self._caches is not None:
             self._caches.add(name, lambda: instance.free_blocks * config.profile.block_tokens)

@@ -24,9 +24,10 @@ from importlib.util import find_spec, spec_from_file_location
 from pathlib import Path
 from types import ModuleType
 
-from core.compiled import NativeError, cache_folder
+from core.compiled import NativeError, cache_folder, made_once
 
 VARIABLE = "ELASTICMM_COMPILED"  # in the environment; 0: sources only
+_KIND = "simulator"
 _ROOT = Path(__file__).parent.parent
 _PACKAGES = ("coordinator/policy", "simulator")
 _CORE = ("core.encode_turns",)
@@ -80,7 +81,7 @@ def use() -> bool:
     if os.environ.get(VARIABLE) == "0" or any(name in sys.modules for name in modules()):
         return False
     try:
-        folder = _target()
+        folder = cache_folder() / f"{_KIND}-{_identity()}"
     except (NativeError, OSError):
         return False
     if not folder.is_dir():
@@ -94,19 +95,7 @@ def ensure_built() -> Path:
     missing = [name for name in ("mypyc", "setuptools") if find_spec(name) is None]
     if missing:
         raise NativeError(f"{' and '.join(missing)} missing: pip install 'elasticmm[compiled]'")
-    target = _target()
-    if not target.is_dir():
-        with tempfile.TemporaryDirectory(dir=target.parent) as scratch:
-            tree, made = Path(scratch) / "tree", Path(scratch) / "made"
-            _copy_sources(tree)
-            _compile(tree)
-            _take(tree, made)
-            try:
-                made.replace(target)
-            except OSError:
-                if not target.is_dir():  # else another process was quicker
-                    raise
-    return target
+    return made_once(_KIND, _identity(), _make)
 
 
 @cache
@@ -139,12 +128,20 @@ class _Finder(MetaPathFinder):
         return spec_from_file_location(fullname, file, loader=ExtensionFileLoader(fullname, file))
 
 
-def _target() -> Path:
-    digest = hashlib.sha256(Path(__file__).read_bytes())
-    for name in modules():
-        digest.update(_source(_ROOT, name).read_bytes())
-    digest.update(repr((sys.version, sysconfig.get_platform())).encode())
-    return cache_folder() / f"simulator-{digest.hexdigest()[:16]}"
+def _identity() -> str:
+    """Of all sources that they are compiled with, and of what they are compiled for."""
+    digest = hashlib.sha256(repr((sys.version, sysconfig.get_platform())).encode())
+    for source in sorted(path for each in ("core", *_PACKAGES) for path in (_ROOT / each).rglob("*.py")):
+        digest.update(source.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+def _make(made: Path) -> None:
+    with tempfile.TemporaryDirectory(dir=made.parent) as scratch:
+        tree = Path(scratch)
+        _copy_sources(tree)
+        _compile(tree)
+        _take(tree, made)
 
 
 def _copy_sources(tree: Path) -> None:

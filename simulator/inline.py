@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable
 from itertools import takewhile
 
-from core.encode_order import EncodeOrder
-from simulator.encode_queue import EncodeQueue
 from simulator.instance import Instance
 from simulator.job import Job
 
@@ -15,9 +13,6 @@ class InlineInstance(Instance):
     """Pictures are decoded between steps, and encoded in order of arrival before a step; prompts wait in one
     line: none passes one before it whose embeddings are not all there.
     """
-
-    def _encode_queue(self, order: EncodeOrder, tpot_s: float, slice_s: float) -> EncodeQueue:  # noqa: ARG002
-        return EncodeQueue(self.profile.encode, "arrival", preprocesses=True)
 
     def _line(self) -> Iterable[Job]:
         return takewhile(lambda job: job.num_ready > 0, self.prefills)

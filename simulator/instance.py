@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterable
 
 from coordinator.policy.work import Work
 from core.costs import StepShape
-from core.encode_order import SLICE_S, EncodeOrder
 from core.profile import Profile
 from core.prompt_order import PromptOrder, choose_chunks, is_text_ready
 from simulator.batch import DecodeBatch
@@ -42,10 +41,8 @@ class Instance:
         *,
         has_encoder_cache: bool = False,
         has_prefix_cache: bool = False,
-        prompt_order: PromptOrder = "text-first",
-        encode_order: EncodeOrder = "shortest",
-        tpot_s: float = 0.0,  # the target per token, 0.0 for none
-        encode_slice_s: float = SLICE_S,
+        prompt_order: PromptOrder,
+        encodes: EncodeQueue,
     ) -> None:
         self.instance_id = instance_id
         self.profile = profile
@@ -61,7 +58,7 @@ class Instance:
         self._events = events
         self._listener = listener
         self._prompt_order: PromptOrder = prompt_order
-        self._encodes = self._encode_queue(encode_order, tpot_s, encode_slice_s)
+        self._encodes = encodes
         self._joining: deque[tuple[Job, int]] = deque()  # with KV here, for the batch of the next turn
         self._calls: deque[Callable[[], None]] = deque()
         self._leases = Leases()
@@ -183,9 +180,6 @@ class Instance:
     def _is_encode_next(self) -> bool:
         can_step = self.batch.size or any(job.num_ready > 0 for job in self.prefills)
         return not can_step or self._encodes.is_next(self._wants_step_first)
-
-    def _encode_queue(self, order: EncodeOrder, tpot_s: float, slice_s: float) -> EncodeQueue:
-        return EncodeQueue(self.profile.encode, order, tpot_s=tpot_s, slice_s=slice_s)
 
     def _wants_step_first(self) -> bool:
         if self._prompt_order != "text-first" or not self.prefills:

@@ -96,9 +96,9 @@ class Columns:
         promise = load.sequences, load.kv_blocks, version
         if promise != self._promises[row]:
             self._promises[row] = promise
-            self.decode_step_s[row] = step_s = self._costing.promised_step_s(book)
-            is_crowded = self._costing.is_crowded(book, step_s)
-            self.free_kv_tokens[row] = 0 if is_crowded else book.free_kv_blocks * book.block_tokens
+            self.decode_step_s[row] = self._costing.promised_step_s(book)
+            free_tokens = book.free_kv_blocks * book.block_tokens
+            self.free_kv_tokens[row] = 0 if self._costing.is_crowded(book) else free_tokens
         total = book.total_embedding_blocks
         self.free_embedding_blocks[row] = UNBOUNDED if total is None else total - load.embedding_blocks
         self.text_tokens[row] = load.text_tokens

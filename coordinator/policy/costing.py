@@ -81,7 +81,7 @@ class Costing:
         context = int(context / turns)
         return turns * self.model.step_costs.seconds(most, float(context), most, context)
 
-    def is_crowded(self, book: InstanceBook, promised_step_s: float) -> bool:
+    def is_crowded(self, book: InstanceBook) -> bool:
         """Whether one sequence more would make short answers miss the target per token, as they take turns.
 
         With n sequences for a batch of m, one waits n / m - 1 times the usual length of an answer, in steps,
@@ -92,7 +92,7 @@ class Costing:
         if most is None or book.load.sequences < most:
             return False
         turns = (book.load.sequences + 1) / most
-        return turns - 1 > _SHORT_ANSWER * (self._tpot_s * turns / promised_step_s - 1)
+        return turns - 1 > _SHORT_ANSWER * (self._tpot_s * turns / self.promised_step_s(book) - 1)
 
     def hand_over_s(self, work: Work, prefill_s: float) -> float:
         """KV follows the prefill layer by layer: what that does not hide, and the setup, come after it."""

@@ -258,14 +258,8 @@ class _Row:
         kv_blocks = load.kv_blocks
         if kv_blocks != self._kv_blocks or load.sequences != self._sequences:
             self._kv_blocks, self._sequences, self.step_s = kv_blocks, load.sequences, None
-        self.free_kv_tokens = (book.total_kv_blocks - kv_blocks) * book.block_tokens
-        most = book.max_sequences
-        if (
-            most is not None
-            and load.sequences >= most
-            and self._costing.is_crowded(book, self.decode_step_s())
-        ):
-            self.free_kv_tokens = 0
+        free_tokens = (book.total_kv_blocks - kv_blocks) * book.block_tokens
+        self.free_kv_tokens = 0 if self._costing.is_crowded(book) else free_tokens
         total = book.total_embedding_blocks
         self.free_embedding_blocks = UNBOUNDED if total is None else total - load.embedding_blocks
         self.media_tokens = load.media_tokens

@@ -28,6 +28,14 @@ async def test_open_waits_until_the_request_is_known(
     await (await opening).abort("done")
 
 
+def full_pool(size: int) -> tuple[BlockAllocator, list[int], list[int]]:
+    """The pool, all its blocks, and what their holder has been asked for so far."""
+    blocks = BlockAllocator(size)
+    asked: list[int] = []
+    blocks.call_when_short(asked.append)
+    return blocks, blocks.allocate(size), asked
+
+
 async def test_open_waits_until_blocks_are_free(
     receive: Receive, sender_with: MakeSender, source: Pool
 ) -> None:
@@ -47,9 +55,7 @@ async def test_open_waits_until_blocks_are_free(
 
 
 async def test_who_holds_what_it_could_do_without_is_asked_for_it() -> None:
-    blocks = BlockAllocator(4)
-    held, asked = blocks.allocate(4), list[int]()
-    blocks.call_when_short(asked.append)
+    blocks, held, asked = full_pool(4)
     taking = asyncio.create_task(Room(blocks).take(3))
     await until(lambda: asked)
     assert asked == [3]
@@ -60,9 +66,7 @@ async def test_who_holds_what_it_could_do_without_is_asked_for_it() -> None:
 
 async def test_what_all_wait_for_is_asked_for_at_once() -> None:
     """An answer takes a step of the engine: one by one, no more could come in than there are steps."""
-    blocks = BlockAllocator(12)
-    held, asked = blocks.allocate(12), list[int]()
-    blocks.call_when_short(asked.append)
+    blocks, held, asked = full_pool(12)
     room = Room(blocks)
     first = asyncio.create_task(room.take(2))
     await until(lambda: asked == [2])
@@ -78,9 +82,7 @@ async def test_what_all_wait_for_is_asked_for_at_once() -> None:
 
 
 async def test_who_leaves_is_waited_for_no_more() -> None:
-    blocks = BlockAllocator(4)
-    held, asked = blocks.allocate(4), list[int]()
-    blocks.call_when_short(asked.append)
+    blocks, held, asked = full_pool(4)
     taking = asyncio.create_task(Room(blocks).take(3))
     await until(lambda: asked)
     taking.cancel()

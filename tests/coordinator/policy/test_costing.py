@@ -60,10 +60,10 @@ def test_more_sequences_than_a_batch_holds_take_turns() -> None:
         bounded.load.sequences = boundless.load.sequences = sequences
         step_s = costing.promised_step_s(boundless)
         assert costing.promised_step_s(bounded) == pytest.approx(turns * step_s, rel=0.02)
-        assert not costing.is_crowded(boundless, step_s)
+        assert not costing.is_crowded(boundless)
     # With steps of 10 ms and a target of 20, the 0.4th part of an answer may take as long again.
     crowded = []
     for sequences in range(8):
         bounded.load.sequences = sequences
-        crowded.append(costing.is_crowded(bounded, costing.promised_step_s(bounded)))
+        crowded.append(costing.is_crowded(bounded))
     assert crowded == [False] * 5 + [True] * 3
