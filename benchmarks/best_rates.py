@@ -5,11 +5,10 @@
     python -m benchmarks.best_rates emulated --model M --json FILE --resume [--minutes 12]
 
 Cases, targets and policy sets are those of scenarios/emulated.toml. One trace per case and seed, of which
-lower rates have fewer requests; rates are 5% apart. Per policy set and seed the simulator says where to
-begin, and live runs, each on a fresh cluster, go up or down from there until one rate is enough and the next
-is not.
-Sets take turns, run by run, on the same traces. "simulated" does only what costs no live run, "emulated" what
-of that is missing, too.
+lower rates have fewer requests, or the same ones further apart where it is read from a file; rates are 5%
+apart. Per policy set and seed the simulator says where to begin, and live runs, each on a fresh cluster, go
+up or down from there until one rate is enough and the next is not. Sets take turns, run by run, on the same
+traces. "simulated" does only what costs no live run, "emulated" what of that is missing, too.
 
 FILE is written after every run; with --resume what stands there is not run again. Times are those of the
 trace, whatever the time scale; policies keep their own time (ticks, dwells, forecasts) in real seconds, live

@@ -15,6 +15,7 @@ from core.stages import COUPLED, ModalityGroup
 _MOST_TIMES = 8.0
 _BURST_WEIGHT = 0.25  # of its score, beside that of the demand at hand
 _AS_FAST = 1.05
+_LIGHT = 0.5  # of the instances are taken by the demand at hand, or less
 
 
 class Outlook(NamedTuple):
@@ -22,9 +23,10 @@ class Outlook(NamedTuple):
 
     demand: Demand
     burst: Demand
+    is_light: bool = False  # the demand at hand
 
     def of_group(self, group: ModalityGroup) -> Outlook:
-        return Outlook(_only(self.demand, group), _only(self.burst, group))
+        return Outlook(_only(self.demand, group), _only(self.burst, group), self.is_light)
 
 
 def outlook_of(demand: Demand, num_instances: int, model: CostModel, *, with_burst: bool = True) -> Outlook:
@@ -37,7 +39,8 @@ def outlook_of(demand: Demand, num_instances: int, model: CostModel, *, with_bur
     if left_s <= 0 or work_s[bursting] <= 0:
         return Outlook(demand, {})
     times = min(_MOST_TIMES, 1 + left_s / work_s[bursting])
-    return Outlook(demand, {**demand, bursting: demand[bursting].at_rate(times * demand[bursting].rate)})
+    burst = {**demand, bursting: demand[bursting].at_rate(times * demand[bursting].rate)}
+    return Outlook(demand, burst, left_s >= (1 - _LIGHT) * num_instances)
 
 
 def stage_work_s(demand: GroupDemand, model: CostModel) -> tuple[float, float, float]:
@@ -51,21 +54,23 @@ class OutlookScore:
     """Of forms; less is better.
 
     To be ready for a burst must cost nothing now: a form that is slower than the coupled one under the demand
-    at hand is taken to bear the burst no better than that.
+    at hand is taken to bear the burst no better than that. Unless it is there and the demand is not light:
+    what serves well is not given up for milliseconds shortly before it is needed.
     """
 
     def __init__(self, predictor: Predictor) -> None:
         self._predictor = predictor
 
-    def score(self, forms: Forms, outlook: Outlook) -> float:
+    def score(self, forms: Forms, outlook: Outlook, *, is_present: bool = False) -> float:
         score = self._predictor.score(forms, outlook.demand)
         if outlook.burst:
-            score += _BURST_WEIGHT * self._in_burst(forms, outlook)
+            stays = is_present and not outlook.is_light
+            score += _BURST_WEIGHT * self._in_burst(forms, outlook, may_be_slower=stays)
         return score
 
-    def _in_burst(self, forms: Forms, outlook: Outlook) -> float:
+    def _in_burst(self, forms: Forms, outlook: Outlook, *, may_be_slower: bool) -> float:
         score, coupled = self._predictor.score(forms, outlook.burst), _coupled(forms)
-        if forms == coupled or self._is_as_fast(forms, coupled, outlook.demand):
+        if may_be_slower or forms == coupled or self._is_as_fast(forms, coupled, outlook.demand):
             return score
         return max(score, self._predictor.score(coupled, outlook.burst))
 

@@ -74,6 +74,8 @@ class _Decode(NamedTuple):
     turn_s: float  # of the engine: a token for every sequence
     tpot_s: float
     blocked_s: float  # a prompt waits so long for room, because answers outgrow the pool
+    load: float  # of the places in batches, above 1 where answers outgrow them
+    per_s: float  # sequences that all places could end
 
 
 class _Wait(NamedTuple):
@@ -176,10 +178,28 @@ class Predictor:
         known = self._known.forms.get(key)
         if known is None:
             decode = self._decode(_need(form, Stage.DECODE), demand)
-            known = self._known.forms[key] = {
-                group: self._of_group(form, demand, group, decode) for group in demand
-            }
+            first = {group: self._of_group(form, demand, group, decode) for group in demand}
+            known = self._known.forms[key] = self._with_places(first, demand, decode)
         return known
+
+    def _with_places(
+        self,
+        first: Mapping[ModalityGroup, Latency],
+        demand: Mapping[ModalityGroup, GroupDemand],
+        decode: _Decode,
+    ) -> dict[ModalityGroup, Latency]:
+        """Who is not lost before the first token needs a place in a decode batch, too."""
+        if not self._late_yields:
+            return dict(first)
+        tokens = {group: each.rate * each.output_tokens for group, each in demand.items()}
+        passing = sum(tokens[group] * (1 - each.lost) for group, each in first.items())
+        load = decode.load * passing / sum(tokens.values())
+        found = {}
+        for group, each in first.items():
+            patience_s = self._slo.group_ttft_s(group) - demand[group].prefill_s - demand[group].encode_s
+            lost = lost_share(load, decode.per_s, patience_s)
+            found[group] = each._replace(lost=1 - (1 - each.lost) * (1 - lost))
+        return found
 
     def _of_group(
         self,
@@ -239,11 +259,14 @@ class Predictor:
             busy_s = self._busy_turn_s(beside, batch, context)
             most_s = mixed_rate_s(step_s, busy_s, min(_BUSY, others.work))
             turn_s = min(most_s, mixed_turn_s(step_s, batch * per_token_s, others, turn_s))
-        overload = max(0.0, rate * outputs * turn_s / most - 1)
+        load = rate * outputs * turn_s / most
+        overload = max(0.0, load - 1)
         hand_over_s = 0.0 if Stage.PREFILL in pool.roles else profile.kv_move.setup_s
         tpot_s = min(_WIDEST * most_s, turn_s + spread_90_s(outputs * turn_s, others) / outputs)
         riding = rate * outputs * per_token_s
-        return _Decode(riding, step_s, turn_s, tpot_s + hand_over_s / outputs, overload * OVERLOAD_S)
+        per_s = pool.size * most / (outputs * turn_s)
+        tpot_s += hand_over_s / outputs
+        return _Decode(riding, step_s, turn_s, tpot_s, overload * OVERLOAD_S, load, per_s)
 
     def _busy_turn_s(self, beside: _Beside | None, batch: float, context: float) -> float:
         """A full step and the encodes that belong to it, or what is there if that is less.

@@ -102,7 +102,9 @@ class Reshaper:
         """Sets the form to go for, where one is enough better than the present one or that under way."""
         count, present = len(free), forms_of(free)
         current = present if self._target is None else self._target.forms
-        before = self._scores.score(current, outlook) if current is not None else float("inf")
+        before = (
+            self._scores.score(current, outlook, is_present=True) if current is not None else float("inf")
+        )
         if Piece.SEARCH in self._pieces and not self._hysteresis.can_improve(before):
             return  # whatever a search found
         found = self._find(count, present, self._split(count, present, now_s, outlook.demand), outlook)
@@ -172,8 +174,8 @@ class Reshaper:
         forms, changed = forms_of(before), forms_of(after)
         if not self._outlook.demand or forms is None or changed is None:
             return False
-        before_score, after_score = (self._scores.score(each, self._outlook) for each in (forms, changed))
-        return after_score > before_score
+        before_score = self._scores.score(forms, self._outlook, is_present=True)
+        return self._scores.score(changed, self._outlook) > before_score
 
     def _split(self, count: int, present: Forms | None, now_s: float, demand: Demand) -> Split | None:
         """Of instances between groups, where both have demand and there are enough for two."""

@@ -19,11 +19,14 @@ from benchmarks.rates.search import bracket, next_place
 from benchmarks.rates.slowed import simulate_slowed, with_slow
 from benchmarks.rates.traces import Traces, grid
 from simulator.scenario import read_scenario
+from simulator.workload.spec import WorkloadSpec
+from simulator.workload.trace import TraceSpec
 
 SCENARIO = read_scenario(Path("scenarios/emulated.toml"))
 CASES = {each.name: each for each in SCENARIO.cases}
 SETS = {each.name: each for each in SCENARIO.sets}
 SEARCH = Search("image-burst", 1, "emp")
+DATA = Path("tests/simulator/workload/samples")
 
 
 def searched(last: int, guess: int, count: int) -> tuple[int, list[int]]:
@@ -67,6 +70,17 @@ def test_a_lower_rate_has_some_of_the_requests_of_a_higher_one() -> None:
     assert few == Traces(CASES["image-burst"], Path(), [10.0, 20.0, 40.0], seed=1).at(0)
     in_burst = [each for each in most if 7 <= each.arrival_s < 12]
     assert len(in_burst) / 5 == pytest.approx(160, rel=0.1)
+
+
+def test_a_trace_from_a_file_has_the_same_requests_at_every_rate() -> None:
+    spec = WorkloadSpec(trace=TraceSpec("azure-llm", "llm.csv"))
+    case = replace(CASES["image-burst"], workload=spec)
+    slow, fast = (Traces(case, DATA, [10.0, 20.0], seed=1).at(place) for place in (0, 1))
+    assert len(slow) == len(fast) == 3
+    assert slow[-1].arrival_s > 0
+    for one, other in zip(slow, fast, strict=True):
+        assert replace(one, arrival_s=0.0) == replace(other, arrival_s=0.0)
+        assert one.arrival_s == pytest.approx(2 * other.arrival_s)
 
 
 def test_slowed_coupled_devices_give_the_trace_the_same_figures() -> None:

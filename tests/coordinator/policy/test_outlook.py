@@ -55,7 +55,7 @@ def test_no_burst_is_looked_for_without_demand_or_if_not_wanted():
 def test_each_group_keeps_its_part_of_the_burst():
     outlook = outlook_of(demand_of(1, 1), CLUSTER, MODEL)
     own = outlook.of_group(MEDIA)
-    assert own == Outlook({MEDIA: outlook.demand[MEDIA]}, {MEDIA: outlook.burst[MEDIA]})
+    assert own == Outlook({MEDIA: outlook.demand[MEDIA]}, {MEDIA: outlook.burst[MEDIA]}, is_light=True)
     assert Outlook(demand_of(1, 0), {}).of_group(MEDIA) == Outlook({}, {})
 
 
@@ -84,6 +84,23 @@ def test_what_is_slower_now_is_not_taken_for_the_sake_of_a_burst():
     )
     assert predictor.score(apart, outlook.burst) < predictor.score(coupled, outlook.burst) - 0.2
     assert scores.score(apart, outlook) > scores.score(coupled, outlook) - 0.05
+
+
+def test_what_is_there_may_be_slower_unless_the_demand_is_light():
+    """Two of eight decode: prompts wait longer for the other six, and decodes are in time in a burst."""
+    predictor = Predictor(Costing(MODEL), Slo(0.5, 0.03), late_yields=True)
+    scores = OutlookScore(predictor)
+    forms = {SHARED: (Pool(EP, CLUSTER - 2), Pool(D, 2))}
+    for output, is_light in ((100, True), (400, False)):
+        outlook = outlook_of(demand_of(20, 20, output=output), CLUSTER, MODEL)
+        assert outlook.is_light is is_light
+        now, coupled = (predictor.latencies(each, outlook.demand) for each in (forms, COUPLED_FORM))
+        assert any(now[group].ttft_s > 1.05 * coupled[group].ttft_s for group in now)
+        assert predictor.score(forms, outlook.burst) < predictor.score(COUPLED_FORM, outlook.burst)
+        anew, present = scores.score(forms, outlook), scores.score(forms, outlook, is_present=True)
+        own = predictor.score(forms, outlook.demand) + 0.25 * predictor.score(forms, outlook.burst)
+        assert present == (anew if is_light else own)
+        assert present < anew or is_light
 
 
 @given(rates, rates)
