@@ -52,7 +52,11 @@ class EmulatedRunner:
 
     def run(self, selection: Selection) -> torch.Tensor:
         chunks = selection.chunks
-        for chunk in chunks:
+        going_on = [chunk for chunk in selection.decodes if chunk.sequence.key in self._known]
+        self._check_last(going_on)
+        self._mark_last(going_on)
+        others = [chunk for chunk in selection.decodes if chunk.sequence.key not in self._known]
+        for chunk in (*others, *selection.prefills):
             self._check(chunk)
             self._mark(chunk)
         self._known = {chunk.sequence.key: self._prompt_mark(chunk.sequence) for chunk in chunks}
@@ -94,6 +98,32 @@ class EmulatedRunner:
         if known is not None:
             return known
         return zlib.crc32(np.array(sequence.spec.prompt, dtype=np.uint32).tobytes())
+
+    def _check_last(self, decodes: Seq[Chunk]) -> None:
+        """Of each the token before, at once for all: batches are large."""
+        if not decodes:
+            return
+        blocks, offsets, marks = self._single(decodes, 1)
+        found = self._pool[:, blocks, offsets, :2]
+        if not (found == marks).all():
+            wrong = (found != marks).any(axis=(0, 2)).argmax()
+            raise WrongKv(f"{decodes[wrong].sequence.key}: KV of its last token is not what was written")
+
+    def _mark_last(self, decodes: Seq[Chunk]) -> None:
+        if decodes:
+            blocks, offsets, marks = self._single(decodes, 0)
+            self._pool[:, blocks, offsets, :2] = marks
+
+    def _single(self, decodes: Seq[Chunk], back: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Blocks, offsets and marks ([decodes, 2]) of a token each, `back` before the one that is to run."""
+        tokens = np.array([chunk.first_token - back for chunk in decodes])
+        places = tokens // self._block_tokens
+        pairs = list(
+            zip([chunk.sequence for chunk in decodes], tokens.tolist(), places.tolist(), strict=True)
+        )
+        blocks = np.array([sequence.blocks[place] for sequence, _, place in pairs])
+        marks = np.array([(sequence.tokens[token], token) for sequence, token, _ in pairs], dtype=np.float32)
+        return blocks, tokens % self._block_tokens, marks
 
     def _mark(self, chunk: Chunk) -> None:
         blocks, offsets = self._places(chunk.sequence, chunk.first_token, chunk.end_token)

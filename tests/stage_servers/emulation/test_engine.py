@@ -123,6 +123,20 @@ def test_a_sequence_goes_on_elsewhere(model: EmulatedModel) -> None:
     assert token + second.run() == wanted
 
 
+def test_of_many_decodes_the_one_whose_kv_is_gone_is_found(model: EmulatedModel) -> None:
+    rig = Rig(model)
+    for name in ("a", "b", "c"):
+        rig.engine.add_prefill(make_spec(name), hand_over=False)
+    while rig.engine.load.num_prefilling:
+        rig.engine.step()
+    rig.engine.step()
+    state = rig.engine.decode_state(("b", 0))
+    last = state.num_tokens - 1
+    rig.pool[:, state.block_ids[last // 16], last % 16] = 0
+    with pytest.raises(WrongKv, match="'b', 0.*its last token"):
+        rig.engine.step()
+
+
 def test_kv_that_never_came_does_not_pass(model: EmulatedModel) -> None:
     rig = Rig(model)
     rig.engine.add_decode(make_spec(outputs=(5,)), rig.blocks.allocate(7), len(PROMPT))
