@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from math import exp, inf
 from types import MappingProxyType
 
 from coordinator.policy.cost_model import CostModel
-from coordinator.policy.forecast import Forecast
+from coordinator.policy.forecast import MEAN_S, Forecast
 from coordinator.policy.plan import GROUPS
 from coordinator.policy.queueing import NO_FLOW, Flow
 from coordinator.policy.view import Placement
@@ -15,7 +16,7 @@ from coordinator.policy.work import Work, left_to_do_s
 from core.costs import chunk_shape
 from core.stages import ModalityGroup
 
-_KEEP = 1 - 1 / 50  # of a request's part in the average sizes, at each that follows
+_KEEP = 1 - 1 / 50  # of a request's part in the average sizes, at each that follows; more where many come
 _NONE: Mapping[ModalityGroup, float] = MappingProxyType({})
 
 
@@ -69,7 +70,9 @@ class _Left:
 
 
 class _Meter:
-    """One group: work by its forecast, sizes averaged over about the last 50 requests."""
+    """One group: work by its forecast, sizes averaged over about the last 50 requests, or as long as the
+    forecast's mean where more come: of 50 the mean swings, and forms with it.
+    """
 
     def __init__(self) -> None:
         self.forecast = Forecast()
@@ -78,6 +81,7 @@ class _Meter:
         self._sums = [0.0] * 9
         self._outputs = 0.0
         self._num_ended = 0.0
+        self._at_s = -inf  # of the last request
 
     def add(self, work: Work, added_s: float, decode_s: float, now_s: float) -> None:
         """`added_s`: of its prefill, to a step that runs anyhow.
@@ -100,12 +104,16 @@ class _Meter:
             work.prompt_tokens,
             work.reserve_tokens,
         )
-        self.weight = self.weight * _KEEP + 1
-        self._sums = [have * _KEEP + new for have, new in zip(self._sums, news, strict=True)]
+        keep = max(_KEEP, exp(min(0.0, self._at_s - now_s) / MEAN_S))
+        self._at_s = now_s
+        self.weight = self.weight * keep + 1
+        self._sums = [have * keep + new for have, new in zip(self._sums, news, strict=True)]
 
     def ended(self, num_outputs: int) -> None:
-        self._outputs = self._outputs * _KEEP + num_outputs
-        self._num_ended = self._num_ended * _KEEP + 1
+        """As many answers are remembered as requests."""
+        keep = max(_KEEP, 1 - 1 / self.weight) if self.weight else _KEEP
+        self._outputs = self._outputs * keep + num_outputs
+        self._num_ended = self._num_ended * keep + 1
 
     def sizes(self) -> GroupDemand | None:
         """At one request per second; None before the first."""

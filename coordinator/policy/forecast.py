@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from collections import deque
 
+MEAN_S = 5.0  # over which what comes now is averaged
+
 
 class Forecast:
     """Demand of one stream of work: its decayed mean, or a high quantile of that over the window if larger.
@@ -14,7 +16,7 @@ class Forecast:
     """
 
     def __init__(
-        self, mean_s: float = 5.0, window_s: float = 60.0, quantile: float = 0.9, sample_s: float = 1.0
+        self, mean_s: float = MEAN_S, window_s: float = 60.0, quantile: float = 0.9, sample_s: float = 1.0
     ) -> None:
         self._mean_s = mean_s
         self._sample_s = sample_s

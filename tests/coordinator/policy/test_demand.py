@@ -1,5 +1,7 @@
 """What arrives, less what caches spare of it."""
 
+import math
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -8,9 +10,9 @@ from coordinator.policy.cost_model import CostModel
 from coordinator.policy.demand import DemandMeter
 from coordinator.policy.view import Placement
 from core.stages import ModalityGroup
-from tests.coordinator.policy.cluster import PROFILE, pictures
+from tests.coordinator.policy.cluster import PROFILE, pictures, text
 
-MEDIA = ModalityGroup.MULTIMODAL
+MEDIA, TEXT = ModalityGroup.MULTIMODAL, ModalityGroup.TEXT
 
 
 def met(held=frozenset(), saved_share=0.0, requests=400):
@@ -25,6 +27,28 @@ def met(held=frozenset(), saved_share=0.0, requests=400):
         )
         meter.note_dispatch(work, placement)
     return meter.demand(requests * 0.01)[MEDIA]
+
+
+def after_growth(rate, num_short, num_long):
+    """The demand of prompts of 200 tokens, then of 1,000, at that rate."""
+    meter = DemandMeter(CostModel(PROFILE))
+    for number in range(num_short + num_long):
+        prompt = 200 if number < num_short else 1000
+        meter.note_arrival(text(f"t{number}", number / rate, prompt=prompt), number / rate)
+    return meter.demand((num_short + num_long) / rate)[TEXT]
+
+
+def test_of_few_requests_fifty_are_remembered():
+    demand = after_growth(1.0, 200, 50)
+    assert demand.prompt_tokens == pytest.approx(200 + 800 * (1 - 0.98**50), rel=0.01)
+
+
+def test_of_many_requests_those_of_the_last_seconds_are_remembered():
+    """Half a second of long prompts is no new mix, and their rate is what it was."""
+    demand = after_growth(100.0, 2000, 50)
+    assert demand.prompt_tokens == pytest.approx(200 + 800 * (1 - math.exp(-0.1)), rel=0.02)
+    assert demand.rate == pytest.approx(100.0, rel=0.1)
+    assert after_growth(100.0, 2000, 2000).prompt_tokens == pytest.approx(1000, rel=0.02)
 
 
 def test_items_that_caches_have_are_no_demand_for_encoding():
