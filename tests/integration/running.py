@@ -6,7 +6,7 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -84,11 +84,13 @@ def cluster(state_dir: Path, model: Path, topology: str, *options: str) -> Itera
     finally:
         subprocess.run([*CLI, "down", *where], check=True, timeout=60)
     assert not [pid for pid in up["pids"].values() if is_alive(pid)]
-    assert not [path.name for path in SHM.glob("elasticmm-*") if path.name.endswith(_suffixes(up["pids"]))]
+    assert not [path.name for path in SHM.glob("elasticmm-*") if _is_of(path.name, up["pids"].values())]
 
 
-def _suffixes(pids: dict[str, int]) -> tuple[str, ...]:
-    return tuple(f"-{pid}" for pid in pids.values())
+def _is_of(segment: str, pids: Collection[int]) -> bool:
+    """Whether one of these processes made it. Of media the number at the end counts items."""
+    parts = segment.split("-")
+    return parts[2 if parts[1] == "media" else -1] in map(str, pids)
 
 
 def _run(command: list[str]) -> Any:
