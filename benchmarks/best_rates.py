@@ -40,7 +40,7 @@ from benchmarks.rates.found import best_rates, is_enough
 from benchmarks.rates.report import figures_table, rates_table
 from benchmarks.rates.search import bracket, next_place
 from benchmarks.rates.slowed import simulate_slowed
-from benchmarks.rates.traces import RESOLUTION, Traces, grid
+from benchmarks.rates.traces import RESOLUTION, Traces, grid, traces
 from cli.launch.events import LaunchError
 from simulator.scenario import CaseSpec, ScenarioError, SetSpec, read_scenario
 from simulator.workload.errors import WorkloadError
@@ -82,7 +82,7 @@ class Bench:
 
     def _traces(self, case: str, seed: int) -> Traces:
         spec = self.cases[case]
-        return Traces(spec, self.args.data or Path(), self.rates(spec), seed)
+        return traces(spec, self.args.data or Path(), self.rates(spec), seed)
 
     def next_of(self, search: Search, side: str) -> int | None:
         """The place to run next; None where the best rate is known, or enough was tried."""

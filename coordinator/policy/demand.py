@@ -16,7 +16,8 @@ from coordinator.policy.work import Work, left_to_do_s
 from core.costs import chunk_shape
 from core.stages import ModalityGroup
 
-_KEEP = 1 - 1 / 50  # of a request's part in the average sizes, at each that follows; more where many come
+_LEAST = 50  # requests that averages are over
+_KEEP = 1 - 1 / _LEAST  # of a request's part in them, at each that follows
 _NONE: Mapping[ModalityGroup, float] = MappingProxyType({})
 
 
@@ -111,7 +112,7 @@ class _Meter:
 
     def ended(self, num_outputs: int) -> None:
         """As many answers are remembered as requests."""
-        keep = max(_KEEP, 1 - 1 / self.weight) if self.weight else _KEEP
+        keep = 1 - 1 / max(_LEAST, self.weight)
         self._outputs = self._outputs * keep + num_outputs
         self._num_ended = self._num_ended * keep + 1
 

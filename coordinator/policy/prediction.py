@@ -73,9 +73,13 @@ class _Decode(NamedTuple):
     step_s: float  # of the batch alone
     turn_s: float  # of the engine: a token for every sequence
     tpot_s: float
-    blocked_s: float  # a prompt waits so long for room, because answers outgrow the pool
     load: float  # of the places in batches, above 1 where answers outgrow them
     per_s: float  # sequences that all places could end
+
+    @property
+    def blocked_s(self) -> float:
+        """A prompt waits so long for room, because answers outgrow the pool."""
+        return max(0.0, self.load - 1) * OVERLOAD_S
 
 
 class _Wait(NamedTuple):
@@ -189,8 +193,6 @@ class Predictor:
         decode: _Decode,
     ) -> dict[ModalityGroup, Latency]:
         """Who is not lost before the first token needs a place in a decode batch, too."""
-        if not self._late_yields:
-            return dict(first)
         tokens = {group: each.rate * each.output_tokens for group, each in demand.items()}
         passing = sum(tokens[group] * (1 - each.lost) for group, each in first.items())
         load = decode.load * passing / sum(tokens.values())
@@ -260,13 +262,12 @@ class Predictor:
             most_s = mixed_rate_s(step_s, busy_s, min(_BUSY, others.work))
             turn_s = min(most_s, mixed_turn_s(step_s, batch * per_token_s, others, turn_s))
         load = rate * outputs * turn_s / most
-        overload = max(0.0, load - 1)
         hand_over_s = 0.0 if Stage.PREFILL in pool.roles else profile.kv_move.setup_s
         tpot_s = min(_WIDEST * most_s, turn_s + spread_90_s(outputs * turn_s, others) / outputs)
         riding = rate * outputs * per_token_s
         per_s = pool.size * most / (outputs * turn_s)
         tpot_s += hand_over_s / outputs
-        return _Decode(riding, step_s, turn_s, tpot_s, overload * OVERLOAD_S, load, per_s)
+        return _Decode(riding, step_s, turn_s, tpot_s, load, per_s)
 
     def _busy_turn_s(self, beside: _Beside | None, batch: float, context: float) -> float:
         """A full step and the encodes that belong to it, or what is there if that is less.

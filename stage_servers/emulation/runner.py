@@ -116,14 +116,11 @@ class EmulatedRunner:
 
     def _single(self, decodes: Seq[Chunk], back: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Blocks, offsets and marks ([decodes, 2]) of a token each, `back` before the one that is to run."""
-        tokens = np.array([chunk.first_token - back for chunk in decodes])
-        places = tokens // self._block_tokens
-        pairs = list(
-            zip([chunk.sequence for chunk in decodes], tokens.tolist(), places.tolist(), strict=True)
-        )
-        blocks = np.array([sequence.blocks[place] for sequence, _, place in pairs])
-        marks = np.array([(sequence.tokens[token], token) for sequence, token, _ in pairs], dtype=np.float32)
-        return blocks, tokens % self._block_tokens, marks
+        singles = [(chunk.sequence, chunk.first_token - back) for chunk in decodes]
+        blocks = np.array([sequence.blocks[token // self._block_tokens] for sequence, token in singles])
+        offsets = np.array([token % self._block_tokens for _, token in singles])
+        marks = np.array([(sequence.tokens[token], token) for sequence, token in singles], dtype=np.float32)
+        return blocks, offsets, marks
 
     def _mark(self, chunk: Chunk) -> None:
         blocks, offsets = self._places(chunk.sequence, chunk.first_token, chunk.end_token)

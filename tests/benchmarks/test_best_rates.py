@@ -17,7 +17,7 @@ from benchmarks.rates.found import best_of, mean_figures, ratio
 from benchmarks.rates.report import figures_table, rates_table
 from benchmarks.rates.search import bracket, next_place
 from benchmarks.rates.slowed import simulate_slowed, with_slow
-from benchmarks.rates.traces import Traces, grid
+from benchmarks.rates.traces import grid, traces
 from simulator.scenario import read_scenario
 from simulator.workload.spec import WorkloadSpec
 from simulator.workload.trace import TraceSpec
@@ -61,13 +61,13 @@ def test_rates_are_five_percent_apart_up_to_the_highest() -> None:
 
 
 def test_a_lower_rate_has_some_of_the_requests_of_a_higher_one() -> None:
-    traces = Traces(CASES["image-burst"], Path(), [10.0, 20.0, 40.0], seed=1)
-    few, more, most = (traces.at(place) for place in range(3))
+    rising = traces(CASES["image-burst"], Path(), [10.0, 20.0, 40.0], seed=1)
+    few, more, most = (rising.at(place) for place in range(3))
     assert {each.request_id for each in few} < {each.request_id for each in more}
     assert {each.request_id for each in more} < {each.request_id for each in most}
     assert len(few) == pytest.approx(len(most) / 4, rel=0.2)
     assert [each.arrival_s for each in more] == sorted(each.arrival_s for each in more)
-    assert few == Traces(CASES["image-burst"], Path(), [10.0, 20.0, 40.0], seed=1).at(0)
+    assert few == traces(CASES["image-burst"], Path(), [10.0, 20.0, 40.0], seed=1).at(0)
     in_burst = [each for each in most if 7 <= each.arrival_s < 12]
     assert len(in_burst) / 5 == pytest.approx(160, rel=0.1)
 
@@ -75,7 +75,7 @@ def test_a_lower_rate_has_some_of_the_requests_of_a_higher_one() -> None:
 def test_a_trace_from_a_file_has_the_same_requests_at_every_rate() -> None:
     spec = WorkloadSpec(trace=TraceSpec("azure-llm", "llm.csv"))
     case = replace(CASES["image-burst"], workload=spec)
-    slow, fast = (Traces(case, DATA, [10.0, 20.0], seed=1).at(place) for place in (0, 1))
+    slow, fast = (traces(case, DATA, [10.0, 20.0], seed=1).at(place) for place in (0, 1))
     assert len(slow) == len(fast) == 3
     assert slow[-1].arrival_s > 0
     for one, other in zip(slow, fast, strict=True):
@@ -85,7 +85,7 @@ def test_a_trace_from_a_file_has_the_same_requests_at_every_rate() -> None:
 
 def test_slowed_coupled_devices_give_the_trace_the_same_figures() -> None:
     """They have no time of their own, but for what a dispatch takes, which is the host's."""
-    trace = Traces(CASES["image-burst"], Path(), [10.0, 100.0], seed=1).at(0)
+    trace = traces(CASES["image-burst"], Path(), [10.0, 100.0], seed=1).at(0)
     scenario = replace(SCENARIO, cluster=replace(SCENARIO.cluster, control_s=0.0))
     once, slow = (
         simulate_slowed(scenario, CASES["image-burst"], SETS["coupled"], trace, by).outcomes
@@ -101,7 +101,7 @@ def test_slowed_coupled_devices_give_the_trace_the_same_figures() -> None:
 def test_slowed_policies_keep_their_time() -> None:
     """A trace that is over before emp has settled is borne in the form it starts with; slowed, it is not."""
     case, rates = CASES["image-burst"], [14.0, 100.0]
-    calm = [each for each in Traces(case, Path(), rates, seed=1).at(0) if each.arrival_s < 3]
+    calm = [each for each in traces(case, Path(), rates, seed=1).at(0) if each.arrival_s < 3]
     fast, slow = (simulate_slowed(SCENARIO, case, SETS["emp"], calm, by) for by in (1.0, 10.0))
     assert fast.num_switches == 0 < slow.num_switches
     assert with_slow(case, 6.0).slo["text"].tpot_s == pytest.approx(0.18)

@@ -66,8 +66,8 @@ def with_decoders(count):
     return {ModalityGroup.SHARED: (Pool(EP, 8 - count), Pool(D, count))}
 
 
-def lost(forms, demand, *, late_yields=True):
-    predictor = Predictor(Costing(CostModel(PROFILE)), SLO, late_yields=late_yields)
+def lost(forms, demand):
+    predictor = Predictor(Costing(CostModel(PROFILE)), SLO, late_yields=True)
     return {group: each.lost for group, each in predictor.latencies(forms, demand).items()}
 
 
