@@ -47,7 +47,7 @@ class EmulatedRunner:
         self._usable = usable
         self._known: dict[Key, int] = {}  # of the step before, with their prompts' checksums
 
-    def prepare(self, max_sequences: int) -> None:
+    def prepare(self, max_sequences: int, max_batch_tokens: int) -> None:
         """There is nothing to compile."""
 
     def run(self, selection: Selection) -> torch.Tensor:

@@ -75,7 +75,7 @@ class Engine:
 
     def prepare(self) -> None:
         """Does ahead what first steps would wait for, such as compiling; call while every block is free."""
-        self._runner.prepare(self._config.max_sequences)
+        self._runner.prepare(self._config.max_sequences, self._config.max_batch_tokens)
 
     # -- what comes in
 

@@ -14,7 +14,7 @@ from stage_servers.engine.attention.batch import PackedBatch, Segment
 from stage_servers.engine.batching import Chunk, Selection
 from stage_servers.engine.device import moved_to, tensor_on
 from stage_servers.engine.families.adapter import MediaRows
-from stage_servers.engine.gpu.graphs import DecodeGraphs
+from stage_servers.engine.gpu.graphs import StepGraphs
 from stage_servers.engine.records import EngineListener, WrittenChunk
 
 _FIRST_ROWS = 128  # of the step that kernels are compiled for: as many as take those of large steps
@@ -37,9 +37,9 @@ class Runner:
         self._listener = listener
         self._attention = model.make_attention()
         self._gpu = model.gpu_path
-        self._graphs: DecodeGraphs | None = None
+        self._graphs: StepGraphs | None = None
         if self._gpu is not None:
-            self._graphs = DecodeGraphs(model, self._gpu, pool, block_tokens)
+            self._graphs = StepGraphs(model, self._gpu, pool, block_tokens)
 
     def run(self, selection: Selection) -> torch.Tensor:
         """Logits [chunks that end their sequence, vocabulary], in order of chunks."""
@@ -59,8 +59,10 @@ class Runner:
                 for layer in range(self._model.num_layers):
                     paged.on_layer(layer)
             return logits
-        if self._graphs is not None and not selection.prefills and self._graphs.can_run(batch):
-            return self._model.family.logits(self._graphs.run(token_ids, positions[0], batch))
+        size = None if self._graphs is None else self._graphs.size_for(batch)
+        if self._graphs is not None and size is not None:
+            hidden = self._graphs.run(size, batch, token_ids, positions, media, wanted, paged.on_layer)
+            return self._model.family.logits(hidden)
         self._attention.begin(self._pool, batch)
         bulk = self._model.bulk_path
         if self._gpu is not None:
@@ -81,7 +83,7 @@ class Runner:
         return self._model.family.logits(hidden)
 
     @torch.inference_mode()
-    def prepare(self, max_sequences: int) -> None:
+    def prepare(self, max_sequences: int, max_batch_tokens: int) -> None:
         """Compiles kernels and captures graphs; writes into the first blocks of the pool."""
         if self._graphs is None:
             return
@@ -96,9 +98,9 @@ class Runner:
             zeros, zeros.expand(3, -1), None, PagedStep(self._attention), batch, [num_rows - 1]
         )
         try:
-            self._graphs.prepare(max_sequences)
+            self._graphs.prepare(max_sequences, max_batch_tokens)
         except RuntimeError as error:
-            _log.warning("decode steps are started kernel by kernel: %s", error)
+            _log.warning("steps are started kernel by kernel: %s", error)
             self._graphs = None
 
     def _hidden_on_gpu(  # noqa: PLR0917 - as of the ways beside it

@@ -23,7 +23,7 @@ class StepRunner(Protocol):
         """Logits [chunks that end their sequence, vocabulary], in order of chunks."""
         ...
 
-    def prepare(self, max_sequences: int) -> None:
+    def prepare(self, max_sequences: int, max_batch_tokens: int) -> None:
         """Before the first step, while nothing in the pool is of use to anyone."""
         ...
 

@@ -80,13 +80,17 @@ class PackedBatch:
         return tensor_on(self.device, bounds, torch.int32)
 
 
-@dataclass(frozen=True, slots=True)
-class DecodeRows:
-    """Rows of as many sequences, one each, in tensors that stay where they are from step to step.
+@dataclass(frozen=True, slots=True, eq=False)
+class StepRows:
+    """Rows of a step in tensors that stay where they are from step to step: decodes, then chunks.
 
-    A row with a context of no tokens attends to nothing; a slot under zero is none.
+    Segment i, of the first `num_decodes`, is row i. A segment with a context of no tokens attends to
+    nothing; a slot under zero is none.
     """
 
+    num_decodes: int
     slots: torch.Tensor  # [rows] int32
-    context_lengths: torch.Tensor  # [rows] int32
-    block_table: torch.Tensor  # [rows, blocks] int32
+    context_lengths: torch.Tensor  # [segments] int32
+    row_bounds: torch.Tensor  # [segments + 1] int32
+    block_table: torch.Tensor  # [segments, blocks] int32
+    chunk_pairs: torch.Tensor  # [programs, 2] int32: a chunk's segment, and the first row that one attends

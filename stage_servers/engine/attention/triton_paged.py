@@ -17,7 +17,7 @@ from typing import Any
 import torch
 
 from stage_servers.engine.attention.backend import AttentionShape, write_rows
-from stage_servers.engine.attention.batch import DecodeRows, PackedBatch, Segment
+from stage_servers.engine.attention.batch import PackedBatch, Segment, StepRows
 from stage_servers.engine.device import tensor_on
 
 _PREFILL_ROWS = 16  # of a sequence in one program, at most
@@ -107,19 +107,25 @@ class TritonAttention:
             each = tile(pool.dtype, group, _PREFILL_ROWS)
             self._work.append(_Work(_pairs(prefills, each.rows, pool.device), each, 1))
 
-    def begin_decodes(self, pool: torch.Tensor, rows: DecodeRows, block_tokens: int) -> None:
+    def begin_rows(self, pool: torch.Tensor, rows: StepRows, block_tokens: int) -> None:
         """As `begin`, for rows whose tensors are filled later: what is captured goes for all contexts."""
-        num_rows = len(rows.slots)
         self._pool, self._block_tokens = pool, block_tokens
-        self._slots, self._context_lengths, self._block_table = (
-            rows.slots,
-            rows.context_lengths,
-            rows.block_table,
-        )
-        self._row_bounds = torch.arange(num_rows + 1, dtype=torch.int32, device=pool.device)
-        pairs = self._row_bounds[:-1, None].expand(num_rows, 2).contiguous()
-        each = tile(pool.dtype, self._shape.num_heads // self._shape.num_kv_heads, 1)
-        self._work = [_Work(pairs, each, splits(num_rows * self._shape.num_kv_heads))]
+        self._slots, self._row_bounds = rows.slots, rows.row_bounds
+        self._context_lengths, self._block_table = rows.context_lengths, rows.block_table
+        group, count = self._shape.num_heads // self._shape.num_kv_heads, rows.num_decodes
+        self._work = []
+        if count:
+            numbers = torch.arange(count, dtype=torch.int32, device=pool.device)
+            pairs = numbers[:, None].expand(count, 2).contiguous()
+            self._work.append(
+                _Work(pairs, tile(pool.dtype, group, 1), splits(count * self._shape.num_kv_heads))
+            )
+        if len(rows.chunk_pairs):
+            self._work.append(_Work(rows.chunk_pairs, tile(pool.dtype, group, _PREFILL_ROWS), 1))
+
+    def chunk_rows(self, dtype: torch.dtype) -> int:
+        """How many of a chunk's rows one program attends."""
+        return tile(dtype, self._shape.num_heads // self._shape.num_kv_heads, _PREFILL_ROWS).rows
 
     def write(self, layer: int, key: torch.Tensor, value: torch.Tensor) -> None:
         write_rows(self._pool, layer, self._slots, key, value)

@@ -1,38 +1,50 @@
-"""Decode steps as CUDA graphs: the host starts one instead of hundreds of kernels.
+"""Steps as CUDA graphs: the host starts a few instead of hundreds of kernels.
 
-A graph is captured once for each of some batch sizes; a step takes the next larger one, whose surplus rows
-have no slot and no context. What it reads lies in tensors of its own that every step fills anew.
+Graphs are captured once for each of some sizes; a step takes the least that has room for it. Decodes alone
+are one graph; where there are chunks, whose KV may leave layer by layer, each of some graphs has its layers.
+Steps of more rows keep the device busy for longer than the host needs to start their kernels.
 """
 
 from __future__ import annotations
 
+import logging
+from bisect import bisect_left
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from kv_transfer.blocks import blocks_for
-from stage_servers.engine.attention.batch import DecodeRows, PackedBatch
+from stage_servers.engine.attention.batch import PackedBatch, StepRows
 from stage_servers.engine.attention.triton_paged import TritonAttention
-from stage_servers.engine.device import moved_to, side_stream
+from stage_servers.engine.device import side_stream, tensor_on
+from stage_servers.engine.families.adapter import MediaRows
+from stage_servers.engine.gpu.inputs import MOST_CHUNK_ROWS, MOST_CHUNKS, MOST_DECODES, StepInputs, StepSize
 from stage_servers.engine.gpu.path import GpuPath
 
 if TYPE_CHECKING:
     from stage_servers.engine.model import Model
 
-SIZES = (1, 2, 4, 8, 16, 24, 32, 48, 64, 96, 128, 192, 256)
+_log = logging.getLogger(__name__)
+
+DECODES = (1, 2, 4, 8, 16, 24, 32, 48, 64, 96, 128, 192, MOST_DECODES)  # of steps without chunks
+DECODES_BESIDE = (0, 16, 64, 128, MOST_DECODES)  # of those with chunks
+CHUNK_ROWS = (32, 64, 128, 192, 256, 384, MOST_CHUNK_ROWS)
+_MOST_ROWS = MOST_CHUNK_ROWS + 64  # with what is surplus, which costs the device time
+_PARTS = 4  # of the layers of a step with chunks
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Captured:
-    graph: torch.cuda.CUDAGraph
-    tokens: torch.Tensor  # [2, rows] int64: token, position
-    rows: DecodeRows
-    attention: TritonAttention  # whose tensors the graph reads, too
-    hidden: torch.Tensor  # [rows, hidden]: what it leaves
+    graphs: tuple[torch.cuda.CUDAGraph, ...]
+    layers: tuple[range, ...]  # whose KV is written once each of them has run
+    rows: StepRows
+    attention: TritonAttention  # whose tensors the graphs read, too
+    hidden: torch.Tensor  # [rows, hidden]: what the last one leaves
 
 
-class DecodeGraphs:
+class StepGraphs:
     """Of one engine over one pool. Engine thread only, in inference mode."""
 
     def __init__(self, model: Model, path: GpuPath, pool: torch.Tensor, block_tokens: int) -> None:
@@ -40,74 +52,171 @@ class DecodeGraphs:
         self._path = path
         self._pool = pool
         self._block_tokens = block_tokens
-        self._width = min(pool.shape[1], blocks_for(model.context_tokens, block_tokens))
-        self._captured: dict[int, _Captured] = {}
+        width = min(pool.shape[1], blocks_for(model.context_tokens, block_tokens))
+        pair_rows = self._attention().chunk_rows(pool.dtype)
+        self._inputs = StepInputs(model.family, model.device, width, pair_rows)
+        self._captured: dict[StepSize, _Captured] = {}
         self._memory: Any = None  # all graphs work in the same: one runs at a time
-        self.num_replays = 0
+        self._has_chunks = True
+        self.num_replays = 0  # of steps of decodes alone
+        self.num_chunk_replays = 0
 
-    def can_run(self, batch: PackedBatch) -> bool:
-        return batch.num_rows <= SIZES[-1] and batch.width <= self._width
+    @property
+    def sizes(self) -> frozenset[StepSize]:
+        """Of what was captured."""
+        return frozenset(self._captured)
 
-    def run(self, token_ids: torch.Tensor, positions: torch.Tensor, batch: PackedBatch) -> torch.Tensor:
-        """token_ids, positions [rows], on the host, to final hidden states [rows, hidden].
+    def size_for(self, batch: PackedBatch) -> StepSize | None:
+        """None where the step must be started kernel by kernel."""
+        num_chunks = len(batch.segments) - batch.num_decodes
+        if batch.width > self._inputs.width or num_chunks > (MOST_CHUNKS if self._has_chunks else 0):
+            return None
+        return size_of(batch.num_decodes, batch.num_rows - batch.num_decodes)
 
-        They are good until the next call.
+    def run(  # noqa: PLR0917 - as of the ways beside it
+        self,
+        size: StepSize,
+        batch: PackedBatch,
+        token_ids: torch.Tensor,
+        positions: torch.Tensor,
+        media: MediaRows | None,
+        wanted: Sequence[int],
+        on_layer: Callable[[int], None] | None,
+    ) -> torch.Tensor:
+        """token_ids [rows], positions [3, rows] on the host to final hidden states [len(wanted), hidden].
+
+        They are good until the next call. `size` is that of `size_for`; `on_layer` is told when a layer's KV
+        is in the device's queue to the pool.
         """
-        size = next(size for size in SIZES if size >= batch.num_rows)
         captured = self._captured.get(size) or self._capture(size)
-        count, rows = batch.num_rows, captured.rows
-        device = self._model.device
-        captured.tokens[:, :count].copy_(moved_to(device, torch.stack([token_ids, positions])))
-        rows.block_table[:count, : batch.width].copy_(batch.block_table)
-        rows.slots[:count].copy_(batch.slots)
-        rows.context_lengths[:count].copy_(batch.context_lengths)
-        rows.slots[count:].fill_(-1)
-        rows.context_lengths[count:].zero_()
-        captured.graph.replay()
-        self.num_replays += 1
-        return captured.hidden[:count]
+        count = batch.num_decodes
+        is_all = len(wanted) == batch.num_rows and not size.chunk_rows
+        rows = [row if row < count else row + size.decodes - count for row in wanted]
+        places = None if is_all else tensor_on(self._model.device, rows, torch.int64)
+        self._inputs.fill(size, batch, token_ids, positions, media)
+        for graph, layers in zip(captured.graphs, captured.layers, strict=True):
+            graph.replay()
+            if on_layer is not None:
+                for layer in layers:
+                    on_layer(layer)
+        if size.chunk_rows:
+            self.num_chunk_replays += 1
+        else:
+            self.num_replays += 1
+        return captured.hidden[:count] if places is None else captured.hidden[places]
 
-    def prepare(self, most_rows: int) -> None:
-        """Captures what steps of up to so many rows need, before any of them waits for it."""
-        for size in SIZES:
-            if size not in self._captured:
+    def run_uncaptured(
+        self,
+        size: StepSize,
+        batch: PackedBatch,
+        token_ids: torch.Tensor,
+        positions: torch.Tensor,
+        media: MediaRows | None,
+    ) -> torch.Tensor:
+        """What would be captured, kernel by kernel: final hidden states of all rows there is room for."""
+        rows, attention = self._inputs.rows(size), self._attention()
+        attention.begin_rows(self._pool, rows, self._block_tokens)
+        self._inputs.fill(size, batch, token_ids, positions, media)
+        *_, hidden = self._compute(size, rows, attention)
+        assert hidden is not None
+        return hidden
+
+    def prepare(self, most_decodes: int, most_rows: int) -> None:
+        """Captures what steps of up to so many decodes and rows need, before any of them waits for it.
+
+        Raises RuntimeError if not even decodes alone can be captured.
+        """
+        for size in needed_sizes(most_decodes, most_rows):
+            if size in self._captured or (size.chunk_rows and not self._has_chunks):
+                continue
+            try:
                 self._capture(size)
-            if size >= most_rows:
-                break
+            except RuntimeError as error:
+                if not size.chunk_rows:
+                    raise
+                self._has_chunks = False
+                _log.warning("steps with prompts are started kernel by kernel: %s", error)
 
-    def _capture(self, size: int) -> _Captured:
-        device = self._model.device
-        tokens = torch.zeros(2, size, dtype=torch.int64, device=device)
-        rows = DecodeRows(
-            slots=torch.full((size,), -1, dtype=torch.int32, device=device),
-            context_lengths=torch.zeros(size, dtype=torch.int32, device=device),
-            block_table=torch.zeros(size, self._width, dtype=torch.int32, device=device),
-        )
-        attention = TritonAttention(self._model.family.attention_shape)
-        attention.begin_decodes(self._pool, rows, self._block_tokens)
+    def _attention(self) -> TritonAttention:
+        return TritonAttention(self._model.family.attention_shape)
 
-        def compute() -> torch.Tensor:
-            return self._path.run(
-                tokens[0],
-                tokens[1].expand(3, -1),
-                None,
-                pool=self._pool,
-                slots=rows.slots,
-                attention=attention,
-                on_layer=None,
-                wanted=None,
-            )
-
+    def _capture(self, size: StepSize) -> _Captured:
+        device, rows = self._model.device, self._inputs.rows(size)
+        attention = self._attention()
+        attention.begin_rows(self._pool, rows, self._block_tokens)
+        self._inputs.clear()
         here = torch.cuda.current_stream(device)
         aside = side_stream(device)
         aside.wait_stream(here)
         with torch.cuda.stream(aside):
-            compute()  # what is made at first use is made now
+            for _ in self._compute(size, rows, attention):  # what is made at first use is made now
+                pass
         here.wait_stream(aside)
-        graph = torch.cuda.CUDAGraph()
-        # Other threads may use the device meanwhile.
-        with torch.cuda.graph(graph, pool=self._memory, stream=aside, capture_error_mode="thread_local"):
-            hidden = compute()
-        self._memory = graph.pool()
-        captured = self._captured[size] = _Captured(graph, tokens, rows, attention, hidden)
+        graphs: list[torch.cuda.CUDAGraph] = []
+        steps = self._compute(size, rows, attention)
+        hidden: torch.Tensor | None = None
+        for _ in _parts(self._path.num_layers, size):
+            graph = torch.cuda.CUDAGraph()
+            # Other threads may use the device meanwhile.
+            with torch.cuda.graph(graph, pool=self._memory, stream=aside, capture_error_mode="thread_local"):
+                hidden = next(steps)
+            self._memory = graph.pool()
+            graphs.append(graph)
+        assert hidden is not None
+        layers = tuple(_parts(self._path.num_layers, size))
+        captured = self._captured[size] = _Captured(tuple(graphs), layers, rows, attention, hidden)
         return captured
+
+    def _compute(
+        self, size: StepSize, rows: StepRows, attention: TritonAttention
+    ) -> Iterator[torch.Tensor | None]:
+        """Part by part; with the last come the final hidden states [rows, hidden]."""
+        flow = None
+        extras = self._inputs.extras(size)
+        for layers in _parts(self._path.num_layers, size):
+            if flow is None:
+                flow = self._path.start(self._inputs.embedded(size), self._inputs.positions(size))
+            for layer in layers:
+                self._path.advance(
+                    flow, layer, pool=self._pool, slots=rows.slots, attention=attention, on_layer=None
+                )
+                if layer < len(extras):
+                    assert flow.added is not None
+                    flow.added.add_(extras[layer])
+            yield self._path.finish(flow) if layers.stop == self._path.num_layers else None
+
+
+def size_of(num_decodes: int, num_chunk_rows: int) -> StepSize | None:
+    """The least that has room for them; None if there is none."""
+    if not num_chunk_rows:
+        decodes = _least(DECODES, num_decodes)
+        return None if decodes is None else StepSize(decodes, 0)
+    decodes, chunk_rows = _least(DECODES_BESIDE, num_decodes), _least(CHUNK_ROWS, num_chunk_rows)
+    if decodes is None or chunk_rows is None or decodes + chunk_rows > _MOST_ROWS:
+        return None
+    return StepSize(decodes, chunk_rows)
+
+
+def needed_sizes(most_decodes: int, most_rows: int) -> list[StepSize]:
+    """All that steps of up to so many decodes, and so many rows in all, may take."""
+    decodes = {size_of(count, 0) for count in range(1, min(most_decodes, most_rows, MOST_DECODES) + 1)}
+    chunks = {
+        size_of(count, rows)
+        for count in {0, 1, *(each + 1 for each in DECODES_BESIDE)}
+        if count <= most_decodes
+        for rows in {1, *(each + 1 for each in CHUNK_ROWS)}
+        if count + rows <= most_rows
+    }
+    sizes = [size for size in decodes | chunks if size is not None]
+    return sorted(sizes, key=lambda size: (size.chunk_rows, size.decodes))
+
+
+def _least(sizes: Sequence[int], count: int) -> int | None:
+    place = bisect_left(sizes, count)
+    return sizes[place] if place < len(sizes) else None
+
+
+def _parts(num_layers: int, size: StepSize) -> Iterator[range]:
+    num_parts = min(_PARTS, num_layers) if size.chunk_rows else 1
+    for part in range(num_parts):
+        yield range(num_layers * part // num_parts, num_layers * (part + 1) // num_parts)

@@ -39,6 +39,15 @@ class _Layer:
     down: torch.Tensor
 
 
+@dataclass(slots=True, eq=False)
+class Flow:
+    """What goes from layer to layer."""
+
+    residual: torch.Tensor  # [rows, hidden], changed in place
+    angles: tuple[torch.Tensor, torch.Tensor]  # cos, sin: [rows, head_dim] float32
+    added: torch.Tensor | None = None  # [rows, hidden]: what is still to be added
+
+
 class GpuPath:
     """One model's text layers. Engine thread only, in inference mode; never waits for the device."""
 
@@ -70,29 +79,54 @@ class GpuPath:
         `slots` [rows]: where keys and values go, nowhere under zero. `attention.begin` was called for the
         batch; `on_layer` is told when a layer's KV is in the device's queue to the pool.
         """
-        hidden = self._family.embed(token_ids, media)
         extras = self._family.extras(media)
-        cos, sin = self._text.rotary_emb(hidden, positions[:, None])
-        angles = cos[0].float().contiguous(), sin[0].float().contiguous()
-        hidden = hidden.contiguous()
-        added: torch.Tensor | None = None
-        for number, layer in enumerate(self._layers):
-            normed = self._add_norm(added, hidden, layer.before)
-            projected = nn.functional.linear(normed, layer.qkv, layer.qkv_bias)
-            query = self._rotate(projected, angles, layer, pool[2 * number : 2 * number + 2], slots)
-            if on_layer is not None:
-                on_layer(number)
-            mixed = attention.attend(number, query).flatten(1)
-            added = nn.functional.linear(mixed, layer.out, layer.out_bias)
-            normed = self._add_norm(added, hidden, layer.between)
-            gated = gate(self._kernels, nn.functional.linear(normed, layer.gate_up))
-            added = nn.functional.linear(gated, layer.down)
+        flow = self.start(self._family.embed(token_ids, media), positions)
+        for number in range(self.num_layers):
+            self.advance(flow, number, pool=pool, slots=slots, attention=attention, on_layer=on_layer)
             if media is not None and number < len(extras):
-                added.index_add_(0, media.rows, extras[number])
+                assert flow.added is not None
+                flow.added.index_add_(0, media.rows, extras[number])
+        return self.finish(flow, wanted)
+
+    @property
+    def num_layers(self) -> int:
+        return len(self._layers)
+
+    def start(self, embedded: torch.Tensor, positions: torch.Tensor) -> Flow:
+        """Of rows embedded as [rows, hidden], which the layers change."""
+        cos, sin = self._text.rotary_emb(embedded, positions[:, None])
+        return Flow(embedded.contiguous(), (cos[0].float().contiguous(), sin[0].float().contiguous()))
+
+    def advance(
+        self,
+        flow: Flow,
+        number: int,
+        *,
+        pool: torch.Tensor,
+        slots: torch.Tensor,
+        attention: AttentionBackend,
+        on_layer: Callable[[int], None] | None,
+    ) -> None:
+        """One layer, for the arguments of `run`."""
+        layer = self._layers[number]
+        normed = self._add_norm(flow.added, flow.residual, layer.before)
+        projected = nn.functional.linear(normed, layer.qkv, layer.qkv_bias)
+        query = self._rotate(projected, flow.angles, layer, pool[2 * number : 2 * number + 2], slots)
+        if on_layer is not None:
+            on_layer(number)
+        mixed = attention.attend(number, query).flatten(1)
+        mixed = nn.functional.linear(mixed, layer.out, layer.out_bias)
+        normed = self._add_norm(mixed, flow.residual, layer.between)
+        gated = gate(self._kernels, nn.functional.linear(normed, layer.gate_up))
+        flow.added = nn.functional.linear(gated, layer.down)
+
+    def finish(self, flow: Flow, wanted: torch.Tensor | None = None) -> torch.Tensor:
+        """Final hidden states of the rows `wanted` (None: of all)."""
+        residual, added = flow.residual, flow.added
         assert added is not None
         if wanted is not None:
-            hidden, added = hidden[wanted], added[wanted]
-        return self._add_norm(added, hidden, self._text.norm.weight)
+            residual, added = residual[wanted], added[wanted]
+        return self._add_norm(added, residual, self._text.norm.weight)
 
     def _add_norm(
         self, added: torch.Tensor | None, residual: torch.Tensor, weight: torch.Tensor

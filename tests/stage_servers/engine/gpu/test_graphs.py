@@ -1,15 +1,18 @@
-"""Decode steps as captured graphs: the same tokens, and that they were taken."""
+"""Steps as captured graphs: the same tokens and KV, and that they were taken."""
 
 from __future__ import annotations
 
 import gc
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
 import torch
 
-from stage_servers.engine.gpu.graphs import SIZES, DecodeGraphs
+from stage_servers.engine.gpu.graphs import StepGraphs, needed_sizes
 from stage_servers.engine.loader import load_model
+from stage_servers.engine.records import WrittenChunk
+from tests.exactness import make_spec
 from tests.gpu import needs_gpu
 from tests.stage_servers.engine.conftest import Pair
 from tests.stage_servers.engine.harness import Bench
@@ -18,14 +21,14 @@ from tests.stage_servers.engine.test_device import spec
 pytestmark = [pytest.mark.gpu, needs_gpu]
 
 
-def graphs(bench: Bench) -> DecodeGraphs:
+def graphs(bench: Bench) -> StepGraphs:
     found: Any = bench.engine._runner
-    assert isinstance(found._graphs, DecodeGraphs)
+    assert isinstance(found._graphs, StepGraphs)
     return found._graphs
 
 
-def test_decodes_in_graphs_equal_those_without(pair: Pair) -> None:
-    """Batches that grow and shrink over several graphs' sizes, prompts in chunks beside them."""
+def test_steps_in_graphs_equal_those_without(pair: Pair) -> None:
+    """Batches that grow and shrink over several graphs' sizes, prompts in chunks beside them and alone."""
     model = load_model(pair.path, device="cuda:0")
     answers = []
     for is_captured in (True, False):
@@ -37,7 +40,9 @@ def test_decodes_in_graphs_equal_those_without(pair: Pair) -> None:
             bench.engine.add_prefill(spec(f"r{number}", 9 + 17 * number, 6 + 2 * number), hand_over=False)
         bench.run()
         assert bench.num_held == 0
-        assert (captured.num_replays > 0) == is_captured
+        assert (captured.num_replays > 0) == (captured.num_chunk_replays > 0) == is_captured
+        if is_captured:
+            assert {size.decodes > 0 for size in captured.sizes if size.chunk_rows} == {True, False}
         answers.append(bench.tokens)
     assert answers[0] == answers[1]
     assert {len(tokens) for tokens in answers[0].values()} == {6 + 2 * number for number in range(11)}
@@ -48,12 +53,50 @@ def test_preparing_captures_all_that_steps_need(first: Pair) -> None:
     bench = Bench(model, num_blocks=64, max_sequences=20)
     found = graphs(bench)
     with torch.inference_mode():
-        found.prepare(20)
-    assert tuple(found._captured) == tuple(size for size in SIZES if size <= 24)
+        found.prepare(20, 512)
+    assert found.sizes == set(needed_sizes(20, 512))
     bench.engine.add_prefill(spec("a", 20, 5), hand_over=False)
     bench.run()
-    assert found.num_replays == 4
-    assert tuple(found._captured) == tuple(size for size in SIZES if size <= 24)
+    assert (found.num_replays, found.num_chunk_replays) == (4, 1)
+    assert found.sizes == set(needed_sizes(20, 512))
+
+
+class Heard:
+    """What a listener was told of layers."""
+
+    def __init__(self) -> None:
+        self.layers: list[int] = []
+
+    def on_layer_written(self, layer: int, chunks: Sequence[WrittenChunk]) -> None:
+        assert chunks
+        self.layers.append(layer)
+
+
+def test_chunks_in_graphs_write_the_kv_of_those_without(pair: Pair) -> None:
+    """Pictures in a prompt that is handed over, whose layers are told of in order, while another decodes."""
+    model = load_model(pair.path, device="cuda:0")
+    question = pair.question(5, num_text=30, pictures=[(112, 112), (90, 60)])
+    pools = []
+    for is_captured in (True, False):
+        heard = Heard()
+        bench = Bench(model, listener=heard)
+        captured = graphs(bench)
+        if not is_captured:
+            bench.engine._runner._graphs = None  # type: ignore[attr-defined]
+        bench.engine.add_prefill(spec("beside", 40, 4), hand_over=False)
+        bench.step()
+        asked = make_spec(pair.oracle.family, question, "asked")
+        bench.start(asked, question, hand_over=True)
+        bench.run()
+        assert captured.num_chunk_replays == (2 if is_captured else 0)
+        assert heard.layers == list(range(model.num_layers))
+        blocks = bench.engine.block_ids(asked.key)
+        kv = bench.pool[:, blocks].flatten(1, 2)[:, : len(asked.prompt)]
+        pools.append((kv.cpu(), bench.tokens))
+        assert bench.engine.release(asked.key)
+        assert bench.num_held == 0
+    assert pools[0][1] == pools[1][1]
+    assert torch.allclose(pools[0][0], pools[1][0], atol=1e-4)
 
 
 def test_graphs_leave_no_memory_behind(first: Pair) -> None:

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from stage_servers.engine.attention.backend import PagedStep
-from stage_servers.engine.attention.batch import DecodeRows, PackedBatch, Segment
+from stage_servers.engine.attention.batch import PackedBatch, Segment
 from stage_servers.engine.attention.sdpa import SdpaAttention
 from stage_servers.engine.attention.triton_paged import splits
 from stage_servers.engine.families.adapter import FamilyAdapter, MediaRows
@@ -98,52 +98,6 @@ def test_path_in_bfloat16_is_as_near_to_float32_as_the_models_own_code(pair: Pai
     found = step.run(torch.bfloat16, is_ours=True)
     for right, theirs, ours in zip(fine, own, found, strict=True):
         assert (ours - right).abs().mean() < 1.5 * (theirs - right).abs().mean()
-
-
-@pytest.mark.gpu
-@needs_kernels
-def test_rows_without_a_slot_leave_the_pool_alone(pair: Pair) -> None:
-    """What fills a captured step up: others' rows are the same, and nothing else is written."""
-    from stage_servers.engine.attention.triton_paged import TritonAttention
-
-    model, family = pair.plain_model, copied(pair, torch.float32)
-    segments = [Segment(0, 1, 150, tuple(range(1, 11))), Segment(1, 1, 3, (12,))]
-    batch = PackedBatch(segments, 2, BLOCK_TOKENS, DEVICE)
-    generator = torch.Generator().manual_seed(2)
-    pool = torch.randn(model.kv_planes, 14, BLOCK_TOKENS, model.kv_token_elements, generator=generator)
-    token_ids, positions = torch.tensor([5, 7, 0, 0]), torch.tensor([149, 2, 0, 0]).expand(3, -1)
-    rows = DecodeRows(
-        slots=torch.tensor([*batch.slots.tolist(), -1, -1], dtype=torch.int32, device=DEVICE),
-        context_lengths=torch.tensor([150, 3, 0, 0], dtype=torch.int32, device=DEVICE),
-        block_table=torch.zeros(4, 12, dtype=torch.int32, device=DEVICE),
-    )
-    rows.block_table[:2, :10] = batch.block_table
-    pools = pool.to(DEVICE, copy=True), pool.to(DEVICE, copy=True)
-    found = []
-    with torch.inference_mode():
-        path = GpuPath(family)
-        attention = TritonAttention(family.attention_shape)
-        for count, own in zip((2, 4), pools, strict=True):
-            if count == 2:
-                attention.begin(own, batch)
-            else:
-                attention.begin_decodes(own, rows, BLOCK_TOKENS)
-            hidden = path.run(
-                token_ids[:count].to(DEVICE),
-                positions[:, :count].to(DEVICE),
-                None,
-                pool=own,
-                slots=batch.slots if count == 2 else rows.slots,
-                attention=attention,
-                on_layer=None,
-                wanted=None,
-            )
-            found.append(hidden)
-    assert torch.allclose(found[1][:2], found[0], atol=1e-5)
-    assert found[1].isfinite().all()
-    assert torch.allclose(pools[1], pools[0], atol=1e-5)
-    changed = (pools[1].cpu() != pool).any(dim=(0, 3)).nonzero().tolist()
-    assert changed == [[10, 149 % BLOCK_TOKENS], [12, 2]]
 
 
 def test_few_programs_share_the_tokens_of_their_sequences() -> None:
