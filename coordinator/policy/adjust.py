@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from coordinator.policy.allocation import prefill_change
-from coordinator.policy.change import Change, best_change
+from coordinator.policy.change import DECODE_SCALING, Change, best_change
 from coordinator.policy.costing import Costing
 from coordinator.policy.offers import Need, Terms, offers
 from coordinator.policy.pieces import Piece, Pieces
@@ -15,8 +15,6 @@ from coordinator.policy.scheduler import Slo
 from coordinator.policy.standing import Standing
 from coordinator.policy.standings import Standings, roles_for
 from core.stages import ModalityGroup, Stage
-
-_DECODE = "decode scaling"
 
 
 class Adjuster:
@@ -42,7 +40,7 @@ class Adjuster:
 
     def made(self, change: Change, before: Assignment) -> None:
         """The change was made; one that was refused leaves nothing behind."""
-        if self._lent.pop(change.instance_id, None) is None and change.piece == _DECODE:
+        if self._lent.pop(change.instance_id, None) is None and change.is_loan:
             self._lent[change.instance_id] = before, change.to
 
     def _change(
@@ -67,7 +65,9 @@ class Adjuster:
         to = Assignment(roles_for(Stage.DECODE, own.group, wanted), own.group)
         givers = (own, *_others(own, standings))
         need = Need(Stage.DECODE, to, own)
-        return best_change(change for giver in givers for change in offers(_DECODE, need, giver, terms))
+        return best_change(
+            change for giver in givers for change in offers(DECODE_SCALING, need, giver, terms)
+        )
 
     def _scale_encode(self, own: Standing, wanted: Mapping[str, Assignment], terms: Terms) -> Change | None:
         if Piece.ENCODE_SCALING not in self._pieces or encode_bottleneck(own, self._slo) is None:
@@ -105,7 +105,9 @@ class Adjuster:
                 continue
             if decode_bottleneck(own, self._costing, self._slo, fewer=1) is None:
                 before, _ = self._lent[book.instance_id]
-                return Change(_DECODE, book.instance_id, before, 0.0, 0.0, "decode does without it again")
+                return Change(
+                    DECODE_SCALING, book.instance_id, before, 0.0, 0.0, "decode does without it again"
+                )
         return None
 
     def _forget_lent(self, wanted: Mapping[str, Assignment]) -> None:

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from coordinator.policy.books import InstanceBook
 from coordinator.policy.plan import Assignment
 
+DECODE_SCALING = "decode scaling"
+
 
 @dataclass(frozen=True, slots=True)
 class Change:
@@ -23,6 +25,11 @@ class Change:
     @property
     def net(self) -> float:
         return self.gain - self.cost
+
+    @property
+    def is_loan(self) -> bool:
+        """To decode, or given back: it ends by itself, as soon as decode does without it."""
+        return self.piece == DECODE_SCALING
 
     @property
     def numbers(self) -> dict[str, float]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import exp, inf
 from types import MappingProxyType
 
@@ -16,6 +16,7 @@ from coordinator.policy.work import Work, left_to_do_s
 from core.costs import chunk_shape
 from core.stages import ModalityGroup
 
+_LONGEST_S = 60.0  # that what answers bring is averaged over
 _LEAST = 50  # requests that averages are over
 _KEEP = 1 - 1 / _LEAST  # of a request's part in them, at each that follows
 _NONE: Mapping[ModalityGroup, float] = MappingProxyType({})
@@ -36,6 +37,12 @@ class GroupDemand:
     items: float = 0.0  # of a request
     prompt_tokens: float = 0.0
     output_tokens: float = 1.0
+    staying: float = 1.0  # of the rate: what came in the mean over the time that an answer takes
+
+    @property
+    def answers(self) -> float:
+        """A second, as batches of decodes see them, which take that time to fill."""
+        return self.rate * self.staying
 
     def at_rate(self, rate: float) -> GroupDemand:
         """The same requests at another rate."""
@@ -48,6 +55,7 @@ class GroupDemand:
             self.items,
             self.prompt_tokens,
             self.output_tokens,
+            self.staying,
         )
 
 
@@ -77,15 +85,16 @@ class _Meter:
 
     def __init__(self) -> None:
         self.forecast = Forecast()
+        self._of_answers = Forecast()  # of the same work, in the mean over the time that they take
         self.prefill_left, self.encode_left = _Left(), _Left()
         self.weight = 0.0
-        self._sums = [0.0] * 9
-        self._outputs = 0.0
+        self._sums = [0.0] * 10
+        self._outputs = self._took_s = 0.0
         self._num_ended = 0.0
         self._at_s = -inf  # of the last request
 
-    def add(self, work: Work, added_s: float, decode_s: float, now_s: float) -> None:
-        """`added_s`: of its prefill, to a step that runs anyhow.
+    def add(self, work: Work, added_s: float, decode_s: float, alone_s: float, now_s: float) -> None:
+        """`added_s`: of its prefill, to a step that runs anyhow; `alone_s`: of its answer by itself.
 
         Caches are taken to spare the share that they spared lately: prompts get shorter, and items fewer.
         """
@@ -94,6 +103,7 @@ class _Meter:
         encode_s = work.encode_s * encode_left
         work_s = encode_s + added_s + decode_s
         self.forecast.note(work_s, now_s)
+        self._of_answers.note(work_s, now_s)
         news = (
             work_s,
             work.prefill_s * prefill_left,
@@ -104,23 +114,38 @@ class _Meter:
             sum([item.encode_s**2 for item in work.media]) * encode_left,
             work.prompt_tokens,
             work.reserve_tokens,
+            alone_s,
         )
         keep = max(_KEEP, exp(min(0.0, self._at_s - now_s) / MEAN_S))
         self._at_s = now_s
         self.weight = self.weight * keep + 1
         self._sums = [have * keep + new for have, new in zip(self._sums, news, strict=True)]
 
-    def ended(self, num_outputs: int) -> None:
-        """As many answers are remembered as requests."""
+    def ended(self, num_outputs: int, took_s: float) -> None:
+        """As many answers are remembered as requests. `took_s`: from an answer's first token to its last."""
         keep = 1 - 1 / max(_LEAST, self.weight)
         self._outputs = self._outputs * keep + num_outputs
+        self._took_s = self._took_s * keep + took_s
         self._num_ended = self._num_ended * keep + 1
+
+    def staying(self, now_s: float) -> float:
+        """Of the demand. A burst that is over before its first answers end fills no batch, and there is time
+        to act while one fills: none need be kept ready as for what may come at once.
+        """
+        self._of_answers.average_over(min(_LONGEST_S, max(MEAN_S, self.answer_s)))
+        whole = self.forecast.demand(now_s)
+        return min(1.0, self._of_answers.mean(now_s) / whole) if whole > 0 else 1.0
+
+    @property
+    def answer_s(self) -> float:
+        """From an answer's first token to its last: of those that ended, else what it takes one alone."""
+        return self._took_s / self._num_ended if self._num_ended else self._sums[-1] / self.weight
 
     def sizes(self) -> GroupDemand | None:
         """At one request per second; None before the first."""
         if not self.weight:
             return None
-        _, prefill_s, added_s, added_s2, items, encode_s, encode_s2, prompt, _ = (
+        _, prefill_s, added_s, added_s2, items, encode_s, encode_s2, prompt, *_ = (
             total / self.weight for total in self._sums
         )
         encode = Flow(items, encode_s / items, encode_s2 / items) if items else NO_FLOW
@@ -130,7 +155,7 @@ class _Meter:
     @property
     def output_tokens(self) -> float:
         """Of an answer: those that ended, else what was expected of those that came."""
-        outputs = self._outputs / self._num_ended if self._num_ended else self._sums[-1] / self.weight
+        outputs = self._outputs / self._num_ended if self._num_ended else self._sums[-2] / self.weight
         return max(1.0, outputs)
 
     @property
@@ -149,7 +174,8 @@ class DemandMeter:
     def note_arrival(self, work: Work, now_s: float) -> None:
         added_s = self._added_prefill_s(work)
         decode_s = self._model.decode_work_s(work.reserve_tokens, work.prompt_tokens)
-        self._meters[work.group].add(work, added_s, decode_s, now_s)
+        alone_s = work.reserve_tokens * self._model.step_costs.decode_step_s(1, work.prompt_tokens)
+        self._meters[work.group].add(work, added_s, decode_s, alone_s, now_s)
 
     def note_dispatch(self, work: Work, placement: Placement) -> None:
         meter = self._meters[work.group]
@@ -157,8 +183,8 @@ class DemandMeter:
         meter.prefill_left.note(work.prefill_s, prefill_s)
         meter.encode_left.note(work.encode_s, encode_s)
 
-    def note_finished(self, work: Work) -> None:
-        self._meters[work.group].ended(work.num_outputs)
+    def note_finished(self, work: Work, tpot_s: float) -> None:
+        self._meters[work.group].ended(work.num_outputs, work.num_outputs * tpot_s)
 
     def _added_prefill_s(self, work: Work) -> float:
         """Under load prompts share steps: each adds its arithmetic, weights are read for others anyhow."""
@@ -186,5 +212,7 @@ class DemandMeter:
             sizes = meter.sizes()
             if sizes is not None:
                 rate = meter.forecast.demand(now_s) / meter.work_s
-                demand[group] = sizes.at_rate(rate + backlog.get(group, 0.0))
+                demand[group] = replace(
+                    sizes.at_rate(rate + backlog.get(group, 0.0)), staying=meter.staying(now_s)
+                )
         return demand

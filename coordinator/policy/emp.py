@@ -26,6 +26,7 @@ from coordinator.policy.view import Placement
 from coordinator.policy.warmth import WarmthSource
 from coordinator.policy.work import Work
 from core.costs import StepShape
+from core.stages import Stage
 
 _STEPS_LEARNED = 64  # between two plans; a device drifts slower than steps come
 
@@ -103,7 +104,7 @@ class EmpScheduler:
             self._slack.note_ttft(ttft_s)
 
     def note_finished(self, work: Work, tpot_s: float) -> None:
-        self._meter.note_finished(work)
+        self._meter.note_finished(work, tpot_s)
         if self._tunes_weight:
             self._slack.note_tpot(tpot_s)
 
@@ -168,7 +169,10 @@ class EmpScheduler:
     def _with(
         self, books: Books, wanted: dict[str, Assignment], change: Change, now_s: float
     ) -> dict[str, Assignment]:
-        """With the change, unless it would leave a stage to nobody, or does not last under the demand."""
+        """With the change, unless it would leave a stage to nobody, or does not last under the demand.
+
+        What is there outweighs what is predicted: decode is lent an instance where its batches are full.
+        """
         changed = wanted | {change.instance_id: change.to}
         try:
             check_assignments(changed.values())
@@ -178,14 +182,26 @@ class EmpScheduler:
             layout_name(Counter(each[name] for name in each if not books.instances[name].is_pinned))
             for each in (wanted, changed)
         )
-        if self._reshaper.worsens(wanted, changed) or not self._hysteresis.may_take(after, now_s):
+        if not (change.is_loan or self._hysteresis.may_take(after, now_s)):
+            return wanted
+        if self._reshaper.worsens(wanted, changed) and not self._fills_up(books, wanted, change):
             return wanted
         self._adjuster.made(change, wanted[change.instance_id])
         self._hysteresis.note_change(change.instance_id, now_s)
-        self._hysteresis.note_form(before, after, now_s)
+        if not change.is_loan:
+            self._hysteresis.note_form(before, after, now_s)
         choice = f"from {wanted[change.instance_id]} to {change.to}: {change.reason}"
         self._say(now_s, change.piece, change.instance_id, choice, change.numbers)
         return changed
+
+    def _fills_up(self, books: Books, wanted: Mapping[str, Assignment], change: Change) -> bool:
+        """Whether the change is a loan to decode, which has more sequences than places in its batches."""
+        if not change.is_loan or Stage.DECODE not in change.to.roles:
+            return False
+        group = [name for name, each in wanted.items() if each.group is change.to.group]
+        decoders = [books.instances[name] for name in group if Stage.DECODE in wanted[name].roles]
+        num_places = self._costing.profile.max_sequences * len(decoders)
+        return sum(book.load.sequences for book in decoders) > num_places
 
     def _want(self, books: Books, wanted: Mapping[str, Assignment]) -> None:
         """Drained ones, which are not planned with, stay as they are."""

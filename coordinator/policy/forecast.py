@@ -26,6 +26,11 @@ class Forecast:
         self._next_sample_s = 0.0
         self._samples: deque[float] = deque(maxlen=max(1, round(window_s / sample_s)))
 
+    def average_over(self, mean_s: float) -> None:
+        """From now on; what the mean is, it stays."""
+        self._level *= mean_s / self._mean_s
+        self._mean_s = mean_s
+
     def note(self, work_s: float, now_s: float) -> None:
         """So much work has arrived; takes constant time but for seconds passed, at most a window of them."""
         if self._at_s is None:

@@ -193,7 +193,7 @@ class Predictor:
         decode: _Decode,
     ) -> dict[ModalityGroup, Latency]:
         """Who is not lost before the first token needs a place in a decode batch, too."""
-        tokens = {group: each.rate * each.output_tokens for group, each in demand.items()}
+        tokens = {group: each.answers * each.output_tokens for group, each in demand.items()}
         passing = sum(tokens[group] * (1 - each.lost) for group, each in first.items())
         load = decode.load * passing / sum(tokens.values())
         found = {}
@@ -243,10 +243,10 @@ class Predictor:
 
     def _find_decode(self, pool: Pool, demand: Mapping[ModalityGroup, GroupDemand]) -> _Decode:
         """By Little's law, a batch holds the sequences that come in during the time they stay."""
-        rate = sum(each.rate for each in demand.values()) / pool.size
-        outputs = sum(each.rate * each.output_tokens for each in demand.values()) / pool.size / rate
+        rate = sum(each.answers for each in demand.values()) / pool.size
+        outputs = sum(each.answers * each.output_tokens for each in demand.values()) / pool.size / rate
         context = sum(
-            each.rate * each.output_tokens * (each.prompt_tokens + each.output_tokens / 2)
+            each.answers * each.output_tokens * (each.prompt_tokens + each.output_tokens / 2)
             for each in demand.values()
         ) / (outputs * rate * pool.size)
         profile = self._costing.profile

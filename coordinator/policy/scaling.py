@@ -7,6 +7,8 @@ from coordinator.policy.scheduler import Slo
 from coordinator.policy.standing import Standing
 from core.stages import Stage
 
+_TIGHT = 0.5  # of the target per token: steps that take less need not be shorter
+
 
 def decode_bottleneck(standing: Standing, costing: Costing, slo: Slo, fewer: int = 0) -> str | None:
     """Why decode needs more than it has (less `fewer`), in words; None where it suffices."""
@@ -19,9 +21,10 @@ def decode_bottleneck(standing: Standing, costing: Costing, slo: Slo, fewer: int
         return "KV blocks are short"
     context = standing.context_tokens // max(1, standing.sequences)
     knee = costing.model.decode_knee(max(1, context))
-    if standing.sequences > knee * count:
+    step_s = standing.step_s(count)
+    if standing.sequences > knee * count and step_s > _TIGHT * slo.tpot_s:
         return f"the batch is past its knee of {knee}"
-    if standing.step_s(count) > slo.tpot_s:
+    if step_s > slo.tpot_s:
         return "steps take longer than the target"
     return None
 

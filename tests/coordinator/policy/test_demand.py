@@ -51,6 +51,27 @@ def test_of_many_requests_those_of_the_last_seconds_are_remembered():
     assert after_growth(100.0, 2000, 2000).prompt_tokens == pytest.approx(1000, rel=0.02)
 
 
+def after_burst(seconds, answer_s):
+    """The demand after a burst of so long on top of a steady load, where answers take that time."""
+    meter, now_s = DemandMeter(CostModel(PROFILE)), 0.0
+    while now_s < 120 + seconds:
+        now_s += 0.1 if now_s < 120 else 0.01
+        work = text(f"t{now_s}", now_s)
+        meter.note_arrival(work, now_s)
+        work.num_outputs = 100
+        meter.note_finished(work, answer_s / 100)
+        meter.demand(now_s)  # as with every plan
+    return meter.demand(now_s)[TEXT]
+
+
+def test_a_burst_that_is_shorter_than_answers_fills_no_batch():
+    short, long = after_burst(3.0, 30.0), after_burst(3.0, 1.0)
+    assert short.rate == pytest.approx(long.rate)
+    assert 10 < short.answers < 30
+    assert long.answers > 40
+    assert after_burst(120.0, 30.0).answers == pytest.approx(100, rel=0.1)
+
+
 def test_items_that_caches_have_are_no_demand_for_encoding():
     cold, half, none = met(), met(frozenset({0})), met(frozenset({0, 1}))
     assert half.encode.rate == pytest.approx(cold.encode.rate / 2, rel=0.05)

@@ -1,13 +1,17 @@
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from coordinator.policy.change import DECODE_SCALING, Change
 from coordinator.policy.forms import PD
+from coordinator.policy.hysteresis import Hysteresis
 from coordinator.policy.pieces import Piece
 from coordinator.policy.plan import Assignment, PlanError, check_assignments
+from coordinator.policy.reshape import Reshaper
 from coordinator.policy.scheduler import Scheduler, Slo
 from coordinator.policy.search import Search
 from coordinator.policy.sets import POLICY_SETS, make_scheduler
@@ -124,6 +128,32 @@ def test_without_hysteresis_more_moves():
         cluster.run(60, square_wave(10, constant(21, 2), STORM))
         changes.append(len(cluster.changes))
     assert changes[0] < changes[1]
+
+
+@pytest.mark.parametrize(("piece", "is_made"), [(DECODE_SCALING, True), ("balancer reactive", False)])
+def test_forms_that_take_turns_are_held_but_not_loans_to_decode(monkeypatch, piece, is_made):
+    """An instance that is lent comes back by itself."""
+    monkeypatch.setattr(Hysteresis, "may_take", lambda *_: False)
+    books = books_of(*(instance(name, "epd", "shared") for name in "abc"))
+    wanted = {name: Assignment(COUPLED, ModalityGroup.SHARED) for name in "abc"}
+    to = Assignment(frozenset({Stage.DECODE}), ModalityGroup.SHARED)
+    changed = emp()._with(books, wanted, Change(piece, "a", to, 1.0, 0.0, "for the test"), 1.0)
+    assert (changed["a"] == to) is is_made
+
+
+@pytest.mark.parametrize(("num_sequences", "is_made"), [(256, False), (257, True)])
+def test_where_batches_are_full_decode_is_lent_an_instance_whatever_is_predicted(
+    monkeypatch, num_sequences, is_made
+):
+    monkeypatch.setattr(Reshaper, "worsens", lambda *_: True)
+    books = books_of(*(instance(name, "ep", "shared") for name in "ab"), instance("d", "d", "shared"))
+    books.instances["d"].load.sequences = num_sequences
+    assert PROFILE.max_sequences == 256
+    wanted = {name: Assignment(book.roles, book.group) for name, book in books.instances.items()}
+    change = Change(DECODE_SCALING, "a", wanted["d"], 1.0, 0.0, "for the test")
+    assert (emp()._with(books, wanted, change, 1.0)["a"] == wanted["d"]) is is_made
+    other = replace(change, piece="balancer reactive")
+    assert emp()._with(books, wanted, other, 1.0) == wanted
 
 
 def test_a_pinned_instance_keeps_what_it_plays():

@@ -34,6 +34,20 @@ def test_a_burst_shows_at_once_is_remembered_and_passes(burst: float) -> None:
     assert forecast.demand(200) < 0.01 * before
 
 
+@given(mean_s=st.floats(1, 60), rate=st.floats(0.1, 50))
+def test_what_is_averaged_over_longer_keeps_its_mean_and_rises_more_slowly(
+    mean_s: float, rate: float
+) -> None:
+    quick, slow, end_s = Forecast(mean_s=mean_s), Forecast(mean_s=mean_s), 400 + mean_s
+    for each in (quick, slow):
+        steady(each, rate * 0.1, 0.1, 0, 400)
+    slow.average_over(2 * mean_s)
+    assert slow.mean(400) == pytest.approx(quick.mean(400), rel=0.06)  # since the last, 0.1 s have decayed
+    for each in (quick, slow):
+        steady(each, rate, 0.1, 400, end_s)
+    assert rate < slow.mean(end_s) < 0.85 * quick.mean(end_s)
+
+
 def test_one_arrival_is_seen_without_waiting_for_a_sample() -> None:
     forecast = Forecast(mean_s=5)
     forecast.note(10, 3.0)

@@ -122,12 +122,20 @@ def test_the_victim_is_the_one_that_holds_least(decoding, waiting):
         assert books.instances[change.instance_id].load.sequences == min(decoding)
 
 
+def tight(one):
+    """A target that its steps meet with a third of it to spare."""
+    return Slo(0.5, 1.5 * one.step_s(1), 2.0)
+
+
 def test_decode_is_a_bottleneck_past_its_knee_or_where_blocks_are_short():
     calm = standing(text_cluster(1, 2, 0, (4, 4)))
     assert decode_bottleneck(calm, COSTING, SLO) is None
-    knee = COSTING.model.decode_knee(200)
-    past = standing(text_cluster(1, 1, 0, (knee + 1,)))
-    assert "knee" in decode_bottleneck(past, COSTING, SLO)
+    past = standing(text_cluster(1, 1, 0, (COSTING.model.decode_knee(200) + 1,)))
+    assert "knee" in decode_bottleneck(past, COSTING, tight(past))
+    busy = standing(text_cluster(1, 1, 0, (4,)))
+    assert "target" in decode_bottleneck(busy, COSTING, Slo(0.5, 0.9 * busy.step_s(1), 2.0))
+    ample = Slo(0.5, 2.1 * past.step_s(1), 2.0)
+    assert decode_bottleneck(past, COSTING, ample) is None  # nobody gains by shorter steps
     books = text_cluster(1, 1, 3, (1,))
     books.instances["d0"].total_kv_blocks = 200
     assert "blocks" in decode_bottleneck(standing(books), COSTING, SLO)
@@ -151,10 +159,8 @@ def changes(books, pieces=ALL_PIECES, adjuster=None):
 
 
 def test_decode_grows_from_prefill_and_gives_back_when_it_suffices():
-    books, adjuster = (
-        text_cluster(3, 1, 0, (COSTING.model.decode_knee(200) + 20,)),
-        Adjuster(COSTING, SLO, ALL_PIECES),
-    )
+    books = text_cluster(3, 1, 0, (COSTING.model.decode_knee(200) + 20,))
+    adjuster = Adjuster(COSTING, tight(standing(books)), ALL_PIECES)
     (grown,) = changes(books, adjuster=adjuster)
     assert grown.piece == "decode scaling"
     assert grown.instance_id.startswith("p")
