@@ -8,7 +8,7 @@ from math import exp, inf
 from types import MappingProxyType
 
 from coordinator.policy.cost_model import CostModel
-from coordinator.policy.forecast import MEAN_S, Forecast
+from coordinator.policy.forecast import MEAN_S, DecayedMean, Forecast
 from coordinator.policy.plan import GROUPS
 from coordinator.policy.queueing import NO_FLOW, Flow
 from coordinator.policy.view import Placement
@@ -85,7 +85,7 @@ class _Meter:
 
     def __init__(self) -> None:
         self.forecast = Forecast()
-        self._of_answers = Forecast()  # of the same work, in the mean over the time that they take
+        self._of_answers = DecayedMean()  # of the same work, over the time that they take
         self.prefill_left, self.encode_left = _Left(), _Left()
         self.weight = 0.0
         self._sums = [0.0] * 10
@@ -134,7 +134,7 @@ class _Meter:
         """
         self._of_answers.average_over(min(_LONGEST_S, max(MEAN_S, self.answer_s)))
         whole = self.forecast.demand(now_s)
-        return min(1.0, self._of_answers.mean(now_s) / whole) if whole > 0 else 1.0
+        return min(1.0, self._of_answers.at(now_s) / whole) if whole > 0 else 1.0
 
     @property
     def answer_s(self) -> float:

@@ -184,7 +184,7 @@ class EmpScheduler:
         )
         if not (change.is_loan or self._hysteresis.may_take(after, now_s)):
             return wanted
-        if self._reshaper.worsens(wanted, changed) and not self._fills_up(books, wanted, change):
+        if self._reshaper.worsens(wanted, changed) and not self._finds_full_batches(books, wanted, change):
             return wanted
         self._adjuster.made(change, wanted[change.instance_id])
         self._hysteresis.note_change(change.instance_id, now_s)
@@ -194,7 +194,7 @@ class EmpScheduler:
         self._say(now_s, change.piece, change.instance_id, choice, change.numbers)
         return changed
 
-    def _fills_up(self, books: Books, wanted: Mapping[str, Assignment], change: Change) -> bool:
+    def _finds_full_batches(self, books: Books, wanted: Mapping[str, Assignment], change: Change) -> bool:
         """Whether the change is a loan to decode, which has more sequences than places in its batches."""
         if not change.is_loan or Stage.DECODE not in change.to.roles:
             return False

@@ -15,6 +15,7 @@ from stage_servers.engine.batching import Chunk, Selection
 from stage_servers.engine.device import moved_to, tensor_on
 from stage_servers.engine.families.adapter import MediaRows
 from stage_servers.engine.gpu.graphs import StepGraphs
+from stage_servers.engine.gpu.inputs import PackedStep
 from stage_servers.engine.records import EngineListener, WrittenChunk
 
 _FIRST_ROWS = 128  # of the step that kernels are compiled for: as many as take those of large steps
@@ -61,7 +62,8 @@ class Runner:
             return logits
         size = None if self._graphs is None else self._graphs.size_for(batch)
         if self._graphs is not None and size is not None:
-            hidden = self._graphs.run(size, batch, token_ids, positions, media, wanted, paged.on_layer)
+            step = PackedStep(batch, token_ids, positions, media)
+            hidden = self._graphs.run(size, step, wanted, paged.on_layer)
             return self._model.family.logits(hidden)
         self._attention.begin(self._pool, batch)
         bulk = self._model.bulk_path

@@ -85,6 +85,7 @@ class TritonAttention:
         self._context_lengths = torch.empty(0)
         self._block_table = torch.empty(0)
         self._work: list[_Work] = []
+        self._has_surplus = False  # rows that no program attends
 
     def begin(self, pool: torch.Tensor, batch: PackedBatch) -> None:
         batch.make_tensors()
@@ -95,7 +96,7 @@ class TritonAttention:
         decodes = [(place, segment) for place, segment in places if segment.num_rows == 1]
         prefills = [(place, segment) for place, segment in places if segment.num_rows > 1]
         group = self._shape.num_heads // self._shape.num_kv_heads
-        self._work = []
+        self._work, self._has_surplus = [], False
         if decodes:
             each = tile(pool.dtype, group, 1)
             most = max(segment.num_context for _, segment in decodes)
@@ -113,7 +114,7 @@ class TritonAttention:
         self._slots, self._row_bounds = rows.slots, rows.row_bounds
         self._context_lengths, self._block_table = rows.context_lengths, rows.block_table
         group, count = self._shape.num_heads // self._shape.num_kv_heads, rows.num_decodes
-        self._work = []
+        self._work, self._has_surplus = [], len(rows.chunk_pairs) > 0
         if count:
             numbers = torch.arange(count, dtype=torch.int32, device=pool.device)
             pairs = numbers[:, None].expand(count, 2).contiguous()
@@ -132,7 +133,8 @@ class TritonAttention:
 
     def attend(self, layer: int, query: torch.Tensor) -> torch.Tensor:
         query = query.contiguous()
-        out = torch.empty_like(query)
+        # What happens to lie in memory may be no number, and spreads over its row.
+        out = torch.zeros_like(query) if self._has_surplus else torch.empty_like(query)
         for work in self._work:
             self._attend(layer, query, out, work)
         return out

@@ -16,11 +16,17 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from kv_transfer.blocks import blocks_for
-from stage_servers.engine.attention.batch import PackedBatch, StepRows
+from stage_servers.engine.attention.batch import PackedBatch
 from stage_servers.engine.attention.triton_paged import TritonAttention
 from stage_servers.engine.device import side_stream, tensor_on
-from stage_servers.engine.families.adapter import MediaRows
-from stage_servers.engine.gpu.inputs import MOST_CHUNK_ROWS, MOST_CHUNKS, MOST_DECODES, StepInputs, StepSize
+from stage_servers.engine.gpu.inputs import (
+    MOST_CHUNK_ROWS,
+    MOST_CHUNKS,
+    MOST_DECODES,
+    PackedStep,
+    StepInputs,
+    StepSize,
+)
 from stage_servers.engine.gpu.path import GpuPath
 
 if TYPE_CHECKING:
@@ -39,7 +45,6 @@ _PARTS = 4  # of the layers of a step with chunks
 class _Captured:
     graphs: tuple[torch.cuda.CUDAGraph, ...]
     layers: tuple[range, ...]  # whose KV is written once each of them has run
-    rows: StepRows
     attention: TritonAttention  # whose tensors the graphs read, too
     hidden: torch.Tensor  # [rows, hidden]: what the last one leaves
 
@@ -73,27 +78,24 @@ class StepGraphs:
             return None
         return size_of(batch.num_decodes, batch.num_rows - batch.num_decodes)
 
-    def run(  # noqa: PLR0917 - as of the ways beside it
+    def run(
         self,
         size: StepSize,
-        batch: PackedBatch,
-        token_ids: torch.Tensor,
-        positions: torch.Tensor,
-        media: MediaRows | None,
+        step: PackedStep,
         wanted: Sequence[int],
         on_layer: Callable[[int], None] | None,
     ) -> torch.Tensor:
-        """token_ids [rows], positions [3, rows] on the host to final hidden states [len(wanted), hidden].
+        """Final hidden states [len(wanted), hidden].
 
         They are good until the next call. `size` is that of `size_for`; `on_layer` is told when a layer's KV
         is in the device's queue to the pool.
         """
         captured = self._captured.get(size) or self._capture(size)
-        count = batch.num_decodes
-        is_all = len(wanted) == batch.num_rows and not size.chunk_rows
+        count = step.batch.num_decodes
+        is_all = len(wanted) == step.batch.num_rows and not size.chunk_rows
         rows = [row if row < count else row + size.decodes - count for row in wanted]
         places = None if is_all else tensor_on(self._model.device, rows, torch.int64)
-        self._inputs.fill(size, batch, token_ids, positions, media)
+        self._inputs.fill(size, step)
         for graph, layers in zip(captured.graphs, captured.layers, strict=True):
             graph.replay()
             if on_layer is not None:
@@ -104,22 +106,6 @@ class StepGraphs:
         else:
             self.num_replays += 1
         return captured.hidden[:count] if places is None else captured.hidden[places]
-
-    def run_uncaptured(
-        self,
-        size: StepSize,
-        batch: PackedBatch,
-        token_ids: torch.Tensor,
-        positions: torch.Tensor,
-        media: MediaRows | None,
-    ) -> torch.Tensor:
-        """What would be captured, kernel by kernel: final hidden states of all rows there is room for."""
-        rows, attention = self._inputs.rows(size), self._attention()
-        attention.begin_rows(self._pool, rows, self._block_tokens)
-        self._inputs.fill(size, batch, token_ids, positions, media)
-        *_, hidden = self._compute(size, rows, attention)
-        assert hidden is not None
-        return hidden
 
     def prepare(self, most_decodes: int, most_rows: int) -> None:
         """Captures what steps of up to so many decodes and rows need, before any of them waits for it.
@@ -141,49 +127,54 @@ class StepGraphs:
         return TritonAttention(self._model.family.attention_shape)
 
     def _capture(self, size: StepSize) -> _Captured:
-        device, rows = self._model.device, self._inputs.rows(size)
-        attention = self._attention()
-        attention.begin_rows(self._pool, rows, self._block_tokens)
+        device, attention = self._model.device, self._attention()
+        attention.begin_rows(self._pool, self._inputs.rows(size), self._block_tokens)
         self._inputs.clear()
         here = torch.cuda.current_stream(device)
         aside = side_stream(device)
         aside.wait_stream(here)
         with torch.cuda.stream(aside):
-            for _ in self._compute(size, rows, attention):  # what is made at first use is made now
+            for _ in compute(
+                self._path, self._inputs, size, self._pool, attention
+            ):  # what is made at first use is made now
                 pass
         here.wait_stream(aside)
         graphs: list[torch.cuda.CUDAGraph] = []
-        steps = self._compute(size, rows, attention)
+        parts, layers = (
+            compute(self._path, self._inputs, size, self._pool, attention),
+            tuple(_parts(self._path.num_layers, size)),
+        )
         hidden: torch.Tensor | None = None
-        for _ in _parts(self._path.num_layers, size):
+        for _ in layers:
             graph = torch.cuda.CUDAGraph()
             # Other threads may use the device meanwhile.
             with torch.cuda.graph(graph, pool=self._memory, stream=aside, capture_error_mode="thread_local"):
-                hidden = next(steps)
+                hidden = next(parts)
             self._memory = graph.pool()
             graphs.append(graph)
         assert hidden is not None
-        layers = tuple(_parts(self._path.num_layers, size))
-        captured = self._captured[size] = _Captured(tuple(graphs), layers, rows, attention, hidden)
+        captured = self._captured[size] = _Captured(tuple(graphs), layers, attention, hidden)
         return captured
 
-    def _compute(
-        self, size: StepSize, rows: StepRows, attention: TritonAttention
-    ) -> Iterator[torch.Tensor | None]:
-        """Part by part; with the last come the final hidden states [rows, hidden]."""
-        flow = None
-        extras = self._inputs.extras(size)
-        for layers in _parts(self._path.num_layers, size):
-            if flow is None:
-                flow = self._path.start(self._inputs.embedded(size), self._inputs.positions(size))
-            for layer in layers:
-                self._path.advance(
-                    flow, layer, pool=self._pool, slots=rows.slots, attention=attention, on_layer=None
-                )
-                if layer < len(extras):
-                    assert flow.added is not None
-                    flow.added.add_(extras[layer])
-            yield self._path.finish(flow) if layers.stop == self._path.num_layers else None
+
+def compute(
+    path: GpuPath, inputs: StepInputs, size: StepSize, pool: torch.Tensor, attention: TritonAttention
+) -> Iterator[torch.Tensor | None]:
+    """What is captured, part by part; with the last come the final hidden states [rows, hidden].
+
+    `attention` has begun the rows of that size.
+    """
+    extras, slots = inputs.extras(size), inputs.rows(size).slots
+    flow = None
+    for layers in _parts(path.num_layers, size):
+        if flow is None:
+            flow = path.start(inputs.embedded(size), inputs.positions(size))
+        for layer in layers:
+            path.advance(flow, layer, pool=pool, slots=slots, attention=attention, on_layer=None)
+            if layer < len(extras):
+                assert flow.added is not None
+                flow.added.add_(extras[layer])
+        yield path.finish(flow) if layers.stop == path.num_layers else None
 
 
 def size_of(num_decodes: int, num_chunk_rows: int) -> StepSize | None:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import torch
 
-from stage_servers.engine.attention.batch import PackedBatch, Segment, StepRows
+from stage_servers.engine.attention.batch import PackedBatch, StepRows
 from stage_servers.engine.device import moved_to, tensor_on
 from stage_servers.engine.families.adapter import FamilyAdapter, MediaRows
 
@@ -34,6 +34,16 @@ class StepSize:
     def segments(self) -> int:
         """One more than there may be chunks: surplus programs belong to the last, which stays empty."""
         return self.decodes + (MOST_CHUNKS + 1 if self.chunk_rows else 0)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class PackedStep:
+    """What one step computes."""
+
+    batch: PackedBatch
+    token_ids: torch.Tensor  # [rows] int64, on the host
+    positions: torch.Tensor  # [3, rows] int64, on the host
+    media: MediaRows | None  # in rows of chunks
 
 
 class StepInputs:
@@ -86,20 +96,14 @@ class StepInputs:
         self._row_bounds.zero_()
         self._pairs.zero_()
 
-    def fill(
-        self,
-        size: StepSize,
-        batch: PackedBatch,
-        token_ids: torch.Tensor,
-        positions: torch.Tensor,
-        media: MediaRows | None,
-    ) -> None:
-        """token_ids [rows] and positions [3, rows] on the host; rows of media are rows of chunks."""
+    def fill(self, size: StepSize, step: PackedStep) -> None:
+        """With a step that the size has room for."""
+        batch, media = step.batch, step.media
         count, end = batch.num_decodes, size.decodes + batch.num_rows - batch.num_decodes
         shift = size.decodes - count  # of rows and segments of chunks
         tokens = torch.zeros(4, size.rows, dtype=torch.int64)
         for rows, places in ((slice(count), slice(count)), (slice(count, None), slice(size.decodes, end))):
-            tokens[0, places], tokens[1:, places] = token_ids[rows], positions[:, rows]
+            tokens[0, places], tokens[1:, places] = step.token_ids[rows], step.positions[:, rows]
         self._tokens[:, : size.rows].copy_(moved_to(self._device, tokens))
         self._slots[: size.rows].fill_(-1)
         self._slots[:count].copy_(batch.slots[:count])
@@ -116,16 +120,15 @@ class StepInputs:
 
     def _fill_segments(self, size: StepSize, batch: PackedBatch, shift: int) -> None:
         count = batch.num_decodes
-        chunks = [_shifted(segment, shift) for segment in batch.segments[count:]]
+        chunks = batch.segments[count:]
         lengths = [0] * size.segments
         lengths[:count] = [segment.num_context for segment in batch.segments[:count]]
         bounds = [*range(size.decodes + 1), *[size.rows] * (size.segments - size.decodes)]
         pairs: list[tuple[int, int]] = []
         for place, segment in enumerate(chunks, size.decodes):
-            lengths[place] = segment.num_context
-            bounds[place + 1] = segment.first_row + segment.num_rows
-            firsts = range(segment.first_row, bounds[place + 1], self._pair_rows)
-            pairs += [(place, first) for first in firsts]
+            first_row = segment.first_row + shift
+            lengths[place], bounds[place + 1] = segment.num_context, first_row + segment.num_rows
+            pairs += [(place, row) for row in range(first_row, bounds[place + 1], self._pair_rows)]
         self._context_lengths[: size.segments].copy_(tensor_on(self._device, lengths, torch.int32))
         self._row_bounds[: size.segments + 1].copy_(tensor_on(self._device, bounds, torch.int32))
         self._block_table[:count, : batch.width].copy_(batch.block_table[:count])
@@ -139,7 +142,3 @@ class StepInputs:
     def _num_pairs(self, chunk_rows: int) -> int:
         """Every chunk may leave one program with less than its rows."""
         return -(-chunk_rows // self._pair_rows) + MOST_CHUNKS
-
-
-def _shifted(segment: Segment, rows: int) -> Segment:
-    return Segment(segment.first_row + rows, segment.num_rows, segment.num_context, segment.blocks)

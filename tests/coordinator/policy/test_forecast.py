@@ -6,10 +6,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from coordinator.policy.forecast import Forecast
+from coordinator.policy.forecast import DecayedMean, Forecast
 
 
-def steady(forecast: Forecast, work_s: float, gap_s: float, start_s: float, end_s: float) -> None:
+def steady(
+    forecast: Forecast | DecayedMean, work_s: float, gap_s: float, start_s: float, end_s: float
+) -> None:
     for number in range(int((end_s - start_s) / gap_s)):
         forecast.note(work_s, start_s + number * gap_s)
 
@@ -38,14 +40,14 @@ def test_a_burst_shows_at_once_is_remembered_and_passes(burst: float) -> None:
 def test_what_is_averaged_over_longer_keeps_its_mean_and_rises_more_slowly(
     mean_s: float, rate: float
 ) -> None:
-    quick, slow, end_s = Forecast(mean_s=mean_s), Forecast(mean_s=mean_s), 400 + mean_s
+    quick, slow, end_s = DecayedMean(mean_s), DecayedMean(mean_s), 400 + mean_s
     for each in (quick, slow):
         steady(each, rate * 0.1, 0.1, 0, 400)
     slow.average_over(2 * mean_s)
-    assert slow.mean(400) == pytest.approx(quick.mean(400), rel=0.06)  # since the last, 0.1 s have decayed
+    assert slow.at(400) == pytest.approx(quick.at(400), rel=0.06)  # since the last, 0.1 s have decayed
     for each in (quick, slow):
         steady(each, rate, 0.1, 400, end_s)
-    assert rate < slow.mean(end_s) < 0.85 * quick.mean(end_s)
+    assert rate < slow.at(end_s) < 0.85 * quick.at(end_s)
 
 
 def test_one_arrival_is_seen_without_waiting_for_a_sample() -> None:

@@ -27,6 +27,12 @@ def graphs(bench: Bench) -> StepGraphs:
     return found._graphs
 
 
+def start_one_by_one(bench: Bench) -> None:
+    """Steps' kernels from now on."""
+    runner: Any = bench.engine._runner
+    runner._graphs = None
+
+
 def test_steps_in_graphs_equal_those_without(pair: Pair) -> None:
     """Batches that grow and shrink over several graphs' sizes, prompts in chunks beside them and alone."""
     model = load_model(pair.path, device="cuda:0")
@@ -35,7 +41,7 @@ def test_steps_in_graphs_equal_those_without(pair: Pair) -> None:
         bench = Bench(model, max_batch_tokens=64)
         captured = graphs(bench)
         if not is_captured:
-            bench.engine._runner._graphs = None  # type: ignore[attr-defined]
+            start_one_by_one(bench)
         for number in range(11):
             bench.engine.add_prefill(spec(f"r{number}", 9 + 17 * number, 6 + 2 * number), hand_over=False)
         bench.run()
@@ -82,7 +88,7 @@ def test_chunks_in_graphs_write_the_kv_of_those_without(pair: Pair) -> None:
         bench = Bench(model, listener=heard)
         captured = graphs(bench)
         if not is_captured:
-            bench.engine._runner._graphs = None  # type: ignore[attr-defined]
+            start_one_by_one(bench)
         bench.engine.add_prefill(spec("beside", 40, 4), hand_over=False)
         bench.step()
         asked = make_spec(pair.oracle.family, question, "asked")

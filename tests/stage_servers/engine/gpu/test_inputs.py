@@ -10,8 +10,8 @@ import torch
 from stage_servers.engine.attention.batch import PackedBatch, Segment
 from stage_servers.engine.attention.triton_paged import TritonAttention
 from stage_servers.engine.families.adapter import MediaRows
-from stage_servers.engine.gpu.graphs import CHUNK_ROWS, DECODES, StepGraphs, needed_sizes, size_of
-from stage_servers.engine.gpu.inputs import StepSize
+from stage_servers.engine.gpu.graphs import CHUNK_ROWS, DECODES, compute, needed_sizes, size_of
+from stage_servers.engine.gpu.inputs import PackedStep, StepInputs, StepSize
 from stage_servers.engine.gpu.path import GpuPath
 from tests.gpu import DEVICE, needs_kernels
 from tests.stage_servers.engine.conftest import Pair
@@ -19,16 +19,6 @@ from tests.stage_servers.engine.conftest import Pair
 BLOCK_TOKENS = 16
 DECODING = [Segment(0, 1, 150, tuple(range(1, 11))), Segment(1, 1, 3, (12,)), Segment(2, 1, 1, (11,))]
 CHUNKS = [Segment(3, 20, 20, (13, 14)), Segment(23, 1, 18, (15, 16)), Segment(24, 33, 40, (17, 18, 19))]
-
-
-class _OnDevice:
-    """What graphs ask of a model."""
-
-    def __init__(self, pair: Pair) -> None:
-        self.family = copy.deepcopy(pair.plain_model.family)
-        self.family.model.to(DEVICE, torch.float32)
-        self.device = DEVICE
-        self.context_tokens = pair.plain_model.context_tokens
 
 
 @pytest.mark.gpu
@@ -44,25 +34,25 @@ class _OnDevice:
 def test_rows_that_fill_up_leave_the_others_and_the_pool_alone(
     pair: Pair, segments: list[Segment], num_decodes: int, size: StepSize
 ) -> None:
-    model, family = _OnDevice(pair), pair.plain_model
+    model, family = pair.plain_model, copy.deepcopy(pair.plain_model.family)
+    family.model.to(DEVICE, torch.float32)
     first_row = segments[0].first_row
     segments = [Segment(s.first_row - first_row, s.num_rows, s.num_context, s.blocks) for s in segments]
     batch = PackedBatch(segments, num_decodes, BLOCK_TOKENS, DEVICE)
     generator = torch.Generator().manual_seed(2)
-    shape = (family.kv_planes, 20, BLOCK_TOKENS, family.kv_token_elements)
+    shape = (model.kv_planes, 20, BLOCK_TOKENS, model.kv_token_elements)
     pool = torch.randn(shape, generator=generator)
     token_ids = torch.randint(0, 300, (batch.num_rows,), generator=generator)
     positions = torch.randint(0, 200, (3, batch.num_rows), generator=generator)
     media = None
     if size.chunk_rows:
         rows = torch.tensor([num_decodes + 3, num_decodes + 4, batch.num_rows - 1], device=DEVICE)
-        values = torch.randn(3, family.embedding_width, generator=generator)
+        values = torch.randn(3, model.embedding_width, generator=generator)
         media = MediaRows(rows, values.to(DEVICE))
-    wanted = list(range(batch.num_rows))
     with torch.inference_mode():
-        path = GpuPath(model.family)
+        path = GpuPath(family)
         plain, filled = pool.to(DEVICE, copy=True), pool.to(DEVICE, copy=True)
-        attention = TritonAttention(model.family.attention_shape)
+        attention = TritonAttention(family.attention_shape)
         attention.begin(plain, batch)
         right = path.run(
             token_ids.to(DEVICE),
@@ -74,10 +64,13 @@ def test_rows_that_fill_up_leave_the_others_and_the_pool_alone(
             on_layer=None,
             wanted=None,
         )
-        graphs = StepGraphs(model, path, filled, BLOCK_TOKENS)  # type: ignore[arg-type]
-        assert graphs.size_for(batch) == size
-        hidden = graphs.run_uncaptured(size, batch, token_ids, positions, media)
-    found = torch.cat([hidden[:num_decodes], hidden[size.decodes :]])[: len(wanted)]
+        assert size_of(num_decodes, batch.num_rows - num_decodes) == size
+        inputs = StepInputs(family, DEVICE, width=12, pair_rows=attention.chunk_rows(pool.dtype))
+        attention.begin_rows(filled, inputs.rows(size), BLOCK_TOKENS)
+        inputs.fill(size, PackedStep(batch, token_ids, positions, media))
+        *_, hidden = compute(path, inputs, size, filled, attention)
+    assert hidden is not None
+    found = torch.cat([hidden[:num_decodes], hidden[size.decodes :]])[: batch.num_rows]
     assert torch.allclose(found, right, atol=1e-5)
     assert torch.allclose(filled, plain, atol=1e-5)
     changed = (filled.cpu() != pool).any(dim=(0, 3)).nonzero().tolist()
