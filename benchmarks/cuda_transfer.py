@@ -2,8 +2,9 @@
 
     python -m benchmarks.cuda_transfer [--device cuda:0] [--max-mib 8192] [--repeats 7] [--json FILE]
 
-One process owns the receiving pool, this one sends over cuda_ipc. For each payload,
-transfer and a device-to-device copy of as many bytes alternate; medians are compared.
+One process owns the receiving pool, this one sends over cuda_ipc, a quarter of the layers with
+each push, as steps in graphs do. For each payload, transfer and a device-to-device copy of as many
+bytes alternate; medians are compared.
 "copied" is from the first push to the last byte in the other process's pool, "write"
 also waits for the acknowledged commit. Where CUDA opens no handle, what the driver
 said is printed and recorded instead.
@@ -40,6 +41,7 @@ from kv_transfer.transports import cuda_driver
 
 TOKEN = FINGERPRINT = "benchmark"
 NUM_LAYERS = 32
+PARTS = 4  # as stage_servers/engine/gpu/graphs.py cuts a step
 # 32 layers, 8 KV heads of 128 in bfloat16, 16 tokens: 2 MiB per block.
 LAYOUT = kv_layout(
     FINGERPRINT, torch.bfloat16, num_layers=NUM_LAYERS, num_heads=8, head_dim=128, block_tokens=16
@@ -142,8 +144,9 @@ class _Pair:
         )
         torch.cuda.synchronize()
         start_s = time.perf_counter()
-        for layer in range(NUM_LAYERS):
-            outgoing.push(0, num_tokens, range(2 * layer, 2 * layer + 2), blocks)
+        count = LAYOUT.num_planes // PARTS
+        for part in range(PARTS):
+            outgoing.push(0, num_tokens, range(count * part, count * (part + 1)), blocks)
         copied_s = await _until_copied(outgoing) - start_s
         await outgoing.commit(num_tokens)
         return copied_s, time.perf_counter() - start_s

@@ -53,15 +53,16 @@ class Bench:
     def __init__(self, model: Model, reference: Any, threads: int) -> None:
         self.model = model
         self.reference = reference
-        text = model.family.text_model
-        head = model.family.model.lm_head
-        self.linears = [module.weight for module in text.modules() if isinstance(module, torch.nn.Linear)]
-        self.weights = [*self.linears, head.weight]
+        # Of the reference, as the model's own may be packed otherwise.
+        layers = reference.get_decoder().modules()
+        self.linears = [module.weight for module in layers if isinstance(module, torch.nn.Linear)]
+        self.weights = [*self.linears, reference.lm_head.weight]
         half = [part for weight in self.weights for part in weight.chunk(2 * threads)]
         self._words = [part.view(torch.int32).numpy() for part in half] if self._is_on_cpu else []
         self._threads = threads
         self._readers = ThreadPoolExecutor(threads)
         self.alone, self.together = self._decoding(1), self._decoding(BATCH)
+        self.filling = self._engine()
 
     @property
     def _is_on_cpu(self) -> bool:
@@ -93,9 +94,8 @@ class Bench:
         return [engine.step().duration_s for _ in range(STEPS_PER_ROUND)]
 
     def prefill(self) -> list[float]:
-        engine = self._engine()
-        engine.add_prefill(_spec(0, 1), hand_over=False)
-        return [engine.step().duration_s]
+        self.filling.add_prefill(_spec(0, 1), hand_over=False)
+        return [self.filling.step().duration_s]
 
     def generate(self) -> list[float]:
         """Seconds between the tokens of transformers' batched greedy generate."""

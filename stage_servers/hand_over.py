@@ -49,12 +49,12 @@ class HandOver:
     def key(self) -> Key:
         return self.spec.key
 
-    def layer_written(self, layer: int, first_token: int, num_tokens: int, blocks: list[int]) -> None:
+    def layers_written(self, layers: range, first_token: int, num_tokens: int, blocks: list[int]) -> None:
         """Called in the engine thread."""
         if not self._has_begun and first_token:
             self._came(_Written(range(self._num_planes), 0, first_token, blocks))
         self._has_begun = True
-        self._came(_Written(range(2 * layer, 2 * layer + 2), first_token, num_tokens, blocks))
+        self._came(_Written(range(2 * layers.start, 2 * layers.stop), first_token, num_tokens, blocks))
 
     def granted(self, outgoing: Outgoing) -> None:
         """The peer gave room: what waited leaves now."""

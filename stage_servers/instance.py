@@ -280,9 +280,9 @@ class Instance:
 
     # What the engine does
 
-    def on_layer_written(self, layer: int, chunks: Sequence[WrittenChunk]) -> None:
+    def on_layers_written(self, layers: range, chunks: Sequence[WrittenChunk]) -> None:
         """EngineListener, in the engine thread."""
-        self._prefill.on_layer_written(layer, chunks)
+        self._prefill.on_layers_written(layers, chunks)
 
     def on_items_needed(self, key: Key, item_indices: tuple[int, ...]) -> None:
         """In the engine thread: embeddings are needed that nobody sends."""

@@ -52,13 +52,13 @@ class PrefillStage:
         self._hand_overs: dict[Key, HandOver] = {}
         self.started: dict[Key, Started] = {}
 
-    def on_layer_written(self, layer: int, chunks: Sequence[WrittenChunk]) -> None:
+    def on_layers_written(self, layers: range, chunks: Sequence[WrittenChunk]) -> None:
         """EngineListener: called in the engine thread, inside a step."""
         for chunk in chunks:
             hand_over = self._hand_overs.get(chunk.key)
             if hand_over is not None:
                 blocks = self._engine.block_ids(chunk.key)
-                hand_over.layer_written(layer, chunk.first_token, chunk.num_tokens, blocks)
+                hand_over.layers_written(layers, chunk.first_token, chunk.num_tokens, blocks)
 
     def first_token(self, token: TokenOutput) -> None:
         """The engine sampled the token that ends a hand-over prefill; called before it is reported."""

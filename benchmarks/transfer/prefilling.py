@@ -55,10 +55,10 @@ class Clocked:
         self._last_layer = num_layers - 1
         self._loop = asyncio.get_running_loop()
 
-    def on_layer_written(self, layer: int, chunks: Sequence[WrittenChunk]) -> None:
+    def on_layers_written(self, layers: range, chunks: Sequence[WrittenChunk]) -> None:
         if self.stage is not None:
-            self.stage.on_layer_written(layer, chunks)
-        if layer == self._last_layer:
+            self.stage.on_layers_written(layers, chunks)
+        if self._last_layer in layers:
             self.last_layer_ns = time.monotonic_ns()
 
     def on_step(self, output: StepOutput) -> None:

@@ -84,7 +84,7 @@ class EmulatedRunner:
         num_layers = len(self._pool) // 2
         for layer in range(num_layers):
             self._device.work(seconds / num_layers)
-            self._listener.on_layer_written(layer, leaving)
+            self._listener.on_layers_written(range(layer, layer + 1), leaving)
 
     def _next_token(self, sequence: Sequence) -> int:
         """A function of seed, prompt and index alone: wherever the sequence goes on, so do its tokens."""

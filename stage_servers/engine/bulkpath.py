@@ -8,12 +8,12 @@ in them, or with chunks over a long context.
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 
-from stage_servers.engine.attention.backend import AttentionBackend
+from stage_servers.engine.attention.backend import AttentionBackend, OnLayers
 from stage_servers.engine.attention.batch import PackedBatch
 from stage_servers.engine.families.adapter import FamilyAdapter, MediaRows
 from stage_servers.engine.native.build import NativeError
@@ -55,12 +55,12 @@ class BulkPath:
         pool: torch.Tensor,
         batch: PackedBatch,
         attention: AttentionBackend,
-        on_layer: Callable[[int], None] | None,
+        on_layers: OnLayers | None,
         wanted: Sequence[int],
     ) -> torch.Tensor:
         """token_ids [rows], positions [3, rows] to final hidden states [len(wanted), hidden] of those rows.
 
-        `attention.begin` was called for the batch; `on_layer` is told when a layer's KV is in the pool.
+        `attention.begin` was called for the batch; `on_layers` is told of each layer whose KV is in the pool.
         """
         hidden = self._family.embed(token_ids, media)
         extras = self._family.extras(media)
@@ -71,8 +71,8 @@ class BulkPath:
             query = self._write_kv(
                 layer.self_attn, normed, (cos, sin), pool[2 * number : 2 * number + 2], batch
             )
-            if on_layer is not None:
-                on_layer(number)
+            if on_layers is not None:
+                on_layers(range(number, number + 1))
             mixed = attention.attend(number, query).flatten(1)
             hidden = layer.self_attn.o_proj(mixed).add_(hidden)
             hidden = layer.mlp(layer.post_attention_layernorm(hidden)).add_(hidden)

@@ -30,7 +30,7 @@ from stage_servers.engine.records import (
 from stage_servers.engine.sampler import Drawn, SampleRow, sample
 from stage_servers.engine.sequence import Sequence
 from stage_servers.engine.sequence_blocks import SequenceBlocks
-from stage_servers.engine.served import ServedModel
+from stage_servers.engine.served import ServedModel, StepRunner
 from stage_servers.engine.step_report import report
 
 
@@ -51,7 +51,9 @@ class Engine:
         *,
         cache: KvCache | None = None,
         on_needed: ItemsNeeded = lambda key, items: None,  # noqa: ARG005
+        runner: StepRunner | None = None,
     ) -> None:
+        """`runner`: one made for this model and pool, of which what was made ready is used again."""
         wanted = (model.kv_planes, blocks.num_blocks, config.block_tokens, model.kv_token_elements)
         if tuple(kv.shape) != wanted or kv.dtype != model.dtype:
             raise ValueError(
@@ -69,7 +71,7 @@ class Engine:
         self._on_needed = on_needed
         self._held = SequenceBlocks(blocks, config.block_tokens, cache)
         self._batcher = Batcher(config, self._held)
-        self._runner = model.make_runner(kv, config.block_tokens, listener)
+        self._runner = runner or model.make_runner(kv, config.block_tokens, listener)
         self._sequences: dict[Key, Sequence] = {}  # in order of arrival
         self._num_arrived = 0
 

@@ -118,6 +118,6 @@ class StepOutput:
 class EngineListener(Protocol):
     """Told of KV while a step runs, on the engine thread."""
 
-    def on_layer_written(self, layer: int, chunks: Sequence[WrittenChunk]) -> None:
-        """K and V of `layer` for the step's hand-over chunks are in the pool; called once per layer."""
+    def on_layers_written(self, layers: range, chunks: Sequence[WrittenChunk]) -> None:
+        """KV of `layers` for the step's hand-over chunks is in the pool; each layer comes once, in order."""
         ...

@@ -56,14 +56,13 @@ class Runner:
         )
         if fast is not None and media is None and fast.is_quicker(batch.num_rows, num_pairs):
             logits = fast.run(token_ids, positions, self._pool, batch, wanted)
-            if paged.on_layer is not None:
-                for layer in range(self._model.num_layers):
-                    paged.on_layer(layer)
+            if paged.on_layers is not None:
+                paged.on_layers(range(self._model.num_layers))
             return logits
         size = None if self._graphs is None else self._graphs.size_for(batch)
         if self._graphs is not None and size is not None:
             step = PackedStep(batch, token_ids, positions, media)
-            hidden = self._graphs.run(size, step, wanted, paged.on_layer)
+            hidden = self._graphs.run(size, step, wanted, paged.on_layers)
             return self._model.family.logits(hidden)
         self._attention.begin(self._pool, batch)
         bulk = self._model.bulk_path
@@ -77,7 +76,7 @@ class Runner:
                 pool=self._pool,
                 batch=batch,
                 attention=self._attention,
-                on_layer=paged.on_layer,
+                on_layers=paged.on_layers,
                 wanted=wanted,
             )
         else:
@@ -125,7 +124,7 @@ class Runner:
             pool=self._pool,
             slots=batch.slots,
             attention=self._attention,
-            on_layer=paged.on_layer,
+            on_layers=paged.on_layers,
             wanted=rows,
         )
 
@@ -178,7 +177,7 @@ class Runner:
         )
         if listener is None or not chunks:
             return PagedStep(self._attention)
-        return PagedStep(self._attention, lambda layer: listener.on_layer_written(layer, chunks))
+        return PagedStep(self._attention, lambda layers: listener.on_layers_written(layers, chunks))
 
 
 def _tokens(chunk: Chunk) -> list[int]:

@@ -61,7 +61,7 @@ def measure(
     with receiving(model, pool, max(plan.moved_tokens), other_cores) as peer:
         watch = Stopwatch(model.device, plan.repeats, plan.point_s)
         bench = StepBench(model, pool, config.max_sequences, watch)
-        bench.prefill(plan.chunk_sizes[-1], plan.chunk_sizes[-1])  # warms up
+        bench.prepare(plan.chunk_sizes[-1] + _beside(plan).num_sequences)
         rounds = []
         for _ in range(plan.rounds):
             found = Measured()

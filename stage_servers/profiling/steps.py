@@ -43,6 +43,13 @@ class StepBench:
         self._max_sequences = max_sequences
         self._watch = watch
         self._num_specs = 0
+        # One for all engines: what a stage server makes ready before its first step.
+        self._runner = model.make_runner(pool.tensor, pool.layout.block_tokens, None)
+
+    def prepare(self, most_tokens: int) -> None:
+        """For steps of up to so many tokens."""
+        self._runner.prepare(self._max_sequences, most_tokens)
+        self.prefill(most_tokens, most_tokens)
 
     def prefill(self, chunk_tokens: int, prompt_tokens: int) -> list[StepSample]:
         """One prompt, chunk by chunk: samples at contexts that double."""
@@ -111,7 +118,7 @@ class StepBench:
 
     def _engine(self, chunk_tokens: int) -> Engine:
         limits = EngineConfig(chunk_tokens, self._max_sequences, self._pool.layout.block_tokens)
-        return Engine(self._model, self._pool.tensor, self._pool.blocks, limits)
+        return Engine(self._model, self._pool.tensor, self._pool.blocks, limits, runner=self._runner)
 
     def _decoding(self, point: DecodePoint, chunk_tokens: int) -> Engine:
         """An engine whose sequences decode already, over whatever KV lies in the blocks."""

@@ -15,6 +15,8 @@ from stage_servers.engine.attention.batch import PackedBatch
 INTERFACE_NAME = "elasticmm_paged"
 ENCODER_INTERFACE_NAME = "elasticmm_whole"
 
+OnLayers = Callable[[range], None]  # told of layers whose KV is written, each once and in order
+
 
 @dataclass(frozen=True, slots=True)
 class AttentionShape:
@@ -54,7 +56,7 @@ class PagedStep:
     """What the model code carries to every attention layer of one step."""
 
     backend: AttentionBackend
-    on_layer: Callable[[int], None] | None = None
+    on_layers: OnLayers | None = None
 
 
 def write_rows(
@@ -87,6 +89,6 @@ def paged_attention(
 ) -> tuple[torch.Tensor, None]:
     """transformers' attention interface: query [1, heads, rows, head_dim] to [1, rows, heads, head_dim]."""
     paged.backend.write(module.layer_idx, key[0].transpose(0, 1), value[0].transpose(0, 1))
-    if paged.on_layer is not None:
-        paged.on_layer(module.layer_idx)
+    if paged.on_layers is not None:
+        paged.on_layers(range(module.layer_idx, module.layer_idx + 1))
     return paged.backend.attend(module.layer_idx, query[0].transpose(0, 1))[None], None

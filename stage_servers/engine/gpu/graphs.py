@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import logging
 from bisect import bisect_left
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from kv_transfer.blocks import blocks_for
+from stage_servers.engine.attention.backend import OnLayers
 from stage_servers.engine.attention.batch import PackedBatch
 from stage_servers.engine.attention.triton_paged import TritonAttention
 from stage_servers.engine.device import side_stream, tensor_on
@@ -83,12 +84,12 @@ class StepGraphs:
         size: StepSize,
         step: PackedStep,
         wanted: Sequence[int],
-        on_layer: Callable[[int], None] | None,
+        on_layers: OnLayers | None,
     ) -> torch.Tensor:
         """Final hidden states [len(wanted), hidden].
 
-        They are good until the next call. `size` is that of `size_for`; `on_layer` is told when a layer's KV
-        is in the device's queue to the pool.
+        They are good until the next call. `size` is that of `size_for`; `on_layers` is told when the KV of
+        layers is in the device's queue to the pool.
         """
         captured = self._captured.get(size) or self._capture(size)
         count = step.batch.num_decodes
@@ -98,9 +99,8 @@ class StepGraphs:
         self._inputs.fill(size, step)
         for graph, layers in zip(captured.graphs, captured.layers, strict=True):
             graph.replay()
-            if on_layer is not None:
-                for layer in layers:
-                    on_layer(layer)
+            if on_layers is not None:
+                on_layers(layers)
         if size.chunk_rows:
             self.num_chunk_replays += 1
         else:
@@ -170,7 +170,7 @@ def compute(
         if flow is None:
             flow = path.start(inputs.embedded(size), inputs.positions(size))
         for layer in layers:
-            path.advance(flow, layer, pool=pool, slots=slots, attention=attention, on_layer=None)
+            path.advance(flow, layer, pool=pool, slots=slots, attention=attention, on_layers=None)
             if layer < len(extras):
                 assert flow.added is not None
                 flow.added.add_(extras[layer])

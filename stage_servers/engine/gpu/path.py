@@ -7,14 +7,13 @@ form (see fastpath.py); weights stay where transformers' modules look for them.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import nn
 
-from stage_servers.engine.attention.backend import AttentionBackend
+from stage_servers.engine.attention.backend import AttentionBackend, OnLayers
 from stage_servers.engine.attention.triton_paged import power_of_two
 from stage_servers.engine.families.adapter import FamilyAdapter, MediaRows
 from stage_servers.engine.fastpath import LAYER_PARAMETERS
@@ -71,18 +70,18 @@ class GpuPath:
         pool: torch.Tensor,
         slots: torch.Tensor,
         attention: AttentionBackend,
-        on_layer: Callable[[int], None] | None,
+        on_layers: OnLayers | None,
         wanted: torch.Tensor | None,
     ) -> torch.Tensor:
         """token_ids [rows], positions [3, rows] to final hidden states of the rows `wanted` (None: of all).
 
         `slots` [rows]: where keys and values go, nowhere under zero. `attention.begin` was called for the
-        batch; `on_layer` is told when a layer's KV is in the device's queue to the pool.
+        batch; `on_layers` is told of each layer whose KV is in the device's queue to the pool.
         """
         extras = self._family.extras(media)
         flow = self.start(self._family.embed(token_ids, media), positions)
         for number in range(self.num_layers):
-            self.advance(flow, number, pool=pool, slots=slots, attention=attention, on_layer=on_layer)
+            self.advance(flow, number, pool=pool, slots=slots, attention=attention, on_layers=on_layers)
             if media is not None and number < len(extras):
                 assert flow.added is not None
                 flow.added.index_add_(0, media.rows, extras[number])
@@ -105,15 +104,15 @@ class GpuPath:
         pool: torch.Tensor,
         slots: torch.Tensor,
         attention: AttentionBackend,
-        on_layer: Callable[[int], None] | None,
+        on_layers: OnLayers | None,
     ) -> None:
         """One layer, for the arguments of `run`."""
         layer = self._layers[number]
         normed = self._add_norm(flow.added, flow.residual, layer.before)
         projected = nn.functional.linear(normed, layer.qkv, layer.qkv_bias)
         query = self._rotate(projected, flow.angles, layer, pool[2 * number : 2 * number + 2], slots)
-        if on_layer is not None:
-            on_layer(number)
+        if on_layers is not None:
+            on_layers(range(number, number + 1))
         mixed = attention.attend(number, query).flatten(1)
         mixed = nn.functional.linear(mixed, layer.out, layer.out_bias)
         normed = self._add_norm(mixed, flow.residual, layer.between)

@@ -71,8 +71,8 @@ def _told_to_prefill(_stage: Any, spec: Any, decode: Any, *_: Any) -> Reached | 
 def _in_chunk(*, is_first: bool) -> Look:
     """After half of the layers."""
 
-    def look(_stage: Any, layer: int, chunks: Any) -> Reached | None:
-        for chunk in chunks if layer == 1 else ():
+    def look(_stage: Any, layers: range, chunks: Any) -> Reached | None:
+        for chunk in chunks if 1 in layers else ():
             if (chunk.first_token == 0) is is_first and chunk.key in _decoders:
                 return Reached(peer=_decoders[chunk.key], request_id=chunk.key[0])
         return None
@@ -119,8 +119,8 @@ POINTS: dict[str, tuple[type, str, Look]] = {
     "encoding": (Model, "encode_in_parts", _anywhere),
     "lending an embedding": (Lender, "lend", _lending),
     "told to prefill": (PrefillStage, "run", _told_to_prefill),
-    "first chunk": (PrefillStage, "on_layer_written", _in_chunk(is_first=True)),
-    "middle chunk": (PrefillStage, "on_layer_written", _in_chunk(is_first=False)),
+    "first chunk": (PrefillStage, "on_layers_written", _in_chunk(is_first=True)),
+    "middle chunk": (PrefillStage, "on_layers_written", _in_chunk(is_first=False)),
     "committing KV": (Outgoing, "commit", _sending(PayloadKind.KV)),  # of a prefill, or of a move
     "KV arrives": (TransferReceiver, "commit", _arriving("p")),
     "moved KV arrives": (TransferReceiver, "commit", _arriving("d")),

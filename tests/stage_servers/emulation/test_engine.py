@@ -31,8 +31,8 @@ class Listener:
     def __init__(self) -> None:
         self.layers: list[tuple[int, int]] = []
 
-    def on_layer_written(self, layer: int, chunks: Sequence[WrittenChunk]) -> None:
-        self.layers += [(layer, chunk.num_tokens) for chunk in chunks]
+    def on_layers_written(self, layers: range, chunks: Sequence[WrittenChunk]) -> None:
+        self.layers += [(layer, chunk.num_tokens) for layer in layers for chunk in chunks]
 
 
 class Rig:

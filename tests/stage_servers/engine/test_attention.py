@@ -186,7 +186,7 @@ def test_bulk_path_equals_the_models_own_code(
             pool=pools[1],
             batch=batch,
             attention=attention,
-            on_layer=layers.append,
+            on_layers=layers.extend,
             wanted=wanted,
         )
     for model in (ours, own):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import product
 from typing import Any
 
 import pytest
@@ -25,10 +26,10 @@ class LayerCopier:
         self.blocks: list[int] = []
         self.heard: list[tuple[int, WrittenChunk]] = []
 
-    def on_layer_written(self, layer: int, chunks: Sequence[WrittenChunk]) -> None:
+    def on_layers_written(self, layers: range, chunks: Sequence[WrittenChunk]) -> None:
         assert self.source is not None
         assert self.target is not None
-        for chunk in chunks:
+        for layer, chunk in product(layers, chunks):
             self.heard.append((layer, chunk))
             mine = self.source.engine.block_ids(chunk.key)
             size = self.source.pool.shape[2]

@@ -73,9 +73,9 @@ class Heard:
     def __init__(self) -> None:
         self.layers: list[int] = []
 
-    def on_layer_written(self, layer: int, chunks: Sequence[WrittenChunk]) -> None:
+    def on_layers_written(self, layers: range, chunks: Sequence[WrittenChunk]) -> None:
         assert chunks
-        self.layers.append(layer)
+        self.layers.extend(layers)
 
 
 def test_chunks_in_graphs_write_the_kv_of_those_without(pair: Pair) -> None:

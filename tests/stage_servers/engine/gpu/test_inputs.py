@@ -61,7 +61,7 @@ def test_rows_that_fill_up_leave_the_others_and_the_pool_alone(
             pool=plain,
             slots=batch.slots,
             attention=attention,
-            on_layer=None,
+            on_layers=None,
             wanted=None,
         )
         assert size_of(num_decodes, batch.num_rows - num_decodes) == size

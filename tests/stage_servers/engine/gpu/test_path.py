@@ -68,7 +68,7 @@ class Step:
                 pool=pool,
                 slots=self.batch.slots,
                 attention=attention,
-                on_layer=self.layers.append,
+                on_layers=self.layers.extend,
                 wanted=torch.tensor(WANTED, device=DEVICE),
             )
         return found.float().cpu(), pool.float().cpu()
