@@ -112,6 +112,7 @@ def live_figures(played: Played, case: CaseSpec) -> dict[str, Any]:
         "cached_media": _sum(played.outcomes, "cached_media"),
         "cached_tokens": _sum(played.outcomes, "cached_tokens"),
         "switches": played.num_switches,
+        "instances_first": played.instances_first,
         "cores_busy": {kind: seconds / played.wall_s for kind, seconds in played.cpu_s.items()},
     }
 

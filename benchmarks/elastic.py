@@ -61,6 +61,7 @@ def figures(played: Played, targets: Targets) -> dict[str, Any]:
         "rolled_back": played.plan.transitions_rolled_back,
         "cores_busy": {kind: seconds / played.wall_s for kind, seconds in played.cpu_s.items()},
         "pace": asdict(played.pace),
+        "instances_first": played.instances_first,
         "ends_as": [str(each.present) for each in played.plan.instances],
     }
 

@@ -91,8 +91,9 @@ def compare(args: argparse.Namespace, stage: Stage, policy: str) -> dict[str, An
     targets, trace = Targets(ttft_s * 1e3, tpot_s * 1e3), make_trace(trace_spec(args), args.seed)
     played = play(stage, actors_of(policy), trace, args.seed)
     check_pictures(stage, trace, played.outcomes)
-    found = {
+    found: dict[str, Any] = {
         "pace": asdict(played.pace),
+        "instances_first": played.instances_first,
         "cores_busy": {kind: seconds / played.wall_s for kind, seconds in played.cpu_s.items()},
         "live": summarize(played.outcomes, targets) | {"switches": played.num_switches},
     }

@@ -18,13 +18,13 @@ from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 
-from coordinator.collector import settle_collector
 from coordinator.policy.books import Books, InstanceBook
 from coordinator.policy.prefixes import as_prefixes
 from coordinator.policy.scheduler import Scheduler, Slo
 from coordinator.policy.sets import make_scheduler
 from coordinator.policy.warmth import Warmth
 from coordinator.policy.work import MediaWork, Work
+from core.collector import settle_collector
 from core.profile import Profile
 from core.profile_file import load_profile
 from core.stages import COUPLED, ModalityGroup

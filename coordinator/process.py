@@ -6,9 +6,9 @@ import asyncio
 import signal
 from collections.abc import Callable
 
-from coordinator.collector import collect_when_idle, settle_collector
 from coordinator.config import CoordinatorConfig
 from coordinator.server import Coordinator, Ready
+from core.collector import collect_when_idle, settle_collector
 
 OnReady = Callable[[Ready], None]
 

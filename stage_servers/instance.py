@@ -363,6 +363,11 @@ class Instance:
         self._to_decode.end(key)
         self._thread.post(lambda: self._loop.call_soon_threadsafe(self._shelf.release, key))
 
+    @property
+    def is_idle(self) -> bool:
+        """Whether no request is worked on here."""
+        return not self._decoding and not any(self._tasks)
+
     def load(self) -> stage_control_pb2.Load:
         return load_of(self._engine, self._thread, self._encode, self._shelf, self._receiver.leases)
 

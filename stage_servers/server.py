@@ -17,6 +17,7 @@ import uvloop
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
+from core.collector import collect_when_idle, settle_collector
 from core.encode_order import SLICE_S
 from core.ids import host_id, new_epoch
 from core.log_lines import start_log
@@ -111,11 +112,16 @@ async def _serve(config: StageConfig, model: ServedModel, pace: PacedLink | None
         stop = asyncio.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, stop.set)
-        telling = asyncio.create_task(_tell_ready(link, parts.instance, on_ready))
+        settle_collector()
+        beside = [
+            asyncio.create_task(_tell_ready(link, parts.instance, on_ready)),
+            asyncio.create_task(collect_when_idle(lambda: parts.instance.is_idle)),
+        ]
         try:
             await run_until_stopped(link, stop, parts.instance.crashed)
         finally:
-            telling.cancel()
+            for task in beside:
+                task.cancel()
 
 
 async def _tell_ready(link: CoordinatorLink, instance: Instance, on_ready: OnReady) -> None:

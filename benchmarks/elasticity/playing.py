@@ -6,7 +6,7 @@ import os
 import resource
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
@@ -36,6 +36,8 @@ HOST_ROWS = (  # of a table: whether devices and host kept up
     ("cores: load", "cores_busy.load"),
 )
 _SETTLE_S = 20.0
+_EMULATED = "emulated:"
+_FIRST = 1  # the lowest of real-time priorities
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +54,7 @@ class Played:
     num_switches: int  # while the trace was played
     cpu_s: dict[str, float]  # by "coordinator", "instances", "load", over `wall_s`
     wall_s: float
+    instances_first: bool  # emulated instances compute before all else, as if each had cores of its own
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +101,10 @@ class Stage:
     profile: str | None = None  # of the devices at their own speed, a name or a file; None: none was measured
     time_scale: float = 1.0  # the trace and the devices are so many times slower
 
+    @property
+    def is_emulated(self) -> bool:
+        return any(device.startswith(_EMULATED) for device in self.plan.devices)
+
 
 def play(
     stage: Stage, actors: Actors, trace: Sequence[Request], seed: int, warm_up: WarmUp = _LONG_WARM_UP
@@ -117,6 +124,7 @@ def play(
     ):
         spec = DriveSpec(endpoint.address, concurrency=len(requests))
         _settle(admin)
+        instances_first = stage.is_emulated and _put_first()
         fresh = admin.plan()
         warm = drive(spec, lone, lambda _: None)
         admin.flush_cache(reason="what the warm-up left")
@@ -138,6 +146,7 @@ def play(
         num_switches=after.transitions_done - before.transitions_done,
         cpu_s=cpu_s,
         wall_s=wall_s,
+        instances_first=instances_first,
     )
 
 
@@ -176,11 +185,33 @@ def _load_s() -> float:
 
 def _cpu_by_process() -> dict[tuple[int, str], float]:
     found: dict[tuple[int, str], float] = {}
-    for process in psutil.Process(os.getpid()).children(recursive=True):
-        try:
-            times, command = process.cpu_times(), " ".join(process.cmdline())
-        except psutil.NoSuchProcess:
-            continue
-        is_control = "coordinator" in command or "gateway" in command
-        found[process.pid, "coordinator" if is_control else "instances"] = times.user + times.system
+    for process, kind in _processes():
+        with suppress(psutil.NoSuchProcess):
+            times = process.cpu_times()
+            found[process.pid, kind] = times.user + times.system
     return found
+
+
+def _processes() -> Iterator[tuple[psutil.Process, str]]:
+    """All of the cluster, each "coordinator" (its gateway, too) or "instances"."""
+    for process in psutil.Process(os.getpid()).children(recursive=True):
+        with suppress(psutil.NoSuchProcess):
+            command = " ".join(process.cmdline())
+            is_control = "coordinator" in command or "gateway" in command
+            yield process, "coordinator" if is_control else "instances"
+
+
+def _put_first() -> bool:
+    """Gives the instances' threads, and those they start, the processor before others; whether that may be.
+
+    A few cores play the hosts of many devices here: what else runs on them would stop an emulated device
+    between two steps, as nothing stops one whose host has cores of its own.
+    """
+    try:
+        for process, kind in _processes():
+            if kind == "instances":
+                for thread in process.threads():
+                    os.sched_setscheduler(thread.id, os.SCHED_RR, os.sched_param(_FIRST))
+    except (PermissionError, psutil.NoSuchProcess, ProcessLookupError):
+        return False
+    return True

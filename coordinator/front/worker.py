@@ -17,7 +17,6 @@ from prometheus_client import CollectorRegistry
 from starlette.routing import Route
 
 from coordinator.access.hosts import host_names
-from coordinator.collector import collect_when_idle, settle_collector
 from coordinator.front.door import RemoteDoor
 from coordinator.front.metrics import FrontMetrics
 from coordinator.front.settings import FrontSettings, parse_settings
@@ -28,6 +27,7 @@ from coordinator.openai.app import make_app
 from coordinator.openai.listener import HttpListener
 from coordinator.openai.served import Served
 from core.clock import MonotonicClock
+from core.collector import collect_when_idle, settle_collector
 from core.log_lines import start_log
 from core.open_files import allow_connections
 from core.version import version

@@ -13,11 +13,14 @@ from tests.stage_servers.two import Two
 async def test_an_instance_tells_what_it_holds(two: Two) -> None:
     instance = two.target.instance
     await instance.check_idle()
+    assert instance.is_idle
     instance.decode(two.moved_spec)
+    assert not instance.is_idle
     with pytest.raises(AssertionError, match="decoding"):
         await instance.check_idle()
     await instance.cancel(two.moved_spec.key)
     await instance.check_idle()
+    assert instance.is_idle
 
 
 async def test_a_prefill_that_was_given_up_while_its_step_ran_leaves_nothing(two: Two) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from coordinator.collector import collect_when_idle, settle_collector
+from core.collector import collect_when_idle, settle_collector
 
 
 class Node:

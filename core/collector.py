@@ -1,7 +1,8 @@
-"""Keeps the garbage collector out of the control loop's way.
+"""Keeps the garbage collector out of the way of loops and engines.
 
 A full collection looks at every object there is: with ten thousand waiting requests that is tens of
-milliseconds in which nothing is dispatched. Reference counts free all but cycles, so it can wait.
+milliseconds in which nothing is dispatched, and with the modules of a stage server half a second and more in
+which nothing is computed. Reference counts free all but cycles, so it can wait.
 """
 
 from __future__ import annotations
