@@ -26,6 +26,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
+from core.collector import settle_collector
 from stage_servers.config import StageConfig
 
 if TYPE_CHECKING:
@@ -220,6 +221,7 @@ def main() -> int:
     except (ValueError, OSError) as error:
         _say(event="failed", index=None, message=str(error))
         return 1
+    settle_collector()  # children share what is there as long as no collection of theirs writes to it
     _say(event="preloaded")
     Forkserver(model, commands).run()
     return 0
