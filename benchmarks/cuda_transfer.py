@@ -1,9 +1,10 @@
 """Bandwidth of KV transfers between two processes on one GPU, beside a copy in one process.
 
-    python -m benchmarks.cuda_transfer [--device cuda:0] [--max-mib 8192] [--repeats 7] [--json FILE]
+    python -m benchmarks.cuda_transfer [--device cuda:0] [--max-mib 8192] [--repeats 7] [--pushes 32]
+                                      [--json FILE]
 
-One process owns the receiving pool, this one sends over cuda_ipc, a quarter of the layers with
-each push, as steps in graphs do. For each payload, transfer and a device-to-device copy of as many
+One process owns the receiving pool, this one sends over cuda_ipc, a layer with each push (or
+more, as steps in graphs do). For each payload, transfer and a device-to-device copy of as many
 bytes alternate; medians are compared.
 "copied" is from the first push to the last byte in the other process's pool, "write"
 also waits for the acknowledged commit. Where CUDA opens no handle, what the driver
@@ -41,7 +42,6 @@ from kv_transfer.transports import cuda_driver
 
 TOKEN = FINGERPRINT = "benchmark"
 NUM_LAYERS = 32
-PARTS = 4  # as stage_servers/engine/gpu/graphs.py cuts a step
 # 32 layers, 8 KV heads of 128 in bfloat16, 16 tokens: 2 MiB per block.
 LAYOUT = kv_layout(
     FINGERPRINT, torch.bfloat16, num_layers=NUM_LAYERS, num_heads=8, head_dim=128, block_tokens=16
@@ -123,8 +123,9 @@ async def _serve(pipe: Connection, num_blocks: int, device: str) -> None:
 class _Pair:
     """A sender, its source pool and the peer."""
 
-    def __init__(self, peer: PeerAddress, source: Pool) -> None:
+    def __init__(self, peer: PeerAddress, source: Pool, num_pushes: int) -> None:
         self._peer = peer
+        self._num_pushes = num_pushes
         self._source = source
         self._sender = Sender(
             model_fingerprint=FINGERPRINT,
@@ -144,9 +145,9 @@ class _Pair:
         )
         torch.cuda.synchronize()
         start_s = time.perf_counter()
-        count = LAYOUT.num_planes // PARTS
-        for part in range(PARTS):
-            outgoing.push(0, num_tokens, range(count * part, count * (part + 1)), blocks)
+        count = LAYOUT.num_planes // self._num_pushes
+        for first in range(0, LAYOUT.num_planes, count):
+            outgoing.push(0, num_tokens, range(first, first + count), blocks)
         copied_s = await _until_copied(outgoing) - start_s
         await outgoing.commit(num_tokens)
         return copied_s, time.perf_counter() - start_s
@@ -201,7 +202,7 @@ def _payloads(max_blocks: int) -> Iterator[int]:
     yield max_blocks
 
 
-async def run(device: str, max_blocks: int, repeats: int) -> list[Measured]:
+async def run(device: str, max_blocks: int, repeats: int, num_pushes: int) -> list[Measured]:
     """Raises TransferError with the driver's words where the pool cannot be shared."""
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe()
@@ -213,7 +214,7 @@ async def run(device: str, max_blocks: int, repeats: int) -> list[Measured]:
         source = Pool(LAYOUT, max_blocks, device=device)
         source.tensor.view(torch.int16).random_(-1000, 1000)
         target = torch.empty_like(source.tensor)
-        pair = _Pair(peer, source)
+        pair = _Pair(peer, source, num_pushes)
         results = []
         try:
             await _check(pair, source, ours, max_blocks)
@@ -236,7 +237,7 @@ def _print_row(m: Measured) -> None:
     )
 
 
-def measure(device: str, max_blocks: int, repeats: int) -> dict[str, object]:
+def measure(device: str, max_blocks: int, repeats: int, num_pushes: int) -> dict[str, object]:
     """The record to publish: figures, or why there are none."""
     print(f"{'blocks':>7}{'MiB':>10}{'copied ms':>11}{'write ms':>10}{'D2D ms':>10}{'GiB/s':>9}{'share':>8}")
     record: dict[str, object] = {
@@ -244,9 +245,10 @@ def measure(device: str, max_blocks: int, repeats: int) -> dict[str, object]:
         "torch": torch.__version__,
         "cuda": torch.version.cuda,
         "target_share": TARGET_SHARE,
+        "pushes": num_pushes,
     }
     try:
-        results = uvloop.run(run(device, max_blocks, repeats))
+        results = uvloop.run(run(device, max_blocks, repeats, num_pushes))
     except TransferError as error:
         print(f"cuda_ipc cannot be had on this card: {error}")
         return record | {"error": str(error)}
@@ -263,13 +265,15 @@ def main() -> None:
     parser.add_argument("--device", default="cuda:0")
     parser.add_argument("--max-mib", type=float, default=8192.0, help="largest payload; held three times")
     parser.add_argument("--repeats", type=int, default=7, help="transfers per payload")
+    pushes = [1 << power for power in range(NUM_LAYERS.bit_length())]
+    parser.add_argument("--pushes", type=int, choices=pushes, default=NUM_LAYERS, help="of all layers")
     parser.add_argument("--json", type=Path, help="write the figures here, too")
     options = parser.parse_args()
     if reason := cuda_driver.refusal():
         print(f"{reason}: nothing to measure")
         return
     max_blocks = max(1, round(options.max_mib * 2**20 / BLOCK_BYTES))
-    record = measure(options.device, max_blocks, options.repeats)
+    record = measure(options.device, max_blocks, options.repeats, options.pushes)
     if options.json is not None:
         options.json.write_text(json.dumps(record, indent=2) + "\n")
 

@@ -53,6 +53,7 @@ def _serve(name: str, *arguments: str) -> Part:
 PARTS = (
     Part("profile-7b", "7b", "cli.main", ("profile", "--model-name", "7b"), out="--out"),
     Part("cuda-transfer", None, "benchmarks.cuda_transfer"),
+    Part("cuda-transfer-parts", None, "benchmarks.cuda_transfer", ("--pushes", "4")),  # as steps in graphs
     _serve("serve-mixed", "--image-share", "0.5"),
     _serve("serve-text"),
     Part("step-7b", "7b", "benchmarks.step"),

@@ -195,10 +195,12 @@ def _cpu_by_process() -> dict[tuple[int, str], float]:
 def _processes() -> Iterator[tuple[psutil.Process, str]]:
     """All of the cluster, each "coordinator" (its gateway, too) or "instances"."""
     for process in psutil.Process(os.getpid()).children(recursive=True):
-        with suppress(psutil.NoSuchProcess):
+        try:
             command = " ".join(process.cmdline())
-            is_control = "coordinator" in command or "gateway" in command
-            yield process, "coordinator" if is_control else "instances"
+        except psutil.NoSuchProcess:
+            continue
+        is_control = "coordinator" in command or "gateway" in command
+        yield process, "coordinator" if is_control else "instances"
 
 
 def _put_first() -> bool:
@@ -207,11 +209,12 @@ def _put_first() -> bool:
     A few cores play the hosts of many devices here: what else runs on them would stop an emulated device
     between two steps, as nothing stops one whose host has cores of its own.
     """
-    try:
-        for process, kind in _processes():
-            if kind == "instances":
-                for thread in process.threads():
-                    os.sched_setscheduler(thread.id, os.SCHED_RR, os.sched_param(_FIRST))
-    except (PermissionError, psutil.NoSuchProcess, ProcessLookupError):
-        return False
+    instances = [process for process, kind in _processes() if kind == "instances"]
+    for thread in [thread for process in instances for thread in process.threads()]:
+        try:
+            os.sched_setscheduler(thread.id, os.SCHED_RR, os.sched_param(_FIRST))
+        except ProcessLookupError:
+            continue  # it has ended
+        except PermissionError:
+            return False
     return True

@@ -140,10 +140,8 @@ class StepGraphs:
                 pass
         here.wait_stream(aside)
         graphs: list[torch.cuda.CUDAGraph] = []
-        parts, layers = (
-            compute(self._path, self._inputs, size, self._pool, attention),
-            tuple(_parts(self._path.num_layers, size)),
-        )
+        parts = compute(self._path, self._inputs, size, self._pool, attention)
+        layers = tuple(_parts(self._path.num_layers, size))
         hidden: torch.Tensor | None = None
         for _ in layers:
             graph = torch.cuda.CUDAGraph()
