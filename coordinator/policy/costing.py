@@ -10,6 +10,7 @@ from coordinator.policy.work import Share, Work
 from core.costs import chunk_shape
 
 _QUEUED_STEPS = 0.5  # of prefill
+_TEXT_STEPS = 0.25  # of prefill: text goes first, and where it is there comes more
 _SHORT_ANSWER = 0.4  # of the usual length: what is shorter may miss its target where batches are full
 
 
@@ -38,6 +39,11 @@ class Costing:
     def most_queued_s(self) -> float:
         """Of device time that may wait on an instance behind what it works on."""
         return _QUEUED_STEPS * self.chunk_s
+
+    @property
+    def most_text_s(self) -> float:
+        """Of device time that text may still take where media are begun."""
+        return _TEXT_STEPS * self.chunk_s
 
     def prefill_stretch(self, sequences: int, context_tokens: int) -> float:
         """How many times longer a full prefill chunk takes beside so large a decode batch."""

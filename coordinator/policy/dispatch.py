@@ -42,11 +42,11 @@ class Dispatch:
     """Chooses instances for the first waiting request of a group.
 
     A prefill instance takes text while its open text stays within the token budget and what lies there
-    leaves the text in time. It takes media while
-    what it has to do would end, at the latest, one prefill of that length after their embeddings are there,
-    and, where it encodes too, while no more lies there than the request brings itself (less where that would
-    make it late) or half a step; so does an encoder, on which small
-    items pass large ones. All take one where none of the kind is open. The rest
+    leaves the text in time, and any where none lies there. It takes media while what it has to do would end,
+    at the latest, one prefill of that length after their embeddings are there, and any where none lie there.
+    One that encodes takes them only while no more lies there than the request brings itself (less where that
+    would make it late) or half a step, or, where text is all there is, a quarter of a step; who is due goes
+    to any without media. An encoder takes no more, either, but small items pass large ones. The rest
     waits here, where it can still go elsewhere and text can pass it; so does all for which no decode instance
     has blocks, and a place in its batch or turns that are short enough for the target per token. Among those
     with room, the earliest predicted first token wins; then the decode instance where the answer is predicted
@@ -80,20 +80,21 @@ class Dispatch:
         self._columns = Columns(costing)
         self._few = few
         self._one_by_one = OneByOne(costing, self._queueing, together=together)
-        self._blocked: tuple[int, int, int, list[Work]] | None = None
+        self._blocked: tuple[int, int, int, list[Work], list[bool]] | None = None
 
     def place(self, books: Books, now_s: float) -> Placement | None:
         """The next request to dispatch, or None; the driver applies it before it asks again."""
         order = self._turns.order(books)
         firsts = [work for group in order if (work := self._queueing.first(books, group, now_s)) is not None]
         warm_version = 0 if self._warmth is None else self._warmth.version
-        state = books.version, books.journal.end, warm_version, firsts
+        due = [self._queueing.is_due(work, now_s) for work in firsts]
+        state = books.version, books.journal.end, warm_version, firsts, due
         if not firsts or state == self._blocked:
             return None
         choose = self._one_by_one.choose if len(books.instances) <= self._few else self._choose
         for work in firsts:
             reuse = Reuse(work, self._warmth_of(work), books, self._costing.model, alone=self._together)
-            choice = choose(books, work, reuse)
+            choice = choose(books, work, reuse, now_s)
             if choice is not None:
                 placement = choice.placement(work, now_s)
                 self._turns.took(work, placement)
@@ -109,7 +110,7 @@ class Dispatch:
     def _warmth_of(self, work: Work) -> Warmth:
         return COLD if self._warmth is None else self._warmth.of(work)
 
-    def _choose(self, books: Books, work: Work, reuse: Reuse) -> Choice | None:
+    def _choose(self, books: Books, work: Work, reuse: Reuse, now_s: float) -> Choice | None:
         columns = self._columns
         columns.refresh(books)
         rows = self._with_room(work)
@@ -117,7 +118,8 @@ class Dispatch:
             return None
         starts = StartRows(reuse, columns, rows)
         spreads = self._spread_media(work, starts.different) if work.media else []
-        first_s, is_local = self._first_token_s(work, rows, starts, spreads)
+        is_due = self._queueing.is_due(work, now_s)
+        first_s, is_local = self._first_token_s(work, rows, starts, spreads, is_due=is_due)
         best = int(first_s.argmin())
         soonest_s = float(first_s[best])
         if soonest_s == np.inf:
@@ -197,7 +199,7 @@ class Dispatch:
         return columns.ids[int(encoders[columns.backlog_s[encoders].argmin()])]
 
     def _first_token_s(
-        self, work: Work, rows: Ints, starts: StartRows, spreads: list[_Encoding]
+        self, work: Work, rows: Ints, starts: StartRows, spreads: list[_Encoding], *, is_due: bool
     ) -> tuple[Floats, Bools]:
         """Seconds to the first token by prefill row, and on which rows the media had best be encoded too.
 
@@ -219,7 +221,9 @@ class Dispatch:
         start_s = np.maximum(backlog_s, ready_s)
         start_s[~is_free & (backlog_s > ready_s + own_s)] = np.inf
         queued_s = np.minimum(encode_s + own_s, self._queueing.slack_s(work))
-        is_open = is_free | (backlog_s <= np.maximum(queued_s, self._costing.most_queued_s))
+        most_s = np.maximum(queued_s, self._costing.most_queued_s)
+        most_s = np.where(is_free & (columns.text_tokens[rows] > 0), self._costing.most_text_s, most_s)
+        is_open = (backlog_s <= most_s) | (is_free & is_due)
         start_s[columns.encodes[rows] & ~is_open] = np.inf
         may_encode = columns.encodes[rows] & is_open
         local_s = np.where(may_encode, backlog_s + encode_s, np.inf)

@@ -27,6 +27,10 @@ class Queueing(Protocol):
         """How long the work may wait on an instance and still be in time, as a rule."""
         ...
 
+    def is_due(self, work: Work, now_s: float) -> bool:
+        """Whether it waits for no better moment: media go where there is much text, too."""
+        ...
+
     def shown(self, work: Work, now_s: float) -> None:
         """Its first token is out."""
         ...
@@ -40,6 +44,9 @@ class ArrivalQueueing:
 
     def slack_s(self, work: Work) -> float:  # noqa: ARG002
         return inf
+
+    def is_due(self, work: Work, now_s: float) -> bool:  # noqa: ARG002
+        return True
 
     def shown(self, work: Work, now_s: float) -> None:
         """Keeps no account."""
@@ -76,6 +83,9 @@ class LateYields:
     def slack_s(self, work: Work) -> float:
         """Half of the target is for instances; the other half goes by before."""
         return max(0.0, self._halves_s[work.group] - work.encode_s - work.prefill_s)
+
+    def is_due(self, work: Work, now_s: float) -> bool:
+        return now_s - work.arrival_s >= self._most_wait_s
 
     def shown(self, work: Work, now_s: float) -> None:
         if work.placement is not None:

@@ -35,14 +35,14 @@ class OneByOne:
         self._rows: dict[str, _Row] = {}
         self._players: dict[tuple[Roles, ModalityGroup], list[_Row]] = {}
 
-    def choose(self, books: Books, work: Work, reuse: Reuse) -> Choice | None:
+    def choose(self, books: Books, work: Work, reuse: Reuse, now_s: float) -> Choice | None:
         """None where no instance takes the request now."""
         self._refresh(books)
         if not work.media:
             prefill, first_s = self._soonest_text(work, reuse)
             encoders: tuple[str, ...] = ()
         else:
-            prefill, first_s, encoders = self._soonest_media(work, reuse)
+            prefill, first_s, encoders = self._soonest_media(work, reuse, self._queueing.is_due(work, now_s))
         if prefill is None:
             return None
         start = reuse.start_at(prefill.name)
@@ -110,11 +110,14 @@ class OneByOne:
                 best, best_s = row, first_s
         return best, best_s
 
-    def _soonest_media(self, work: Work, reuse: Reuse) -> tuple[_Row | None, float, tuple[str, ...]]:
+    def _soonest_media(
+        self, work: Work, reuse: Reuse, is_due: bool
+    ) -> tuple[_Row | None, float, tuple[str, ...]]:
         together = self._together
         promised = work.promised_tokens if together else work.context_tokens
         blocks, slack_s = work.embedding_blocks, self._queueing.slack_s(work)
-        most_queued_s, same = self._costing.most_queued_s, reuse.same_for_all
+        most_queued_s, most_text_s = self._costing.most_queued_s, self._costing.most_text_s
+        same = reuse.same_for_all
         spreads: dict[tuple[int, ...], _Media] = {}  # found once an instance is open
         spread_of: Start | None = None  # whose `media_s` is known
         media_s = inf
@@ -126,8 +129,10 @@ class OneByOne:
             is_free, backlog_s, own_s = not row.media_tokens, row.backlog_s, start.prefill_s * row.stretch
             local_s, arrive_s = inf, start.arrive_s
             if row.encodes:
-                is_short = backlog_s <= slack_s and backlog_s <= start.encode_s + own_s
-                if not (is_free or is_short or backlog_s <= most_queued_s):
+                most_s = max(most_queued_s, min(slack_s, start.encode_s + own_s))
+                if is_free and (is_due or row.text_tokens):
+                    most_s = inf if is_due else most_text_s
+                if backlog_s > most_s:
                     continue
                 local_s = backlog_s + start.encode_s
                 if start.is_warm and arrive_s > local_s:

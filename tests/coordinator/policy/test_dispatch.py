@@ -9,6 +9,7 @@ from coordinator.policy.cost_model import CostModel
 from coordinator.policy.costing import Costing
 from coordinator.policy.decisions import DecisionRing
 from coordinator.policy.dispatch import Dispatch
+from coordinator.policy.lateness import LateYields
 from coordinator.policy.plan import GROUPS
 from coordinator.policy.scheduler import Scheduler, Slo
 from coordinator.policy.sets import make_scheduler
@@ -95,6 +96,36 @@ def test_open_media_do_not_take_the_budget_of_text():
 def test_text_does_not_wait_behind_media():
     books = queued(books_of(instance("a")), *(pictures(f"r{n}", n) for n in range(4)), text("t", 9.0))
     assert "t" in [each.request_id for each in dispatched(elastic(), books)][:2]
+
+
+def behind_text(prompt: int) -> Books:
+    """An instance that has a text of so many tokens before it, and a picture that waits."""
+    books = queued(books_of(instance("a"), instance("d", "d")), text("t", prompt=prompt))
+    dispatched(elastic(), books)
+    return queued(books, pictures("r"))
+
+
+def test_media_wait_until_little_text_is_left_where_they_would_begin():
+    """300 tokens take less than a quarter of a full step, 1,000 take more."""
+    emp = make_scheduler("emp", PROFILE, SLO)
+    assert not dispatched(emp, behind_text(1000))
+    assert [each.request_id for each in dispatched(emp, behind_text(300))] == ["r"]
+
+
+def test_media_wait_for_no_text_in_strict_order():
+    assert [each.request_id for each in dispatched(elastic(), behind_text(1000))] == ["r"]
+
+
+@pytest.mark.parametrize("few", [0, 64])
+def test_media_that_have_waited_longest_go_wherever_text_is(few):
+    """Also where nothing else has changed since they found no room."""
+    slo = Slo(2.0, 0.1, late_wait_s=30.0)
+    dispatch = Dispatch(
+        Costing(CostModel(PROFILE)), FairTurns(), DecisionRing(), queueing=LateYields(slo), few=few
+    )
+    books = behind_text(1000)
+    assert dispatch.place(books, 29.9) is None
+    assert dispatch.place(books, 30.0).request_id == "r"
 
 
 def test_coupled_keeps_one_order_and_one_instance_per_request():

@@ -134,3 +134,10 @@ def test_slack_is_what_half_the_target_leaves_besides_the_own_work():
     work.prefill_s = 5.0
     assert LateYields(SLO).slack_s(work) == 0.0
     assert ArrivalQueueing().slack_s(work) == float("inf")
+
+
+def test_nothing_waits_for_a_better_moment_in_strict_order_or_once_it_has_waited_longest():
+    work = text("r", 0.0)
+    assert ArrivalQueueing().is_due(work, 0.0)
+    assert not LateYields(IMPATIENT).is_due(work, 29.9)
+    assert LateYields(IMPATIENT).is_due(work, 30.0)

@@ -29,7 +29,7 @@ def placed(cluster, waves, *, few, together, yields, warmth=None):
     """What waves are placed as, each while every other of those before decodes; and why."""
     books = books_of(*(instance(f"i{n}", *each) for n, each in enumerate(cluster)))
     decisions, turns = DecisionRing(), ArrivalTurns() if together else FairTurns()
-    queueing = LateYields(Slo(2.0, 0.1)) if yields else None
+    queueing = LateYields(Slo(2.0, 0.1, late_wait_s=5.0)) if yields else None  # what came before 4.0 is due
     costing = Costing(CostModel(PROFILE))
     dispatch = Dispatch(
         costing, turns, decisions, queueing=queueing, warmth=warmth, together=together, few=few
