@@ -200,12 +200,17 @@ class Instance:
         self._listener.left(self, job, kv_tokens)
 
     def _encoded(self, items: tuple[Item, ...]) -> None:
-        # What comes next runs with what was there: embeddings come back through the loop, for the turn after.
-        self._turn()
+        # They come back through the loop. A step that has no prompt without them waits so long, nothing else.
+        waits = not any(job.num_ready > 0 for job in self.prefills)
+        waits = waits and not (self._encodes.has_work and self._is_encode_next())
+        if not waits:
+            self._turn()
         self.usage.num_encodes += len(items)
         for item in items:
             self.encoder_cache.put(item.job.request.pictures[item.place].digest, item.num_tokens)
             self._listener.encoded(self, item.job, item.place, item.work_s)
+        if waits:
+            self._turn()
         if items:
             self._listener.settled(self)
 

@@ -48,6 +48,7 @@ class MediaFlow:
                 config.encode_order,
                 events,
                 self._preprocessed,
+                slice_s=config.encode_slice_s,
                 keeps_one=config.discipline != "whole",
             )
             for name in instances

@@ -21,10 +21,7 @@ class _Item:
     asked_s: float = field(compare=False)
     seconds: float = field(compare=False)
     ticket: Ticket = field(compare=False)
-
-    @property
-    def is_large(self) -> bool:
-        return self.seconds > SLICE_S
+    is_large: bool = field(compare=False)
 
 
 class MediaWorkers:
@@ -40,12 +37,16 @@ class MediaWorkers:
         events: Events,
         decoded: Callable[[Ticket, float], None],
         *,
+        slice_s: float = SLICE_S,
         keeps_one: bool = True,
     ) -> None:
-        """`decoded` hears of each item, and when it was added. Without `keeps_one` large ones take all."""
+        """`decoded` hears of each item, and when it was added. Large is what takes longer than `slice_s`;
+        without `keeps_one` large ones take all threads.
+        """
         self._count = count
         self._most_large = max(1, count - 1) if keeps_one else count
         self._costs = costs
+        self._slice_s = slice_s
         self._order: EncodeOrder = order
         self._events = events
         self._decoded = decoded
@@ -61,7 +62,8 @@ class MediaWorkers:
         self._num_added += 1
         now_s = self._events.time_s
         item_rank = rank(work_s, now_s, self._order), index
-        insort(self._waiting, _Item(item_rank, self._num_added, now_s, seconds, ticket))
+        is_large = seconds > self._slice_s
+        insort(self._waiting, _Item(item_rank, self._num_added, now_s, seconds, ticket, is_large))
         self._let_in()
 
     def _let_in(self) -> None:

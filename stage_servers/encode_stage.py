@@ -47,7 +47,10 @@ class EncodeJob:
 
 
 class EncodeStage:
-    """Runs encode jobs as tasks; `deliver_locally` hands an embedding to this very instance."""
+    """Runs encode jobs as tasks.
+
+    `is_here` tells this instance's own address, and `deliver_locally` hands it an embedding.
+    """
 
     def __init__(
         self,
@@ -55,6 +58,7 @@ class EncodeStage:
         pipeline: EncodePipeline,
         sender: Sender,
         reports: Reports,
+        is_here: Callable[[PeerAddress], bool],
         deliver_locally: Callable[[Key, int, HeldEmbedding], None],
         cache: EmbeddingCache,
         lender: Lender,
@@ -62,6 +66,7 @@ class EncodeStage:
         self._pipeline = pipeline
         self._sender = sender
         self._reports = reports
+        self._is_here = is_here
         self._deliver_locally = deliver_locally
         self._lender = lender
         self._once = EncodeOnce(cache, self._encode)
@@ -71,10 +76,10 @@ class EncodeStage:
         """Items that are fetched or preprocessed, or wait for the device."""
         return self._pipeline.num_waiting
 
-    async def run(self, job: EncodeJob, *, is_local: bool) -> None:
+    async def run(self, job: EncodeJob) -> None:
         """One job from end to end; whatever goes wrong is reported, not raised."""
         try:
-            await self._serve(job, is_local=is_local)
+            await self._serve(job)
         except MediaError as error:
             self._fail(job, grpc.StatusCode.INVALID_ARGUMENT, str(error), field="image")
         except MediaGoneError as error:
@@ -92,12 +97,12 @@ class EncodeStage:
         """Raises AssertionError if an item is at work."""
         self._once.check_idle()
 
-    async def _serve(self, job: EncodeJob, *, is_local: bool) -> None:
+    async def _serve(self, job: EncodeJob) -> None:
         start_ns = time.time_ns()
         obtained = await self._once.obtain(job)
         parcel = Parcel(obtained.held)
         try:
-            transport = await self._deliver(job, parcel, is_local=is_local)
+            transport = await self._deliver(job, parcel)
         finally:
             parcel.release()
         self._reports.stage_done(
@@ -112,12 +117,12 @@ class EncodeStage:
         )
 
     async def _encode(self, job: EncodeJob) -> Encoded:
-        return await self._pipeline.run(job.source, job.span)
+        return await self._pipeline.run(job.source, job.span, comes_back=self._is_here(job.prefill))
 
-    async def _deliver(self, job: EncodeJob, parcel: Parcel, *, is_local: bool) -> str:
+    async def _deliver(self, job: EncodeJob, parcel: Parcel) -> str:
         """Returns the transport's name."""
         held, item_index = parcel.held, job.span.item_index
-        if is_local:
+        if self._is_here(job.prefill):
             self._deliver_locally(job.key, item_index, held)
             return "local"
         if await self._lender.lend(job.prefill, job.key, item_index, len(held.embedding), held):

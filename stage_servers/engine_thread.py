@@ -29,6 +29,7 @@ T = TypeVar("T")
 _STARVED_PAUSE_S = 0.001
 _ENCODE_TOKEN_S = 2.5e-4  # until some were encoded
 _FIRST_TOKENS = 64
+_COMES_BACK_S = 0.002  # that a step waits for an embedding on its way through the event loop, at most
 _KEPT = 0.995  # of the longest turn, with every turn
 
 
@@ -103,12 +104,21 @@ class EngineThread:
         self.post(run)
         return await asyncio.wrap_future(done)
 
-    async def encode(self, pixels: PixelInput, arrived_s: float | None = None, place: int = 0) -> Encoded:
+    async def encode(
+        self,
+        pixels: PixelInput,
+        arrived_s: float | None = None,
+        place: int = 0,
+        *,
+        comes_back: bool = False,
+    ) -> Encoded:
         """One item's embedding, in the order of core.encode_order; `arrived_s` (monotonic): None is now.
 
-        Cancelling drops the item before its next slice.
+        `comes_back`: to a prompt of this engine, whose next step waits a moment for it. Cancelling drops the
+        item before its next slice.
         """
-        encoding = Encoding(pixels, time.monotonic() if arrived_s is None else arrived_s, place, Future())
+        since_s = time.monotonic() if arrived_s is None else arrived_s
+        encoding = Encoding(pixels, since_s, place, Future(), comes_back)
         self.post(lambda: self._encodes.add(encoding))
         try:
             return await asyncio.wrap_future(encoding.done)
@@ -132,7 +142,11 @@ class EngineThread:
                 break
             if self._is_encode_next():
                 self._run_slice()
-            elif self._engine.has_work and not self._step() and not self._encodes.has_work:
+                continue
+            self._let_come_back()
+            if self._stopping:
+                break
+            if self._engine.has_work and not self._step() and not self._encodes.has_work:
                 self._note_rest()
                 time.sleep(_STARVED_PAUSE_S)
 
@@ -140,6 +154,23 @@ class EngineThread:
         if not (self._encodes.has_work and self._engine.has_work):
             return self._encodes.has_work
         return self._turns.is_encode_next(lambda: self._engine.wants_step_first)
+
+    def _let_come_back(self) -> None:
+        """Embeddings made since the last step come back through the event loop: a prompt that just misses one
+        would wait for a whole step of decodes.
+        """
+        num_coming, self._encodes.num_coming_back = self._encodes.num_coming_back, 0
+        awaited = self._engine.num_awaited if num_coming and self._engine.has_work else 0
+        if not awaited:
+            return
+        self._note_rest()
+        end_s = time.monotonic() + _COMES_BACK_S
+        while self._engine.num_awaited > awaited - num_coming and not self._stopping:
+            left_s = max(0.0, end_s - time.monotonic())
+            try:
+                self._take(self._calls.get(timeout=left_s))
+            except queue.Empty:
+                return
 
     def _take_calls(self, *, block: bool) -> None:
         """With `block` at least one of them."""
@@ -151,14 +182,20 @@ class EngineThread:
                     return
                 self._note_rest()
                 call = self._calls.get()
-            if call is None:
-                self._stopping = True
+            self._take(call)
+            if self._stopping:
                 return
-            try:
-                call()
-            except Exception:
-                logger.exception("a call in the engine thread failed")
             block = False
+
+    def _take(self, call: Callable[[], object] | None) -> None:
+        """None: to stop."""
+        if call is None:
+            self._stopping = True
+            return
+        try:
+            call()
+        except Exception:
+            logger.exception("a call in the engine thread failed")
 
     def _step(self) -> bool:
         """Whether anything ran; not so where what is ready waits for blocks that peers' leases hold."""

@@ -175,6 +175,7 @@ class Instance:
             pipeline=self._pipeline,
             sender=self._sender,
             reports=self.reports,
+            is_here=lambda peer: peer.instance_id == self.instance_id,
             deliver_locally=self._supply.made_here,
             cache=self._shelf.cache,
             lender=self._shelf.lender,
@@ -201,8 +202,7 @@ class Instance:
         self._thread.aim_for(tpot_s)
 
     def encode(self, job: EncodeJob) -> None:
-        is_local = job.prefill.instance_id == self.instance_id
-        self._tasks.spawn(job.key, self._encode.run(job, is_local=is_local))
+        self._tasks.spawn(job.key, self._encode.run(job))
 
     def prefill(
         self,

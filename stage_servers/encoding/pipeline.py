@@ -65,8 +65,11 @@ class EncodePipeline:
         """Threads that preprocess, some perhaps for an item that was given up."""
         return self._workers.num_busy
 
-    async def run(self, source: MediaSource, span: MediaSpan) -> Encoded:
-        """Raises MediaError, MediaGoneError. Cancelling lets go of the item wherever it is."""
+    async def run(self, source: MediaSource, span: MediaSpan, *, comes_back: bool = False) -> Encoded:
+        """`comes_back`: to a prompt of this instance. Cancelling lets go of the item wherever it is.
+
+        Raises MediaError, MediaGoneError.
+        """
         item = MediaItem(source, span, time.monotonic())
         self._num_fetching += 1
         is_fetching = True
@@ -75,7 +78,7 @@ class EncodePipeline:
                 pixels, host_s = await self._prepare(item)
                 self._num_fetching -= 1
                 is_fetching = False
-                encoded = await self._thread.encode(pixels, item.arrived_s, item.place)
+                encoded = await self._thread.encode(pixels, item.arrived_s, item.place, comes_back=comes_back)
                 return replace(encoded, host_s=host_s)
         finally:
             self._num_fetching -= is_fetching

@@ -38,6 +38,7 @@ class Encoding:
     arrived_s: float
     place: int
     done: Future[Encoded]
+    comes_back: bool = False  # to a prompt that this engine has
 
     @property
     def num_tokens(self) -> int:
@@ -75,6 +76,7 @@ class EncodeQueue:
         )
         self._runs: dict[Encoding, _Run] = {}  # by the first of their items
         self.num_running = 0
+        self.num_coming_back = 0  # embeddings made for prompts of this engine; whoever looks sets it back
 
     @property
     def num_waiting(self) -> int:
@@ -125,6 +127,7 @@ class EncodeQueue:
         num_tokens = sum(each.num_tokens for each in part.items)
         self._estimate.note(num_tokens, device_s)
         for each, embedding in zip(part.items, embeddings, strict=True):
+            self.num_coming_back += each.comes_back
             each.done.set_result(Encoded(embedding, device_s * each.num_tokens / num_tokens))
 
     def _fail(self, part: Slice[Encoding], error: Exception) -> None:

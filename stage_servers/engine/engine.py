@@ -220,6 +220,12 @@ class Engine:
         return is_text_first and self._batcher.has_ready_text(self._sequences.values())
 
     @property
+    def num_awaited(self) -> int:
+        """Embeddings that prompts here wait for; 0 where one could run without."""
+        prompts = [s for s in self._sequences.values() if not (s.is_parked or s.is_decoding)]
+        return 0 if any(s.num_ready > 0 for s in prompts) else sum(s.num_missing for s in prompts)
+
+    @property
     def num_free_blocks(self) -> int:
         """Blocks that hold nothing, or only what is cached and not in use. Any thread."""
         return self._held.num_room

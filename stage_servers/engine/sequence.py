@@ -90,7 +90,7 @@ class Sequence:
     @property
     def num_ready(self) -> int:
         """Pending tokens up to the first one whose embedding has not arrived."""
-        if self.waits_for_all and self._num_missing > 0:
+        if self.waits_for_all and self.num_missing > 0:
             return 0
         first = self.first_pending
         for span in self.spec.media:
@@ -110,7 +110,7 @@ class Sequence:
         ]
 
     @property
-    def _num_missing(self) -> int:
+    def num_missing(self) -> int:
         """Items that pending tokens need and whose embedding has not arrived."""
         pending = [span for span in self.spec.media if span.end_token > self.first_pending]
         return sum(span.item_index not in self.embeddings for span in pending)

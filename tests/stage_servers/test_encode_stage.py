@@ -13,6 +13,7 @@ import torch
 from core.sequence import CacheUse
 from kv_transfer.layout import PayloadKind
 from stage_servers.cache.held import HeldEmbedding
+from stage_servers.encoding.queue import Encoding
 from stage_servers.engine.model import Model
 from stage_servers.media_pull import MediaGoneError
 from stage_servers.parcel import Parcel
@@ -39,6 +40,23 @@ async def test_a_hit_is_neither_fetched_nor_encoded(pair: Pair, answer: list[int
     assert (first.cached_tokens, first.device_s > 0) == (0, True)
     assert (second.cached_tokens, second.device_s) == (pair.spec("").media[0].num_tokens, 0)
     assert first.transport == second.transport == ("local" if where == "encoder" else "grpc")
+    await pair.idle()
+
+
+@pytest.mark.parametrize("where", ["encoder", "prefill"])
+async def test_the_engine_hears_whether_an_embedding_comes_back_to_it(pair: Pair, where: str) -> None:
+    """So that no step goes before a prompt that goes on with it."""
+    queue = pair.encoder.instance._thread._encodes
+    heard: list[bool] = []
+    add = queue.add
+
+    def hearing(encoding: Encoding) -> None:
+        heard.append(encoding.comes_back)
+        add(encoding)
+
+    queue.add = hearing  # type: ignore[method-assign]
+    await pair.answered(pair.ask("first", at=getattr(pair, where)))
+    assert heard == [where == "encoder"]
     await pair.idle()
 
 

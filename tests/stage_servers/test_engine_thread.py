@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import torch
 
+from stage_servers import engine_thread
 from stage_servers.engine_thread import EngineThread
 
 
@@ -49,6 +50,7 @@ class FakeEngine:
     turns: list[str]
     steps_left: int = 0
     wants_step_first: bool = False
+    num_awaited: int = 0
     threads: set[str] = field(default_factory=set)
 
     @property
@@ -203,6 +205,64 @@ async def test_what_came_during_an_encode_batch_is_in_the_step_after_it(thread: 
 
     thread.model.on_encode = lambda: thread.post(add_one)
     assert await turns_of_three_batches(thread, 6) == "encode step encode step encode step"
+
+
+async def encoded_beside_steps(thread: Any, *, comes_back: bool, is_provided: bool = True) -> list[str]:
+    """Turns, in which "provided" is when the prompt has got the embedding: as soon as the loop has it."""
+    engine = thread._engine
+
+    def provide() -> None:
+        engine.num_awaited = 0
+        thread.model.turns.append("provided")
+
+    async def encode_and_provide() -> None:
+        await thread.encode(pixels(1), comes_back=comes_back)
+        if is_provided:
+            thread.post(provide)
+
+    engine.steps_left, engine.num_awaited = 5, 1
+    task = asyncio.create_task(encode_and_provide())
+    await asyncio.sleep(0)
+    thread.start()
+    await task
+    while engine.steps_left:
+        await asyncio.sleep(0.001)
+    await thread.call(lambda: None)
+    return list(thread.model.turns)
+
+
+async def test_a_step_waits_for_the_embedding_that_a_prompt_of_its_engine_misses(
+    thread: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine_thread, "_COMES_BACK_S", 60.0)
+    turns = await encoded_beside_steps(thread, comes_back=True)
+    assert turns == ["encode", "provided", *["step"] * 5]
+
+
+async def test_no_step_waits_for_an_embedding_that_goes_elsewhere(
+    thread: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine_thread, "_COMES_BACK_S", 1e6)
+    turns = await encoded_beside_steps(thread, comes_back=False, is_provided=False)
+    assert turns == ["encode", *["step"] * 5]
+
+
+async def test_no_step_waits_for_long(thread: Any) -> None:
+    turns = await encoded_beside_steps(thread, comes_back=True, is_provided=False)
+    assert turns == ["encode", *["step"] * 5]
+
+
+async def test_the_thread_stops_while_a_step_waits_for_an_embedding(
+    thread: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine_thread, "_COMES_BACK_S", 60.0)
+    thread._engine.steps_left, thread._engine.num_awaited = 5, 1
+    job = asyncio.create_task(thread.encode(pixels(1), comes_back=True))
+    await asyncio.sleep(0)
+    thread.start()
+    await job
+    await asyncio.to_thread(thread.stop)
+    assert thread.model.turns == ["encode", "closed"]
 
 
 async def test_an_oversize_item_is_encoded_alone(thread: Any) -> None:
