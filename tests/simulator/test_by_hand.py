@@ -139,6 +139,14 @@ def test_text_passes_pictures_in_a_step_and_pictures_keep_half() -> None:
     assert long["b"] == about(0.2064 + 0.0266 + 0.013)  # 128, 128, 168, 256 and 120
 
 
+def test_a_prompt_goes_on_with_its_embedding_in_the_next_step() -> None:
+    """p comes during the fifth step of a; no step of a alone is between its encoding and its chunks."""
+    asked = [text("a", outputs=40), picture("p", 0.05, outputs=1)]
+    result = run(asked, instances=1, discipline="chunked")
+    found = {record.request_id: record.first_token_s for record in result.records}
+    assert found["p"] == about(0.055 + 0.070 + 0.0266 + 0.011)
+
+
 def test_encoding_is_put_off_for_text_once() -> None:
     """The picture and b come while a runs, c while b does."""
     asked = [text("a", tokens=200, outputs=1), picture("p", 0.001, outputs=1)]
