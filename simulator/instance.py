@@ -201,8 +201,8 @@ class Instance:
 
     def _encoded(self, items: tuple[Item, ...]) -> None:
         # They come back through the loop. A step that has no prompt without them waits so long, nothing else.
-        waits = not any(job.num_ready > 0 for job in self.prefills)
-        waits = waits and not (self._encodes.has_work and self._is_encode_next())
+        is_prompt_ready = any(job.num_ready > 0 for job in self.prefills)
+        waits = not (is_prompt_ready or (self._encodes.has_work and self._is_encode_next()))
         if not waits:
             self._turn()
         self.usage.num_encodes += len(items)

@@ -159,7 +159,7 @@ class EngineThread:
         """Embeddings made since the last step come back through the event loop: a prompt that just misses one
         would wait for a whole step of decodes.
         """
-        num_coming, self._encodes.num_coming_back = self._encodes.num_coming_back, 0
+        num_coming = self._encodes.take_coming_back()
         awaited = self._engine.num_awaited if num_coming and self._engine.has_work else 0
         if not awaited:
             return

@@ -92,9 +92,9 @@ class Dispatch:
         if not firsts or state == self._blocked:
             return None
         choose = self._one_by_one.choose if len(books.instances) <= self._few else self._choose
-        for work in firsts:
+        for work, is_due in zip(firsts, due, strict=True):
             reuse = Reuse(work, self._warmth_of(work), books, self._costing.model, alone=self._together)
-            choice = choose(books, work, reuse, now_s)
+            choice = choose(books, work, reuse, is_due=is_due)
             if choice is not None:
                 placement = choice.placement(work, now_s)
                 self._turns.took(work, placement)
@@ -110,7 +110,7 @@ class Dispatch:
     def _warmth_of(self, work: Work) -> Warmth:
         return COLD if self._warmth is None else self._warmth.of(work)
 
-    def _choose(self, books: Books, work: Work, reuse: Reuse, now_s: float) -> Choice | None:
+    def _choose(self, books: Books, work: Work, reuse: Reuse, *, is_due: bool) -> Choice | None:
         columns = self._columns
         columns.refresh(books)
         rows = self._with_room(work)
@@ -118,7 +118,6 @@ class Dispatch:
             return None
         starts = StartRows(reuse, columns, rows)
         spreads = self._spread_media(work, starts.different) if work.media else []
-        is_due = self._queueing.is_due(work, now_s)
         first_s, is_local = self._first_token_s(work, rows, starts, spreads, is_due=is_due)
         best = int(first_s.argmin())
         soonest_s = float(first_s[best])

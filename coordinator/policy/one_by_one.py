@@ -35,14 +35,14 @@ class OneByOne:
         self._rows: dict[str, _Row] = {}
         self._players: dict[tuple[Roles, ModalityGroup], list[_Row]] = {}
 
-    def choose(self, books: Books, work: Work, reuse: Reuse, now_s: float) -> Choice | None:
-        """None where no instance takes the request now."""
+    def choose(self, books: Books, work: Work, reuse: Reuse, *, is_due: bool) -> Choice | None:
+        """None where no instance takes the request now. `is_due`: it waits for no better moment."""
         self._refresh(books)
         if not work.media:
             prefill, first_s = self._soonest_text(work, reuse)
             encoders: tuple[str, ...] = ()
         else:
-            prefill, first_s, encoders = self._soonest_media(work, reuse, self._queueing.is_due(work, now_s))
+            prefill, first_s, encoders = self._soonest_media(work, reuse, is_due=is_due)
         if prefill is None:
             return None
         start = reuse.start_at(prefill.name)
@@ -111,7 +111,7 @@ class OneByOne:
         return best, best_s
 
     def _soonest_media(
-        self, work: Work, reuse: Reuse, is_due: bool
+        self, work: Work, reuse: Reuse, *, is_due: bool
     ) -> tuple[_Row | None, float, tuple[str, ...]]:
         together = self._together
         promised = work.promised_tokens if together else work.context_tokens

@@ -76,7 +76,7 @@ class EncodeQueue:
         )
         self._runs: dict[Encoding, _Run] = {}  # by the first of their items
         self.num_running = 0
-        self.num_coming_back = 0  # embeddings made for prompts of this engine; whoever looks sets it back
+        self._num_coming_back = 0
 
     @property
     def num_waiting(self) -> int:
@@ -96,6 +96,11 @@ class EncodeQueue:
         self._schedule.drop(encoding)
         self._runs.pop(encoding, None)
         self._count_running()
+
+    def take_coming_back(self) -> int:
+        """How many embeddings were made for prompts of this engine since it was last asked."""
+        num_coming, self._num_coming_back = self._num_coming_back, 0
+        return num_coming
 
     def run_slice(self) -> float:
         """The device time it took, seconds; errors go to who waits for the items."""
@@ -127,7 +132,7 @@ class EncodeQueue:
         num_tokens = sum(each.num_tokens for each in part.items)
         self._estimate.note(num_tokens, device_s)
         for each, embedding in zip(part.items, embeddings, strict=True):
-            self.num_coming_back += each.comes_back
+            self._num_coming_back += each.comes_back
             each.done.set_result(Encoded(embedding, device_s * each.num_tokens / num_tokens))
 
     def _fail(self, part: Slice[Encoding], error: Exception) -> None:

@@ -78,6 +78,11 @@ class Batcher:
         prompts = (s for s in sequences if not s.is_parked and not s.is_decoding)
         return is_text_ready(prompts, lambda prompt: self._blocks.needed(prompt) <= self._blocks.num_room)
 
+    def num_awaited(self, sequences: Iterable[Sequence]) -> int:
+        """Embeddings that prompts wait for; 0 where one could run without."""
+        prompts = [s for s in sequences if not s.is_parked and not s.is_decoding]
+        return 0 if any(s.num_ready > 0 for s in prompts) else sum(s.num_missing for s in prompts)
+
     def _select_decodes(
         self, live: Seq[Sequence], preempted: list[Sequence], starved: list[Sequence]
     ) -> list[Chunk]:

@@ -14,6 +14,7 @@ from stage_servers.cache.kv_cache import KvCache
 from stage_servers.cache.prefix import Prefix
 from stage_servers.engine.batching import Batcher, Chunk, Selection
 from stage_servers.engine.device import await_device
+from stage_servers.engine.integrity import check_held, check_written
 from stage_servers.engine.masks import Masks
 from stage_servers.engine.records import (
     DecodeState,
@@ -222,8 +223,7 @@ class Engine:
     @property
     def num_awaited(self) -> int:
         """Embeddings that prompts here wait for; 0 where one could run without."""
-        prompts = [s for s in self._sequences.values() if not (s.is_parked or s.is_decoding)]
-        return 0 if any(s.num_ready > 0 for s in prompts) else sum(s.num_missing for s in prompts)
+        return self._batcher.num_awaited(self._sequences.values())
 
     @property
     def num_free_blocks(self) -> int:
@@ -247,25 +247,8 @@ class Engine:
         sequences = self._sequences.values()
         if self.cache is not None:
             self.cache.check_integrity([entry for s in sequences if s.prefix for entry in s.prefix.entries])
-            self._check_own(sequences)
-        held = [block for sequence in sequences for block in sequence.blocks]
-        for block in set(held):
-            if self._blocks.references(block) < held.count(block):
-                raise AssertionError(
-                    f"block {block} is held {held.count(block)} times and counted less often"
-                )
-        for sequence in sequences:
-            room = len(sequence.blocks) * self._config.block_tokens
-            if not 0 <= sequence.num_computed <= min(room, len(sequence.tokens)):
-                raise AssertionError(
-                    f"{sequence.key}: {sequence.num_computed} tokens computed, room for {room}"
-                )
-
-    def _check_own(self, sequences: Iterable[Sequence]) -> None:
-        for sequence in sequences:
-            for block in sequence.blocks[sequence.num_computed // self._config.block_tokens :]:
-                if self._blocks.references(block) != 1:
-                    raise AssertionError(f"{sequence.key} writes into block {block}, which others hold")
+            check_written(sequences, self._blocks, self._config.block_tokens)
+        check_held(sequences, self._blocks, self._config.block_tokens)
 
     # -- the step
 

@@ -44,7 +44,9 @@ async def test_a_hit_is_neither_fetched_nor_encoded(pair: Pair, answer: list[int
 
 
 @pytest.mark.parametrize("where", ["encoder", "prefill"])
-async def test_the_engine_hears_whether_an_embedding_comes_back_to_it(pair: Pair, where: str) -> None:
+async def test_the_engine_hears_whether_an_embedding_comes_back_to_it(
+    pair: Pair, where: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """So that no step goes before a prompt that goes on with it."""
     queue = pair.encoder.instance._thread._encodes
     heard: list[bool] = []
@@ -54,7 +56,7 @@ async def test_the_engine_hears_whether_an_embedding_comes_back_to_it(pair: Pair
         heard.append(encoding.comes_back)
         add(encoding)
 
-    queue.add = hearing  # type: ignore[method-assign]
+    monkeypatch.setattr(queue, "add", hearing)
     await pair.answered(pair.ask("first", at=getattr(pair, where)))
     assert heard == [where == "encoder"]
     await pair.idle()
